@@ -1,0 +1,1 @@
+//! Fieldlock: modbus.
