@@ -1,1 +1,28 @@
-//! Fieldlock: session.
+//! The tunnel session between an edge and a headend, without sockets or clocks.
+//!
+//! The same frames run over QUIC (a stream per channel) and over one TLS connection:
+//! [`frame`] is their wire format, [`hello`] what both sides state first, [`state`] the
+//! rules of a session from the first byte to the last, [`backoff`] and [`race`] when and
+//! by which transport an edge dials.
+
+pub mod backoff;
+pub mod frame;
+pub mod hello;
+pub mod race;
+pub mod state;
+mod wire;
+
+pub use backoff::Backoff;
+pub use frame::{ClientOpen, Decoder, Frame, FrameError, Outcome};
+pub use hello::{DeviceOffer, Hello, HelloError};
+pub use race::{Race, Transport};
+pub use state::{Close, Event, Liveness, Session, Side, Violation};
+
+/// ALPN protocol of the tunnel (RFC 7301), the same on both transports.
+pub const ALPN: &[u8] = b"fieldlock/1";
+
+/// Version of the session protocol spoken by this build.
+pub const VERSION: u16 = 1;
+
+/// Oldest version that a headend of this build still serves. There was none before 1.
+pub const OLDEST_VERSION: u16 = 1;

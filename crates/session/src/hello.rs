@@ -1,0 +1,259 @@
+//! What each side states first.
+//!
+//! `version(2)`, then fields as `tag(1) length(2) value`; a tag that this build does not
+//! know is skipped, so that a later minor revision can add one.
+
+use thiserror::Error;
+
+use crate::wire::{Reader, Short, put_short};
+use crate::{OLDEST_VERSION, VERSION};
+
+/// Most devices that one edge may offer.
+pub const MAX_DEVICES: usize = 256;
+
+/// A hello of either side. Identity is not in it: that is what the certificate proves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Version of the session protocol.
+    pub version: u16,
+    /// Version of the program, for people.
+    pub agent_version: String,
+    /// Random per process start: tells a second tunnel of one agent from a second agent.
+    pub instance: [u8; 16],
+    /// SHA-256 of the policy in force.
+    pub policy: [u8; 32],
+    /// Id of this tunnel in both audit logs; given by the headend, 0 in an edge's hello.
+    pub tunnel: u64,
+    /// What the edge offers; the n-th is channel n. Empty in a headend's hello.
+    pub devices: Vec<DeviceOffer>,
+}
+
+/// One device behind an edge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceOffer {
+    pub name: String,
+    /// Requests that may wait or be in flight at once, 1 to 65,535.
+    pub credit: u16,
+    /// Time within which a client is answered, in milliseconds.
+    pub answer_within: u32,
+}
+
+/// Why a hello is not acceptable.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum HelloError {
+    #[error(
+        "the other side speaks version {theirs} of the tunnel protocol, \
+         this side {OLDEST_VERSION} to {VERSION}"
+    )]
+    Version { theirs: u16 },
+    #[error("hello is cut short")]
+    Short,
+    #[error("field {tag} of the hello is missing or malformed")]
+    Field { tag: u8 },
+    #[error("hello offers {got} devices, allowed {MAX_DEVICES}")]
+    Devices { got: usize },
+}
+
+mod tag {
+    pub(super) const AGENT_VERSION: u8 = 1;
+    pub(super) const INSTANCE: u8 = 2;
+    pub(super) const POLICY: u8 = 3;
+    pub(super) const TUNNEL: u8 = 4;
+    pub(super) const DEVICE: u8 = 5;
+}
+
+impl Hello {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.version.to_be_bytes().to_vec();
+        field(&mut out, tag::AGENT_VERSION, self.agent_version.as_bytes());
+        field(&mut out, tag::INSTANCE, &self.instance);
+        field(&mut out, tag::POLICY, &self.policy);
+        field(&mut out, tag::TUNNEL, &self.tunnel.to_be_bytes());
+        for device in &self.devices {
+            let mut value = Vec::new();
+            put_short(&mut value, device.name.as_bytes());
+            value.extend_from_slice(&device.credit.to_be_bytes());
+            value.extend_from_slice(&device.answer_within.to_be_bytes());
+            field(&mut out, tag::DEVICE, &value);
+        }
+        out
+    }
+
+    /// Reads a hello; the version is judged before anything behind it is looked at.
+    pub fn decode(bytes: &[u8]) -> Result<Self, HelloError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u16()?;
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
+            return Err(HelloError::Version { theirs: version });
+        }
+        let mut agent_version = None;
+        let mut instance = None;
+        let mut policy = None;
+        let mut tunnel = None;
+        let mut devices = Vec::new();
+        while !reader.is_empty() {
+            let tag = reader.u8()?;
+            let mut value = Reader::new(reader.long()?);
+            let malformed = |_| HelloError::Field { tag };
+            match tag {
+                tag::AGENT_VERSION => agent_version = Some(printable(value.rest(), tag)?),
+                tag::INSTANCE => instance = Some(value.array().map_err(malformed)?),
+                tag::POLICY => policy = Some(value.array().map_err(malformed)?),
+                tag::TUNNEL => tunnel = Some(value.u64().map_err(malformed)?),
+                tag::DEVICE if devices.len() == MAX_DEVICES => {
+                    return Err(HelloError::Devices {
+                        got: MAX_DEVICES + 1,
+                    });
+                }
+                tag::DEVICE => devices.push(DeviceOffer::read(&mut value)?),
+                _ => {}
+            }
+        }
+        let missing = |tag| HelloError::Field { tag };
+        Ok(Self {
+            version,
+            agent_version: agent_version.ok_or(missing(tag::AGENT_VERSION))?,
+            instance: instance.ok_or(missing(tag::INSTANCE))?,
+            policy: policy.ok_or(missing(tag::POLICY))?,
+            tunnel: tunnel.ok_or(missing(tag::TUNNEL))?,
+            devices,
+        })
+    }
+}
+
+impl DeviceOffer {
+    fn read(value: &mut Reader<'_>) -> Result<Self, HelloError> {
+        let malformed = |_| HelloError::Field { tag: tag::DEVICE };
+        let name = printable(value.short().map_err(malformed)?, tag::DEVICE)?;
+        let credit = value.u16().map_err(malformed)?;
+        let answer_within = value.u32().map_err(malformed)?;
+        if name.is_empty() || credit == 0 || answer_within == 0 {
+            return Err(HelloError::Field { tag: tag::DEVICE });
+        }
+        Ok(Self {
+            name,
+            credit,
+            answer_within,
+        })
+    }
+}
+
+impl From<Short> for HelloError {
+    fn from(_: Short) -> Self {
+        Self::Short
+    }
+}
+
+fn field(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
+    out.push(tag);
+    // Values are a few dozen octets; a longer one would be a bug and is cut.
+    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&value[..length.into()]);
+}
+
+/// Text from the other side ends up in logs and terminals: printable ASCII only.
+fn printable(bytes: &[u8], tag: u8) -> Result<String, HelloError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| HelloError::Field { tag })?;
+    if text.len() <= 255 && text.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+        Ok(text.to_owned())
+    } else {
+        Err(HelloError::Field { tag })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            version: VERSION,
+            agent_version: "0.1.0".into(),
+            instance: [1; 16],
+            policy: [2; 32],
+            tunnel: 3,
+            devices: vec![DeviceOffer {
+                name: "press-07".into(),
+                credit: 64,
+                answer_within: 1000,
+            }],
+        }
+    }
+
+    #[test]
+    fn survives_the_wire() {
+        assert_eq!(Hello::decode(&hello().encode()), Ok(hello()));
+    }
+
+    /// The first version of the protocol, as it was sent: later builds must still read it.
+    #[test]
+    fn recorded_version_1_is_understood() {
+        let recorded = [
+            &[0, 1][..],
+            &[1, 0, 5],
+            b"0.1.0",
+            &[2, 0, 16],
+            &[1; 16],
+            &[3, 0, 32],
+            &[2; 32],
+            &[4, 0, 8, 0, 0, 0, 0, 0, 0, 0, 3],
+            &[5, 0, 15, 8],
+            b"press-07",
+            &[0, 64, 0, 0, 3, 232],
+        ]
+        .concat();
+        assert_eq!(Hello::decode(&recorded), Ok(hello()));
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let mut bytes = hello().encode();
+        bytes[1] = 9;
+        let error = Hello::decode(&bytes).unwrap_err();
+        assert_eq!(error, HelloError::Version { theirs: 9 });
+        assert!(error.to_string().contains("version 9"), "{error}");
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped() {
+        let mut bytes = hello().encode();
+        bytes.extend_from_slice(&[200, 0, 2, 1, 2]);
+        assert_eq!(Hello::decode(&bytes), Ok(hello()));
+    }
+
+    #[test]
+    fn control_characters_in_a_name_are_refused() {
+        let mut hello = hello();
+        hello.devices[0].name = "press\u{1b}[2J".into();
+        assert_eq!(
+            Hello::decode(&hello.encode()),
+            Err(HelloError::Field { tag: 5 })
+        );
+    }
+
+    #[test]
+    fn the_number_of_devices_is_bounded() {
+        let mut hello = hello();
+        hello.devices = vec![hello.devices[0].clone(); MAX_DEVICES + 1];
+        assert!(matches!(
+            Hello::decode(&hello.encode()),
+            Err(HelloError::Devices { .. })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = Hello::decode(&bytes);
+        }
+
+        #[test]
+        fn no_bytes_behind_a_version_panic(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = Hello::decode(&[&VERSION.to_be_bytes()[..], &bytes].concat());
+        }
+    }
+}

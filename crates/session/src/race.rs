@@ -1,0 +1,223 @@
+//! Which transport and address an edge tries next.
+//!
+//! Dialling goes in rounds. In each, the preferred transport gets a head start on every
+//! address, the other follows; attempts overlap (RFC 8305, "happy eyeballs"), and the
+//! first session that comes up wins. Rounds follow each other at most a second apart, so
+//! that a link that returns is used within a second; a peer that refuses this edge's
+//! certificate is asked less often.
+
+use std::time::{Duration, Instant};
+
+use crate::Backoff;
+
+/// What carries the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Quic,
+    Tls,
+}
+
+impl Transport {
+    /// As `status` and the audit log write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tls => "tls",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Quic => Self::Tls,
+            Self::Tls => Self::Quic,
+        }
+    }
+}
+
+/// One connection attempt to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    pub transport: Transport,
+    /// Index into the addresses that the round was started with.
+    pub address: usize,
+}
+
+/// Lead of the preferred transport over the other, and of an address over the next.
+pub const HEAD_START: Duration = Duration::from_millis(300);
+const ROUND_FIRST: Duration = Duration::from_millis(50);
+const ROUND_MAX: Duration = Duration::from_secs(1);
+const REFUSED_MAX: Duration = Duration::from_secs(10);
+
+/// The rounds of one edge toward one headend.
+#[derive(Debug)]
+pub struct Race {
+    transports: Vec<Transport>,
+    /// Attempts of this round that are still to be made, soonest last.
+    waiting: Vec<(Instant, Attempt)>,
+    pending: usize,
+    next_round: Instant,
+    backoff: Backoff,
+    refused: Backoff,
+    was_refused: bool,
+}
+
+impl Race {
+    /// Both transports, or only one; the first is preferred.
+    pub fn new(only: Option<Transport>, now: Instant, seed: u64) -> Self {
+        Self {
+            transports: match only {
+                Some(transport) => vec![transport],
+                None => vec![Transport::Quic, Transport::Tls],
+            },
+            waiting: Vec::new(),
+            pending: 0,
+            next_round: now,
+            backoff: Backoff::new(ROUND_FIRST, ROUND_MAX, seed),
+            refused: Backoff::new(ROUND_MAX, REFUSED_MAX, seed.rotate_left(32)),
+            was_refused: false,
+        }
+    }
+
+    /// Whether a round is due: the caller resolves the addresses afresh and calls
+    /// [`Race::start_round`].
+    pub fn round_due(&self, now: Instant) -> bool {
+        self.waiting.is_empty() && now >= self.next_round
+    }
+
+    /// Plans attempts on `addresses` addresses.
+    pub fn start_round(&mut self, now: Instant, addresses: usize) {
+        let mut at = now;
+        for address in 0..addresses {
+            for (rank, &transport) in (0u32..).zip(&self.transports) {
+                let attempt = Attempt { transport, address };
+                self.waiting.push((at + HEAD_START * rank, attempt));
+            }
+            at += HEAD_START;
+        }
+        self.waiting.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        let delay = if std::mem::take(&mut self.was_refused) {
+            self.refused.delay()
+        } else {
+            self.backoff.delay()
+        };
+        self.next_round = now + delay;
+    }
+
+    /// The next attempt that is due.
+    pub fn poll_attempt(&mut self, now: Instant) -> Option<Attempt> {
+        let (at, attempt) = self.waiting.last().copied()?;
+        if at > now {
+            return None;
+        }
+        self.waiting.pop();
+        self.pending += 1;
+        Some(attempt)
+    }
+
+    /// An attempt ended without a session. When no other is under way, the next one is
+    /// made at once: a head start over nobody is a loss of time.
+    pub fn failed(&mut self, now: Instant, refused: bool) {
+        self.pending = self.pending.saturating_sub(1);
+        self.was_refused |= refused;
+        if self.pending == 0
+            && let Some((at, _)) = self.waiting.last_mut()
+        {
+            *at = now.min(*at);
+        }
+    }
+
+    /// A session came up by `transport`: it is preferred from here on.
+    pub fn won(&mut self, now: Instant, transport: Transport) {
+        if self.transports.len() > 1 {
+            self.transports = vec![transport, transport.other()];
+        }
+        self.waiting.clear();
+        self.pending = 0;
+        self.was_refused = false;
+        self.backoff.reset();
+        self.refused.reset();
+        self.next_round = now;
+    }
+
+    /// When to look again.
+    pub fn poll_timeout(&self) -> Instant {
+        self.waiting.last().map_or(self.next_round, |(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(transport: Transport, address: usize) -> Option<Attempt> {
+        Some(Attempt { transport, address })
+    }
+
+    #[test]
+    fn quic_leads_and_tls_follows() {
+        let now = Instant::now();
+        let mut race = Race::new(None, now, 1);
+        assert!(race.round_due(now));
+        race.start_round(now, 2);
+        assert_eq!(race.poll_attempt(now), attempt(Transport::Quic, 0));
+        assert_eq!(race.poll_attempt(now), None);
+        assert_eq!(race.poll_timeout(), now + HEAD_START);
+        let later = now + HEAD_START;
+        let both = [race.poll_attempt(later), race.poll_attempt(later)];
+        assert!(both.contains(&attempt(Transport::Tls, 0)), "{both:?}");
+        assert!(both.contains(&attempt(Transport::Quic, 1)), "{both:?}");
+        assert_eq!(race.poll_attempt(later), None);
+        assert_eq!(
+            race.poll_attempt(later + HEAD_START),
+            attempt(Transport::Tls, 1)
+        );
+    }
+
+    #[test]
+    fn a_failure_gives_way_at_once() {
+        let now = Instant::now();
+        let mut race = Race::new(None, now, 1);
+        race.start_round(now, 1);
+        assert!(race.poll_attempt(now).is_some());
+        race.failed(now, false);
+        assert_eq!(race.poll_attempt(now), attempt(Transport::Tls, 0));
+    }
+
+    #[test]
+    fn what_worked_is_preferred() {
+        let now = Instant::now();
+        let mut race = Race::new(None, now, 1);
+        race.won(now, Transport::Tls);
+        race.start_round(now, 1);
+        assert_eq!(race.poll_attempt(now), attempt(Transport::Tls, 0));
+    }
+
+    #[test]
+    fn a_fixed_transport_stays() {
+        let now = Instant::now();
+        let mut race = Race::new(Some(Transport::Tls), now, 1);
+        race.start_round(now, 1);
+        assert_eq!(race.poll_attempt(now), attempt(Transport::Tls, 0));
+        race.failed(now, false);
+        assert_eq!(race.poll_attempt(now + HEAD_START), None);
+    }
+
+    #[test]
+    fn rounds_are_at_most_a_second_apart_unless_refused() {
+        let mut now = Instant::now();
+        let mut race = Race::new(Some(Transport::Tls), now, 7);
+        for refused in [false, true] {
+            for _ in 0..20 {
+                assert!(race.round_due(now));
+                race.start_round(now, 1);
+                race.poll_attempt(now).unwrap();
+                race.failed(now, refused);
+                let gap = race.poll_timeout() - now;
+                assert!(gap <= if refused { REFUSED_MAX } else { ROUND_MAX });
+                now += gap;
+            }
+        }
+        let delay = race.poll_timeout() - now;
+        assert!(delay.is_zero() || race.round_due(now), "{delay:?}");
+    }
+}

@@ -1,0 +1,619 @@
+//! The rules of one session: hello, liveness, end.
+//!
+//! ```text
+//! edge                             headend
+//!   Hello  ─────────────────────────►  judge: version, devices bound to this identity
+//!   up     ◄─────────────────────  Hello
+//!   Ready  ─────────────────────────►  up
+//! ```
+//! A client whose certificate was refused still sees its connect succeed (TLS 1.3), so
+//! nothing may cross before both hellos are acknowledged.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::frame::{CONTROL, Frame, FrameError};
+use crate::hello::{Hello, HelloError};
+
+/// Which end of the tunnel this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Edge,
+    Headend,
+}
+
+/// Time-outs of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Liveness {
+    /// From the first byte to "up".
+    pub hello: Duration,
+    /// Silence of the other side after which it is dead.
+    pub idle: Duration,
+    /// Own silence after which a ping goes out.
+    pub keep_alive: Duration,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self {
+            hello: Duration::from_secs(5),
+            idle: Duration::from_secs(2),
+            keep_alive: Duration::from_millis(700),
+        }
+    }
+}
+
+/// How long a probed tunnel has to answer before another may take its place.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Control frames waiting to be sent, at most: a peer that pings and never reads.
+const MAX_OUT: usize = 64 * 1024;
+
+/// Why a side ends a session; travels in a goodbye.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Close {
+    Shutdown = 1,
+    DuplicateIdentity = 2,
+    DeviceNotBound = 3,
+    Version = 4,
+    Replaced = 5,
+    NotTrusted = 6,
+    Protocol = 7,
+    Reconfigured = 8,
+}
+
+impl Close {
+    pub fn from_code(code: u16) -> Option<Self> {
+        Some(match code {
+            1 => Self::Shutdown,
+            2 => Self::DuplicateIdentity,
+            3 => Self::DeviceNotBound,
+            4 => Self::Version,
+            5 => Self::Replaced,
+            6 => Self::NotTrusted,
+            7 => Self::Protocol,
+            8 => Self::Reconfigured,
+            _ => return None,
+        })
+    }
+
+    /// Whether dialling again at once is pointless until somebody changes something.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::DuplicateIdentity | Self::DeviceNotBound | Self::Version | Self::NotTrusted
+        )
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+            Self::DuplicateIdentity => "duplicate-identity",
+            Self::DeviceNotBound => "device-not-bound",
+            Self::Version => "version",
+            Self::Replaced => "replaced",
+            Self::NotTrusted => "not-trusted",
+            Self::Protocol => "protocol",
+            Self::Reconfigured => "reconfigured",
+        }
+    }
+}
+
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What the driver of a session has to act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// At the headend: judge this hello, then [`Session::accept`] or [`Session::close`].
+    Hello(Hello),
+    /// Both hellos are acknowledged; at the edge with the headend's.
+    Up(Option<Hello>),
+    /// The other side's policy changed.
+    Policy([u8; 32]),
+    /// The other side takes no new requests on this tunnel.
+    Drain,
+    /// The probe was answered, or not.
+    Probed { alive: bool },
+    /// The other side said goodbye.
+    Goodbye { code: u16, text: String },
+    /// No hello in time.
+    HelloTimeout,
+    /// Nothing was heard for too long.
+    Dead,
+}
+
+/// What the other side did wrong. Each ends the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Violation {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    #[error("{frame} frame while {state}")]
+    Unexpected {
+        frame: &'static str,
+        state: &'static str,
+    },
+    #[error("frame on channel {channel}, of which the hello says nothing")]
+    Channel { channel: u16 },
+    #[error(
+        "more than {MAX_OUT} octets of answers to pings are waiting: the other side does not read"
+    )]
+    Flood,
+    #[error("{0}")]
+    Credit(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    AwaitHello,
+    Judging,
+    AwaitReady,
+    Up,
+    Closed,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AwaitHello => "waiting for a hello",
+            Self::Judging => "judging a hello",
+            Self::AwaitReady => "waiting for the edge to be ready",
+            Self::Up => "up",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// The control channel of one tunnel.
+///
+/// Input: [`Session::handle`] for each control frame, [`Session::received`] and
+/// [`Session::sent`] for any traffic, [`Session::handle_timeout`]. Output: bytes for the
+/// control channel from [`Session::poll_transmit`], the next deadline from
+/// [`Session::poll_timeout`]. `now` never decreases.
+#[derive(Debug)]
+pub struct Session {
+    side: Side,
+    state: State,
+    liveness: Liveness,
+    /// Own heartbeat; QUIC brings its own.
+    heartbeat: bool,
+    started: Instant,
+    last_received: Instant,
+    last_sent: Instant,
+    ping: Option<(u64, Instant)>,
+    pings: u64,
+    probe: Option<Instant>,
+    round_trip: Option<Duration>,
+    out: Vec<u8>,
+}
+
+impl Session {
+    /// The edge's end: its hello is the first thing to be sent.
+    pub fn edge(hello: &Hello, liveness: Liveness, heartbeat: bool, now: Instant) -> Self {
+        let mut session = Self::new(Side::Edge, liveness, heartbeat, now);
+        session.send(Frame::Hello(&hello.encode()));
+        session
+    }
+
+    /// The headend's end: it waits for a hello.
+    pub fn headend(liveness: Liveness, heartbeat: bool, now: Instant) -> Self {
+        Self::new(Side::Headend, liveness, heartbeat, now)
+    }
+
+    fn new(side: Side, liveness: Liveness, heartbeat: bool, now: Instant) -> Self {
+        Self {
+            side,
+            state: State::AwaitHello,
+            liveness,
+            heartbeat,
+            started: now,
+            last_received: now,
+            last_sent: now,
+            ping: None,
+            pings: 0,
+            probe: None,
+            round_trip: None,
+            out: Vec::new(),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// Last measured round trip of a ping.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// Handles a frame of the control channel.
+    pub fn handle(&mut self, now: Instant, frame: Frame<'_>) -> Result<Option<Event>, Violation> {
+        match (frame, self.side, self.state) {
+            (Frame::Goodbye { code, text }, ..) => {
+                self.state = State::Closed;
+                let text = String::from_utf8_lossy(text)
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(256)
+                    .collect();
+                Ok(Some(Event::Goodbye { code, text }))
+            }
+            (Frame::Hello(body), Side::Edge, State::AwaitHello) => {
+                let hello = Hello::decode(body)?;
+                self.round_trip = Some(now - self.started);
+                self.send(Frame::Ready);
+                self.state = State::Up;
+                Ok(Some(Event::Up(Some(hello))))
+            }
+            (Frame::Hello(body), Side::Headend, State::AwaitHello) => {
+                let hello = Hello::decode(body)?;
+                self.state = State::Judging;
+                Ok(Some(Event::Hello(hello)))
+            }
+            (Frame::Ready, Side::Headend, State::AwaitReady) => {
+                self.round_trip = Some(now - self.started);
+                self.state = State::Up;
+                Ok(Some(Event::Up(None)))
+            }
+            (Frame::Ping(token), _, State::Up | State::AwaitReady) => {
+                self.send(Frame::Pong(token));
+                if self.out.len() > MAX_OUT {
+                    return Err(Violation::Flood);
+                }
+                Ok(None)
+            }
+            (Frame::Pong(token), ..) => Ok(self.pong(now, token)),
+            (Frame::Policy(hash), _, State::Up) => Ok(Some(Event::Policy(hash))),
+            (Frame::Drain, _, State::Up) => Ok(Some(Event::Drain)),
+            (_, _, State::Closed) => Ok(None),
+            (frame, _, state) => Err(Violation::Unexpected {
+                frame: frame_name(&frame),
+                state: state.name(),
+            }),
+        }
+    }
+
+    fn pong(&mut self, now: Instant, token: u64) -> Option<Event> {
+        let (sent, at) = self.ping?;
+        if sent != token {
+            return None;
+        }
+        self.ping = None;
+        self.round_trip = Some(now - at);
+        self.probe.take().map(|_| Event::Probed { alive: true })
+    }
+
+    /// At the headend: the hello was found good; this is the answer to it.
+    pub fn accept(&mut self, now: Instant, hello: &Hello) {
+        if self.state == State::Judging {
+            self.send(Frame::Hello(&hello.encode()));
+            self.started = now;
+            self.state = State::AwaitReady;
+        }
+    }
+
+    /// Ends the session with a word to the other side.
+    pub fn close(&mut self, reason: Close, text: &str) {
+        if self.state != State::Closed {
+            self.send(Frame::Goodbye {
+                code: reason as u16,
+                text: text.as_bytes(),
+            });
+            self.state = State::Closed;
+        }
+    }
+
+    /// Tells the other side which policy is in force.
+    pub fn policy_changed(&mut self, hash: [u8; 32]) {
+        if self.state == State::Up {
+            self.send(Frame::Policy(hash));
+        }
+    }
+
+    /// Asks the other side to send no new requests.
+    pub fn drain(&mut self) {
+        if self.state == State::Up {
+            self.send(Frame::Drain);
+        }
+    }
+
+    /// Finds out within a second whether the other side still lives: [`Event::Probed`].
+    pub fn probe(&mut self, now: Instant) {
+        if self.probe.is_none() {
+            self.probe = Some(now + PROBE);
+            self.send_ping(now);
+        }
+    }
+
+    /// Something arrived, on whatever channel.
+    pub fn received(&mut self, now: Instant) {
+        self.last_received = now;
+    }
+
+    /// Something was sent, on whatever channel.
+    pub fn sent(&mut self, now: Instant) {
+        self.last_sent = now;
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Event> {
+        if self.state == State::Closed {
+            return None;
+        }
+        if self.probe.is_some_and(|deadline| now >= deadline) {
+            self.probe = None;
+            return Some(Event::Probed { alive: false });
+        }
+        if self.state != State::Up {
+            if now >= self.started + self.liveness.hello {
+                self.state = State::Closed;
+                return Some(Event::HelloTimeout);
+            }
+            return None;
+        }
+        if self.heartbeat {
+            if now >= self.last_received + self.liveness.idle {
+                self.state = State::Closed;
+                return Some(Event::Dead);
+            }
+            if now >= self.last_sent + self.liveness.keep_alive {
+                self.send_ping(now);
+                self.last_sent = now;
+            }
+        }
+        None
+    }
+
+    /// When [`Session::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let next = match self.state {
+            State::Closed => return None,
+            State::Up if self.heartbeat => {
+                let idle = self.last_received + self.liveness.idle;
+                Some(idle.min(self.last_sent + self.liveness.keep_alive))
+            }
+            State::Up => None,
+            _ => Some(self.started + self.liveness.hello),
+        };
+        [next, self.probe].into_iter().flatten().min()
+    }
+
+    /// Moves what is to be sent on the control channel to `out`; false if there is nothing.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
+        let any = !self.out.is_empty();
+        out.append(&mut self.out);
+        any
+    }
+
+    fn send_ping(&mut self, now: Instant) {
+        self.pings += 1;
+        self.ping = Some((self.pings, now));
+        self.send(Frame::Ping(self.pings));
+    }
+
+    fn send(&mut self, frame: Frame<'_>) {
+        frame.encode(CONTROL, &mut self.out);
+    }
+}
+
+fn frame_name(frame: &Frame<'_>) -> &'static str {
+    match frame {
+        Frame::Hello(_) => "hello",
+        Frame::Ready => "ready",
+        Frame::Ping(_) => "ping",
+        Frame::Pong(_) => "pong",
+        Frame::Goodbye { .. } => "goodbye",
+        Frame::Policy(_) => "policy",
+        Frame::Drain => "drain",
+        Frame::ClientOpen(_) => "client-open",
+        Frame::ClientClose { .. } => "client-close",
+        Frame::Request { .. } => "request",
+        Frame::Answer { .. } => "answer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DeviceOffer, VERSION};
+
+    fn hello() -> Hello {
+        Hello {
+            version: VERSION,
+            agent_version: "0.1.0".into(),
+            instance: [1; 16],
+            policy: [2; 32],
+            tunnel: 0,
+            devices: vec![DeviceOffer {
+                name: "press-07".into(),
+                credit: 1,
+                answer_within: 1,
+            }],
+        }
+    }
+
+    /// Both ends on one virtual clock; the link can be cut.
+    struct Pair {
+        now: Instant,
+        edge: Session,
+        headend: Session,
+        cut: bool,
+        events: Vec<(Side, Event)>,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self {
+                now,
+                edge: Session::edge(&hello(), Liveness::default(), true, now),
+                headend: Session::headend(Liveness::default(), true, now),
+                cut: false,
+                events: Vec::new(),
+            }
+        }
+
+        fn up() -> Self {
+            let mut pair = Self::new();
+            pair.exchange();
+            pair.headend.accept(pair.now, &hello());
+            pair.exchange();
+            assert!(pair.edge.is_up() && pair.headend.is_up());
+            pair.events.clear();
+            pair
+        }
+
+        fn exchange(&mut self) {
+            loop {
+                let (mut to_headend, mut to_edge) = (Vec::new(), Vec::new());
+                let any = self.edge.poll_transmit(&mut to_headend)
+                    | self.headend.poll_transmit(&mut to_edge);
+                if !any {
+                    break;
+                }
+                if self.cut {
+                    continue;
+                }
+                for (side, bytes) in [(Side::Headend, to_headend), (Side::Edge, to_edge)] {
+                    let session = match side {
+                        Side::Edge => &mut self.edge,
+                        Side::Headend => &mut self.headend,
+                    };
+                    let mut rest = bytes.as_slice();
+                    while let Some((_, frame, size)) = Frame::decode(rest).unwrap() {
+                        session.received(self.now);
+                        let event = session.handle(self.now, frame).unwrap();
+                        self.events.extend(event.map(|event| (side, event)));
+                        rest = &rest[size..];
+                    }
+                }
+            }
+        }
+
+        fn run_until(&mut self, end: Instant) {
+            loop {
+                self.exchange();
+                let next = [self.edge.poll_timeout(), self.headend.poll_timeout()];
+                let Some(next) = next.into_iter().flatten().min().filter(|at| *at <= end) else {
+                    break;
+                };
+                self.now = next;
+                for (side, session) in [
+                    (Side::Edge, &mut self.edge),
+                    (Side::Headend, &mut self.headend),
+                ] {
+                    let event = session.handle_timeout(self.now);
+                    self.events.extend(event.map(|event| (side, event)));
+                }
+            }
+            self.now = end;
+        }
+    }
+
+    #[test]
+    fn nothing_is_up_before_both_hellos_are_acknowledged() {
+        let mut pair = Pair::new();
+        pair.exchange();
+        assert_eq!(pair.events, [(Side::Headend, Event::Hello(hello()))]);
+        assert!(!pair.edge.is_up() && !pair.headend.is_up());
+        pair.headend.accept(pair.now, &hello());
+        assert!(!pair.headend.is_up());
+        pair.exchange();
+        assert!(pair.edge.is_up() && pair.headend.is_up());
+    }
+
+    #[test]
+    fn an_idle_tunnel_stays_up_by_its_heartbeat() {
+        let mut pair = Pair::up();
+        pair.run_until(pair.now + Duration::from_secs(60));
+        assert!(pair.edge.is_up() && pair.headend.is_up());
+        assert_eq!(pair.events, []);
+    }
+
+    #[test]
+    fn a_cut_link_is_dead_within_three_seconds_at_both_ends() {
+        let mut pair = Pair::up();
+        pair.run_until(pair.now + Duration::from_millis(10_100));
+        pair.cut = true;
+        pair.run_until(pair.now + Duration::from_secs(3));
+        assert!(pair.events.contains(&(Side::Edge, Event::Dead)));
+        assert!(pair.events.contains(&(Side::Headend, Event::Dead)));
+    }
+
+    #[test]
+    fn a_peer_that_says_nothing_times_out() {
+        let mut pair = Pair::new();
+        pair.cut = true;
+        pair.run_until(pair.now + Duration::from_secs(5));
+        assert!(pair.events.contains(&(Side::Headend, Event::HelloTimeout)));
+        assert!(pair.events.contains(&(Side::Edge, Event::HelloTimeout)));
+    }
+
+    #[test]
+    fn a_probe_tells_the_living_from_the_dead() {
+        let mut pair = Pair::up();
+        pair.headend.probe(pair.now);
+        pair.exchange();
+        assert_eq!(
+            pair.events,
+            [(Side::Headend, Event::Probed { alive: true })]
+        );
+        pair.events.clear();
+        pair.cut = true;
+        pair.headend.probe(pair.now);
+        pair.run_until(pair.now + Duration::from_secs(1));
+        assert_eq!(
+            pair.events,
+            [(Side::Headend, Event::Probed { alive: false })]
+        );
+    }
+
+    #[test]
+    fn frames_out_of_turn_are_violations() {
+        let now = Instant::now();
+        let mut headend = Session::headend(Liveness::default(), true, now);
+        assert!(matches!(
+            headend.handle(now, Frame::Ready),
+            Err(Violation::Unexpected { frame: "ready", .. })
+        ));
+        let mut pair = Pair::up();
+        let encoded = hello().encode();
+        assert!(pair.edge.handle(pair.now, Frame::Hello(&encoded)).is_err());
+    }
+
+    #[test]
+    fn a_flood_of_pings_is_not_stored() {
+        let mut pair = Pair::up();
+        let flood = (0..100_000).map(|n| pair.edge.handle(pair.now, Frame::Ping(n)));
+        assert!(
+            flood
+                .into_iter()
+                .any(|answer| answer == Err(Violation::Flood))
+        );
+    }
+
+    #[test]
+    fn a_goodbye_is_printable() {
+        let mut pair = Pair::up();
+        pair.headend
+            .close(Close::DeviceNotBound, "device \u{1b}[31mx");
+        pair.exchange();
+        assert_eq!(
+            pair.events,
+            [(
+                Side::Edge,
+                Event::Goodbye {
+                    code: 3,
+                    text: "device [31mx".into()
+                }
+            )]
+        );
+    }
+}
