@@ -1,1 +1,23 @@
-//! Fieldlock: pki.
+//! Certificates of a site: who a certificate names, what a bundle proves, what is revoked.
+//!
+//! - [`identity`]: site, role and name, and how a certificate carries them.
+//! - [`certificate`], [`crl`], [`serial`]: read-only views of what a CA signed.
+//! - [`bundle`]: what a CA hands over, checked signature by signature.
+//! - [`store`]: the files that an agent starts from.
+//!
+//! Times are seconds since 1970-01-01 UTC and always arguments: nothing here reads a clock.
+
+pub mod bundle;
+pub mod certificate;
+pub mod crl;
+mod hex;
+pub mod identity;
+pub mod serial;
+pub mod store;
+
+pub use bundle::{Bundle, BundleError};
+pub use certificate::{CertificateError, Summary};
+pub use crl::{Crl, CrlError};
+pub use identity::{Identity, IdentityError, Name, NameError, Role, Site};
+pub use serial::Serial;
+pub use store::{Installed, StoreError};
