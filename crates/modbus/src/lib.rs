@@ -13,6 +13,7 @@ pub mod exception;
 pub mod function;
 pub mod mbap;
 pub mod pdu;
+pub mod rtu;
 
 pub use answer::{Answer, Expected, Mismatch};
 pub use exception::Exception;
