@@ -1,0 +1,387 @@
+//! One line of the audit log.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::content::{Address, Values};
+use crate::journal::Ticket;
+
+/// The version that every record carries as `v`. A reader ignores fields that it does not
+/// know; a field that changes its meaning raises the version.
+pub const SCHEMA_VERSION: u16 = 1;
+
+/// One audit record; a line of JSON with the fields in this order, absent ones left out.
+///
+/// Make one with [`Record::new`] and set what is known:
+/// `Record { device: Some(name), ..Record::new(Kind::Denied) }`. Names are shared, so that
+/// a record costs its writer no formatting and hardly an allocation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Schema version, [`SCHEMA_VERSION`]. Filled in by the journal.
+    pub v: u16,
+    /// Position in this log, from 1, without gaps. Filled in by the journal.
+    pub seq: Ticket,
+    /// When it happened: RFC 3339 in UTC with microseconds. [`Journal::append`] stamps it
+    /// where the caller left it out.
+    ///
+    /// [`Journal::append`]: crate::Journal::append
+    #[serde(with = "time", default)]
+    pub time: Option<SystemTime>,
+    /// The agent that writes this log (its name from the certificate). Filled in by the journal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub agent: Option<Arc<str>>,
+    /// What happened.
+    pub kind: Kind,
+    /// The other end of the tunnel concerned: the identity that its certificate proves.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tunnel: Option<Arc<str>>,
+    /// `quic` or `tls`, on tunnel records.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub transport: Option<Cow<'static, str>>,
+    /// Who asked. At the edge this is what the headend states, not what was proven.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub client: Option<Arc<Party>>,
+    /// The device concerned, as configured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device: Option<Arc<str>>,
+    /// The unit that the device hears.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unit: Option<u8>,
+    /// The unit that the client used, where mapping makes it another.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub client_unit: Option<u8>,
+    /// Modbus function code, 1 to 127.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub function: Option<u8>,
+    /// What the request addresses; of FC 23 the half that writes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address: Option<Address>,
+    /// Number of elements addressed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quantity: Option<u16>,
+    /// What FC 23 reads beside its write.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub read_address: Option<Address>,
+    /// What a write carries.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub values: Option<Values>,
+    /// What the policy said.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decision: Option<Decision>,
+    /// The rule that decided, where one did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<Arc<str>>,
+    /// Why, in words for a person.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Cow<'static, str>>,
+    /// The request's id, given by the headend and the same at both ends.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub request: Option<u64>,
+    /// On an outcome: the `seq` of its intent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub intent: Option<Ticket>,
+    /// What came of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outcome: Option<Outcome>,
+    /// The Modbus exception that the client got.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exception: Option<u8>,
+    /// Name of an alarm, on the records that start and end it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub alarm: Option<Cow<'static, str>>,
+    /// Hash of the policy that decided.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<Arc<str>>,
+    /// How many events this record stands for; absent means one. On [`Kind::AuditGap`] the
+    /// number of records that could not be kept, on [`Kind::TornTail`] the bytes cut off.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count: Option<u64>,
+    /// Whether this record must reach the disk at once. Not part of the line.
+    #[serde(skip, default)]
+    pub durable: bool,
+}
+
+/// What happened; kebab-case in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The agent started; `reason` carries its version.
+    Start,
+    /// The agent stops on purpose.
+    Stop,
+    TunnelUp,
+    TunnelDown,
+    /// A peer was turned away: certificate, role, name, revocation, version, hello.
+    TunnelRefused,
+    ClientOpen,
+    ClientClose,
+    ClientRefused,
+    /// A write was allowed and is about to leave for the device: durable before it does.
+    WriteIntent,
+    /// What came of a [`Kind::WriteIntent`].
+    WriteOutcome,
+    /// A request was refused.
+    Denied,
+    /// A read whose answer never came back.
+    Lost,
+    /// Configuration, policy, certificate or CRL was replaced.
+    Reload,
+    /// A replacement was turned down; what was in force stays in force.
+    ReloadRefused,
+    /// An identity was cut off because its certificate is revoked.
+    Revoked,
+    AlarmStart,
+    AlarmEnd,
+    /// Records could not be kept (queue full, or the log could not be written); `count` says
+    /// how many.
+    AuditGap,
+    /// The log ended in the middle of a record, as after a power cut; `count` bytes were cut.
+    TornTail,
+    /// A kind of a later version; read, never written.
+    #[serde(other)]
+    Other,
+}
+
+impl Kind {
+    /// The name as it stands in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Start => "start",
+            Kind::Stop => "stop",
+            Kind::TunnelUp => "tunnel-up",
+            Kind::TunnelDown => "tunnel-down",
+            Kind::TunnelRefused => "tunnel-refused",
+            Kind::ClientOpen => "client-open",
+            Kind::ClientClose => "client-close",
+            Kind::ClientRefused => "client-refused",
+            Kind::WriteIntent => "write-intent",
+            Kind::WriteOutcome => "write-outcome",
+            Kind::Denied => "denied",
+            Kind::Lost => "lost",
+            Kind::Reload => "reload",
+            Kind::ReloadRefused => "reload-refused",
+            Kind::Revoked => "revoked",
+            Kind::AlarmStart => "alarm-start",
+            Kind::AlarmEnd => "alarm-end",
+            Kind::AuditGap => "audit-gap",
+            Kind::TornTail => "torn-tail",
+            Kind::Other => "other",
+        }
+    }
+}
+
+/// Somebody at the other end of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// The name that the policy gives, if it knows this party.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+    /// What a certificate proves (a SPIFFE URI).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub identity: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decision {
+    Allow,
+    Deny,
+}
+
+/// What came of a request; kebab-case in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The device did it.
+    Answered,
+    /// The device answered with an exception.
+    Exception,
+    /// A broadcast left for the line; nobody answers those.
+    Sent,
+    /// Refused by policy or limits; never sent.
+    Refused,
+    /// Never written to the device's socket or line.
+    NotSent,
+    /// It left for the device and no answer came: it may have happened.
+    Unknown,
+    /// A read without an answer.
+    Lost,
+}
+
+impl Record {
+    /// A record of `kind` with nothing else set. Only [`Kind::WriteIntent`] starts durable.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            v: SCHEMA_VERSION,
+            seq: 0,
+            time: None,
+            agent: None,
+            kind,
+            tunnel: None,
+            transport: None,
+            client: None,
+            device: None,
+            unit: None,
+            client_unit: None,
+            function: None,
+            address: None,
+            quantity: None,
+            read_address: None,
+            values: None,
+            decision: None,
+            rule: None,
+            reason: None,
+            request: None,
+            intent: None,
+            outcome: None,
+            exception: None,
+            alarm: None,
+            policy: None,
+            count: None,
+            durable: kind == Kind::WriteIntent,
+        }
+    }
+
+    /// The outcome of the write whose intent got the ticket `intent`. Without that ticket the
+    /// intent would count as unfinished at the next start.
+    pub fn write_outcome(intent: Ticket, outcome: Outcome) -> Self {
+        Self {
+            intent: Some(intent),
+            outcome: Some(outcome),
+            ..Self::new(Kind::WriteOutcome)
+        }
+    }
+
+    /// The outcome "unknown" for this intent, found without one after a crash.
+    pub fn unknown_outcome(&self) -> Self {
+        Self {
+            tunnel: self.tunnel.clone(),
+            client: self.client.clone(),
+            device: self.device.clone(),
+            unit: self.unit,
+            client_unit: self.client_unit,
+            function: self.function,
+            address: self.address,
+            quantity: self.quantity,
+            request: self.request,
+            reason: Some("the agent ended before the outcome was recorded".into()),
+            ..Self::write_outcome(self.seq, Outcome::Unknown)
+        }
+    }
+}
+
+mod time {
+    use super::*;
+
+    static PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let stamp = time
+            .and_then(|time| Timestamp::try_from(time).ok())
+            .unwrap_or(Timestamp::UNIX_EPOCH);
+        serializer.serialize_str(&PRINTER.timestamp_to_string(&stamp))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        let stamp: Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+        Ok(SystemTime::try_from(stamp).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::content::Table;
+
+    #[test]
+    fn a_full_record_reads_as_the_schema_says() {
+        let record = Record {
+            seq: 7,
+            time: Some(SystemTime::UNIX_EPOCH + Duration::from_micros(1_790_000_000_123_456)),
+            agent: Some("press-07".into()),
+            tunnel: Some("spiffe://plant1.example/headend/hd-1".into()),
+            client: Some(Arc::new(Party {
+                name: Some("hmi-1".into()),
+                address: Some([10, 1, 1, 20].into()),
+                port: Some(50412),
+                identity: None,
+            })),
+            device: Some("press-07".into()),
+            unit: Some(1),
+            client_unit: Some(7),
+            function: Some(16),
+            address: Some(Address {
+                table: Table::Holding,
+                first: 40,
+                last: 41,
+            }),
+            quantity: Some(2),
+            values: Some(Values::Registers([4, 176, 0, 5].into())),
+            decision: Some(Decision::Allow),
+            rule: Some("setpoint".into()),
+            request: Some(99),
+            policy: Some("3f2a".into()),
+            ..Record::new(Kind::WriteIntent)
+        };
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(
+            json,
+            concat!(
+                r#"{"v":1,"seq":7,"time":"2026-09-21T14:13:20.123456Z","agent":"press-07","#,
+                r#""kind":"write-intent","tunnel":"spiffe://plant1.example/headend/hd-1","#,
+                r#""client":{"name":"hmi-1","address":"10.1.1.20","port":50412},"#,
+                r#""device":"press-07","unit":1,"client_unit":7,"function":16,"#,
+                r#""address":"holding 40-41","quantity":2,"values":[1200,5],"#,
+                r#""decision":"allow","rule":"setpoint","request":99,"policy":"3f2a"}"#
+            )
+        );
+        let read: Record = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            Record {
+                durable: true,
+                ..read
+            },
+            record
+        );
+    }
+
+    #[test]
+    fn kinds_are_named_alike_in_log_and_code() {
+        for kind in [
+            Kind::Start,
+            Kind::TunnelRefused,
+            Kind::WriteOutcome,
+            Kind::AlarmEnd,
+            Kind::AuditGap,
+            Kind::TornTail,
+        ] {
+            let json = serde_json::to_value(kind).unwrap();
+            assert_eq!(json.as_str(), Some(kind.name()));
+        }
+        let later: Kind = serde_json::from_str("\"quantum-leap\"").unwrap();
+        assert_eq!(later, Kind::Other);
+    }
+
+    #[test]
+    fn a_record_stays_cheap_to_move() {
+        assert!(size_of::<Record>() <= 384, "{}", size_of::<Record>());
+    }
+}

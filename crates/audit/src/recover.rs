@@ -1,0 +1,240 @@
+//! Where the log ended, and which writes it left open.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::{self, BufRead};
+
+use serde::Deserialize;
+
+use crate::journal::Ticket;
+use crate::record::{Kind, Record};
+
+/// A line beyond this is no record of ours: the longest (1,968 coils) is under 6 KiB.
+const MAX_LINE: usize = 64 * 1024;
+
+/// Intents kept while reading, at about 400 bytes each. More than this many writes can't be in
+/// flight; further ones stem from a damaged log and are counted only.
+const MAX_OPEN: usize = 16_384;
+
+/// What the log of an earlier run holds for this one.
+#[derive(Debug, Default, PartialEq)]
+pub struct Recovered {
+    /// Complete records found.
+    pub records: u64,
+    /// The next record's `seq`.
+    pub next_seq: Ticket,
+    /// Intents without an outcome, oldest first. Their writes may have happened: write
+    /// [`Record::unknown_outcome`] for each.
+    pub unfinished: Vec<Record>,
+    /// Intents without an outcome beyond those in `unfinished`.
+    pub unfinished_more: u64,
+    /// Lines in the middle that are not records. They are left alone.
+    pub damaged: u64,
+    /// The incomplete end that was cut off, if there was one. The log says so itself.
+    pub torn: Option<Torn>,
+}
+
+/// An end of the log that is no complete record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Torn {
+    /// Length of the log without it.
+    pub at: u64,
+    pub bytes: u64,
+}
+
+/// The fields that matter for recovery, borrowed from the line.
+#[derive(Deserialize)]
+struct Line<'a> {
+    seq: Ticket,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(default)]
+    intent: Option<Ticket>,
+}
+
+/// Reads a whole log, holding one line and the open intents in memory.
+pub(crate) fn scan(mut log: impl BufRead) -> io::Result<Recovered> {
+    let mut found = Recovered {
+        next_seq: 1,
+        ..Recovered::default()
+    };
+    let mut open = BTreeMap::new();
+    let mut line = Vec::new();
+    let (mut position, mut end_of_good) = (0, 0);
+    let mut bad_since_good = 0;
+    loop {
+        let length = read_line(&mut log, &mut line)?;
+        if length == 0 {
+            break;
+        }
+        position += length;
+        let Some(head) = complete(&line) else {
+            bad_since_good += 1;
+            continue;
+        };
+        found.damaged += std::mem::take(&mut bad_since_good);
+        end_of_good = position;
+        found.records += 1;
+        found.next_seq = found.next_seq.max(head.seq.saturating_add(1));
+        track(&mut open, &mut found.unfinished_more, &head, &line);
+    }
+    found.unfinished = open.into_values().collect();
+    found.torn = (position > end_of_good).then_some(Torn {
+        at: end_of_good,
+        bytes: position - end_of_good,
+    });
+    Ok(found)
+}
+
+/// Reads to the next newline and returns how many bytes that was; of an overlong line `line`
+/// keeps only the start, which then can't be a complete record.
+fn read_line(log: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+    line.clear();
+    let mut length = 0;
+    loop {
+        let buffer = log.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(length);
+        }
+        let newline = buffer.iter().position(|&byte| byte == b'\n');
+        let taken = newline.map_or(buffer.len(), |at| at + 1);
+        let room = MAX_LINE.saturating_sub(line.len());
+        line.extend_from_slice(&buffer[..taken.min(room)]);
+        log.consume(taken);
+        length += taken as u64;
+        if newline.is_some() {
+            return Ok(length);
+        }
+    }
+}
+
+fn complete(line: &[u8]) -> Option<Line<'_>> {
+    serde_json::from_slice(line.strip_suffix(b"\n")?).ok()
+}
+
+fn track(open: &mut BTreeMap<Ticket, Record>, more: &mut u64, head: &Line<'_>, line: &[u8]) {
+    if head.kind == Kind::WriteOutcome.name() {
+        if let Some(intent) = head.intent {
+            open.remove(&intent);
+        }
+    } else if head.kind == Kind::WriteIntent.name() {
+        let Ok(record) = serde_json::from_slice(line) else {
+            return;
+        };
+        open.insert(head.seq, record);
+        if open.len() > MAX_OPEN {
+            open.pop_first();
+            *more += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Outcome;
+
+    #[test]
+    fn an_empty_log_starts_at_one() {
+        let found = scan(&b""[..]).unwrap();
+        assert_eq!((found.next_seq, found.torn), (1, None));
+    }
+
+    #[test]
+    fn only_intents_without_outcome_stay_open() {
+        let log = lines(&[
+            intent(1),
+            intent(2),
+            Record::write_outcome(1, Outcome::Answered),
+            intent(4),
+        ]);
+        let found = scan(&log[..]).unwrap();
+        let open: Vec<_> = found.unfinished.iter().map(|record| record.seq).collect();
+        assert_eq!(open, [2, 4]);
+        assert_eq!((found.records, found.next_seq), (4, 5));
+    }
+
+    #[test]
+    fn a_log_cut_at_any_byte_keeps_its_complete_records() {
+        let records = [
+            intent(1),
+            Record::write_outcome(1, Outcome::Answered),
+            intent(3),
+            intent(4),
+        ];
+        let log = lines(&records);
+        let ends: Vec<usize> = (0..log.len())
+            .filter(|&at| log[at] == b'\n')
+            .map(|at| at + 1)
+            .collect();
+        for cut in 0..=log.len() {
+            let whole = ends.iter().filter(|&&end| end <= cut).count();
+            let good = whole.checked_sub(1).map_or(0, |last| ends[last]);
+            let found = scan(&log[..cut]).unwrap();
+            assert_eq!(found.records, whole as u64, "cut at {cut}");
+            assert_eq!(found.next_seq, whole as u64 + 1, "cut at {cut}");
+            let torn = (cut > good).then(|| Torn {
+                at: good as u64,
+                bytes: (cut - good) as u64,
+            });
+            assert_eq!(found.torn, torn, "cut at {cut}");
+            let open = [0, 1, 0, 1, 2][whole];
+            assert_eq!(found.unfinished.len(), open, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_counted_and_zeros_at_the_end_are_torn() {
+        let mut log = lines(&[intent(1)]);
+        log.extend_from_slice(b"{\"v\":1,\"se\n\0\0\0\n");
+        let middle = log.len();
+        log.extend_from_slice(&lines(&[intent(2)])[..]);
+        assert!(log.len() > middle);
+        let good = log.len() as u64;
+        log.extend_from_slice(&vec![0; 3 * MAX_LINE]);
+        let found = scan(&log[..]).unwrap();
+        assert_eq!((found.damaged, found.records), (2, 2));
+        assert_eq!(
+            found.torn,
+            Some(Torn {
+                at: good,
+                bytes: 3 * MAX_LINE as u64
+            })
+        );
+    }
+
+    #[test]
+    fn open_intents_are_bounded() {
+        let total = MAX_OPEN as u64 + 10;
+        let log: Vec<u8> = (1..=total).flat_map(|seq| lines(&[intent(seq)])).collect();
+        let found = scan(&log[..]).unwrap();
+        assert_eq!(found.unfinished.len(), MAX_OPEN);
+        assert_eq!(found.unfinished_more, 10);
+        assert_eq!(found.unfinished[0].seq, 11);
+    }
+
+    fn intent(seq: u64) -> Record {
+        Record {
+            seq,
+            time: Some(std::time::SystemTime::UNIX_EPOCH),
+            device: Some("press-07".into()),
+            ..Record::new(Kind::WriteIntent)
+        }
+    }
+
+    /// `seq` counts on where the record has none.
+    fn lines(records: &[Record]) -> Vec<u8> {
+        let mut log = Vec::new();
+        let mut last = 0;
+        for record in records {
+            last = record.seq.max(last + 1);
+            let record = Record {
+                seq: last,
+                ..record.clone()
+            };
+            serde_json::to_writer(&mut log, &record).unwrap();
+            log.push(b'\n');
+        }
+        log
+    }
+}
