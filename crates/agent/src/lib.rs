@@ -1,1 +1,2 @@
-//! Fieldlock: agent.
+mod tls;
+mod tunnel;

@@ -1,0 +1,245 @@
+//! TLS 1.3 for both transports, from what `enroll install` left in the state directory.
+//!
+//! Mutual authentication, no 0-RTT, no session tickets (a resumed session would outlive
+//! revocation), ALPN mandatory, both CRLs loaded: an empty list would mean "don't check".
+
+mod key_exchange;
+mod verify;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use fieldlock_pki::{Crl, Identity, Installed, Role, StoreError, Summary};
+use fieldlock_session::ALPN;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
+};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use thiserror::Error;
+
+pub(crate) use key_exchange::Negotiated;
+use key_exchange::{GROUPS, NotedConfig};
+use verify::{EdgeVerifier, HeadendVerifier};
+
+/// Why an agent can't start, or keep, its side of the tunnel.
+#[derive(Debug, Error)]
+pub enum TrustError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("certificate in {state} is for role `{got}`, this is a {expected}")]
+    Role {
+        state: String,
+        got: Role,
+        expected: Role,
+    },
+    #[error("{0}")]
+    Tls(String),
+}
+
+/// An agent's own identity and whom it trusts. Immutable: a reload makes another.
+pub(crate) struct Trust {
+    pub(crate) identity: Identity,
+    pub(crate) leaf: Summary,
+    /// Next update of the issuing CA's and the root's CRL, unix seconds.
+    pub(crate) crl_next_update: [i64; 2],
+    verifier: Verifier,
+    server: Option<Arc<ServerConfig>>,
+    client: Option<Arc<ClientConfig>>,
+}
+
+enum Verifier {
+    Edges(Arc<EdgeVerifier>),
+    Headends(Arc<HeadendVerifier>),
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust")
+            .field("identity", &self.identity.uri())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Trust {
+    /// Loads key, chain, root and CRLs from `state` for an agent of `role`.
+    pub(crate) fn load(state: &Path, role: Role) -> Result<Self, TrustError> {
+        let installed = Installed::load(state)?;
+        if installed.identity.role != role {
+            return Err(TrustError::Role {
+                state: state.display().to_string(),
+                got: installed.identity.role,
+                expected: role,
+            });
+        }
+        Self::build(&installed, role)
+    }
+
+    fn build(installed: &Installed, role: Role) -> Result<Self, TrustError> {
+        let tls = |error: &dyn fmt::Display| TrustError::Tls(error.to_string());
+        let provider = Arc::new(provider());
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from(installed.root.clone()))
+            .map_err(|error| tls(&error))?;
+        let roots = Arc::new(roots);
+        let crls: Vec<_> = installed.crls.iter().cloned().map(Into::into).collect();
+        let chain: Vec<_> = installed
+            .chain
+            .iter()
+            .cloned()
+            .map(CertificateDer::from)
+            .collect();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(installed.key_der.to_vec()));
+        let site = installed.identity.site.clone();
+
+        let (mut server, mut client) = (None, None);
+        let verifier = if role == Role::Headend {
+            let verifier = EdgeVerifier::new(roots, crls, provider.clone(), site)
+                .map_err(|error| tls(&error))?;
+            let verifier = Arc::new(verifier);
+            server = Some(server_config(provider, verifier.clone(), chain, key)?);
+            Verifier::Edges(verifier)
+        } else {
+            let verifier = HeadendVerifier::new(roots, crls, provider.clone(), site)
+                .map_err(|error| tls(&error))?;
+            let verifier = Arc::new(verifier);
+            client = Some(client_config(provider, verifier.clone(), chain, key)?);
+            Verifier::Headends(verifier)
+        };
+        let next_update = |der: &Vec<u8>| Crl::parse(der).map_or(0, |crl| crl.next_update);
+        let mut crl_next_update = [0; 2];
+        for (slot, der) in crl_next_update.iter_mut().zip(&installed.crls) {
+            *slot = next_update(der);
+        }
+        let leaf = installed.chain.first().map_or(&[][..], Vec::as_slice);
+        Ok(Self {
+            identity: installed.identity.clone(),
+            leaf: Summary::of(leaf).map_err(|error| tls(&error))?,
+            crl_next_update,
+            verifier,
+            server,
+            client,
+        })
+    }
+
+    /// The headend's side of TLS over TCP.
+    pub(crate) fn tls_server(&self) -> Option<Arc<ServerConfig>> {
+        self.server.clone()
+    }
+
+    /// The edge's side of TLS over TCP.
+    pub(crate) fn tls_client(&self) -> Option<Arc<ClientConfig>> {
+        self.client.clone()
+    }
+
+    /// The headend's side of QUIC; `transport` is set by the caller.
+    pub(crate) fn quic_server(&self) -> Result<Option<quinn::ServerConfig>, TrustError> {
+        let Some(config) = self.server.clone() else {
+            return Ok(None);
+        };
+        let crypto = QuicServerConfig::try_from(config)
+            .map_err(|error| TrustError::Tls(error.to_string()))?;
+        let crypto = Arc::new(NotedConfig(Arc::new(crypto)));
+        Ok(Some(quinn::ServerConfig::with_crypto(crypto)))
+    }
+
+    /// The edge's side of QUIC; `transport` is set by the caller.
+    pub(crate) fn quic_client(&self) -> Result<Option<quinn::ClientConfig>, TrustError> {
+        let Some(config) = self.client.clone() else {
+            return Ok(None);
+        };
+        let crypto = QuicClientConfig::try_from(config)
+            .map_err(|error| TrustError::Tls(error.to_string()))?;
+        let crypto = Arc::new(NotedConfig(Arc::new(crypto)));
+        Ok(Some(quinn::ClientConfig::new(crypto)))
+    }
+
+    /// Judges the certificate chain of a live tunnel again, under this trust.
+    pub(crate) fn still_trusts(
+        &self,
+        peer: &[CertificateDer<'static>],
+        identity: &Identity,
+    ) -> Result<(), String> {
+        let Some((leaf, intermediates)) = peer.split_first() else {
+            return Err("the peer showed no certificate".into());
+        };
+        let now = UnixTime::now();
+        let verdict = match &self.verifier {
+            Verifier::Edges(verifier) => verifier
+                .verify_client_cert(leaf, intermediates, now)
+                .map(drop),
+            Verifier::Headends(verifier) => {
+                let name = ServerName::try_from(identity.dns()).map_err(|e| e.to_string())?;
+                verifier
+                    .verify_server_cert(leaf, intermediates, &name, &[], now)
+                    .map(drop)
+            }
+        };
+        verdict.map_err(|error| error.to_string())
+    }
+}
+
+/// The one place that chooses cryptography.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        kx_groups: GROUPS.to_vec(),
+        ..aws_lc_rs::default_provider()
+    }
+}
+
+fn server_config(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, TrustError> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|builder| {
+            builder
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(chain, key)
+        })
+        .map_err(|error| TrustError::Tls(error.to_string()))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+fn client_config(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ClientConfig>, TrustError> {
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|builder| {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+                .with_client_auth_cert(chain, key)
+        })
+        .map_err(|error| TrustError::Tls(error.to_string()))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(Arc::new(config))
+}
+
+/// Name of a TLS group as IANA writes it.
+pub(crate) fn group_name(group: rustls::NamedGroup) -> String {
+    match group {
+        rustls::NamedGroup::secp256r1 => "P-256".into(),
+        group => format!("{group:?}"),
+    }
+}

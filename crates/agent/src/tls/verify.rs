@@ -1,0 +1,187 @@
+//! Who is at the other end: chain, revocation, role, site, name.
+//!
+//! rustls-webpki judges the chain against both CRLs and the DNS name; the identity in the
+//! URI SAN is judged here, since webpki does not look at it. Both happen inside the
+//! handshake, and again for live tunnels when the trust changes.
+
+use std::sync::Arc;
+
+use fieldlock_pki::{Identity, Role, Site};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
+use thiserror::Error;
+
+/// A certificate that is sound, but not that of a peer this agent talks to.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum NotThisPeer {
+    #[error("certificate without a usable identity: {0}")]
+    Identity(String),
+    #[error("certificate of role {got}, expected {expected}")]
+    Role { got: Role, expected: Role },
+    #[error("certificate of site {got}, this agent belongs to {expected}")]
+    Site { got: Site, expected: Site },
+    #[error("certificate of headend {got}, this one is configured as {expected}")]
+    Name { got: String, expected: String },
+}
+
+impl From<NotThisPeer> for Error {
+    fn from(error: NotThisPeer) -> Self {
+        CertificateError::Other(OtherError(Arc::new(error))).into()
+    }
+}
+
+/// Judges the certificate of an edge; runs at the headend.
+#[derive(Debug)]
+pub(super) struct EdgeVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    site: Site,
+}
+
+impl EdgeVerifier {
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        crls: Vec<CertificateRevocationListDer<'static>>,
+        provider: Arc<CryptoProvider>,
+        site: Site,
+    ) -> Result<Self, String> {
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider)
+            .with_crls(crls)
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { chain, site })
+    }
+}
+
+impl ClientCertVerifier for EdgeVerifier {
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
+        judge(leaf, Role::Edge, &self.site)?;
+        Ok(verified)
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Judges the certificate of a headend; runs at the edge.
+#[derive(Debug)]
+pub(super) struct HeadendVerifier {
+    chain: Arc<WebPkiServerVerifier>,
+    site: Site,
+}
+
+impl HeadendVerifier {
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        crls: Vec<CertificateRevocationListDer<'static>>,
+        provider: Arc<CryptoProvider>,
+        site: Site,
+    ) -> Result<Self, String> {
+        let chain = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .with_crls(crls)
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { chain, site })
+    }
+}
+
+impl ServerCertVerifier for HeadendVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified =
+            self.chain
+                .verify_server_cert(leaf, intermediates, server_name, ocsp, now)?;
+        let identity = judge(leaf, Role::Headend, &self.site)?;
+        let expected = server_name.to_str();
+        if identity.dns() != expected {
+            return Err(NotThisPeer::Name {
+                got: identity.dns(),
+                expected: expected.into_owned(),
+            }
+            .into());
+        }
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+fn judge(leaf: &[u8], role: Role, site: &Site) -> Result<Identity, NotThisPeer> {
+    let identity = Identity::from_certificate(leaf)
+        .map_err(|error| NotThisPeer::Identity(error.to_string()))?;
+    if identity.role != role {
+        return Err(NotThisPeer::Role {
+            got: identity.role,
+            expected: role,
+        });
+    }
+    if identity.site != *site {
+        return Err(NotThisPeer::Site {
+            got: identity.site,
+            expected: site.clone(),
+        });
+    }
+    Ok(identity)
+}

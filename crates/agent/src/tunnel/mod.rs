@@ -1,0 +1,305 @@
+//! One live tunnel, over either transport.
+//!
+//! [`quic`] and [`tcp`] drive it: they move bytes, feed the session core and hand frames
+//! to a [`Handler`]. Everything of a tunnel lives on one thread, so the handles are `Rc`.
+
+mod outbox;
+pub(crate) mod quic;
+pub(crate) mod tcp;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use fieldlock_pki::Identity;
+use fieldlock_session::{Close, Event, Frame, Hello, Liveness, Session, Side, Transport, Violation};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Notify;
+
+pub(crate) use outbox::Outbox;
+
+/// Whom the certificate of the other side proves, and how it is connected.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) identity: Identity,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) address: SocketAddr,
+    pub(crate) transport: Transport,
+    /// Key exchange group that was negotiated.
+    pub(crate) group: String,
+}
+
+/// Acts on what a tunnel carries. Called from the tunnel's own task, never across an await.
+pub(crate) trait Handler {
+    /// The session has something to decide or tell; never an event that ends it.
+    fn event(&self, link: &Rc<Link>, event: Event);
+    /// A frame of a device channel arrived; only while the session is up.
+    fn frame(&self, link: &Rc<Link>, channel: u16, frame: Frame<'_>) -> Result<(), Violation>;
+    /// All that arrived together has been handed over: write what it caused.
+    fn flush(&self);
+}
+
+/// How a tunnel ended.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// The other side said why.
+    Goodbye { code: u16, text: String },
+    /// We said why.
+    Closed { reason: Close, text: String },
+    /// Nothing was heard any more.
+    Dead,
+    HelloTimeout,
+    /// The other side broke the protocol.
+    Violation(Violation),
+    /// The transport failed: reset, handshake refused, I/O error.
+    Transport(String),
+}
+
+impl End {
+    /// Whether the other side, or we, refused the peer as such: dialling again at once
+    /// would change nothing.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Goodbye { code, .. } => {
+                Close::from_code(*code).is_some_and(|close| close.is_refusal())
+            }
+            Self::Closed { reason, .. } => reason.is_refusal(),
+            Self::Violation(_) => true,
+            Self::Dead | Self::HelloTimeout | Self::Transport(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Goodbye { code, text } => {
+                let name = Close::from_code(*code).map_or("unknown reason", Close::name);
+                write!(f, "closed by the other side: {name}")?;
+                if !text.is_empty() {
+                    write!(f, " ({text})")?;
+                }
+                Ok(())
+            }
+            Self::Closed { reason, text } if text.is_empty() => write!(f, "closed here: {reason}"),
+            Self::Closed { reason, text } => write!(f, "closed here: {reason} ({text})"),
+            Self::Dead => f.write_str("nothing heard from the other side"),
+            Self::HelloTimeout => f.write_str("no hello in time"),
+            Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
+            Self::Transport(error) => f.write_str(error),
+        }
+    }
+}
+
+/// The handle of a live tunnel.
+pub(crate) struct Link {
+    pub(crate) peer: Peer,
+    pub(crate) since: Instant,
+    /// Tells apart the tunnels of one process.
+    pub(crate) number: u32,
+    side: Side,
+    path: Path,
+    session: RefCell<Session>,
+    control: Rc<Outbox>,
+    channels: RefCell<Vec<Rc<Outbox>>>,
+    closing: RefCell<Option<(Close, String)>>,
+    was_up: Cell<bool>,
+    /// Wakes the driver: new channels, a new deadline, or a wish to close.
+    attention: Notify,
+}
+
+pub(crate) enum Path {
+    Quic(quinn::Connection),
+    Tls,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("number", &self.number)
+            .field("peer", &self.peer.identity.uri())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// The edge's end: the hello goes out first.
+    pub(crate) fn edge(peer: Peer, path: Path, number: u32, hello: &Hello) -> Rc<Self> {
+        let now = Instant::now();
+        let heartbeat = matches!(path, Path::Tls);
+        let session = Session::edge(hello, Liveness::default(), heartbeat, now);
+        let link = Self::new(peer, path, number, Side::Edge, session, now);
+        link.add_channels(hello.devices.len());
+        link.flush_control();
+        link
+    }
+
+    /// The headend's end: it waits for the edge's hello.
+    pub(crate) fn headend(peer: Peer, path: Path, number: u32) -> Rc<Self> {
+        let now = Instant::now();
+        let heartbeat = matches!(path, Path::Tls);
+        let session = Session::headend(Liveness::default(), heartbeat, now);
+        Self::new(peer, path, number, Side::Headend, session, now)
+    }
+
+    fn new(
+        peer: Peer,
+        path: Path,
+        number: u32,
+        side: Side,
+        session: Session,
+        now: Instant,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            peer,
+            since: now,
+            number,
+            side,
+            path,
+            session: RefCell::new(session),
+            control: Rc::default(),
+            channels: RefCell::default(),
+            closing: RefCell::default(),
+            was_up: Cell::new(false),
+            attention: Notify::new(),
+        })
+    }
+
+    /// Both hellos have been acknowledged, now or before.
+    pub(crate) fn was_up(&self) -> bool {
+        self.was_up.get()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.session.borrow().is_up()
+    }
+
+    /// Where frames for `channel` (1 and up) go.
+    pub(crate) fn channel(&self, channel: u16) -> Option<Rc<Outbox>> {
+        let index = usize::from(channel).checked_sub(1)?;
+        self.channels.borrow().get(index).cloned()
+    }
+
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        match &self.path {
+            Path::Quic(connection) => Some(connection.rtt()),
+            Path::Tls => self.session.borrow().round_trip(),
+        }
+    }
+
+    /// Answers the edge's hello; from here on its devices have channels.
+    pub(crate) fn accept(&self, hello: &Hello, devices: usize) {
+        self.session.borrow_mut().accept(Instant::now(), hello);
+        self.add_channels(devices);
+        self.flush_control();
+        self.attention.notify_one();
+    }
+
+    pub(crate) fn probe(&self) {
+        self.session.borrow_mut().probe(Instant::now());
+        self.flush_control();
+        self.attention.notify_one();
+    }
+
+    pub(crate) fn policy_changed(&self, hash: [u8; 32]) {
+        self.session.borrow_mut().policy_changed(hash);
+        self.flush_control();
+    }
+
+    /// Asks the other side to send no new requests.
+    pub(crate) fn drain(&self) {
+        self.session.borrow_mut().drain();
+        self.flush_control();
+    }
+
+    /// Ends the tunnel: the driver sends what waits, then the reason, then closes.
+    pub(crate) fn close(&self, reason: Close, text: impl Into<String>) {
+        let mut closing = self.closing.borrow_mut();
+        if closing.is_none() {
+            let text = text.into();
+            self.session.borrow_mut().close(reason, &text);
+            *closing = Some((reason, text));
+            drop(closing);
+            self.flush_control();
+            self.attention.notify_one();
+        }
+    }
+
+    fn closing(&self) -> Option<End> {
+        let closing = self.closing.borrow().clone();
+        closing.map(|(reason, text)| End::Closed { reason, text })
+    }
+
+    fn add_channels(&self, count: usize) {
+        let outbox = || match self.path {
+            Path::Quic(_) => Rc::default(),
+            // One TLS connection carries all channels: their frames share one buffer.
+            Path::Tls => self.control.clone(),
+        };
+        self.channels
+            .borrow_mut()
+            .extend(std::iter::repeat_with(outbox).take(count));
+    }
+
+    fn flush_control(&self) {
+        let mut session = self.session.borrow_mut();
+        self.control.push(|out| {
+            session.poll_transmit(out);
+        });
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.session.borrow().poll_timeout()
+    }
+
+    fn handle_timeout(self: &Rc<Self>, handler: &dyn Handler, now: Instant) -> Result<(), End> {
+        let event = self.session.borrow_mut().handle_timeout(now);
+        self.act(handler, event)
+    }
+
+    /// Hands one frame to the session core or to the handler.
+    fn deliver(
+        self: &Rc<Self>,
+        handler: &dyn Handler,
+        now: Instant,
+        channel: u16,
+        frame: Frame<'_>,
+    ) -> Result<(), End> {
+        if channel == fieldlock_session::frame::CONTROL {
+            let event = self.session.borrow_mut().handle(now, frame);
+            return self.act(handler, event.map_err(End::Violation)?);
+        }
+        // A headend sends on a device channel only after the edge's ready, an edge answers
+        // only what it was asked: neither can be early.
+        if !self.is_up() {
+            return Err(End::Violation(Violation::Early { channel }));
+        }
+        handler.frame(self, channel, frame).map_err(End::Violation)
+    }
+
+    fn act(self: &Rc<Self>, handler: &dyn Handler, event: Option<Event>) -> Result<(), End> {
+        match event {
+            Some(Event::Goodbye { code, text }) => return Err(End::Goodbye { code, text }),
+            Some(Event::Dead) => return Err(End::Dead),
+            Some(Event::HelloTimeout) => return Err(End::HelloTimeout),
+            Some(event) => {
+                if matches!(event, Event::Up(_)) {
+                    self.was_up.set(true);
+                    self.attention.notify_one();
+                }
+                handler.event(self, event);
+            }
+            None => {}
+        }
+        self.flush_control();
+        Ok(())
+    }
+}
+
+impl From<fieldlock_session::FrameError> for End {
+    fn from(error: fieldlock_session::FrameError) -> Self {
+        Self::Violation(error.into())
+    }
+}

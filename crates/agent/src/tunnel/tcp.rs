@@ -1,0 +1,161 @@
+//! The tunnel over one TLS 1.3 connection: all channels share it, told apart by their tag.
+//!
+//! One task owns socket and TLS state; nothing is split, locked or queued twice.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use fieldlock_session::Decoder;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until, timeout};
+use tokio_rustls::TlsStream;
+
+use super::{End, Handler, Link};
+
+const READ: usize = 16 * 1024;
+/// How long the last words of a closing tunnel may take.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Runs the tunnel until it ends.
+pub(crate) async fn run(
+    stream: TlsStream<TcpStream>,
+    link: Rc<Link>,
+    handler: &dyn Handler,
+) -> End {
+    let mut driver = Driver {
+        stream,
+        decoder: Decoder::default(),
+        input: vec![0; READ].into_boxed_slice(),
+        output: Vec::new(),
+        written: 0,
+        flushed: true,
+        timer: Box::pin(sleep_until(far_future())),
+    };
+    let end = loop {
+        let attention = link.attention.notified();
+        tokio::select! {
+            biased;
+            end = poll_fn(|cx| driver.poll(cx, &link, handler)) => break end,
+            () = attention => {
+                if let Some(end) = link.closing() {
+                    break end;
+                }
+                driver.arm(&link);
+            }
+        }
+    };
+    // What waits, a goodbye above all, still goes out if the other side reads.
+    let _ = timeout(FAREWELL, async {
+        let _ = poll_fn(|cx| driver.poll_write(cx, &link)).await;
+        let _ = driver.stream.shutdown().await;
+    })
+    .await;
+    end
+}
+
+struct Driver {
+    stream: TlsStream<TcpStream>,
+    decoder: Decoder,
+    input: Box<[u8]>,
+    output: Vec<u8>,
+    written: usize,
+    flushed: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>, link: &Rc<Link>, handler: &dyn Handler) -> Poll<End> {
+        loop {
+            // Reading first: what it causes then leaves in the same write.
+            let read = self.poll_read(cx, link, handler);
+            if let Poll::Ready(Err(end)) = read {
+                return Poll::Ready(end);
+            }
+            if let Poll::Ready(Err(error)) = self.poll_write(cx, link) {
+                return Poll::Ready(End::Transport(format!("writing failed: {error}")));
+            }
+            if self.timer.as_mut().poll(cx).is_ready() {
+                if let Err(end) = link.handle_timeout(handler, Instant::now()) {
+                    return Poll::Ready(end);
+                }
+                self.arm(link);
+                continue;
+            }
+            if read.is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn arm(&mut self, link: &Link) {
+        let deadline = link.next_deadline().map_or_else(far_future, Into::into);
+        self.timer.as_mut().reset(deadline);
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        link: &Rc<Link>,
+        handler: &dyn Handler,
+    ) -> Poll<Result<(), End>> {
+        let mut buffer = ReadBuf::new(&mut self.input);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))
+            .map_err(|error| End::Transport(describe(&error)))?;
+        let chunk = buffer.filled();
+        if chunk.is_empty() {
+            let text = "the other side closed the connection".to_owned();
+            return Poll::Ready(Err(End::Transport(text)));
+        }
+        let now = Instant::now();
+        link.session.borrow_mut().received(now);
+        let fed = self.decoder.feed(chunk, |channel, frame| {
+            link.deliver(handler, now, channel, frame)
+        });
+        handler.flush();
+        Poll::Ready(fed)
+    }
+
+    /// Writes all that waits; ready when nothing does.
+    fn poll_write(&mut self, cx: &mut Context<'_>, link: &Rc<Link>) -> Poll<std::io::Result<()>> {
+        loop {
+            if self.written == self.output.len() {
+                self.written = 0;
+                self.output.clear();
+                if link.control.poll_take(cx, &mut self.output).is_pending() {
+                    if !self.flushed {
+                        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+                        self.flushed = true;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                link.session.borrow_mut().sent(Instant::now());
+                self.flushed = false;
+            }
+            let rest = &self.output[self.written..];
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if count == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count;
+        }
+    }
+}
+
+/// A refused certificate reaches the client as an alert on its first read: say so.
+fn describe(error: &std::io::Error) -> String {
+    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(alert)) => {
+            format!("refused by the other side: TLS alert {alert:?}")
+        }
+        _ => format!("reading failed: {error}"),
+    }
+}
+
+fn far_future() -> tokio::time::Instant {
+    // tokio's own bound for a timer that is not to fire.
+    tokio::time::Instant::now() + Duration::from_secs(86400 * 365)
+}
