@@ -3,6 +3,7 @@
 //! - [`identity`]: site, role and name, and how a certificate carries them.
 //! - [`certificate`], [`crl`], [`serial`]: read-only views of what a CA signed.
 //! - [`bundle`]: what a CA hands over, checked signature by signature.
+//! - [`profile`], [`csr`], [`issue`]: the signing side, without its files and records.
 //! - [`store`]: the files that an agent starts from.
 //!
 //! Times are seconds since 1970-01-01 UTC and always arguments: nothing here reads a clock.
@@ -10,8 +11,11 @@
 pub mod bundle;
 pub mod certificate;
 pub mod crl;
+pub mod csr;
 mod hex;
 pub mod identity;
+pub mod issue;
+pub mod profile;
 pub mod serial;
 pub mod store;
 
