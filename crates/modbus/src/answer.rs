@@ -1,6 +1,9 @@
 //! Does an answer answer its request? A server that confuses two requests, or a stray
 //! answer that comes late, is noticed here and not in the client.
 
+#[cfg(test)]
+mod tests;
+
 use crate::exception::EXCEPTION_BIT;
 use crate::function::FunctionCode;
 use crate::mbap::MAX_PDU;
