@@ -1,1 +1,16 @@
-//! Fieldlock: testkit.
+//! What the tests and the comparison benchmark share; never part of what is shipped.
+//!
+//! - [`wire`]: a network of one hop in user space that can be cut, slowed and made lossy.
+//! - [`process`]: child processes with captured logs, signals, and an end when dropped.
+//! - [`wait`], [`ports`]: waiting for conditions, and ports that are free.
+//! - [`peers`]: foreign programs, found or named as missing.
+//! - [`modbus`]: a raw Modbus/TCP client that knows nothing of our own codec, on purpose.
+//! - [`capture`]: Modbus requests out of pcap files.
+
+pub mod capture;
+pub mod modbus;
+pub mod peers;
+pub mod ports;
+pub mod process;
+pub mod wait;
+pub mod wire;
