@@ -2,9 +2,13 @@
 
 use std::hint::black_box;
 
-use divan::Bencher;
 use divan::counter::BytesCount;
+use divan::{AllocProfiler, Bencher};
 use fieldlock_modbus::{Expected, Request, mbap, rtu};
+
+/// Prints a line for allocations under a benchmark that makes any; none here may.
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     divan::main();

@@ -332,13 +332,12 @@ fn file_read_byte_counts() {
     let whole = file(20, &[&group(6, 1, 0, 1), &group(6, 1, 0, 1)]);
     for cut in 1..whole.len() {
         refused(&whole[..cut], IllegalDataValue);
-        let mut fitting = whole[..cut].to_vec();
-        if let Some(bytes) = fitting.get_mut(1) {
-            *bytes = cut as u8 - 2;
-            if cut != 9 {
-                refused(&fitting, IllegalDataValue);
-            }
-        }
+    }
+    // A byte count that fits the PDU and no number of whole groups.
+    for bytes in (0..14).filter(|bytes| bytes % 7 != 0) {
+        let mut fitting = whole[..2 + bytes].to_vec();
+        fitting[1] = bytes as u8;
+        refused(&fitting, IllegalDataValue);
     }
     refused(&[&whole[..], &[0]].concat(), IllegalDataValue);
     refused(&[20, 0], IllegalDataValue);
