@@ -1,1 +1,55 @@
-//! Fieldlock: policy.
+//! Fieldlock: who may do what to which device. Default deny.
+//!
+//! A policy file (TOML, [`source`]) is checked and compiled ([`Policy::parse`]) once. When a
+//! client connects, the agent asks for its [`View`] of one device ([`Policy::view`]); the view
+//! then decides every request ([`View::decide`]) without allocating. [`explain`] tells a person
+//! why, rule by rule, and [`ceiling`] what a hostile headend could reach at most.
+//!
+//! The way of one request: [`View::decide`] in `view.rs` splits it into halves (function 23 is a
+//! read and a write), finds the row of the unit and function, and asks the row's interval tables
+//! (`table.rs`): a deny matches by overlap, an allow by cover.
+//!
+//! The meaning of a rule, the same for the view and for [`explain`]:
+//!
+//! - Order has no meaning. A matching deny wins; then read-only; then one single allow must cover
+//!   the request (each half of function 23); otherwise no.
+//! - `client` and `via` absent mean any. `unit` absent or `"any"` means units 1 to 255: broadcast
+//!   (unit 0) needs an allow that names 0. A broadcast reaches every unit, so every deny of the
+//!   device applies to it, whatever units the deny names.
+//! - `value` bounds what is written and says nothing about reads. In an allow every written value
+//!   must lie within; a deny with `value` matches a write of at least one value within, at an
+//!   address of the deny. The result of a mask write (22) is not known: bounds of an allow refuse
+//!   it unless the rule names 22 itself, and it matches every bounded deny.
+//! - `via` is judged at the edge only, where the tunnel's certificate proves it.
+
+mod address;
+mod build;
+mod ceiling;
+mod check;
+mod cidr;
+mod client;
+mod compile;
+mod decision;
+mod error;
+mod explain;
+mod function;
+mod half;
+mod policy;
+mod rule;
+mod sample;
+mod source;
+mod table;
+mod view;
+
+pub use address::{AddressError, Span, parse_address};
+pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
+pub use check::{Summary, Warning, summary, warnings};
+pub use cidr::CidrError;
+pub use client::{Client, Origin, Side};
+pub use decision::{Decision, Reason, Refusal, RuleId};
+pub use error::{PolicyError, PolicyErrors, Problem};
+pub use explain::{Explanation, RuleVerdict, UnknownClient, explain, explain_named};
+pub use function::parse_function;
+pub use policy::Policy;
+pub use sample::Sample;
+pub use view::View;

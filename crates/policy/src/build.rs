@@ -1,0 +1,142 @@
+//! Builds a view: which rules apply, to which units, at which slots.
+
+use std::collections::HashMap;
+
+use crate::decision::{Reason, RuleId};
+use crate::function::Slot;
+use crate::policy::{Policy, Via};
+use crate::rule::{Interval, Rule, Units};
+use crate::table::{Entry, IntervalTable};
+use crate::view::{Class, Row, View};
+
+impl View {
+    pub(crate) fn build(policy: &Policy, clients: &[u32], via: Via<'_>, device: &str) -> Self {
+        let for_origin = |rule: &&Rule| rule.applies_to_clients(clients) && rule.applies_via(via);
+        let for_device = |rule: &&Rule| rule.devices.admits(device);
+        let allows = || policy.rules.iter().filter(|rule| rule.is_allow());
+        let closed = if !allows().any(|rule| for_origin(&rule)) {
+            Some(Reason::Client)
+        } else if !allows().any(|rule| for_origin(&rule) && for_device(&rule)) {
+            Some(Reason::Device)
+        } else {
+            None
+        };
+        let rules: Vec<&Rule> = policy
+            .rules
+            .iter()
+            .filter(for_origin)
+            .filter(for_device)
+            .collect();
+        let mut builder = Builder::default();
+        let units = builder.classify(&rules);
+        Self {
+            units,
+            classes: builder.classes,
+            rows: builder.rows,
+            read_only: policy.read_only.contains(device),
+            closed,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    classes: Vec<Class>,
+    rows: Vec<Row>,
+    /// Slots with the same entries of the same rules share a row: most of a group's functions do.
+    known_rows: HashMap<RowKey, u16>,
+}
+
+/// Whether any allow has the slot, the entries of the allows, those of the denies.
+type RowKey = (bool, Entries, Entries);
+
+type Entries = Vec<(Entry, RuleId)>;
+
+impl Builder {
+    /// A class for every set of units that the same rules apply to.
+    fn classify(&mut self, rules: &[&Rule]) -> Box<[u8; 256]> {
+        let mut unit_sets: Vec<(Units, bool)> = Vec::new();
+        let mut kinds: HashMap<(Units, bool), usize> = HashMap::new();
+        let kind_of_rule: Vec<usize> = rules
+            .iter()
+            .map(|rule| {
+                let kind = (rule.units, rule.is_allow());
+                *kinds.entry(kind).or_insert_with(|| {
+                    unit_sets.push(kind);
+                    unit_sets.len() - 1
+                })
+            })
+            .collect();
+        let mut classes: HashMap<Vec<bool>, u8> = HashMap::new();
+        let mut units = Box::new([0; 256]);
+        for (unit, class) in (0..=255).zip(units.iter_mut()) {
+            let applies: Vec<bool> = unit_sets
+                .iter()
+                .map(|(set, allow)| set.contains(unit) || (unit == 0 && !allow))
+                .collect();
+            *class = match classes.get(&applies) {
+                Some(known) => *known,
+                None => {
+                    let selected = rules
+                        .iter()
+                        .zip(&kind_of_rule)
+                        .filter(|(_, kind)| applies[**kind])
+                        .map(|(rule, _)| *rule);
+                    let number = self.add_class(selected.collect());
+                    classes.insert(applies, number);
+                    number
+                }
+            };
+        }
+        units
+    }
+
+    fn add_class(&mut self, rules: Vec<&Rule>) -> u8 {
+        let mut rows = [0; Slot::COUNT];
+        for (slot, row) in Slot::all().zip(&mut rows) {
+            let (allows, denies): (Vec<&Rule>, Vec<&Rule>) = rules
+                .iter()
+                .filter(|rule| rule.functions.contains(slot))
+                .partition(|rule| rule.is_allow());
+            *row = self.add_row((
+                !allows.is_empty(),
+                entries(&allows, slot),
+                entries(&denies, slot),
+            ));
+        }
+        let any_allow = rules.iter().any(|rule| rule.is_allow());
+        self.classes.push(Class { rows, any_allow });
+        // At most one class for each of 256 units.
+        (self.classes.len() - 1) as u8
+    }
+
+    fn add_row(&mut self, key: RowKey) -> u16 {
+        if let Some(known) = self.known_rows.get(&key) {
+            return *known;
+        }
+        // At most 256 classes of 128 slots.
+        let number = self.rows.len() as u16;
+        self.rows.push(Row {
+            permitted: key.0,
+            allows: IntervalTable::new(key.1.clone()),
+            denies: IntervalTable::new(key.2.clone()),
+        });
+        self.known_rows.insert(key, number);
+        number
+    }
+}
+
+fn entries(rules: &[&Rule], slot: Slot) -> Entries {
+    let mut entries = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let Some(value) = rule.bounds_at(slot) else {
+            continue;
+        };
+        let mut add = |interval| entries.push((Entry { interval, value }, rule.id));
+        match slot.table() {
+            Some(table) => rule.addresses.of(table).iter().copied().for_each(add),
+            None => add(Interval::FULL),
+        }
+    }
+    entries
+}

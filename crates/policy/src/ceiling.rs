@@ -1,0 +1,310 @@
+//! What a hostile headend can reach through an edge's policy, at most.
+//!
+//! An edge proves only which headend speaks; the client is what the headend says. So whatever any
+//! client may do, a hostile headend can do, and a deny that names clients stops nobody. The
+//! ranges of several rules add up, since they can be used one after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use fieldlock_modbus::FunctionCode;
+use serde::Serialize;
+
+use crate::address::{Span, TABLES, table_index};
+use crate::function::{Functions, Slot};
+use crate::policy::Policy;
+use crate::rule::{Interval, ReadOnly, Rule, Scope, Units, ValueBounds, merge};
+
+/// `Display` gives the text, `Serialize` the same for programs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ceiling {
+    /// The headend; `None`: the union over all.
+    pub via: Option<String>,
+    pub devices: Vec<CeilingDevice>,
+    pub denies: Vec<CeilingDeny>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CeilingDevice {
+    /// `None`: every device that the edge has and that is not listed by name.
+    pub device: Option<String>,
+    /// Requests that change state are refused, also those of the listed diagnostics (8, 43).
+    pub read_only: bool,
+    pub grants: Vec<CeilingGrant>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CeilingGrant {
+    pub units: String,
+    pub functions: String,
+    /// Empty where the functions have no addresses.
+    pub addresses: Vec<String>,
+    pub value_min: Option<u16>,
+    pub value_max: Option<u16>,
+    /// The rules that add up to this.
+    pub rules: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CeilingDeny {
+    pub rule: String,
+    /// False if a headend gets around it by stating another client or coming under another name.
+    pub binds: bool,
+    pub devices: String,
+    pub units: String,
+    pub functions: String,
+    pub addresses: Vec<String>,
+    pub reason: Option<String>,
+}
+
+/// The ceiling of one headend, or of all together.
+pub fn ceiling(policy: &Policy, via: Option<&str>) -> Ceiling {
+    let through = |rule: &&Rule| via.is_none_or(|via| rule.via.admits(via));
+    let rules: Vec<&Rule> = policy.rules.iter().filter(through).collect();
+    let allows: Vec<&Rule> = rules.iter().copied().filter(|r| r.is_allow()).collect();
+    let denies = rules.iter().filter(|rule| !rule.is_allow());
+    Ceiling {
+        via: via.map(str::to_owned),
+        devices: device_names(policy, &allows)
+            .into_iter()
+            .map(|device| device_ceiling(policy, &allows, device))
+            .filter(|device| !device.grants.is_empty())
+            .collect(),
+        denies: denies.map(|rule| deny(rule, via)).collect(),
+    }
+}
+
+/// Every device that is a case of its own; `None` last, for those that no rule names.
+fn device_names<'p>(policy: &'p Policy, allows: &[&'p Rule]) -> Vec<Option<&'p str>> {
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for rule in allows {
+        names.extend(rule.devices.listed().iter().map(String::as_str));
+    }
+    let for_any = allows.iter().any(|rule| rule.devices == Scope::Any);
+    if let (true, ReadOnly::Devices(listed)) = (for_any, &policy.read_only) {
+        names.extend(listed.iter().map(String::as_str));
+    }
+    let others = for_any.then_some(None);
+    names.into_iter().map(Some).chain(others).collect()
+}
+
+fn device_ceiling(policy: &Policy, allows: &[&Rule], device: Option<&str>) -> CeilingDevice {
+    let read_only = match device {
+        Some(device) => policy.read_only.contains(device),
+        None => policy.read_only == ReadOnly::All,
+    };
+    let applies = |rule: &&&Rule| match device {
+        Some(device) => rule.devices.admits(device),
+        None => rule.devices == Scope::Any,
+    };
+    let rules: Vec<&Rule> = allows.iter().filter(applies).copied().collect();
+    let mut grants = Vec::new();
+    for (units, rules) in by_units(&rules) {
+        grants.extend(unit_grants(units, &rules, read_only));
+    }
+    CeilingDevice {
+        device: device.map(str::to_owned),
+        read_only,
+        grants,
+    }
+}
+
+/// Units to which the same rules apply, with those rules; in the order of their lowest unit.
+fn by_units<'p>(rules: &[&'p Rule]) -> Vec<(Units, Vec<&'p Rule>)> {
+    let mut groups: Vec<(Units, Vec<&Rule>)> = Vec::new();
+    let mut places: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
+    for unit in 0..=255 {
+        let applying = rules.iter().filter(|rule| rule.applies_to_unit(unit));
+        let rules: Vec<&Rule> = applying.copied().collect();
+        if rules.is_empty() {
+            continue;
+        }
+        let key = rules.iter().map(|rule| rule.id.index()).collect();
+        let place = *places.entry(key).or_insert_with(|| {
+            groups.push((Units::NONE, rules));
+            groups.len() - 1
+        });
+        if let Some((units, _)) = groups.get_mut(place) {
+            units.insert(unit);
+        }
+    }
+    groups
+}
+
+/// What one slot reaches with one pair of bounds.
+#[derive(Default)]
+struct Reach {
+    intervals: Vec<Interval>,
+    rules: BTreeSet<usize>,
+}
+
+/// Slots that reach the same become one grant.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct GrantKey {
+    table: Option<usize>,
+    intervals: Vec<Interval>,
+    value: ValueBounds,
+    rules: BTreeSet<usize>,
+}
+
+fn unit_grants(units: Units, rules: &[&Rule], read_only: bool) -> Vec<CeilingGrant> {
+    let mut grants: BTreeMap<GrantKey, Functions> = BTreeMap::new();
+    for slot in reachable(rules, read_only) {
+        for (value, reach) in slot_reach(slot, rules) {
+            let key = GrantKey {
+                table: slot.table().map(table_index),
+                intervals: merge(reach.intervals),
+                value,
+                rules: reach.rules,
+            };
+            grants.entry(key).or_default().insert(slot);
+        }
+    }
+    grants
+        .into_iter()
+        .map(|(key, functions)| grant(units, key, functions, rules))
+        .collect()
+}
+
+/// The slots of which some request may pass.
+fn reachable(rules: &[&Rule], read_only: bool) -> Vec<Slot> {
+    let passes = |slot: Slot| !slot_reach(slot, rules).is_empty();
+    // Function 23 passes with both halves only.
+    let both_halves = passes(Slot::READ_OF_23) && passes(Slot::WRITE_OF_23);
+    Slot::all()
+        .filter(|slot| slot.function() != FunctionCode(23) || both_halves)
+        .filter(|slot| !read_only || !slot.always_changes_state())
+        .collect()
+}
+
+fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ValueBounds, Reach> {
+    let mut reach: BTreeMap<ValueBounds, Reach> = BTreeMap::new();
+    for rule in rules {
+        let Some(value) = rule.bounds_at(slot) else {
+            continue;
+        };
+        let hopeless = slot == Slot::MASK_WRITE && value != ValueBounds::FULL;
+        let intervals = match slot.table() {
+            Some(table) => rule.addresses.of(table),
+            None => &[Interval::FULL],
+        };
+        if hopeless || intervals.is_empty() {
+            continue;
+        }
+        let entry = reach.entry(value).or_default();
+        entry.intervals.extend(intervals);
+        entry.rules.insert(rule.id.index());
+    }
+    reach
+}
+
+fn grant(units: Units, key: GrantKey, functions: Functions, rules: &[&Rule]) -> CeilingGrant {
+    let table = key.table.and_then(|table| TABLES.get(table).copied());
+    let bounded = key.value != ValueBounds::FULL;
+    let names = rules.iter().filter(|r| key.rules.contains(&r.id.index()));
+    CeilingGrant {
+        units: units.to_string(),
+        functions: functions.to_string(),
+        addresses: table
+            .into_iter()
+            .flat_map(|table| {
+                key.intervals.iter().map(move |interval| Span {
+                    table,
+                    first: interval.first,
+                    last: interval.last,
+                })
+            })
+            .map(|span| span.to_string())
+            .collect(),
+        value_min: bounded.then_some(key.value.min),
+        value_max: bounded.then_some(key.value.max),
+        rules: names.map(|rule| rule.name.clone()).collect(),
+    }
+}
+
+fn deny(rule: &Rule, via: Option<&str>) -> CeilingDeny {
+    let evaded_by_via = via.is_none() && rule.via != Scope::Any;
+    CeilingDeny {
+        rule: rule.name.clone(),
+        binds: rule.clients == Scope::Any && !evaded_by_via,
+        devices: match &rule.devices {
+            Scope::Any => "any".to_owned(),
+            Scope::Only(devices) => devices.join(", "),
+        },
+        units: rule.units.to_string(),
+        functions: rule.functions.to_string(),
+        addresses: match rule.addresses.is_any() {
+            true => vec!["any".to_owned()],
+            false => rule.addresses.spans().map(|s| s.to_string()).collect(),
+        },
+        reason: rule.reason.clone(),
+    }
+}
+
+impl fmt::Display for Ceiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = match &self.via {
+            Some(via) => format!("the headend {via}"),
+            None => "any headend".to_owned(),
+        };
+        write!(f, "At most, whatever clients it states, {who} can reach:")?;
+        if self.devices.is_empty() {
+            write!(f, "\n  nothing")?;
+        }
+        for device in &self.devices {
+            write!(f, "\n{device}")?;
+        }
+        if !self.denies.is_empty() {
+            write!(f, "\nless what these deny:")?;
+        }
+        for deny in &self.denies {
+            write!(f, "\n{deny}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for CeilingDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.device.as_deref().unwrap_or("any other device");
+        write!(f, "  {name}")?;
+        if self.read_only {
+            write!(f, " (read-only: nothing that changes its state)")?;
+        }
+        for grant in &self.grants {
+            write!(f, "\n    unit {}: {grant}", grant.units)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for CeilingGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "function {}", self.functions)?;
+        if !self.addresses.is_empty() {
+            write!(f, " at {}", self.addresses.join(", "))?;
+        }
+        if let (Some(min), Some(max)) = (self.value_min, self.value_max) {
+            write!(f, ", values {min} to {max}")?;
+        }
+        let rules: Vec<String> = self.rules.iter().map(|rule| format!("{rule:?}")).collect();
+        write!(f, "  by {}", rules.join(", "))
+    }
+}
+
+impl fmt::Display for CeilingDeny {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "  {:?}: device {}, unit {}, function {}",
+            self.rule, self.devices, self.units, self.functions
+        )?;
+        if !self.addresses.is_empty() {
+            write!(f, " at {}", self.addresses.join(", "))?;
+        }
+        if !self.binds {
+            write!(f, " (does not bind: it is limited to clients or headends)")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,254 @@
+//! What is worth telling about a policy that is valid.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::function::{Functions, PROGRAMMING, Slot};
+use crate::policy::Policy;
+use crate::rule::{Addresses, Effect, Interval, ReadOnly, Rule, Scope, ValueBounds};
+
+/// The size of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    pub clients: usize,
+    pub allows: usize,
+    pub denies: usize,
+    /// Devices that a rule names.
+    pub devices: Vec<String>,
+    /// Whether some allow is for any device.
+    pub any_device: bool,
+    /// `none`, `all`, or the devices.
+    pub read_only: String,
+}
+
+pub fn summary(policy: &Policy) -> Summary {
+    let allows = policy.rules.iter().filter(|rule| rule.is_allow());
+    Summary {
+        clients: policy.clients.len(),
+        allows: allows.clone().count(),
+        denies: policy.rules.len() - allows.clone().count(),
+        devices: named_devices(policy)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        any_device: allows.clone().any(|rule| rule.devices == Scope::Any),
+        read_only: match &policy.read_only {
+            ReadOnly::None => "none".to_owned(),
+            ReadOnly::All => "all".to_owned(),
+            ReadOnly::Devices(devices) => devices.join(", "),
+        },
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut devices = self.devices.join(", ");
+        if self.any_device {
+            devices += if devices.is_empty() {
+                "any"
+            } else {
+                " and any"
+            };
+        } else if devices.is_empty() {
+            devices += "none";
+        }
+        writeln!(f, "  clients    {}", self.clients)?;
+        writeln!(
+            f,
+            "  rules      {} allow, {} deny",
+            self.allows, self.denies
+        )?;
+        writeln!(f, "  devices    {devices}")?;
+        write!(f, "  read-only  {}", self.read_only)
+    }
+}
+
+/// Valid, and probably not what was meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    #[error("there is no [[allow]]: nothing crosses")]
+    NothingAllowed,
+    #[error("the client {client:?} is used by no rule")]
+    ClientUnused { client: String },
+    #[error("the allow {allow:?} never applies: the deny {deny:?} covers all of it")]
+    Shadowed { allow: String, deny: String },
+    #[error(
+        "the allow {allow:?} never applies: all it allows changes state, and its devices are read-only"
+    )]
+    ShadowedByReadOnly { allow: String },
+    #[error("the rule {rule:?} has addresses in table {table}, but no function that uses it")]
+    TableUnused { rule: String, table: &'static str },
+    #[error(
+        "the rule {rule:?} names {function}, but lists no address in table {table}: that function never applies"
+    )]
+    FunctionWithoutAddress {
+        rule: String,
+        function: String,
+        table: &'static str,
+    },
+    #[error(
+        "the allow {allow:?} is for any function: that includes programming, start and stop of controllers ({codes:?})"
+    )]
+    IncludesProgramming { allow: String, codes: &'static [u8] },
+    #[error("read_only names {device:?}, which no rule names")]
+    ReadOnlyUnknown { device: String },
+}
+
+pub fn warnings(policy: &Policy) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if !policy.rules.iter().any(Rule::is_allow) {
+        warnings.push(Warning::NothingAllowed);
+    }
+    warnings.extend(unused_clients(policy));
+    warnings.extend(unknown_read_only(policy));
+    for rule in &policy.rules {
+        warnings.extend(unused_tables(rule));
+        warnings.extend(functions_without_address(rule));
+        if rule.is_allow() {
+            warnings.extend(allow_warnings(policy, rule));
+        }
+    }
+    warnings
+}
+
+fn named_devices(policy: &Policy) -> BTreeSet<&str> {
+    let rules = policy.rules.iter();
+    rules
+        .flat_map(|rule| rule.devices.listed())
+        .map(String::as_str)
+        .collect()
+}
+
+fn unused_clients(policy: &Policy) -> impl Iterator<Item = Warning> {
+    let used: BTreeSet<u32> = policy
+        .rules
+        .iter()
+        .flat_map(|rule| rule.clients.listed().iter().copied())
+        .collect();
+    (0..)
+        .zip(&policy.clients)
+        .filter(move |(place, _)| !used.contains(place))
+        .map(|(_, client)| Warning::ClientUnused {
+            client: client.name.clone(),
+        })
+}
+
+fn unknown_read_only(policy: &Policy) -> Vec<Warning> {
+    let named = named_devices(policy);
+    let any = policy.rules.iter().any(|rule| rule.devices == Scope::Any);
+    let ReadOnly::Devices(listed) = &policy.read_only else {
+        return Vec::new();
+    };
+    listed
+        .iter()
+        .filter(|device| !any && !named.contains(device.as_str()))
+        .map(|device| Warning::ReadOnlyUnknown {
+            device: device.clone(),
+        })
+        .collect()
+}
+
+fn unused_tables(rule: &Rule) -> Vec<Warning> {
+    if rule.addresses.is_any() {
+        return Vec::new();
+    }
+    let mut tables: Vec<_> = rule.addresses.spans().map(|span| span.table).collect();
+    tables.dedup();
+    tables
+        .into_iter()
+        .filter(|table| !rule.functions.iter().any(|s| s.table() == Some(*table)))
+        .map(|table| Warning::TableUnused {
+            rule: rule.name.clone(),
+            table: crate::address::table_name(table),
+        })
+        .collect()
+}
+
+/// Only for functions named one by one: a group is often wider than its addresses.
+fn functions_without_address(rule: &Rule) -> impl Iterator<Item = Warning> {
+    rule.functions.iter().filter_map(|slot| {
+        let table = slot.table()?;
+        let useless = rule.functions.names(slot) && rule.addresses.of(table).is_empty();
+        useless.then(|| Warning::FunctionWithoutAddress {
+            rule: rule.name.clone(),
+            function: slot.to_string(),
+            table: crate::address::table_name(table),
+        })
+    })
+}
+
+fn allow_warnings(policy: &Policy, allow: &Rule) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let name = || allow.name.clone();
+    if allow.functions == Functions::ANY {
+        let codes = &PROGRAMMING;
+        warnings.push(Warning::IncludesProgramming {
+            allow: name(),
+            codes,
+        });
+    }
+    if read_only_devices(policy, allow) && allow.functions.iter().all(Slot::always_changes_state) {
+        warnings.push(Warning::ShadowedByReadOnly { allow: name() });
+    }
+    let denies = policy.rules.iter().filter(|r| r.effect == Effect::Deny);
+    if let Some(deny) = denies.into_iter().find(|deny| shadows(deny, allow)) {
+        let deny = deny.name.clone();
+        warnings.push(Warning::Shadowed {
+            allow: name(),
+            deny,
+        });
+    }
+    warnings
+}
+
+fn read_only_devices(policy: &Policy, allow: &Rule) -> bool {
+    match &allow.devices {
+        Scope::Any => policy.read_only == ReadOnly::All,
+        Scope::Only(devices) => devices.iter().all(|d| policy.read_only.contains(d)),
+    }
+}
+
+/// Whether the deny matches every request that the allow covers.
+fn shadows(deny: &Rule, allow: &Rule) -> bool {
+    let scopes = covers(&deny.clients, &allow.clients)
+        && covers(&deny.via, &allow.via)
+        && covers(&deny.devices, &allow.devices);
+    let mut units = deny.units;
+    units.insert(0);
+    let shadowed = |slot: Slot| {
+        let Some(allowed) = allow.bounds_at(slot) else {
+            return true;
+        };
+        let Some(denied) = deny.bounds_at(slot) else {
+            return false;
+        };
+        let values = denied == ValueBounds::FULL
+            || (denied.contains(allowed.min) && denied.contains(allowed.max));
+        values
+            && slot
+                .table()
+                .is_none_or(|table| within(&allow.addresses, &deny.addresses, table))
+    };
+    scopes && units.is_superset(&allow.units) && Slot::all().all(shadowed)
+}
+
+fn covers<T: PartialEq>(wide: &Scope<T>, narrow: &Scope<T>) -> bool {
+    match (wide, narrow) {
+        (Scope::Any, _) => true,
+        (Scope::Only(_), Scope::Any) => false,
+        (Scope::Only(wide), Scope::Only(narrow)) => narrow.iter().all(|item| wide.contains(item)),
+    }
+}
+
+/// Since a deny matches by overlap, it is enough that every single address is denied.
+fn within(narrow: &Addresses, wide: &Addresses, table: fieldlock_modbus::Table) -> bool {
+    let holds = |inner: &Interval| {
+        let outer = wide.of(table).iter();
+        outer
+            .into_iter()
+            .any(|outer| outer.first <= inner.first && inner.last <= outer.last)
+    };
+    narrow.of(table).iter().all(holds)
+}

@@ -1,0 +1,58 @@
+//! Who asks, as far as an agent knows it.
+
+use std::net::IpAddr;
+
+use crate::cidr::Cidr;
+
+/// Which agent decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// `via` is not judged: the headend is the one through which everything goes.
+    Headend,
+    /// `via` is the headend's name as its certificate proves it.
+    Edge,
+}
+
+/// A client: at the headend as seen or proven, at the edge as the headend states it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Client<'a> {
+    pub address: Option<IpAddr>,
+    pub identity: Option<&'a str>,
+    pub role: Option<&'a str>,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin<'a> {
+    pub side: Side,
+    /// Name of the headend; edge only.
+    pub via: Option<&'a str>,
+    pub client: Client<'a>,
+}
+
+/// A `[[client]]` of the policy: all given keys must match.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientEntry {
+    pub(crate) name: String,
+    /// Empty: the address is not judged.
+    pub(crate) address: Vec<Cidr>,
+    pub(crate) identity: Option<String>,
+    pub(crate) role: Option<String>,
+}
+
+impl ClientEntry {
+    pub(crate) fn matches(&self, client: &Client<'_>) -> bool {
+        self.matches_address(client.address)
+            && matches_text(self.identity.as_deref(), client.identity)
+            && matches_text(self.role.as_deref(), client.role)
+    }
+
+    fn matches_address(&self, address: Option<IpAddr>) -> bool {
+        self.address.is_empty()
+            || address.is_some_and(|address| self.address.iter().any(|b| b.contains(address)))
+    }
+}
+
+fn matches_text(wanted: Option<&str>, stated: Option<&str>) -> bool {
+    wanted.is_none_or(|wanted| stated == Some(wanted))
+}

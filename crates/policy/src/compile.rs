@@ -1,0 +1,230 @@
+//! From what the file says to what is judged: names resolved, keys checked against each other.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::client::ClientEntry;
+use crate::decision::RuleId;
+use crate::error::{Problem, Problems, nearest, position};
+use crate::function::{Functions, Slot};
+use crate::rule::{Effect, Rule, Scope, Units};
+use crate::source::{Given, Source, SourceClient, SourceRule};
+
+/// What is sound of a source. Whatever is not has been added to the problems.
+pub(crate) fn compile(
+    source: Source,
+    text: &str,
+    problems: &mut Problems,
+) -> (Vec<ClientEntry>, Vec<Rule>) {
+    let client_names = ClientNames::collect(&source.clients, text, problems);
+    let clients = source
+        .clients
+        .into_iter()
+        .filter_map(|client| compile_client(client, problems))
+        .collect();
+    let mut names = Names::new(text);
+    let rules = (0..)
+        .map(RuleId)
+        .zip(source.rules)
+        .filter_map(|(id, rule)| {
+            let place = place(rule.effect);
+            names.take(place, &rule.span, &rule.name, problems);
+            compile_rule(id, rule, &client_names, problems)
+        })
+        .collect();
+    (clients, rules)
+}
+
+fn place(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Allow => "allow",
+        Effect::Deny => "deny",
+    }
+}
+
+fn compile_client(client: SourceClient, problems: &mut Problems) -> Option<ClientEntry> {
+    let told_by_nothing =
+        client.address.is_absent() && client.identity.is_absent() && client.role.is_absent();
+    if told_by_nothing {
+        problems.add(client.span, "client", Problem::ClientWithoutKey);
+        return None;
+    }
+    Some(ClientEntry {
+        name: client.name.valid()?,
+        address: client.address.valid().unwrap_or_default(),
+        identity: client.identity.valid(),
+        role: client.role.valid(),
+    })
+}
+
+fn compile_rule(
+    id: RuleId,
+    rule: SourceRule,
+    client_names: &ClientNames,
+    problems: &mut Problems,
+) -> Option<Rule> {
+    check_keys(&rule, problems);
+    let clients = match &rule.client {
+        Given::Valid(_, scope) => {
+            let key = format!("{}.client", place(rule.effect));
+            client_names.resolve(scope, &key, problems)
+        }
+        Given::Absent | Given::Invalid => Scope::Any,
+    };
+    let units = match rule.unit {
+        Given::Valid(_, units) => units,
+        Given::Absent | Given::Invalid => Units::ANY,
+    };
+    Some(Rule {
+        id,
+        name: rule.name.valid()?,
+        effect: rule.effect,
+        reason: rule.reason.valid(),
+        clients,
+        via: rule.via.valid().unwrap_or(Scope::Any),
+        devices: rule.device.valid()?,
+        units,
+        functions: rule.function.valid()?,
+        addresses: rule.address.valid().unwrap_or_default(),
+        value: rule.value.valid(),
+    })
+}
+
+/// Keys that must be there, and keys that must not.
+fn check_keys(rule: &SourceRule, problems: &mut Problems) {
+    let mut add = |span: &Range<usize>, key: &str, problem: Problem| {
+        problems.add(
+            span.clone(),
+            format!("{}.{key}", place(rule.effect)),
+            problem,
+        );
+    };
+    if rule.device.is_absent() {
+        let hint = "name the devices, or write device = \"any\"";
+        add(&rule.span, "device", Problem::Missing { hint });
+    }
+    if rule.function.is_absent() {
+        let hint = "name functions, such as [\"read\"] or [3, 4], or write function = \"any\"";
+        add(&rule.span, "function", Problem::Missing { hint });
+    }
+    if let Some((_, functions)) = rule.function.as_valid() {
+        if rule.address.is_absent() && functions.iter().any(|slot| slot.table().is_some()) {
+            let hint = "its functions have addresses; list them, such as [\"holding 0-99\"], or write address = \"any\"";
+            add(&rule.span, "address", Problem::Missing { hint });
+        }
+        if let Some((span, _)) = rule.value.as_valid()
+            && let Some(problem) = unbounded(functions)
+        {
+            add(span, "value", problem);
+        }
+    }
+    if let (Effect::Allow, Given::Valid(span, _)) = (rule.effect, &rule.reason) {
+        add(span, "reason", Problem::ReasonInAllow);
+    }
+}
+
+/// Why value bounds make no sense with these functions, if so.
+fn unbounded(functions: &Functions) -> Option<Problem> {
+    if !functions.iter().any(Slot::writes) {
+        return Some(Problem::ValueWithoutWrite);
+    }
+    // A rule that bounds what it lets through must not let through what it can't see.
+    functions
+        .iter()
+        .find(|slot| slot.table().is_none())
+        .map(|slot| Problem::ValueOfOpaque {
+            function: slot.to_string(),
+        })
+}
+
+/// The names of the clients, in the order of the file.
+struct ClientNames {
+    names: HashMap<String, u32>,
+}
+
+impl ClientNames {
+    fn collect(clients: &[SourceClient], text: &str, problems: &mut Problems) -> Self {
+        let mut taken = Names::new(text);
+        let mut names = HashMap::new();
+        for (index, client) in (0..).zip(clients) {
+            taken.take("client", &client.span, &client.name, problems);
+            if let Some((_, name)) = client.name.as_valid() {
+                names.entry(name.clone()).or_insert(index);
+            }
+        }
+        Self { names }
+    }
+
+    fn resolve(
+        &self,
+        scope: &Scope<toml::Spanned<String>>,
+        key: &str,
+        problems: &mut Problems,
+    ) -> Scope<u32> {
+        let Scope::Only(list) = scope else {
+            return Scope::Any;
+        };
+        let mut clients = Vec::with_capacity(list.len());
+        for item in list {
+            match self.names.get(item.get_ref()) {
+                Some(client) => clients.push(*client),
+                None => problems.add(item.span(), key, self.unknown(item.get_ref())),
+            }
+        }
+        clients.sort_unstable();
+        clients.dedup();
+        Scope::Only(clients)
+    }
+
+    fn unknown(&self, name: &str) -> Problem {
+        let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        Problem::UnknownClient {
+            name: name.to_owned(),
+            nearest: nearest(name, known).map(str::to_owned),
+        }
+    }
+}
+
+/// Names used so far, with where.
+struct Names<'t> {
+    text: &'t str,
+    used: HashMap<String, usize>,
+}
+
+impl<'t> Names<'t> {
+    fn new(text: &'t str) -> Self {
+        Self {
+            text,
+            used: HashMap::new(),
+        }
+    }
+
+    fn take(
+        &mut self,
+        place: &str,
+        entry: &Range<usize>,
+        name: &Given<String>,
+        problems: &mut Problems,
+    ) {
+        let key = format!("{place}.name");
+        let (span, name) = match name {
+            Given::Valid(span, name) => (span, name),
+            Given::Invalid => return,
+            Given::Absent => {
+                let hint = "give it a name; the audit log and `policy explain` use it";
+                problems.add(entry.clone(), key, Problem::Missing { hint });
+                return;
+            }
+        };
+        if name == "any" {
+            problems.add(span.clone(), key, Problem::Reserved);
+        } else if let Some(offset) = self.used.get(name) {
+            let (line, _) = position(self.text, *offset);
+            let name = name.clone();
+            problems.add(span.clone(), key, Problem::Duplicate { name, line });
+        } else {
+            self.used.insert(name.clone(), span.start);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What is wrong with a policy file: every place at once, each with what to do.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::address::AddressError;
+use crate::cidr::CidrError;
+
+/// At most this many places of one file are reported.
+const MAX_REPORTED: usize = 50;
+
+/// The places of one file, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyErrors {
+    pub file: String,
+    pub errors: Vec<PolicyError>,
+    /// How many more there are than are listed.
+    pub omitted: usize,
+}
+
+impl std::error::Error for PolicyErrors {}
+
+impl fmt::Display for PolicyErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.errors.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}:{}:{}: ", self.file, error.line, error.column)?;
+            if !error.key.is_empty() {
+                write!(f, "{}: ", error.key)?;
+            }
+            write!(f, "{}", error.problem)?;
+        }
+        if self.omitted > 0 {
+            write!(f, "\n{}: {} more errors", self.file, self.omitted)?;
+        }
+        Ok(())
+    }
+}
+
+/// One place: line and column count from 1, columns in characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyError {
+    pub line: usize,
+    pub column: usize,
+    /// `allow.address`; empty for what belongs to no key.
+    pub key: String,
+    pub problem: Problem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("not TOML: {0}")]
+    Syntax(String),
+    #[error("the file has {got} bytes, at most {max} are read")]
+    TooLarge { got: usize, max: usize },
+    #[error("{got} entries, at most {max} are allowed")]
+    TooMany { got: usize, max: usize },
+    #[error("unknown key; {}", did_you_mean(.nearest, .known))]
+    UnknownKey {
+        nearest: Option<String>,
+        known: Vec<&'static str>,
+    },
+    #[error("missing; {hint}")]
+    Missing { hint: &'static str },
+    #[error("expected {expected}, found {found}")]
+    Type {
+        expected: &'static str,
+        found: &'static str,
+    },
+    #[error("this file is written for syntax {got}; this version reads syntax 1")]
+    Version { got: i64 },
+    #[error("the list is empty; {hint}")]
+    Empty { hint: &'static str },
+    #[error("\"any\" means all and must stand alone")]
+    AnyAmongOthers,
+    #[error("{0:?} is not a name; names have 1 to 63 of a-z, 0-9 and, not at the ends, hyphens")]
+    Name(String),
+    #[error("{got:?} is not usable here; 1 to {max} characters, none of them a control character")]
+    Text { got: String, max: usize },
+    #[error("the name {name:?} is already used at line {line}; the audit log needs each name once")]
+    Duplicate { name: String, line: usize },
+    #[error("\"any\" means all and can't be a name")]
+    Reserved,
+    #[error("no [[client]] is named {name:?}; {}", nearest_or(.nearest, "define it"))]
+    UnknownClient {
+        name: String,
+        nearest: Option<String>,
+    },
+    #[error("a client must be told by at least one of address, identity and role")]
+    ClientWithoutKey,
+    #[error("{0}")]
+    Cidr(#[from] CidrError),
+    #[error("unit {0} is not a number from 0 to 255")]
+    Unit(String),
+    #[error("a range of units can't include 0 (broadcast); list 0 by itself")]
+    UnitRangeWithBroadcast,
+    #[error("function codes are 1 to 127, found {0}")]
+    FunctionCode(i64),
+    #[error(
+        "no function or group is named {name:?}; {}",
+        nearest_or(.nearest, "write a number from 1 to 127, or read, write, diagnostics, files, fifo, programming or any")
+    )]
+    UnknownFunction {
+        name: String,
+        nearest: Option<String>,
+    },
+    #[error("{0}")]
+    Address(#[from] AddressError),
+    #[error(
+        "{got} is not a register value from 0 to 65535; negative values are written as 65536 less their amount"
+    )]
+    Value { got: i64 },
+    #[error("no value lies between min {min} and max {max}")]
+    ValueReversed { min: u16, max: u16 },
+    #[error("no function of this rule writes, so there is no value to bound; leave it out")]
+    ValueWithoutWrite,
+    #[error(
+        "the values of {function} can't be judged; give that function a rule of its own, without value"
+    )]
+    ValueOfOpaque { function: String },
+    #[error("only a [[deny]] has a reason; use comment")]
+    ReasonInAllow,
+}
+
+/// Collects problems by byte offset until the end of the file.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    found: Vec<(Range<usize>, String, Problem)>,
+}
+
+impl Problems {
+    pub(crate) fn add(
+        &mut self,
+        span: Range<usize>,
+        key: impl Into<String>,
+        problem: impl Into<Problem>,
+    ) {
+        self.found.push((span, key.into(), problem.into()));
+    }
+
+    pub(crate) fn into_result(mut self, source: &str, file: &str) -> Result<(), PolicyErrors> {
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        self.found.sort_by_key(|(span, ..)| span.start);
+        let omitted = self.found.len().saturating_sub(MAX_REPORTED);
+        let errors = self.found.into_iter().take(MAX_REPORTED);
+        Err(PolicyErrors {
+            file: file.to_owned(),
+            errors: errors
+                .map(|(span, key, problem)| {
+                    let (line, column) = position(source, span.start);
+                    PolicyError {
+                        line,
+                        column,
+                        key,
+                        problem,
+                    }
+                })
+                .collect(),
+            omitted,
+        })
+    }
+}
+
+/// Line and column of a byte offset, both from 1, the column in characters.
+pub(crate) fn position(source: &str, offset: usize) -> (usize, usize) {
+    let before = source.get(..offset).unwrap_or(source);
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = before[start..].chars().count() + 1;
+    (line, column)
+}
+
+/// The known word that a person most likely meant, if any is close.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // A third of the word mistyped is a typo; more is another word. Long input is no typo either,
+    // and the distance costs the product of both lengths.
+    const LONGEST: usize = 64;
+    if word.len() > LONGEST {
+        return None;
+    }
+    let allowed = (word.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+fn did_you_mean(nearest: &Option<String>, known: &[&str]) -> String {
+    match nearest {
+        Some(nearest) => format!("did you mean {nearest:?}?"),
+        None => format!("known here: {}", known.join(", ")),
+    }
+}
+
+fn nearest_or(nearest: &Option<String>, otherwise: &str) -> String {
+    match nearest {
+        Some(nearest) => format!("did you mean {nearest:?}?"),
+        None => otherwise.to_owned(),
+    }
+}

@@ -1,0 +1,340 @@
+//! Why a request is allowed or refused, rule by rule, for people.
+
+use std::fmt;
+
+use fieldlock_modbus::Request;
+use serde::Serialize;
+
+use crate::address::Span;
+use crate::client::{Origin, Side};
+use crate::decision::{Decision, RuleId};
+use crate::error::nearest;
+use crate::half::{Half, Halves};
+use crate::policy::{Policy, Via};
+use crate::rule::{Interval, Rule, ValueBounds};
+use crate::table::Entry;
+use crate::view::out_of_bounds;
+
+/// A decision with its grounds. `Display` gives the text, `Serialize` the same for programs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    pub allowed: bool,
+    /// What the client is answered, if refused.
+    pub exception: Option<u8>,
+    /// Why it is refused.
+    pub reason: Option<String>,
+    /// The deciding rule.
+    pub rule: Option<String>,
+    /// What a deny gives as its own reason.
+    pub rule_reason: Option<String>,
+    /// The `[[client]]` entries that match.
+    pub clients: Vec<String>,
+    pub device: String,
+    pub unit: u8,
+    pub request: String,
+    /// Every rule, in the order of the file: allows, then denies.
+    pub rules: Vec<RuleVerdict>,
+}
+
+/// What one rule has to do with the request.
+#[derive(Debug, Clone, Serialize)]
+pub struct RuleVerdict {
+    pub rule: String,
+    /// `allow` or `deny`.
+    pub effect: &'static str,
+    pub applies: bool,
+    /// Whether the decision rests on this rule.
+    pub decides: bool,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the policy has no [[client]] named {name:?}{}", .nearest.as_ref().map(|n| format!("; did you mean {n:?}?")).unwrap_or_default())]
+pub struct UnknownClient {
+    pub name: String,
+    pub nearest: Option<String>,
+}
+
+/// Explains what [`crate::View::decide`] says about the request.
+pub fn explain(
+    policy: &Policy,
+    origin: &Origin<'_>,
+    device: &str,
+    unit: u8,
+    request: &Request<'_>,
+) -> Explanation {
+    let via = Via::of(origin.side, origin.via);
+    let clients = policy.matching(&origin.client);
+    Question::new(policy, &clients, via, device, unit, request).explain()
+}
+
+/// As [`explain`], for a client that matches exactly the `[[client]]` entries of these names.
+pub fn explain_named(
+    policy: &Policy,
+    clients: &[String],
+    side: Side,
+    via: Option<&str>,
+    device: &str,
+    unit: u8,
+    request: &Request<'_>,
+) -> Result<Explanation, UnknownClient> {
+    let mut places = Vec::with_capacity(clients.len());
+    for name in clients {
+        let found = (0..).zip(&policy.clients).find(|(_, e)| e.name == *name);
+        let (place, _) = found.ok_or_else(|| UnknownClient {
+            name: name.clone(),
+            nearest: nearest(name, policy.clients.iter().map(|e| e.name.as_str()))
+                .map(str::to_owned),
+        })?;
+        places.push(place);
+    }
+    places.sort_unstable();
+    places.dedup();
+    let via = Via::of(side, via);
+    Ok(Question::new(policy, &places, via, device, unit, request).explain())
+}
+
+struct Question<'q> {
+    policy: &'q Policy,
+    clients: &'q [u32],
+    via: Via<'q>,
+    device: &'q str,
+    unit: u8,
+    request: &'q Request<'q>,
+    halves: Halves<'q>,
+}
+
+impl<'q> Question<'q> {
+    fn new(
+        policy: &'q Policy,
+        clients: &'q [u32],
+        via: Via<'q>,
+        device: &'q str,
+        unit: u8,
+        request: &'q Request<'q>,
+    ) -> Self {
+        Self {
+            policy,
+            clients,
+            via,
+            device,
+            unit,
+            request,
+            halves: Halves::of(request),
+        }
+    }
+
+    fn explain(&self) -> Explanation {
+        let view = self.policy.view_of(self.clients, self.via, self.device);
+        let decision = view.decide(self.unit, self.request);
+        let (refusal, rule) = match decision {
+            Decision::Allow { rule } => (None, Some(rule)),
+            Decision::Refuse(refusal) => (Some(refusal), refusal.rule),
+        };
+        let deciding = rule.and_then(|rule| self.policy.rules.get(rule.index()));
+        let verdicts = self.policy.rules.iter();
+        Explanation {
+            allowed: decision.allowed(),
+            exception: refusal.map(|refusal| refusal.exception.code()),
+            reason: refusal.map(|refusal| refusal.reason.to_string()),
+            rule: deciding.map(|rule| rule.name.clone()),
+            rule_reason: deciding.and_then(|rule| rule.reason.clone()),
+            clients: self.client_names(self.clients),
+            device: self.device.to_owned(),
+            unit: self.unit,
+            request: describe(self.request, &self.halves),
+            rules: verdicts.map(|r| self.verdict(r, rule)).collect(),
+        }
+    }
+
+    fn verdict(&self, rule: &Rule, deciding: Option<RuleId>) -> RuleVerdict {
+        let judged = self.judge(rule);
+        RuleVerdict {
+            rule: rule.name.clone(),
+            effect: if rule.is_allow() { "allow" } else { "deny" },
+            applies: judged.is_ok(),
+            decides: deciding == Some(rule.id),
+            why: judged.unwrap_or_else(|why| why),
+        }
+    }
+
+    /// What of the request the rule takes, or why nothing.
+    fn judge(&self, rule: &Rule) -> Result<String, String> {
+        self.judge_scope(rule)?;
+        let Some(second) = &self.halves.second else {
+            judge_half(rule, &self.halves.first)?;
+            return Ok(match rule.is_allow() {
+                true => "covers the request".to_owned(),
+                false => "matches the request".to_owned(),
+            });
+        };
+        let verb = if rule.is_allow() { "covers" } else { "matches" };
+        match (
+            judge_half(rule, &self.halves.first),
+            judge_half(rule, second),
+        ) {
+            (Ok(()), Ok(())) => Ok(format!("{verb} both halves")),
+            (Ok(()), Err(why)) => Ok(format!("{verb} the read half; the write half: {why}")),
+            (Err(why), Ok(())) => Ok(format!("{verb} the write half; the read half: {why}")),
+            (Err(read), Err(write)) => {
+                Err(format!("the read half: {read}; the write half: {write}"))
+            }
+        }
+    }
+
+    fn judge_scope(&self, rule: &Rule) -> Result<(), String> {
+        if !rule.applies_to_clients(self.clients) {
+            let wanted = self.client_names(rule.clients.listed()).join(", ");
+            return Err(format!("it is for the clients {wanted}"));
+        }
+        if !rule.applies_via(self.via) {
+            let wanted = rule.via.listed().join(", ");
+            return Err(format!("it is for what comes via {wanted}"));
+        }
+        if !rule.devices.admits(self.device) {
+            let wanted = rule.devices.listed().join(", ");
+            return Err(format!("it is for the devices {wanted}"));
+        }
+        if !rule.applies_to_unit(self.unit) {
+            return Err(match self.unit {
+                0 => "it does not name unit 0 (broadcast)".to_owned(),
+                _ => format!("it is for the units {}", rule.units),
+            });
+        }
+        Ok(())
+    }
+
+    fn client_names(&self, places: &[u32]) -> Vec<String> {
+        places
+            .iter()
+            .filter_map(|place| self.policy.clients.get(*place as usize))
+            .map(|entry| entry.name.clone())
+            .collect()
+    }
+}
+
+/// One rule and one half, by looking at every range: what the view's tables must agree with.
+fn judge_half(rule: &Rule, half: &Half<'_>) -> Result<(), String> {
+    let Some(bounds) = rule.bounds_at(half.slot) else {
+        return Err(match rule.functions.contains(half.slot) {
+            true => "it has value bounds and the request writes no value".to_owned(),
+            false => format!("it is for the functions {}", rule.functions),
+        });
+    };
+    let ranges = match half.slot.table() {
+        Some(table) => rule.addresses.of(table),
+        None => &[Interval::FULL],
+    };
+    let wanted = half.interval;
+    let entry = |interval| Entry {
+        interval,
+        value: bounds,
+    };
+    let taken = ranges.iter().any(|range| match rule.is_allow() {
+        true => range.first <= wanted.first && wanted.last <= range.last,
+        false => {
+            let overlaps = range.first <= wanted.last && wanted.first <= range.last;
+            overlaps && (!entry(*range).bounded() || half.writes_within(&entry(*range)))
+        }
+    });
+    if !taken {
+        return Err(outside(rule, half));
+    }
+    let written = half.written();
+    let unbounded = bounds == ValueBounds::FULL;
+    if !rule.is_allow()
+        || unbounded
+        || (bounds.contains(written.min) && bounds.contains(written.max))
+    {
+        return Ok(());
+    }
+    Err(out_of_bounds(half, bounds, written).to_string())
+}
+
+fn outside(rule: &Rule, half: &Half<'_>) -> String {
+    let of_table: Vec<Span> = rule
+        .addresses
+        .spans()
+        .filter(|span| half.slot.table() == Some(span.table))
+        .collect();
+    let values = match (rule.is_allow(), rule.value) {
+        (false, Some(value)) => format!(" with values from {} to {}", value.min, value.max),
+        _ => String::new(),
+    };
+    let listed = match of_table.as_slice() {
+        [] => "other tables".to_owned(),
+        spans => list(spans),
+    };
+    format!("it is for {listed}{values}")
+}
+
+fn list(items: &[impl fmt::Display]) -> String {
+    const SHOWN: usize = 8;
+    let mut text: Vec<String> = items.iter().take(SHOWN).map(ToString::to_string).collect();
+    if items.len() > SHOWN {
+        text.push(format!("and {} more", items.len() - SHOWN));
+    }
+    text.join(", ")
+}
+
+fn describe(request: &Request<'_>, halves: &Halves<'_>) -> String {
+    let mut text = request.function().to_string();
+    for half in halves.iter() {
+        let Interval { first, last } = half.interval;
+        if let Some(table) = half.slot.table() {
+            let verb = if half.slot.writes() { "write" } else { "read" };
+            text += &format!(", {verb} {}", Span { table, first, last });
+        }
+    }
+    if let Some(write) = request.write() {
+        let values: Vec<u16> = write.values.iter().collect();
+        if !values.is_empty() {
+            text += &format!(" = {}", list(&values));
+        }
+    }
+    if let Some(sub_function) = request.sub_function() {
+        text += &format!(", sub-function {sub_function}");
+    }
+    text
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.rule, self.exception, &self.reason) {
+            (Some(rule), None, _) => writeln!(f, "allowed by rule {rule:?}")?,
+            (_, Some(exception), Some(reason)) => {
+                writeln!(f, "refused with exception {exception:#04x}: {reason}")?;
+            }
+            _ => {}
+        }
+        let clients = match self.clients.as_slice() {
+            [] => "none that the policy knows".to_owned(),
+            names => names.join(", "),
+        };
+        writeln!(f, "  request  {}", self.request)?;
+        writeln!(f, "  device   {}, unit {}", self.device, self.unit)?;
+        writeln!(f, "  client   {clients}")?;
+        if let (false, Some(rule)) = (self.allowed, &self.rule) {
+            writeln!(f, "  rule     {rule:?}")?;
+        }
+        if let Some(reason) = &self.rule_reason {
+            writeln!(f, "  because  {reason}")?;
+        }
+        if self.rules.is_empty() {
+            return write!(f, "the policy has no rules");
+        }
+        write!(f, "rules")?;
+        for verdict in &self.rules {
+            let mark = match (verdict.decides, verdict.applies) {
+                (true, _) => '>',
+                (false, true) => '+',
+                (false, false) => '-',
+            };
+            let RuleVerdict {
+                rule, effect, why, ..
+            } = verdict;
+            write!(f, "\n  {mark} {effect} {rule:?}: {why}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! Sets of functions: names, groups and numbers.
+
+use std::fmt;
+
+use fieldlock_modbus::{FunctionCode, Request, Table};
+
+use crate::sample::Sample;
+
+/// What a rule can allow apart: a function code, or one half of function 23.
+///
+/// 23 reads and writes in one request. Slot 23 is its read half; its write half has slot 0, which
+/// is free since no function has code 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Slot(u8);
+
+impl Slot {
+    pub(crate) const COUNT: usize = 128;
+    pub(crate) const READ_OF_23: Self = Self(23);
+    pub(crate) const WRITE_OF_23: Self = Self(0);
+    pub(crate) const MASK_WRITE: Self = Self(22);
+
+    /// The slot of a function, for 23 that of its read half. A request's function is 1 to 127.
+    pub(crate) fn of(function: FunctionCode) -> Self {
+        Self(function.0 & 0x7F)
+    }
+
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT as u8).map(Self)
+    }
+
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The function code; both halves of 23 give 23.
+    pub(crate) fn function(self) -> FunctionCode {
+        match self {
+            Self::WRITE_OF_23 => FunctionCode(23),
+            Self(code) => FunctionCode(code),
+        }
+    }
+
+    /// The table whose addresses a request of this slot carries; `None` where it carries none
+    /// that a rule can bound (diagnostics, files, the FIFO queue, vendors' codes).
+    pub(crate) fn table(self) -> Option<Table> {
+        match self.0 {
+            1 | 5 | 15 => Some(Table::Coil),
+            2 => Some(Table::DiscreteInput),
+            4 => Some(Table::InputRegister),
+            3 | 6 | 16 | 22 | 23 | 0 => Some(Table::HoldingRegister),
+            _ => None,
+        }
+    }
+
+    /// Whether every request of this slot may change the device's state, its most harmless form
+    /// included.
+    pub(crate) fn always_changes_state(self) -> bool {
+        let sample = Sample {
+            function: self.function(),
+            start: 0,
+            quantity: 1,
+            value: 0,
+        };
+        Request::parse(&sample.pdu()).is_ok_and(|request| request.changes_state())
+    }
+
+    /// Whether a request of this slot carries values to be written that a rule can bound.
+    pub(crate) fn writes(self) -> bool {
+        matches!(self.0, 5 | 6 | 15 | 16 | 22 | 0)
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let function = self.function();
+        match function.name() {
+            Some(name) => write!(f, "{name} ({})", function.0)?,
+            None => write!(f, "function {}", function.0)?,
+        }
+        match *self {
+            Self::WRITE_OF_23 => f.write_str(" write half"),
+            Self::READ_OF_23 => f.write_str(" read half"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A set of [`Slot`]s, and which of them were named one by one rather than by a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Functions {
+    slots: u128,
+    named: u128,
+}
+
+impl Functions {
+    pub(crate) const ANY: Self = Self {
+        slots: u128::MAX,
+        named: 0,
+    };
+
+    pub(crate) fn one(function: FunctionCode) -> Self {
+        let mut set = Self::from_codes(&[function.0]);
+        if function.0 == 23 {
+            set.insert(Slot::WRITE_OF_23);
+        }
+        set.named = set.slots;
+        set
+    }
+
+    pub(crate) fn contains(&self, slot: Slot) -> bool {
+        self.slots & (1 << slot.0) != 0
+    }
+
+    /// Whether the rule named this function itself, by number or name.
+    pub(crate) fn names(&self, slot: Slot) -> bool {
+        self.named & (1 << slot.0) != 0
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.slots |= other.slots;
+        self.named |= other.named;
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> + use<> {
+        let set = *self;
+        Slot::all().filter(move |slot| set.contains(*slot))
+    }
+
+    fn from_codes(codes: &[u8]) -> Self {
+        let mut set = Self::default();
+        for code in codes {
+            set.insert(Slot(*code));
+        }
+        set
+    }
+
+    pub(crate) fn insert(&mut self, slot: Slot) {
+        self.slots |= 1 << slot.0;
+    }
+}
+
+impl fmt::Display for Functions {
+    /// Codes, ascending, runs as ranges: `1-4, 23 (read half)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.slots == u128::MAX {
+            return f.write_str("any");
+        }
+        let halves = (
+            self.contains(Slot::READ_OF_23),
+            self.contains(Slot::WRITE_OF_23),
+        );
+        let mut codes: Vec<u8> = (1..=127)
+            .filter(|code| *code != 23 && self.contains(Slot(*code)))
+            .collect();
+        let mut half = None;
+        match halves {
+            (true, true) => codes.push(23),
+            (true, false) => half = Some("23 (read half)"),
+            (false, true) => half = Some("23 (write half)"),
+            (false, false) => {}
+        }
+        codes.sort_unstable();
+        let mut parts: Vec<String> = codes
+            .chunk_by(|a, b| a + 1 == *b)
+            .map(|run| match run {
+                [first, .., last] => format!("{first}-{last}"),
+                _ => run.iter().map(u8::to_string).collect(),
+            })
+            .collect();
+        parts.extend(half.map(str::to_owned));
+        f.write_str(&parts.join(", "))
+    }
+}
+
+/// The function codes of the programming group: vendors' ways to load programs and start or stop
+/// the controller.
+pub(crate) const PROGRAMMING: [u8; 6] = [40, 42, 90, 91, 125, 126];
+
+const GROUPS: [&str; 6] = [
+    "read",
+    "write",
+    "diagnostics",
+    "files",
+    "fifo",
+    "programming",
+];
+
+pub(crate) fn group(name: &str) -> Option<Functions> {
+    let codes: &[u8] = match name {
+        "read" => &[1, 2, 3, 4, 23],
+        "write" => &[5, 6, 15, 16, 22, 0],
+        "diagnostics" => &[7, 8, 11, 12, 17, 43],
+        "files" => &[20, 21],
+        "fifo" => &[24],
+        "programming" => &PROGRAMMING,
+        _ => return None,
+    };
+    Some(Functions::from_codes(codes))
+}
+
+/// A function by its name in lower case with hyphens, or by its number from 1 to 127.
+pub fn parse_function(text: &str) -> Option<FunctionCode> {
+    let by_number = || text.parse().ok().filter(|code| (1..=127).contains(code));
+    codes()
+        .find(|function| function.name() == Some(text))
+        .or_else(|| by_number().map(FunctionCode))
+}
+
+/// Every word that `function` accepts, for suggestions.
+pub(crate) fn words() -> impl Iterator<Item = &'static str> {
+    GROUPS
+        .into_iter()
+        .chain(["any"])
+        .chain(codes().filter_map(|function| function.name()))
+}
+
+fn codes() -> impl Iterator<Item = FunctionCode> {
+    (1..=127).map(FunctionCode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_split_function_23() {
+        let read = group("read").unwrap();
+        let write = group("write").unwrap();
+        assert!(read.contains(Slot::READ_OF_23) && !read.contains(Slot::WRITE_OF_23));
+        assert!(write.contains(Slot::WRITE_OF_23) && !write.contains(Slot::READ_OF_23));
+        let both = Functions::one(FunctionCode(23));
+        assert!(both.contains(Slot::READ_OF_23) && both.contains(Slot::WRITE_OF_23));
+        assert_eq!(read.to_string(), "1-4, 23 (read half)");
+        assert_eq!(write.to_string(), "5-6, 15-16, 22, 23 (write half)");
+        assert_eq!(both.to_string(), "23");
+    }
+
+    #[test]
+    fn only_what_was_named_counts_as_named() {
+        assert!(!group("write").unwrap().names(Slot::MASK_WRITE));
+        assert!(!Functions::ANY.names(Slot::MASK_WRITE));
+        assert!(Functions::one(FunctionCode(22)).names(Slot::MASK_WRITE));
+    }
+
+    #[test]
+    fn names_and_numbers_read() {
+        assert_eq!(
+            parse_function("read-holding-registers"),
+            Some(FunctionCode(3))
+        );
+        assert_eq!(parse_function("127"), Some(FunctionCode(127)));
+        for text in ["0", "128", "-1", "256", "read", "", "Read-Coils"] {
+            assert_eq!(parse_function(text), None, "{text}");
+        }
+    }
+}

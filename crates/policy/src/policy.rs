@@ -1,0 +1,170 @@
+//! A compiled policy.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::client::{Client, ClientEntry, Origin, Side};
+use crate::compile::compile;
+use crate::decision::RuleId;
+use crate::error::{PolicyErrors, Problems};
+use crate::rule::{Effect, ReadOnly, Rule, Scope};
+use crate::source;
+use crate::view::View;
+
+/// Views kept for the next client that matches alike. A plant has a few kinds of clients and
+/// tens of devices; beyond this many combinations all are forgotten and built again.
+const MAX_VIEWS: usize = 1_024;
+
+/// Who may do what to which device.
+#[derive(Debug, Default)]
+pub struct Policy {
+    pub(crate) clients: Vec<ClientEntry>,
+    /// A rule's id is its place.
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) read_only: ReadOnly,
+    views: Mutex<HashMap<ViewKey, Arc<View>>>,
+}
+
+impl Policy {
+    /// Reads and checks a whole file. `file` is its name for error texts.
+    pub fn parse(source: &str, file: &str) -> Result<Self, PolicyErrors> {
+        let mut problems = Problems::default();
+        let mut read = source::read(source, &mut problems);
+        let read_only = std::mem::take(&mut read.read_only);
+        let (clients, rules) = compile(read, source, &mut problems);
+        problems.into_result(source, file)?;
+        Ok(Self {
+            clients,
+            rules,
+            read_only,
+            views: Mutex::default(),
+        })
+    }
+
+    /// The policy of an empty file: nothing crosses.
+    pub fn deny_all() -> Self {
+        Self::default()
+    }
+
+    /// The name of a rule of this policy; empty for the id of another policy's rule.
+    pub fn rule_name(&self, rule: RuleId) -> &str {
+        self.rules
+            .get(rule.index())
+            .map_or("", |rule| rule.name.as_str())
+    }
+
+    /// Which `[[client]]` entries match.
+    pub fn client_names(&self, client: &Client<'_>) -> impl Iterator<Item = &str> {
+        self.clients
+            .iter()
+            .filter(|entry| entry.matches(client))
+            .map(|entry| entry.name.as_str())
+    }
+
+    /// What this origin may do to the device: built at most once for origins that match alike.
+    pub fn view(&self, origin: &Origin<'_>, device: &str) -> Arc<View> {
+        let clients = self.matching(&origin.client);
+        self.view_of(&clients, Via::of(origin.side, origin.via), device)
+    }
+
+    /// As [`Policy::view`], for clients given by their places.
+    pub(crate) fn view_of(&self, clients: &[u32], via: Via<'_>, device: &str) -> Arc<View> {
+        let key = self.key(clients, via, device);
+        if let Some(view) = self.views().get(&key) {
+            return Arc::clone(view);
+        }
+        // Built outside the lock; two threads may build the same view, which does no harm.
+        let view = Arc::new(View::build(self, clients, via, device));
+        let mut views = self.views();
+        if views.len() >= MAX_VIEWS {
+            views.clear();
+        }
+        views.insert(key, Arc::clone(&view));
+        view
+    }
+
+    pub(crate) fn matching(&self, client: &Client<'_>) -> Vec<u32> {
+        (0..)
+            .zip(&self.clients)
+            .filter(|(_, entry)| entry.matches(client))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    fn views(&self) -> std::sync::MutexGuard<'_, HashMap<ViewKey, Arc<View>>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names that no rule knows are all the same to the policy; so they share a view, and a peer
+    /// that makes up names adds none.
+    fn key(&self, clients: &[u32], via: Via<'_>, device: &str) -> ViewKey {
+        let known = |scope: fn(&Rule) -> &Scope<String>, name: &str| {
+            self.rules
+                .iter()
+                .any(|rule| scope(rule).listed().iter().any(|listed| listed == name))
+        };
+        let device_known = known(|rule| &rule.devices, device)
+            || matches!(&self.read_only, ReadOnly::Devices(list) if list.iter().any(|d| d == device));
+        ViewKey {
+            clients: clients.into(),
+            via: match via {
+                Via::NotJudged => ViaKey::NotJudged,
+                Via::Named(name) if known(|rule| &rule.via, name) => ViaKey::Known(name.into()),
+                Via::Named(_) => ViaKey::Unknown,
+                Via::Unproven => ViaKey::Unproven,
+            },
+            device: device_known.then(|| device.into()),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ViewKey {
+    clients: Box<[u32]>,
+    via: ViaKey,
+    device: Option<Box<str>>,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum ViaKey {
+    NotJudged,
+    Known(Box<str>),
+    Unknown,
+    Unproven,
+}
+
+/// The headend through which a request came, as far as this side judges it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via<'a> {
+    NotJudged,
+    Named(&'a str),
+    /// At the edge without a name: satisfies no allow that wants one, and every deny that does.
+    Unproven,
+}
+
+impl<'a> Via<'a> {
+    pub(crate) fn of(side: Side, via: Option<&'a str>) -> Self {
+        match (side, via) {
+            (Side::Headend, _) => Self::NotJudged,
+            (Side::Edge, Some(name)) => Self::Named(name),
+            (Side::Edge, None) => Self::Unproven,
+        }
+    }
+}
+
+impl Rule {
+    pub(crate) fn applies_to_clients(&self, clients: &[u32]) -> bool {
+        match &self.clients {
+            Scope::Any => true,
+            Scope::Only(listed) => listed.iter().any(|client| clients.contains(client)),
+        }
+    }
+
+    pub(crate) fn applies_via(&self, via: Via<'_>) -> bool {
+        match via {
+            Via::NotJudged => true,
+            Via::Named(name) => self.via.admits(name),
+            Via::Unproven => self.via == Scope::Any || self.effect == Effect::Deny,
+        }
+    }
+}

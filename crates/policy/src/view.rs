@@ -1,0 +1,147 @@
+//! A policy as one client connection sees one device: decides without allocating.
+
+use fieldlock_modbus::Request;
+
+use crate::decision::{Decision, Reason, Refusal, RuleId};
+use crate::function::Slot;
+use crate::half::{Half, Halves};
+use crate::rule::ValueBounds;
+use crate::table::{Entry, IntervalTable};
+
+/// What one origin may do to one device.
+///
+/// Units with the same rules share a class; a class has a row for each [`Slot`]; equal rows are
+/// kept once. Memory: 16 bytes per rule, range and distinct row, plus 256 bytes per class.
+#[derive(Debug)]
+pub struct View {
+    /// Unit to class.
+    pub(crate) units: Box<[u8; 256]>,
+    pub(crate) classes: Vec<Class>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) read_only: bool,
+    /// Why nothing at all is allowed, if so.
+    pub(crate) closed: Option<Reason>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Class {
+    /// Slot to row.
+    pub(crate) rows: [u16; Slot::COUNT],
+    pub(crate) any_allow: bool,
+}
+
+/// The rules for one slot.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Whether an allow has this slot at all, be it without any address of its table.
+    pub(crate) permitted: bool,
+    pub(crate) allows: IntervalTable,
+    pub(crate) denies: IntervalTable,
+}
+
+impl View {
+    /// Decides one request for a unit, as the device knows the unit.
+    pub fn decide(&self, unit: u8, request: &Request<'_>) -> Decision {
+        let halves = Halves::of(request);
+        let class = self.class(unit);
+        for half in halves.iter() {
+            if let Some(rule) = self.row(class, half.slot).denying(half) {
+                return Decision::Refuse(Refusal::new(Reason::Denied, Some(rule)));
+            }
+        }
+        if self.read_only && request.changes_state() {
+            return Decision::Refuse(Refusal::new(Reason::ReadOnly, None));
+        }
+        if let Some(reason) = self.closed {
+            return Decision::Refuse(Refusal::new(reason, None));
+        }
+        if !class.is_some_and(|class| class.any_allow) {
+            return Decision::Refuse(Refusal::new(Reason::Unit { unit }, None));
+        }
+        self.allow(class, &halves)
+    }
+
+    fn allow(&self, class: Option<&Class>, halves: &Halves<'_>) -> Decision {
+        let first = self.row(class, halves.first.slot).allowing(&halves.first);
+        let Some(second) = &halves.second else {
+            return first.map_or_else(Decision::Refuse, |rule| Decision::Allow { rule });
+        };
+        match (first, self.row(class, second.slot).allowing(second)) {
+            (Ok(_), Ok(rule)) => Decision::Allow { rule },
+            (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => Decision::Refuse(refusal),
+            // Function, then address, then value: the order in which a device would object.
+            (Err(read), Err(write)) if write.exception.code() < read.exception.code() => {
+                Decision::Refuse(write)
+            }
+            (Err(read), Err(_)) => Decision::Refuse(read),
+        }
+    }
+
+    fn class(&self, unit: u8) -> Option<&Class> {
+        let class = self.units.get(usize::from(unit))?;
+        self.classes.get(usize::from(*class))
+    }
+
+    fn row(&self, class: Option<&Class>, slot: Slot) -> &Row {
+        static EMPTY: Row = Row::EMPTY;
+        class
+            .and_then(|class| class.rows.get(slot.index()))
+            .and_then(|row| self.rows.get(usize::from(*row)))
+            .unwrap_or(&EMPTY)
+    }
+}
+
+impl Row {
+    const EMPTY: Self = Self {
+        permitted: false,
+        allows: IntervalTable::EMPTY,
+        denies: IntervalTable::EMPTY,
+    };
+
+    fn denying(&self, half: &Half<'_>) -> Option<RuleId> {
+        if self.denies.is_empty() {
+            return None;
+        }
+        let wanted = half.wanted(&self.denies);
+        let writes_a_bounded_value = |entry: &Entry| !entry.bounded() || half.writes_within(entry);
+        self.denies
+            .meeting(&wanted, writes_a_bounded_value)
+            .map(|(_, rule)| rule)
+    }
+
+    fn allowing(&self, half: &Half<'_>) -> Result<RuleId, Refusal> {
+        if !self.permitted {
+            let function = half.slot.function().0;
+            return Err(Refusal::new(Reason::Function { function }, None));
+        }
+        let wanted = half.wanted(&self.allows);
+        match self.allows.covering(&wanted) {
+            Some((_, rule)) => Ok(rule),
+            None => Err(self.why_not(half, &wanted)),
+        }
+    }
+
+    #[cold]
+    fn why_not(&self, half: &Half<'_>, wanted: &Entry) -> Refusal {
+        match self.allows.covering_addresses(wanted.interval) {
+            Some((entry, rule)) => {
+                Refusal::new(out_of_bounds(half, entry.value, wanted.value), Some(rule))
+            }
+            None => Refusal::new(half.outside(), None),
+        }
+    }
+}
+
+/// Which bound the values break; they do break one.
+pub(crate) fn out_of_bounds(half: &Half<'_>, allowed: ValueBounds, written: ValueBounds) -> Reason {
+    let ValueBounds { min, max } = allowed;
+    if half.slot == Slot::MASK_WRITE {
+        Reason::MaskWithBounds
+    } else if written.max > max {
+        let value = written.max;
+        Reason::ValueAbove { value, max }
+    } else {
+        let value = written.min;
+        Reason::ValueBelow { value, min }
+    }
+}
