@@ -1,1 +1,28 @@
-//! Fieldlock: ca.
+//! The bundled certificate authority, and the asking side of enrolment.
+//!
+//! - [`init`] makes a CA directory, [`authority`] issues, revokes and publishes from it.
+//! - [`records`] is the append-only account of what it did, [`settings`] its lifetimes.
+//! - [`keyfile`] and [`passphrase`] keep the CA's keys encrypted.
+//! - [`make`] makes keys for agents on the same machine.
+//! - [`enroll`] makes an agent's key and request, and installs the answer.
+//!
+//! Everything here reads and writes files; what a certificate may contain is decided in
+//! `fieldlock-pki`. Times are passed in as [`clock::Time`].
+
+pub mod authority;
+pub mod clock;
+pub mod enroll;
+mod file;
+pub mod init;
+pub mod keyfile;
+pub mod make;
+pub mod passphrase;
+pub mod records;
+pub mod settings;
+
+pub use authority::{Access, Ca, CaError, Issued, Order};
+pub use clock::Time;
+pub use file::FileError;
+pub use passphrase::Passphrase;
+pub use records::{Entry, Source};
+pub use settings::Settings;

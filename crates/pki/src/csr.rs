@@ -17,11 +17,14 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
+    /// Octets of PEM that are read: a request with the largest accepted key has under 2 KiB.
+    pub const MAX_REQUEST: usize = 64 << 10;
+
     /// Reads a PEM certificate request (PKCS #10) and verifies its signature. The subject, names,
     /// extensions and attributes that it asks for are ignored.
     pub fn from_request(pem: &str) -> Result<Self, RequestError> {
-        if pem.len() > MAX_REQUEST {
-            return Err(RequestError::TooLong { octets: pem.len() });
+        if pem.len() > Self::MAX_REQUEST {
+            return Err(RequestError::TooLong);
         }
         let blocks = pem::parse_many(pem).map_err(|_| RequestError::NotPem)?;
         let [block] = blocks.as_slice() else {
@@ -100,8 +103,8 @@ pub fn request(key: &KeyPair, role: Role, name: &Name) -> Result<String, rcgen::
 /// Why a request gets no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    #[error("the request has {octets} octets, at most {MAX_REQUEST} are read")]
-    TooLong { octets: usize },
+    #[error("the request has more than the {max} octets that are read", max = PublicKey::MAX_REQUEST)]
+    TooLong,
     #[error("it is not one PEM block `CERTIFICATE REQUEST`")]
     NotPem,
     #[error("it is not a PKCS #10 certificate request")]
@@ -113,6 +116,3 @@ pub enum RequestError {
     #[error("its key is not on P-256 or P-384 and not Ed25519")]
     Key,
 }
-
-/// Octets of PEM: a request with the largest accepted key has under 2 KiB.
-const MAX_REQUEST: usize = 64 << 10;

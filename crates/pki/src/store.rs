@@ -8,13 +8,14 @@
 //! STATE/trust/root.crl.pem        CRL of the root
 //! ```
 //!
-//! An installation replaces several of them, so it first completes a directory [`READY`] and then
-//! moves the files; whoever loads finishes a move that was cut short. Both hold [`LOCK`].
+//! An installation replaces several of them, so it first completes a directory `install.ready`
+//! and then moves the files; whoever comes next finishes a move that was cut short. All hold
+//! `install.lock`.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{KeyPair, PublicKeyData};
@@ -23,6 +24,14 @@ use zeroize::Zeroizing;
 use crate::bundle::{self, Bundle, BundleError};
 use crate::certificate::{self, Summary};
 use crate::identity::{Identity, IdentityError};
+
+mod install;
+mod request;
+
+use install::Lock;
+
+pub use install::{install, install_crl};
+pub use request::Request;
 
 pub const KEY: &str = "identity/key.pem";
 /// The key of a request that waits for its certificate.
@@ -105,52 +114,6 @@ impl fmt::Debug for Installed {
     }
 }
 
-/// Installs a verified bundle with its key as one step: after a crash an agent finds either all
-/// old files or all new ones.
-pub fn install(state: &Path, key_pem: &str, bundle: &Bundle) -> Result<(), StoreError> {
-    make_directories(state)?;
-    let _lock = Lock::exclusive(state)?;
-    let staging = state.join(STAGING);
-    remove_directory(&staging)?;
-    make_private_directory(&staging)?;
-    let chain = [&bundle.leaf, &bundle.issuing].map(|der| bundle::certificate_pem(der));
-    let [issuing_crl, root_crl] = &bundle.crls;
-    write_new(&staging, "key.pem", key_pem.as_bytes())?;
-    write_new(&staging, "chain.pem", chain.concat().as_bytes())?;
-    write_new(
-        &staging,
-        "root.pem",
-        bundle::certificate_pem(&bundle.root).as_bytes(),
-    )?;
-    write_new(
-        &staging,
-        "issuing.crl.pem",
-        bundle::crl_pem(issuing_crl).as_bytes(),
-    )?;
-    write_new(
-        &staging,
-        "root.crl.pem",
-        bundle::crl_pem(root_crl).as_bytes(),
-    )?;
-    sync_directory(&staging)?;
-    rename(&staging, &state.join(READY))?;
-    sync_directory(state)?;
-    finish(state)
-}
-
-/// Replaces one CRL file (`ISSUING_CRL` or `ROOT_CRL`).
-pub fn install_crl(state: &Path, file: &str, der: &[u8]) -> Result<(), StoreError> {
-    let _lock = Lock::exclusive(state)?;
-    replace(state, file, bundle::crl_pem(der).as_bytes())
-}
-
-/// Writes the key of a request, for [`REQUESTED_KEY`]; an older waiting one is replaced.
-pub fn keep_requested_key(state: &Path, key_pem: &str) -> Result<(), StoreError> {
-    make_directories(state)?;
-    let _lock = Lock::exclusive(state)?;
-    replace(state, REQUESTED_KEY, key_pem.as_bytes())
-}
-
 /// Reads a PKCS#8 key (DER) that nobody else may read.
 pub fn load_key(state: &Path, file: &str) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let path = state.join(file);
@@ -207,139 +170,6 @@ fn read(state: &Path, file: &str) -> Result<String, StoreError> {
     fs::read_to_string(&path).map_err(|error| StoreError::io(path, error))
 }
 
-/// Moves the files of a completed installation into place. Doing it twice is harmless.
-fn finish(state: &Path) -> Result<(), StoreError> {
-    let ready = state.join(READY);
-    for file in [KEY, CHAIN, ROOT, ISSUING_CRL, ROOT_CRL] {
-        let name = file.rsplit('/').next().unwrap_or(file);
-        let from = ready.join(name);
-        if from.exists() {
-            rename(&from, &state.join(file))?;
-        }
-    }
-    for directory in DIRECTORIES {
-        sync_directory(&state.join(directory))?;
-    }
-    drop_answered_request(state)?;
-    remove_directory(&ready)
-}
-
-/// A waiting request whose key is now the installed one has been answered.
-fn drop_answered_request(state: &Path) -> Result<(), StoreError> {
-    let requested = state.join(REQUESTED_KEY);
-    let content = |path: &Path| fs::read(path).ok().map(Zeroizing::new);
-    let waiting = content(&requested);
-    if waiting.is_none() || waiting != content(&state.join(KEY)) {
-        return Ok(());
-    }
-    fs::remove_file(&requested).map_err(|error| StoreError::io(requested, error))
-}
-
-fn replace(state: &Path, file: &str, content: &[u8]) -> Result<(), StoreError> {
-    let path = state.join(file);
-    let parent = path.parent().unwrap_or(state);
-    let temporary = format!(".{}.tmp", file.rsplit('/').next().unwrap_or(file));
-    match fs::remove_file(parent.join(&temporary)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(StoreError::io(path, error));
-        }
-        _ => {}
-    }
-    write_new(parent, &temporary, content)?;
-    rename(&parent.join(&temporary), &path)?;
-    sync_directory(parent)
-}
-
-fn write_new(directory: &Path, name: &str, content: &[u8]) -> Result<(), StoreError> {
-    let path = directory.join(name);
-    let write = || -> io::Result<()> {
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
-        io::Write::write_all(&mut file, content)?;
-        file.sync_all()
-    };
-    write().map_err(|error| StoreError::io(path, error))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
-    fs::rename(from, to).map_err(|error| StoreError::io(to.to_owned(), error))
-}
-
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| StoreError::io(path.to_owned(), error))
-}
-
-fn make_directories(state: &Path) -> Result<(), StoreError> {
-    make_private_directory(state)?;
-    for directory in DIRECTORIES {
-        make_private_directory(&state.join(directory))?;
-    }
-    Ok(())
-}
-
-fn make_private_directory(path: &Path) -> Result<(), StoreError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| StoreError::io(path.to_owned(), error))
-}
-
-fn remove_directory(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(StoreError::io(path.to_owned(), error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Keeps a loading agent from seeing half of an installation. Released when dropped.
-struct Lock {
-    _file: Option<File>,
-}
-
-impl Lock {
-    fn shared(state: &Path) -> Result<Self, StoreError> {
-        if state.join(READY).exists() {
-            let _lock = Self::exclusive(state)?;
-            if state.join(READY).exists() {
-                finish(state)?;
-            }
-        }
-        // Without the file nothing was ever installed here by this program: nothing to wait for.
-        let Ok(file) = File::open(state.join(LOCK)) else {
-            return Ok(Self { _file: None });
-        };
-        file.lock_shared()
-            .map_err(|error| StoreError::io(state.join(LOCK), error))?;
-        Ok(Self { _file: Some(file) })
-    }
-
-    fn exclusive(state: &Path) -> Result<Self, StoreError> {
-        let path = state.join(LOCK);
-        let open = || -> io::Result<File> {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .mode(0o600)
-                .open(&path)?;
-            file.lock()?;
-            Ok(file)
-        };
-        match open() {
-            Ok(file) => Ok(Self { _file: Some(file) }),
-            Err(error) => Err(StoreError::io(path, error)),
-        }
-    }
-}
-
 /// Why the files of an agent can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -365,6 +195,11 @@ pub enum StoreError {
         key = key.display(), chain = chain.display()
     )]
     OtherKey { key: PathBuf, chain: PathBuf },
+    #[error(
+        "{path} does not say who asked: remove it and run `fieldlock enroll request` anew",
+        path = path.display()
+    )]
+    Request { path: PathBuf },
     #[error("{path}: {error}", path = path.display())]
     Content { path: PathBuf, error: BundleError },
     #[error(
@@ -406,8 +241,3 @@ impl StoreError {
         Self::NotEnrolled { path, state }
     }
 }
-
-const LOCK: &str = "install.lock";
-const STAGING: &str = "install.new";
-const READY: &str = "install.ready";
-const DIRECTORIES: [&str; 2] = ["identity", "trust"];

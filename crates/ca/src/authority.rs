@@ -1,0 +1,589 @@
+//! A CA directory at work: issue, revoke, publish.
+//!
+//! ```text
+//! CA/ca.toml           settings
+//! CA/root.pem          the root (its key is elsewhere: see the ceremony in pki/README.md)
+//! CA/issuing.pem       the issuing CA, and CA/issuing.key.pem its encrypted key
+//! CA/issuing.crl.pem   current CRL of the issuing CA
+//! CA/root.crl.pem      current CRL of the root
+//! CA/records.jsonl     what was done
+//! CA/lock              held by the command that works here
+//! ```
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use fieldlock_pki::bundle::{self, Bundle, BundleError};
+use fieldlock_pki::csr::{PublicKey, RequestError};
+use fieldlock_pki::issue::{Authority, IssueError, Reason, Revocation, RevocationList, Validity};
+use fieldlock_pki::profile::{Profile, ProfileError};
+use fieldlock_pki::{Crl, CrlError, Name, Role, Serial, Summary};
+
+use crate::clock::Time;
+use crate::file::{self, FileError};
+use crate::keyfile::{self, KeyFileError};
+use crate::passphrase::{Passphrase, PassphraseError};
+use crate::records::{Entry, Event, Level, Records, RecordsError, Source};
+use crate::settings::{Settings, SettingsError};
+
+/// An opened CA directory. Another command waits until it is dropped.
+#[derive(Debug)]
+pub struct Ca {
+    directory: PathBuf,
+    settings: Settings,
+    records: Records,
+    root: Vec<u8>,
+    issuing: Vec<u8>,
+    _lock: File,
+}
+
+/// What a command does with the CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+}
+
+/// A leaf to be issued.
+#[derive(Debug)]
+pub struct Order {
+    pub role: Role,
+    pub name: Name,
+    pub key: PublicKey,
+    pub source: Source,
+    pub life: Life,
+}
+
+/// How long a leaf is to be valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// As the site's settings or the profile say, cut at the end of the issuing CA.
+    Usual,
+    Days(u16),
+    /// For tests: also dates in the past or the future.
+    Between(Time, Time),
+}
+
+/// What was issued.
+#[derive(Debug)]
+pub struct Issued {
+    pub bundle: Bundle,
+    pub summary: Summary,
+    /// Earlier certificates of this identity that are still valid.
+    pub still_valid: Vec<Serial>,
+    /// The usual life was cut short by the end of the issuing CA.
+    pub cut_short: bool,
+}
+
+impl Ca {
+    pub fn open(directory: &Path, access: Access) -> Result<Self, CaError> {
+        Self::check(directory)?;
+        let write = access == Access::Write;
+        let lock = lock(&directory.join(LOCK), access)?;
+        let only = |name| only_certificate(&directory.join(name));
+        Ok(Self {
+            directory: directory.to_owned(),
+            settings: Settings::load(&directory.join(SETTINGS))?,
+            records: Records::open(&directory.join(RECORDS), write)?,
+            root: only(ROOT)?,
+            issuing: only(ISSUING)?,
+            _lock: lock,
+        })
+    }
+
+    /// Fails early, before anyone is asked for a passphrase.
+    pub fn check(directory: &Path) -> Result<(), CaError> {
+        if directory.join(SETTINGS).is_file() {
+            return Ok(());
+        }
+        Err(CaError::NoCa {
+            directory: directory.to_owned(),
+        })
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// The issuing CA with its private key.
+    pub fn unlock(&self, passphrase: &Passphrase) -> Result<Authority, CaError> {
+        let key = keyfile::load(&self.directory.join(ISSUING_KEY), passphrase)?;
+        Ok(Authority::new(self.issuing.clone(), key)?)
+    }
+
+    /// The root with its private key, which is in `directory`.
+    pub fn unlock_root(
+        &self,
+        directory: &Path,
+        passphrase: &Passphrase,
+    ) -> Result<Authority, CaError> {
+        let key = keyfile::load(&directory.join(ROOT_KEY), passphrase)?;
+        Ok(Authority::new(self.root.clone(), key)?)
+    }
+
+    /// Signs, records, and only then hands over. A CRL that is due is issued on the way.
+    pub fn issue(
+        &mut self,
+        authority: &Authority,
+        order: Order,
+        now: Time,
+    ) -> Result<Issued, CaError> {
+        let profile = Profile::of(order.role)?;
+        if let Err(refusal) = self.admit(&order, &profile) {
+            let event = Event::Refused {
+                role: order.role,
+                name: order.name,
+                key_hash: order.key.hash().to_owned(),
+                reason: refusal.to_string(),
+            };
+            self.records.append(now, event)?;
+            return Err(refusal);
+        }
+        let (validity, cut_short) = self.validity(&order, &profile, now)?;
+        if self.crl_due(now)? {
+            self.renew_crl(authority, now)?;
+        }
+        let still_valid = self.valid_certificates(order.role, &order.name, now);
+        let serial = random_serial()?;
+        let identity = fieldlock_pki::Identity {
+            site: self.settings.site.clone(),
+            role: order.role,
+            name: order.name.clone(),
+        };
+        let leaf = authority.leaf(&identity, &profile, &order.key, &serial, validity)?;
+        let bundle = Bundle {
+            leaf,
+            issuing: self.issuing.clone(),
+            root: self.root.clone(),
+            crls: self.crls()?,
+        };
+        // What our own agents would refuse never gets out.
+        bundle.verify()?;
+        let summary = Summary::of(&bundle.leaf).map_err(|_| CaError::Unreadable)?;
+        let entry = Entry {
+            serial,
+            role: order.role,
+            name: order.name,
+            key_hash: order.key.hash().to_owned(),
+            not_before: Time(validity.not_before),
+            not_after: Time(validity.not_after),
+            source: order.source,
+            certificate: bundle::certificate_pem(&bundle.leaf),
+        };
+        self.records.append(now, Event::Issued(entry))?;
+        Ok(Issued {
+            bundle,
+            summary,
+            still_valid,
+            cut_short,
+        })
+    }
+
+    /// Records the revocations and issues the CRL that tells of them.
+    pub fn revoke(
+        &mut self,
+        authority: &Authority,
+        serials: &[Serial],
+        reason: Reason,
+        now: Time,
+    ) -> Result<Crl, CaError> {
+        for serial in serials {
+            let event = Event::Revoked {
+                serial: serial.clone(),
+                reason,
+            };
+            self.records.append(now, event)?;
+        }
+        self.renew_crl(authority, now)
+    }
+
+    /// Issues the CRL of the issuing CA anew.
+    pub fn renew_crl(&mut self, authority: &Authority, now: Time) -> Result<Crl, CaError> {
+        let revoked = self
+            .records
+            .revoked()
+            .map(|(serial, (time, reason))| Revocation {
+                serial: serial.clone(),
+                time: time.0,
+                reason: *reason,
+            })
+            .collect();
+        self.publish(authority, Level::Issuing, revoked, now)
+    }
+
+    /// Issues the CRL of the root anew; it lists nothing as long as the issuing CA is in use.
+    pub fn renew_root_crl(&mut self, root: &Authority, now: Time) -> Result<Crl, CaError> {
+        self.publish(root, Level::Root, Vec::new(), now)
+    }
+
+    /// The current CRLs (DER): of the issuing CA, then of the root.
+    pub fn crls(&self) -> Result<[Vec<u8>; 2], CaError> {
+        let crl = |name| only_crl(&self.directory.join(name));
+        Ok([crl(ISSUING_CRL)?, crl(ROOT_CRL)?])
+    }
+
+    /// True if half the life of the issuing CA's CRL has passed, or if it lacks a revocation
+    /// (the command that recorded it was interrupted).
+    pub fn crl_due(&self, now: Time) -> Result<bool, CaError> {
+        let [der, _] = self.crls()?;
+        let crl = Crl::parse(&der)?;
+        let half = crl.this_update + (crl.next_update - crl.this_update) / 2;
+        let behind = self
+            .records
+            .revoked()
+            .any(|(serial, _)| !crl.is_revoked(serial));
+        Ok(now.0 >= half || behind)
+    }
+
+    pub fn crl_path(&self, level: Level) -> PathBuf {
+        self.directory.join(match level {
+            Level::Issuing => ISSUING_CRL,
+            Level::Root => ROOT_CRL,
+        })
+    }
+
+    /// The certificates meant by a name, a role and name (`edge/press-07`) or a serial number.
+    pub fn find(&self, what: &str) -> Result<Vec<&Entry>, CaError> {
+        let (role, name) = match what.split_once('/') {
+            Some((role, name)) => (Some(role), name),
+            None => (None, what),
+        };
+        let named: Vec<&Entry> = self
+            .records
+            .entries()
+            .iter()
+            .filter(|entry| entry.name.as_str() == name)
+            .filter(|entry| role.is_none_or(|role| role == entry.role.as_str()))
+            .collect();
+        if !named.is_empty() {
+            return Ok(named);
+        }
+        let serial: Option<Serial> = what.parse().ok();
+        let numbered: Vec<&Entry> = self
+            .records
+            .entries()
+            .iter()
+            .filter(|entry| Some(&entry.serial) == serial.as_ref())
+            .collect();
+        if numbered.is_empty() {
+            return Err(CaError::Unknown(what.to_owned()));
+        }
+        Ok(numbered)
+    }
+
+    /// The certificates that `revoke` should hit: of one identity, not expired, not revoked yet.
+    pub fn find_revocable(&self, what: &str, now: Time) -> Result<Vec<Serial>, CaError> {
+        let found = self.find(what)?;
+        let mut roles: Vec<Role> = found.iter().map(|entry| entry.role).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        if let [first, second, ..] = roles.as_slice() {
+            return Err(CaError::Ambiguous {
+                name: what.to_owned(),
+                first: *first,
+                second: *second,
+            });
+        }
+        let serials: Vec<Serial> = found
+            .into_iter()
+            .filter(|entry| self.records.revocation(&entry.serial).is_none())
+            .filter(|entry| entry.not_after >= now)
+            .map(|entry| entry.serial.clone())
+            .collect();
+        if serials.is_empty() {
+            return Err(CaError::NothingToRevoke(what.to_owned()));
+        }
+        Ok(serials)
+    }
+
+    pub fn state(&self, entry: &Entry, now: Time) -> State {
+        match self.records.revocation(&entry.serial) {
+            Some((time, reason)) => State::Revoked { time, reason },
+            None if now > entry.not_after => State::Expired,
+            None if now < entry.not_before => State::NotYetValid,
+            None => State::Valid,
+        }
+    }
+
+    fn admit(&self, order: &Order, profile: &Profile) -> Result<(), CaError> {
+        if !profile.keys.contains(&order.key.kind()) {
+            return Err(CaError::KeyKind { role: order.role });
+        }
+        for entry in self.records.entries() {
+            if entry.key_hash != order.key.hash() {
+                continue;
+            }
+            if self.records.revocation(&entry.serial).is_some() {
+                return Err(CaError::RevokedKey {
+                    serial: entry.serial.clone(),
+                });
+            }
+            if entry.role != order.role || entry.name != order.name {
+                return Err(CaError::UsedKey {
+                    role: entry.role,
+                    name: entry.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn validity(
+        &self,
+        order: &Order,
+        profile: &Profile,
+        now: Time,
+    ) -> Result<(Validity, bool), CaError> {
+        let authority = Summary::of(&self.issuing).map_err(|_| CaError::Unreadable)?;
+        let end = Time(authority.not_after);
+        if now > end {
+            return Err(CaError::IssuingEnded { end });
+        }
+        let usual = self.settings.days.get(&order.role).copied();
+        let (not_before, not_after) = match order.life {
+            Life::Usual => (
+                Time(now.0 - BACKDATE_SECONDS),
+                now.plus_days(usual.unwrap_or(profile.days)),
+            ),
+            Life::Days(days) => (Time(now.0 - BACKDATE_SECONDS), now.plus_days(days)),
+            Life::Between(not_before, not_after) => (not_before, not_after),
+        };
+        let cut_short = not_after > end && order.life == Life::Usual;
+        if not_after > end && !cut_short {
+            return Err(CaError::BeyondIssuing { end, not_after });
+        }
+        let validity = Validity {
+            not_before: not_before.0,
+            not_after: not_after.min(end).0,
+        };
+        Ok((validity, cut_short))
+    }
+
+    fn valid_certificates(&self, role: Role, name: &Name, now: Time) -> Vec<Serial> {
+        self.records
+            .entries()
+            .iter()
+            .filter(|entry| entry.role == role && entry.name == *name)
+            .filter(|entry| self.state(entry, now) == State::Valid)
+            .map(|entry| entry.serial.clone())
+            .collect()
+    }
+
+    fn publish(
+        &mut self,
+        authority: &Authority,
+        level: Level,
+        revoked: Vec<Revocation>,
+        now: Time,
+    ) -> Result<Crl, CaError> {
+        let life = match level {
+            Level::Root => self.settings.root,
+            Level::Issuing => self.settings.issuing,
+        };
+        let count = revoked.len();
+        let number = self.records.next_crl_number(level, now);
+        let next_update = now.plus_days(life.crl_days);
+        let der = authority.crl(&RevocationList {
+            number,
+            this_update: now.0 - BACKDATE_SECONDS,
+            next_update: next_update.0,
+            revoked,
+        })?;
+        let event = Event::Crl {
+            authority: level,
+            number,
+            next_update,
+            revoked: count,
+        };
+        self.records.append(now, event)?;
+        file::replace(&self.crl_path(level), bundle::crl_pem(&der).as_bytes())?;
+        Ok(Crl::parse(&der)?)
+    }
+}
+
+/// Where a certificate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Valid,
+    NotYetValid,
+    Expired,
+    Revoked { time: Time, reason: Reason },
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Valid => "valid",
+            State::NotYetValid => "not-yet-valid",
+            State::Expired => "expired",
+            State::Revoked { .. } => "revoked",
+        }
+    }
+}
+
+/// 16 random octets, positive and without a leading zero.
+pub(crate) fn random_serial() -> Result<Serial, CaError> {
+    let mut octets = [0; 16];
+    aws_lc_rs::rand::fill(&mut octets).map_err(|_| CaError::Random)?;
+    let [first, ..] = &mut octets;
+    *first = (*first & 0x7f) | 0x40;
+    Ok(Serial::from_octets(&octets))
+}
+
+fn lock(path: &Path, access: Access) -> Result<File, CaError> {
+    let lock = || {
+        let file = File::options()
+            .read(true)
+            .write(access == Access::Write)
+            .create(access == Access::Write)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        match access {
+            Access::Read => file.lock_shared()?,
+            Access::Write => file.lock()?,
+        }
+        Ok(file)
+    };
+    Ok(file::at(path, lock)?)
+}
+
+fn only_certificate(path: &Path) -> Result<Vec<u8>, CaError> {
+    only(path, bundle::certificates_from_pem)
+}
+
+fn only_crl(path: &Path) -> Result<Vec<u8>, CaError> {
+    only(path, bundle::crls_from_pem)
+}
+
+fn only(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<Vec<Vec<u8>>, BundleError>,
+) -> Result<Vec<u8>, CaError> {
+    let broken = || CaError::Broken {
+        path: path.to_owned(),
+    };
+    let text = file::read(path, Bundle::MAX_PEM as u64)?;
+    match <[Vec<u8>; 1]>::try_from(parse(&text).map_err(|_| broken())?) {
+        Ok([der]) => Ok(der),
+        Err(_) => Err(broken()),
+    }
+}
+
+/// Why the CA did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error(
+        "{directory} is not a CA directory: make one with `fieldlock ca init --site SITE --dir {directory}`, or give `--dir`",
+        directory = directory.display()
+    )]
+    NoCa { directory: PathBuf },
+    #[error("{path} exists: nothing is overwritten; choose another directory", path = path.display())]
+    Exists { path: PathBuf },
+    #[error("{path} is not what a CA directory should hold there: restore it from a backup", path = path.display())]
+    Broken { path: PathBuf },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseError),
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    #[error("the request is refused: {0}")]
+    Request(#[from] RequestError),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    #[error("the new certificate would not be accepted: {0}")]
+    Bundle(#[from] BundleError),
+    #[error("the current CRL: {0}")]
+    Crl(#[from] CrlError),
+    #[error(transparent)]
+    Store(#[from] fieldlock_pki::StoreError),
+    #[error("the request's key is of a kind that the profile of the role {role} does not accept")]
+    KeyKind { role: Role },
+    #[error(
+        "this key belongs to {role}/{name}: an identity needs a key of its own; make a new request with `fieldlock enroll request`"
+    )]
+    UsedKey { role: Role, name: Name },
+    #[error(
+        "this key was revoked (certificate {serial}): make a new one with `fieldlock enroll request`"
+    )]
+    RevokedKey { serial: Serial },
+    #[error("the issuing CA ended on {end}: make a new CA with `fieldlock ca init`")]
+    IssuingEnded { end: Time },
+    #[error(
+        "the certificate would end on {not_after}, after the issuing CA ({end}): give fewer `--days`"
+    )]
+    BeyondIssuing { end: Time, not_after: Time },
+    #[error("no certificate has the name or serial number {0:?}: see `fieldlock ca list`")]
+    Unknown(String),
+    #[error(
+        "{name:?} names a {first} and a {second}: say `{first}/{name}`, `{second}/{name}` or a serial number"
+    )]
+    Ambiguous {
+        name: String,
+        first: Role,
+        second: Role,
+    },
+    #[error("every certificate of {0:?} is revoked or expired already")]
+    NothingToRevoke(String),
+    #[error(
+        "standard input can't be both the request and the passphrase: give `--passphrase-file`"
+    )]
+    OneStdin,
+    #[error("a CA certificate can't be read")]
+    Unreadable,
+    #[error("the system gave no random numbers")]
+    Random,
+    #[error(
+        "{a} and {b} must not be the same: the root key is to leave this machine",
+        a = directory.display(), b = root_out.display()
+    )]
+    SameDirectory {
+        directory: PathBuf,
+        root_out: PathBuf,
+    },
+}
+
+impl CaError {
+    pub fn io(path: &Path, error: std::io::Error) -> Self {
+        Self::File(FileError {
+            path: path.to_owned(),
+            error,
+        })
+    }
+
+    /// True for what was wrong in the command line or the settings rather than in the doing.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            CaError::NoCa { .. }
+                | CaError::Settings(_)
+                | CaError::OneStdin
+                | CaError::SameDirectory { .. }
+                | CaError::Ambiguous { .. }
+        )
+    }
+}
+
+pub(crate) const SETTINGS: &str = "ca.toml";
+pub(crate) const ROOT: &str = "root.pem";
+pub(crate) const ROOT_KEY: &str = "root.key.pem";
+pub(crate) const ISSUING: &str = "issuing.pem";
+pub(crate) const ISSUING_KEY: &str = "issuing.key.pem";
+pub(crate) const ISSUING_CRL: &str = "issuing.crl.pem";
+pub(crate) const ROOT_CRL: &str = "root.crl.pem";
+pub(crate) const RECORDS: &str = "records.jsonl";
+pub(crate) const LOCK: &str = "lock";
+/// Certificates and CRLs begin five minutes ago, for clocks that are behind.
+pub(crate) const BACKDATE_SECONDS: i64 = 300;

@@ -1,0 +1,362 @@
+//! The asking side: an agent's key and request, and the installation of the answer.
+//!
+//! A request and its answer travel as files, over any way; nothing in them is secret. What makes
+//! the answer trustworthy is the fingerprint of the root, compared by a person at the first
+//! installation ([`Expect::root`]) and by this module ever after.
+
+use std::path::{Path, PathBuf};
+
+use fieldlock_pki::bundle::{self, Bundle, BundleError};
+use fieldlock_pki::store::{self, Installed, Request, StoreError};
+use fieldlock_pki::{Crl, CrlError, Identity, Name, Role, Serial, Summary, csr};
+use rcgen::KeyPair;
+use zeroize::Zeroizing;
+
+use crate::clock::Time;
+use crate::file::{self, FileError};
+
+/// A request ready to be sent.
+#[derive(Debug)]
+pub struct Asked {
+    pub pem: String,
+    pub role: Role,
+    pub name: Name,
+    /// The same request was waiting already; its key was kept.
+    pub repeated: bool,
+}
+
+/// Makes a key in the state directory and a request for it. An agent that is installed already
+/// may leave out role and name: it asks as what it is, with a new key. A request that waits is
+/// repeated unchanged, so that an answer under way stays good; one for another name is replaced
+/// only by `replace`.
+pub fn request(
+    state: &Path,
+    role: Option<Role>,
+    name: Option<Name>,
+    replace: bool,
+) -> Result<Asked, EnrollError> {
+    let (role, name) = asked_identity(state, role, name)?;
+    if let Some(waiting) = Request::load(state)?.filter(|_| !replace) {
+        if waiting.role != role || waiting.name != name {
+            return Err(EnrollError::OtherRequest {
+                role: waiting.role,
+                name: waiting.name,
+            });
+        }
+        let key = KeyPair::try_from(waiting.key_der.as_slice()).map_err(EnrollError::Key)?;
+        return asked(&key, role, name, true);
+    }
+    let key = KeyPair::generate().map_err(EnrollError::Key)?;
+    let pem = Zeroizing::new(key.serialize_pem());
+    Request::keep(state, role, &name, &pem)?;
+    asked(&key, role, name, false)
+}
+
+/// What an installation must find.
+#[derive(Debug, Default)]
+pub struct Expect {
+    /// SHA-256 fingerprint of the root, as read off the CA's screen; colons and case don't matter.
+    pub root: Option<String>,
+    /// Accept another root than the installed one: the site has a new CA.
+    pub replace_root: bool,
+}
+
+/// What was installed.
+#[derive(Debug)]
+pub struct InstalledNow {
+    pub identity: Identity,
+    pub leaf: Summary,
+    pub root: Summary,
+    /// The state directory had a root before this, and it is the same.
+    pub root_known: bool,
+}
+
+/// Checks a bundle against the waiting request and everything it claims, then installs it as one
+/// step. CRLs that are installed already and newer are kept.
+pub fn install(
+    state: &Path,
+    pem: &str,
+    expect: &Expect,
+    now: Time,
+) -> Result<InstalledNow, EnrollError> {
+    let mut bundle = Bundle::parse(pem)?;
+    let proof = bundle.check(now.0)?;
+    let summary = |der: &[u8]| Summary::of(der).map_err(|_| EnrollError::Unreadable);
+    let leaf = summary(&bundle.leaf)?;
+    let root = summary(&bundle.root)?;
+    let installed = installed(state)?;
+    let key = matching_key(state, &bundle.leaf, &proof.identity, installed.as_ref())?;
+    let root_known = check_root(&bundle, &root, installed.as_ref(), expect)?;
+    if let Some(installed) = installed.filter(|_| root_known) {
+        keep_newer_crls(&mut bundle, &installed)?;
+        bundle.verify()?;
+    }
+    let key = KeyPair::try_from(key.as_slice()).map_err(EnrollError::Key)?;
+    let key_pem = Zeroizing::new(key.serialize_pem());
+    store::install(state, &key_pem, &bundle)?;
+    Ok(InstalledNow {
+        identity: proof.identity,
+        leaf,
+        root,
+        root_known,
+    })
+}
+
+/// What became of one CRL of a file.
+#[derive(Debug)]
+pub struct CrlChange {
+    pub crl: Crl,
+    pub path: PathBuf,
+    /// `false`: the same one was installed already.
+    pub changed: bool,
+    /// It revokes this agent's own certificate, or its issuing CA.
+    pub revokes_us: bool,
+}
+
+/// Installs the CRLs of a file: each must be signed by the issuing CA or the root that is
+/// installed, and not older than the one it replaces.
+pub fn install_crls(state: &Path, pem: &str) -> Result<Vec<CrlChange>, EnrollError> {
+    let installed = Installed::load(state)?;
+    let mut changes = Vec::new();
+    for der in bundle::crls_from_pem(pem)? {
+        changes.push(install_crl(state, &installed, &der)?);
+    }
+    Ok(changes)
+}
+
+/// Reads a bundle or CRL file of at most [`Bundle::MAX_PEM`] octets.
+pub fn read_file(path: &Path) -> Result<String, EnrollError> {
+    Ok(file::read(path, Bundle::MAX_PEM as u64)?)
+}
+
+fn asked_identity(
+    state: &Path,
+    role: Option<Role>,
+    name: Option<Name>,
+) -> Result<(Role, Name), EnrollError> {
+    if let (Some(role), Some(name)) = (role, name.clone()) {
+        return Ok((role, name));
+    }
+    match installed(state)? {
+        Some(Installed { identity, .. }) => {
+            Ok((role.unwrap_or(identity.role), name.unwrap_or(identity.name)))
+        }
+        None => Err(EnrollError::Unnamed),
+    }
+}
+
+fn asked(key: &KeyPair, role: Role, name: Name, repeated: bool) -> Result<Asked, EnrollError> {
+    Ok(Asked {
+        pem: csr::request(key, role, &name).map_err(EnrollError::Key)?,
+        role,
+        name,
+        repeated,
+    })
+}
+
+/// `None` for an agent that was never enrolled; a broken installation is an error.
+fn installed(state: &Path) -> Result<Option<Installed>, EnrollError> {
+    match Installed::load(state) {
+        Ok(installed) => Ok(Some(installed)),
+        Err(StoreError::NotEnrolled { .. } | StoreError::RequestWaiting { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The key that the bundle is for: of the waiting request, or the installed one (a bundle that is
+/// installed twice, or a certificate renewed for the same key).
+fn matching_key(
+    state: &Path,
+    leaf: &[u8],
+    identity: &Identity,
+    installed: Option<&Installed>,
+) -> Result<Zeroizing<Vec<u8>>, EnrollError> {
+    let waiting = Request::load(state)?;
+    if let Some(request) = &waiting
+        && store::key_fits(&request.key_der, leaf)
+    {
+        if request.role != identity.role || request.name != identity.name {
+            return Err(EnrollError::OtherIdentity {
+                got: identity.clone(),
+                role: request.role,
+                name: request.name.clone(),
+            });
+        }
+        return Ok(request.key_der.clone());
+    }
+    if let Some(installed) = installed
+        && store::key_fits(&installed.key_der, leaf)
+    {
+        if installed.identity != *identity {
+            return Err(EnrollError::OtherIdentity {
+                got: identity.clone(),
+                role: installed.identity.role,
+                name: installed.identity.name.clone(),
+            });
+        }
+        return Ok(installed.key_der.clone());
+    }
+    Err(match waiting {
+        Some(_) => EnrollError::OtherKey {
+            identity: identity.clone(),
+        },
+        None => EnrollError::NoRequest {
+            state: state.to_owned(),
+        },
+    })
+}
+
+/// Tells whether the root was known before. A root that is neither known nor expected is
+/// accepted only where there is none yet.
+fn check_root(
+    bundle: &Bundle,
+    root: &Summary,
+    installed: Option<&Installed>,
+    expect: &Expect,
+) -> Result<bool, EnrollError> {
+    if let Some(expected) = &expect.root
+        && plain(expected) != plain(&root.fingerprint)
+    {
+        return Err(EnrollError::Fingerprint {
+            got: root.fingerprint.clone(),
+            expected: expected.clone(),
+        });
+    }
+    let known = installed.is_some_and(|installed| installed.root == bundle.root);
+    if installed.is_some() && !known && !expect.replace_root {
+        return Err(EnrollError::OtherRoot {
+            got: root.fingerprint.clone(),
+        });
+    }
+    Ok(known)
+}
+
+fn plain(fingerprint: &str) -> String {
+    fingerprint
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|character| character.to_ascii_lowercase())
+        .collect()
+}
+
+/// An answer may have been weeks under way; its CRLs must not undo a revocation known here.
+fn keep_newer_crls(bundle: &mut Bundle, installed: &Installed) -> Result<(), EnrollError> {
+    for (new, old) in bundle.crls.iter_mut().zip(&installed.crls) {
+        let (new_crl, old_crl) = (Crl::parse(new)?, Crl::parse(old)?);
+        if old_crl.issuer == new_crl.issuer && old_crl.number > new_crl.number {
+            new.clone_from(old);
+        }
+    }
+    Ok(())
+}
+
+fn install_crl(state: &Path, installed: &Installed, der: &[u8]) -> Result<CrlChange, EnrollError> {
+    let claimed = Crl::parse(der)?;
+    let bundle = installed.bundle();
+    let summary = |der: &[u8]| Summary::of(der).map_err(|_| EnrollError::Unreadable);
+    let [issuing_crl, root_crl] = &bundle.crls;
+    let candidates = [
+        (
+            &bundle.issuing,
+            issuing_crl,
+            &bundle.leaf,
+            store::ISSUING_CRL,
+        ),
+        (&bundle.root, root_crl, &bundle.issuing, store::ROOT_CRL),
+    ];
+    for (authority, current, subject, file) in candidates {
+        if summary(authority)?.subject != claimed.issuer {
+            continue;
+        }
+        let crl = Crl::signed_by(der, authority)?;
+        let current_number = Crl::parse(current)?.number;
+        if crl.number < current_number {
+            return Err(EnrollError::OlderCrl {
+                number: crl.number,
+                installed: current_number,
+            });
+        }
+        let changed = crl.number > current_number;
+        if changed {
+            store::install_crl(state, file, der)?;
+        }
+        let serial: Serial = summary(subject)?.serial;
+        return Ok(CrlChange {
+            revokes_us: crl.is_revoked(&serial),
+            crl,
+            path: state.join(file),
+            changed,
+        });
+    }
+    Err(EnrollError::ForeignCrl {
+        issuer: claimed.issuer,
+    })
+}
+
+/// Why an enrolment went no further. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("the bundle is refused: {0}")]
+    Bundle(#[from] BundleError),
+    #[error("the CRL is refused: {0}")]
+    Crl(#[from] CrlError),
+    #[error("the key can't be used: {0}")]
+    Key(rcgen::Error),
+    #[error("give `--role` and `--name`: nothing is installed here that would say them")]
+    Unnamed,
+    #[error(
+        "a request as {role}/{name} is waiting for its certificate: install that first, or replace it with `--replace`"
+    )]
+    OtherRequest { role: Role, name: Name },
+    #[error(
+        "the bundle is for {got}, but the request was made as {role}/{name}: have the CA sign it with that role and name"
+    )]
+    OtherIdentity {
+        got: Identity,
+        role: Role,
+        name: Name,
+    },
+    #[error(
+        "the bundle for {identity} does not belong to the waiting request's key: it answers an older request; have the CA sign the current one"
+    )]
+    OtherKey { identity: Identity },
+    #[error(
+        "no request is waiting in {state}: run `fieldlock enroll request --role ROLE --name NAME --state {state}` first",
+        state = state.display()
+    )]
+    NoRequest { state: PathBuf },
+    #[error(
+        "the bundle's root has the fingerprint {got}, expected was {expected}: it is not from your CA"
+    )]
+    Fingerprint { got: String, expected: String },
+    #[error(
+        "the bundle is from another CA (root {got}) than the installed certificate: if the site has a new CA, repeat with `--replace-root`"
+    )]
+    OtherRoot { got: String },
+    #[error(
+        "the CRL has number {number}, the installed one has {installed}: an older CRL is never installed"
+    )]
+    OlderCrl { number: u64, installed: u64 },
+    #[error("the CRL is of {issuer:?}, which is neither the installed issuing CA nor the root")]
+    ForeignCrl { issuer: String },
+    #[error("a certificate can't be read")]
+    Unreadable,
+}
+
+impl EnrollError {
+    pub fn io(path: &Path, error: std::io::Error) -> Self {
+        Self::File(FileError {
+            path: path.to_owned(),
+            error,
+        })
+    }
+
+    /// True for what was wrong in the command line rather than in the doing.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, EnrollError::Unnamed)
+    }
+}

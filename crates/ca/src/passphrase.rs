@@ -1,0 +1,102 @@
+//! The passphrase of a CA's keys: from a file, a terminal or standard input, never from an
+//! argument, since arguments are visible to every process.
+
+use std::fmt;
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::file::{self, FileError};
+
+/// Wiped from memory when dropped, and never printed.
+#[derive(Clone)]
+pub struct Passphrase(Zeroizing<String>);
+
+impl Passphrase {
+    /// Fewest characters of a new passphrase.
+    pub const MIN_LEN: usize = 8;
+
+    pub fn new(text: String) -> Result<Self, PassphraseError> {
+        if text.is_empty() {
+            return Err(PassphraseError::Empty);
+        }
+        Ok(Self(Zeroizing::new(text)))
+    }
+
+    /// The first line of the file, or, without a file, of a prompt at the terminal or of standard
+    /// input. `what` says what it opens.
+    pub fn obtain(file: Option<&Path>, what: &str) -> Result<Self, PassphraseError> {
+        match file {
+            Some(path) => Self::from_line(&file::read(path, MAX_FILE)?),
+            None if io::stdin().is_terminal() => prompt(&format!("Passphrase for {what}: ")),
+            None => Self::from_stdin(),
+        }
+    }
+
+    /// The same for a passphrase that is being chosen: a prompt asks twice, a short one is refused.
+    pub fn choose(file: Option<&Path>, what: &str) -> Result<Self, PassphraseError> {
+        let chosen = Self::obtain(file, what)?;
+        let length = chosen.0.chars().count();
+        if length < Self::MIN_LEN {
+            return Err(PassphraseError::Short { length });
+        }
+        if file.is_none() && io::stdin().is_terminal() && prompt("The same again: ")?.0 != chosen.0
+        {
+            return Err(PassphraseError::Differ);
+        }
+        Ok(chosen)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    fn from_stdin() -> Result<Self, PassphraseError> {
+        let mut line = Zeroizing::new(String::new());
+        io::stdin()
+            .lock()
+            .take(MAX_FILE)
+            .read_line(&mut line)
+            .map_err(PassphraseError::Terminal)?;
+        Self::from_line(&line)
+    }
+
+    fn from_line(text: &str) -> Result<Self, PassphraseError> {
+        Self::new(text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(..)")
+    }
+}
+
+fn prompt(text: &str) -> Result<Passphrase, PassphraseError> {
+    // rpassword asks at the controlling terminal, so standard output stays data.
+    let line = rpassword::prompt_password(text).map_err(PassphraseError::Terminal)?;
+    Passphrase::new(line)
+}
+
+/// Why there is no passphrase.
+#[derive(Debug, thiserror::Error)]
+pub enum PassphraseError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("can't read the passphrase: {0}")]
+    Terminal(io::Error),
+    #[error(
+        "no passphrase: give `--passphrase-file FILE`, or type it at the prompt, or send it to standard input"
+    )]
+    Empty,
+    #[error(
+        "the passphrase has {length} characters; use at least {min}",
+        min = Passphrase::MIN_LEN
+    )]
+    Short { length: usize },
+    #[error("the two passphrases differ")]
+    Differ,
+}
+
+const MAX_FILE: u64 = 4096;

@@ -1,0 +1,569 @@
+//! `fieldlock ca`: the bundled certificate authority.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use fieldlock_ca::authority::{Life, State};
+use fieldlock_ca::init::{self, Plan};
+use fieldlock_ca::records::Level;
+use fieldlock_ca::settings::MAX_DAYS;
+use fieldlock_ca::{
+    Access, Ca, CaError, Entry, Issued, Order, Passphrase, Settings, Source, Time, make,
+};
+use fieldlock_pki::bundle;
+use fieldlock_pki::csr::PublicKey;
+use fieldlock_pki::issue::{Authority, Reason};
+use fieldlock_pki::{Crl, Name, Role, Site, Summary};
+use serde_json::json;
+
+/// Make and run the certificate authority of a site
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  fieldlock ca init --site plant1.example --dir ca --root-out /media/usb/root
+  fieldlock ca sign press-07.csr --dir ca --role edge --name press-07 --out press-07.pem
+  fieldlock ca revoke press-07 --dir ca --reason key-compromise
+The passphrase comes from `--passphrase-file`, a prompt, or standard input; never from an argument.")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(Init),
+    Issue(Issue),
+    Sign(Sign),
+    List(List),
+    Show(Show),
+    Revoke(Revoke),
+    Crl(PrintCrl),
+    Root(Root),
+}
+
+/// The CA that a command works on.
+#[derive(Debug, Parser)]
+struct At {
+    /// Directory of the CA
+    #[arg(long, default_value = "/var/lib/fieldlock/ca", value_name = "CA")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Parser)]
+struct Unlock {
+    #[command(flatten)]
+    at: At,
+    /// File whose first line is the passphrase of the CA's key
+    #[arg(long, env = "FIELDLOCK_CA_PASSPHRASE_FILE", value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+/// Make a root and an issuing CA
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:
+  fieldlock ca init --site plant1.example --dir ca --root-out /media/usb/root")]
+struct Init {
+    #[command(flatten)]
+    unlock: Unlock,
+    /// Site that the CA may name, a lower-case DNS name such as `plant1.example`
+    #[arg(long)]
+    site: Option<Site>,
+    /// Where the root's key goes, best a removable medium [default: CA/root, to be moved away]
+    #[arg(long, value_name = "DIR")]
+    root_out: Option<PathBuf>,
+    /// Passphrase of the root's key, if it is to be another one
+    #[arg(long, value_name = "FILE")]
+    root_passphrase_file: Option<PathBuf>,
+    /// Lifetimes and site, as in pki/profiles/site.toml
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    /// Life of the root in days
+    #[arg(long, value_name = "N", value_parser = days())]
+    root_days: Option<u16>,
+    /// Life of the issuing CA in days
+    #[arg(long, value_name = "N", value_parser = days())]
+    issuing_days: Option<u16>,
+}
+
+#[derive(Debug, Parser)]
+struct Leaf {
+    /// edge, headend, operator, client, device or ca
+    #[arg(long)]
+    role: Role,
+    /// Name of the agent: a-z, 0-9 and `-`
+    #[arg(long)]
+    name: Name,
+    /// Life of the certificate in days [default: the role's, 90]
+    #[arg(long, value_name = "N", value_parser = days())]
+    days: Option<u16>,
+}
+
+/// Make a key and a certificate at once: for tests, the demo, and a headend beside the CA
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  fieldlock ca issue --dir ca --role headend --name hd-1 --state /var/lib/fieldlock/headend
+  fieldlock ca issue --dir ca --role operator --name anna --out anna/
+An agent on another machine keeps its key there: `fieldlock enroll request`, `fieldlock ca sign`.")]
+struct Issue {
+    #[command(flatten)]
+    unlock: Unlock,
+    #[command(flatten)]
+    leaf: Leaf,
+    /// Directory for key.pem and bundle.pem
+    #[arg(long, value_name = "DIR", required_unless_present = "state")]
+    out: Option<PathBuf>,
+    /// State directory of an agent on this machine, to install into
+    #[arg(long, value_name = "STATE", conflicts_with = "out")]
+    state: Option<PathBuf>,
+    /// For tests: first second of validity (RFC 3339)
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "not_after",
+        conflicts_with = "days"
+    )]
+    not_before: Option<Time>,
+    /// For tests: last second of validity (RFC 3339)
+    #[arg(long, value_name = "TIME", requires = "not_before")]
+    not_after: Option<Time>,
+}
+
+/// Sign a request; only its public key is taken
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:
+  fieldlock ca sign press-07.csr --dir ca --role edge --name press-07 --out press-07.pem")]
+struct Sign {
+    #[command(flatten)]
+    unlock: Unlock,
+    /// Request made by `fieldlock enroll request` or another program (PEM), `-` for standard input
+    #[arg(value_name = "CSR")]
+    request: PathBuf,
+    #[command(flatten)]
+    leaf: Leaf,
+    /// File for the bundle [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// List the certificates that were issued
+#[derive(Debug, Parser)]
+struct List {
+    #[command(flatten)]
+    at: At,
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show the certificates of a name (`press-07`, `edge/press-07`) or a serial number
+#[derive(Debug, Parser)]
+struct Show {
+    #[command(flatten)]
+    at: At,
+    #[arg(value_name = "NAME|SERIAL")]
+    what: String,
+    #[arg(long, conflicts_with = "pem")]
+    json: bool,
+    /// Print the certificates themselves
+    #[arg(long)]
+    pem: bool,
+}
+
+/// Revoke the certificates of a name, or one by serial number, and issue the CRL
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:
+  fieldlock ca revoke edge/press-07 --dir ca --reason key-compromise")]
+struct Revoke {
+    #[command(flatten)]
+    unlock: Unlock,
+    #[arg(value_name = "NAME|SERIAL")]
+    what: String,
+    /// Why
+    #[arg(long, default_value = "unspecified", value_parser = reason())]
+    reason: Reason,
+}
+
+/// Print the current CRLs: of the issuing CA, then of the root
+#[derive(Debug, Parser)]
+struct PrintCrl {
+    #[command(flatten)]
+    unlock: Unlock,
+    /// Issue the issuing CA's CRL anew first (asks for the passphrase)
+    #[arg(long)]
+    renew: bool,
+    /// File for the CRLs [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Work with the root's key
+#[derive(Debug, Parser)]
+struct Root {
+    #[command(subcommand)]
+    command: RootCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RootCommand {
+    Crl(RootCrl),
+}
+
+/// Issue the root's CRL anew: once a year
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:
+  fieldlock ca root crl --dir ca --root /media/usb/root")]
+struct RootCrl {
+    #[command(flatten)]
+    unlock: Unlock,
+    /// Directory with the root's key
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+}
+
+pub fn run(args: Args) -> ExitCode {
+    let done = match args.command {
+        Command::Init(args) => init(args),
+        Command::Issue(args) => issue(args),
+        Command::Sign(args) => sign(args),
+        Command::List(args) => list(&args),
+        Command::Show(args) => show(&args),
+        Command::Revoke(args) => revoke(&args),
+        Command::Crl(args) => crl(&args),
+        Command::Root(Root {
+            command: RootCommand::Crl(args),
+        }) => root_crl(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if error.is_usage() { 2 } else { 1 })
+        }
+    }
+}
+
+fn init(args: Init) -> Result<(), CaError> {
+    let directory = args.unlock.at.dir;
+    let root_out = args.root_out.unwrap_or_else(|| directory.join("root"));
+    let mut settings = Settings::resolve(args.site, args.profile.as_deref())?;
+    settings.root.days = args.root_days.unwrap_or(settings.root.days);
+    settings.issuing.days = args.issuing_days.unwrap_or(settings.issuing.days);
+    settings.check()?;
+    init::check_free(&directory, &root_out)?;
+
+    let site = settings.site.clone();
+    let file = args.unlock.passphrase_file;
+    let passphrase = Passphrase::choose(file.as_deref(), &format!("the CA of {site}"))?;
+    let root_passphrase = match args.root_passphrase_file {
+        Some(path) => Passphrase::choose(Some(&path), "the root")?,
+        None => passphrase.clone(),
+    };
+    let plan = Plan {
+        directory,
+        root_out,
+        settings,
+        passphrase,
+        root_passphrase,
+    };
+    let made = init::make(&plan, Time::now())?;
+
+    eprintln!("CA of {site} in {}", plan.directory.display());
+    describe("root", &made.root);
+    describe("issuing CA", &made.issuing);
+    eprintln!();
+    eprintln!(
+        "Move the root's key {} to an offline medium and keep a second copy in a safe:",
+        made.root_key.display()
+    );
+    eprintln!("it is needed once a year, for `fieldlock ca root crl`, and never on this machine.");
+    eprintln!(
+        "Note the root's fingerprint: `fieldlock enroll install --root FINGERPRINT` checks it."
+    );
+    print(&format!("{}\n", made.root.fingerprint))
+}
+
+fn issue(args: Issue) -> Result<(), CaError> {
+    let life = match (args.not_before, args.not_after) {
+        (Some(not_before), Some(not_after)) => Life::Between(not_before, not_after),
+        _ => args.leaf.days.map_or(Life::Usual, Life::Days),
+    };
+    if let Some(directory) = &args.out {
+        make::check_free(directory)?;
+    }
+    let (mut ca, authority) = unlock(&args.unlock)?;
+    let key = make::Key::generate()?;
+    let order = Order {
+        role: args.leaf.role,
+        name: args.leaf.name,
+        key: key.public()?,
+        source: Source::Made,
+        life,
+    };
+    let issued = ca.issue(&authority, order, Time::now())?;
+    tell_issued(&issued);
+    match (args.out, args.state) {
+        (_, Some(state)) => {
+            key.install(&state, &issued.bundle)?;
+            eprintln!("installed in {}", state.display());
+        }
+        (Some(directory), None) => {
+            key.write(&directory, &issued.bundle)?;
+            eprintln!("key.pem and bundle.pem are in {}", directory.display());
+        }
+        (None, None) => {}
+    }
+    print(&format!("{}\n", issued.summary.serial))
+}
+
+fn sign(args: Sign) -> Result<(), CaError> {
+    Ca::check(&args.unlock.at.dir)?;
+    let from_stdin = args.request == Path::new("-");
+    if from_stdin && args.unlock.passphrase_file.is_none() {
+        return Err(CaError::OneStdin);
+    }
+    let key = PublicKey::from_request(&read_request(&args.request)?)?;
+    let file_name = args.request.file_name().unwrap_or_default();
+    let source = Source::Request(file_name.to_string_lossy().into_owned());
+    let (mut ca, authority) = unlock(&args.unlock)?;
+    let order = Order {
+        role: args.leaf.role,
+        name: args.leaf.name,
+        key,
+        source,
+        life: args.leaf.days.map_or(Life::Usual, Life::Days),
+    };
+    let issued = ca.issue(&authority, order, Time::now())?;
+    tell_issued(&issued);
+    output(args.out.as_deref(), &issued.bundle.to_pem())
+}
+
+fn list(args: &List) -> Result<(), CaError> {
+    let ca = open(&args.at.dir, Access::Read)?;
+    let now = Time::now();
+    let entries: Vec<&Entry> = ca.records().entries().iter().collect();
+    if args.json {
+        return print_json(&ca, &entries, now);
+    }
+    let mut text = format!(
+        "{:<9} {:<24} {:<14} {:>5}  {:<20}  {}\n",
+        "ROLE", "NAME", "STATE", "DAYS", "ENDS", "SERIAL"
+    );
+    for entry in entries {
+        text.push_str(&format!(
+            "{:<9} {:<24} {:<14} {:>5}  {:<20}  {}\n",
+            entry.role,
+            entry.name,
+            ca.state(entry, now).as_str(),
+            entry.not_after.days_from(now),
+            entry.not_after,
+            entry.serial
+        ));
+    }
+    print(&text)
+}
+
+fn show(args: &Show) -> Result<(), CaError> {
+    let ca = open(&args.at.dir, Access::Read)?;
+    let now = Time::now();
+    let found = ca.find(&args.what)?;
+    if args.json {
+        return print_json(&ca, &found, now);
+    }
+    if args.pem {
+        let pems: String = found
+            .iter()
+            .map(|entry| entry.certificate.as_str())
+            .collect();
+        return print(&pems);
+    }
+    let texts: Vec<String> = found.iter().map(|entry| details(&ca, entry, now)).collect();
+    print(&texts.join("\n"))
+}
+
+fn revoke(args: &Revoke) -> Result<(), CaError> {
+    let now = Time::now();
+    let serials = open(&args.unlock.at.dir, Access::Read)?.find_revocable(&args.what, now)?;
+    let (mut ca, authority) = unlock(&args.unlock)?;
+    let crl = ca.revoke(&authority, &serials, args.reason, now)?;
+    for serial in &serials {
+        eprintln!("revoked {serial} ({})", args.reason);
+    }
+    tell_crl(&crl);
+    let path = ca.crl_path(Level::Issuing);
+    eprintln!("Agents learn of it from this file; on each machine that holds a state directory:");
+    eprintln!("  fieldlock enroll crl {} --state STATE", path.display());
+    print(&format!("{}\n", path.display()))
+}
+
+fn crl(args: &PrintCrl) -> Result<(), CaError> {
+    let now = Time::now();
+    let ca = if args.renew {
+        let (mut ca, authority) = unlock(&args.unlock)?;
+        tell_crl(&ca.renew_crl(&authority, now)?);
+        ca
+    } else {
+        let ca = open(&args.unlock.at.dir, Access::Read)?;
+        if ca.crl_due(now)? {
+            eprintln!(
+                "warning: the issuing CA's CRL is past half its life or lacks a revocation: repeat with `--renew`"
+            );
+        }
+        ca
+    };
+    let text: String = ca.crls()?.iter().map(|der| bundle::crl_pem(der)).collect();
+    output(args.out.as_deref(), &text)
+}
+
+fn root_crl(args: &RootCrl) -> Result<(), CaError> {
+    Ca::check(&args.unlock.at.dir)?;
+    let passphrase = Passphrase::obtain(args.unlock.passphrase_file.as_deref(), "the root")?;
+    let mut ca = open(&args.unlock.at.dir, Access::Write)?;
+    let root = ca.unlock_root(&args.root, &passphrase)?;
+    tell_crl(&ca.renew_root_crl(&root, Time::now())?);
+    print(&format!("{}\n", ca.crl_path(Level::Root).display()))
+}
+
+/// The passphrase is asked for before the CA is locked: other commands don't wait for typing.
+fn unlock(args: &Unlock) -> Result<(Ca, Authority), CaError> {
+    Ca::check(&args.at.dir)?;
+    let passphrase = Passphrase::obtain(args.passphrase_file.as_deref(), "the CA")?;
+    let ca = open(&args.at.dir, Access::Write)?;
+    let authority = ca.unlock(&passphrase)?;
+    Ok((ca, authority))
+}
+
+fn open(directory: &Path, access: Access) -> Result<Ca, CaError> {
+    let ca = Ca::open(directory, access)?;
+    if let Some(octets) = ca.records().torn {
+        eprintln!(
+            "note: the last record was interrupted after {octets} octets and does not count: its certificate never left the CA"
+        );
+    }
+    Ok(ca)
+}
+
+fn read_request(path: &Path) -> Result<String, CaError> {
+    let limit = PublicKey::MAX_REQUEST as u64 + 1;
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        io::stdin().take(limit).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text))
+    };
+    read.map_err(|error| CaError::io(path, error))?;
+    Ok(text)
+}
+
+fn tell_issued(issued: &Issued) {
+    describe("certificate", &issued.summary);
+    if issued.cut_short {
+        eprintln!("note: it ends early, with the issuing CA: renew the CA soon");
+    }
+    for serial in &issued.still_valid {
+        eprintln!(
+            "note: an earlier certificate of this name is still valid: {serial} (`fieldlock ca revoke {serial} --reason superseded` ends it)"
+        );
+    }
+}
+
+fn tell_crl(crl: &Crl) {
+    eprintln!(
+        "CRL {} of {}: {} revoked, next one due {}",
+        crl.number,
+        crl.issuer,
+        crl.revoked().len(),
+        Time(crl.next_update)
+    );
+}
+
+fn describe(what: &str, summary: &Summary) {
+    let name = summary
+        .identity
+        .as_ref()
+        .map_or_else(|| summary.subject.clone(), ToString::to_string);
+    eprintln!("{what}: {name}");
+    eprintln!("  serial       {}", summary.serial);
+    eprintln!(
+        "  valid        {} to {}",
+        Time(summary.not_before),
+        Time(summary.not_after)
+    );
+    eprintln!("  fingerprint  {}", summary.fingerprint);
+}
+
+fn details(ca: &Ca, entry: &Entry, now: Time) -> String {
+    let state = match ca.state(entry, now) {
+        State::Revoked { time, reason } => format!("revoked {time} ({reason})"),
+        state => state.as_str().to_owned(),
+    };
+    let source = match &entry.source {
+        Source::Request(file) => format!("request {file:?}"),
+        Source::Made => "made with the certificate".to_owned(),
+    };
+    format!(
+        "{identity}\n  serial    {serial}\n  state     {state}\n  valid     {from} to {to}\n  key       {source}\n  key hash  {hash}\n",
+        identity = entry.identity(&ca.settings().site),
+        serial = entry.serial,
+        from = entry.not_before,
+        to = entry.not_after,
+        hash = entry.key_hash,
+    )
+}
+
+fn print_json(ca: &Ca, entries: &[&Entry], now: Time) -> Result<(), CaError> {
+    let list: Vec<serde_json::Value> = entries
+        .iter()
+        .map(|entry| {
+            let state = ca.state(entry, now);
+            let revoked = match state {
+                State::Revoked { time, reason } => json!({ "time": time, "reason": reason }),
+                _ => serde_json::Value::Null,
+            };
+            json!({
+                "identity": entry.identity(&ca.settings().site).uri(),
+                "role": entry.role,
+                "name": entry.name,
+                "serial": entry.serial,
+                "state": state.as_str(),
+                "revoked": revoked,
+                "not_before": entry.not_before,
+                "not_after": entry.not_after,
+                "days_left": entry.not_after.days_from(now),
+                "key_hash": entry.key_hash,
+                "source": entry.source,
+            })
+        })
+        .collect();
+    print(&format!("{:#}\n", serde_json::Value::Array(list)))
+}
+
+fn output(file: Option<&Path>, text: &str) -> Result<(), CaError> {
+    match file {
+        Some(path) => {
+            std::fs::write(path, text).map_err(|error| CaError::io(path, error))?;
+            eprintln!("written to {}", path.display());
+            Ok(())
+        }
+        None => print(text),
+    }
+}
+
+fn print(text: &str) -> Result<(), CaError> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| CaError::io(Path::new("standard output"), error))
+}
+
+fn days() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=i64::from(MAX_DAYS))
+}
+
+fn reason() -> impl clap::builder::TypedValueParser<Value = Reason> {
+    use clap::builder::TypedValueParser;
+    clap::builder::PossibleValuesParser::new(Reason::ALL.map(Reason::as_str)).try_map(|text| {
+        Reason::ALL
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or("unknown reason")
+    })
+}

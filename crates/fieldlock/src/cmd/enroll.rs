@@ -1,0 +1,177 @@
+//! `fieldlock enroll`: an agent's key, request and certificate.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use fieldlock_ca::Time;
+use fieldlock_ca::enroll::{self, EnrollError, Expect};
+use fieldlock_pki::{Name, Role};
+
+/// Give an agent its identity: request, have it signed at the CA, install
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples, with files carried between agent and CA:
+  fieldlock enroll request --role edge --name press-07 --state /var/lib/fieldlock/edge --out press-07.csr
+  fieldlock ca sign press-07.csr --role edge --name press-07 --out press-07.pem      (at the CA)
+  fieldlock enroll install press-07.pem --state /var/lib/fieldlock/edge --root FINGERPRINT
+The private key never leaves the agent, and nothing in the files is secret.")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Request(Request),
+    Install(Install),
+    Crl(Crl),
+}
+
+/// Make a key, and a request for its certificate
+#[derive(Debug, Parser)]
+struct Request {
+    /// edge, headend, operator, client, device or ca [default: as installed]
+    #[arg(long)]
+    role: Option<Role>,
+    /// Name of the agent: a-z, 0-9 and `-` [default: as installed]
+    #[arg(long)]
+    name: Option<Name>,
+    /// State directory of the agent
+    #[arg(long)]
+    state: PathBuf,
+    /// File for the request [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Throw away the key of a request that is waiting
+    #[arg(long)]
+    replace: bool,
+}
+
+/// Check a bundle from the CA and install it
+#[derive(Debug, Parser)]
+struct Install {
+    #[arg(value_name = "BUNDLE")]
+    bundle: PathBuf,
+    /// State directory of the agent
+    #[arg(long)]
+    state: PathBuf,
+    /// SHA-256 fingerprint that the root must have, as `fieldlock ca init` printed it
+    #[arg(long, value_name = "FINGERPRINT")]
+    root: Option<String>,
+    /// Accept another root than the installed one: the site has a new CA
+    #[arg(long)]
+    replace_root: bool,
+}
+
+/// Install the CRLs of a file, as `fieldlock ca crl` prints them
+#[derive(Debug, Parser)]
+struct Crl {
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// State directory of the agent
+    #[arg(long)]
+    state: PathBuf,
+}
+
+pub fn run(args: Args) -> ExitCode {
+    let done = match args.command {
+        Command::Request(args) => request(args),
+        Command::Install(args) => install(args),
+        Command::Crl(args) => crl(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if error.is_usage() { 2 } else { 1 })
+        }
+    }
+}
+
+fn request(args: Request) -> Result<(), EnrollError> {
+    let asked = enroll::request(&args.state, args.role, args.name, args.replace)?;
+    if asked.repeated {
+        eprintln!("note: this request was waiting already; its key is kept");
+    }
+    let file = match &args.out {
+        Some(path) => {
+            std::fs::write(path, &asked.pem).map_err(|error| EnrollError::io(path, error))?;
+            eprintln!("request written to {}", path.display());
+            path.display().to_string()
+        }
+        None => {
+            print(&asked.pem)?;
+            "FILE".to_owned()
+        }
+    };
+    eprintln!("Take it to the CA, and have it signed there:");
+    eprintln!(
+        "  fieldlock ca sign {file} --role {} --name {} --out {}.pem",
+        asked.role, asked.name, asked.name
+    );
+    eprintln!("then, here:");
+    eprintln!(
+        "  fieldlock enroll install {}.pem --state {}",
+        asked.name,
+        args.state.display()
+    );
+    Ok(())
+}
+
+fn install(args: Install) -> Result<(), EnrollError> {
+    let text = enroll::read_file(&args.bundle)?;
+    let expect = Expect {
+        root: args.root,
+        replace_root: args.replace_root,
+    };
+    let expected = expect.root.is_some();
+    let installed = enroll::install(&args.state, &text, &expect, Time::now())?;
+    eprintln!("installed in {}", args.state.display());
+    if !installed.root_known && !expected {
+        eprintln!(
+            "note: this root was not known here before. Compare its fingerprint with the CA's, or repeat with `--root FINGERPRINT`"
+        );
+    }
+    print(&format!(
+        "identity     {}\nissuer       {}\nserial       {}\nvalid        {} to {}\nfingerprint  {}\nroot         {}\n",
+        installed.identity,
+        installed.leaf.issuer,
+        installed.leaf.serial,
+        Time(installed.leaf.not_before),
+        Time(installed.leaf.not_after),
+        installed.leaf.fingerprint,
+        installed.root.fingerprint,
+    ))
+}
+
+fn crl(args: &Crl) -> Result<(), EnrollError> {
+    let text = enroll::read_file(&args.file)?;
+    for change in enroll::install_crls(&args.state, &text)? {
+        let crl = &change.crl;
+        if change.revokes_us {
+            eprintln!(
+                "warning: this agent's certificate or its CA is revoked: no tunnel will accept it; enrol anew"
+            );
+        }
+        print(&format!(
+            "CRL {} of {}: {} revoked, next one due {}, {}\n",
+            crl.number,
+            crl.issuer,
+            crl.revoked().len(),
+            Time(crl.next_update),
+            if change.changed {
+                "installed"
+            } else {
+                "was installed already"
+            },
+        ))?;
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> Result<(), EnrollError> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| EnrollError::io(Path::new("standard output"), error))
+}
