@@ -112,6 +112,11 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
             let hint = "its functions have addresses; list them, such as [\"holding 0-99\"], or write address = \"any\"";
             add(&rule.span, "address", Problem::Missing { hint });
         }
+        if let (Functions::ANY, Some((span, addresses))) = (*functions, rule.address.as_valid())
+            && !addresses.is_any()
+        {
+            add(span, "address", Problem::AnyFunctionAtAddresses);
+        }
         if let Some((span, _)) = rule.value.as_valid()
             && let Some(problem) = unbounded(functions)
         {

@@ -92,7 +92,7 @@ pub enum Problem {
     ClientWithoutKey,
     #[error("{0}")]
     Cidr(#[from] CidrError),
-    #[error("unit {0} is not a number from 0 to 255")]
+    #[error("unit {0} is not a number or rising range from 0 to 255")]
     Unit(String),
     #[error("a range of units can't include 0 (broadcast); list 0 by itself")]
     UnitRangeWithBroadcast,
@@ -120,6 +120,10 @@ pub enum Problem {
         "the values of {function} can't be judged; give that function a rule of its own, without value"
     )]
     ValueOfOpaque { function: String },
+    #[error(
+        "\"any\" function includes diagnostics, files and programming, which no address limits; name functions or groups, such as [\"read\", \"write\"], or write address = \"any\""
+    )]
+    AnyFunctionAtAddresses,
     #[error("only a [[deny]] has a reason; use comment")]
     ReasonInAllow,
 }

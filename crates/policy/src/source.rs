@@ -282,6 +282,9 @@ impl<'t> Keys<'t> {
         match value.get_ref().as_bool() {
             Some(true) => Some(ReadOnly::All),
             Some(false) => Some(ReadOnly::None),
+            None if integer(value.get_ref()).is_some() => {
+                self.wrong(key, value, "true, false or a list of devices")
+            }
             None => Some(match self.names(key, value)? {
                 Scope::Any => ReadOnly::All,
                 Scope::Only(devices) => ReadOnly::Devices(devices),
@@ -484,7 +487,7 @@ impl<'t> Keys<'t> {
     }
 }
 
-const EMPTY_MEANS_NONE: &str = "an empty list names nothing; write \"any\" for all";
+const EMPTY_MEANS_NONE: &str = "write \"any\" for all";
 
 /// NAME of the identities: a DNS label in lower case.
 pub(crate) fn is_name(text: &str) -> bool {

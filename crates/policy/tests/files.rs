@@ -1,0 +1,84 @@
+//! Whole files: every valid one is read, every invalid one is refused with the text beside it.
+//!
+//! `UPDATE_EXPECTED=1 cargo test -p fieldlock-policy --test files` writes the texts anew.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fieldlock_policy::{Policy, warnings};
+
+#[test]
+fn valid_files_are_read() {
+    for path in policies("valid") {
+        let text = fs::read_to_string(&path).unwrap();
+        if let Err(errors) = Policy::parse(&text, &name(&path)) {
+            panic!("{errors}");
+        }
+    }
+}
+
+#[test]
+fn the_plant_policy_draws_no_warning_but_for_what_it_opens() {
+    let text = fs::read_to_string(folder("valid").join("plant.toml")).unwrap();
+    let policy = Policy::parse(&text, "plant.toml").unwrap();
+    let warnings: Vec<String> = warnings(&policy).iter().map(|w| w.to_string()).collect();
+    let expected = "the allow \"engineering\" is for any function: that includes programming, \
+                    start and stop of controllers ([40, 42, 90, 91, 125, 126])";
+    assert_eq!(warnings, [expected]);
+}
+
+#[test]
+fn invalid_files_are_refused_with_every_place_and_what_to_do() {
+    for path in policies("invalid") {
+        let text = fs::read_to_string(&path).unwrap();
+        let errors = Policy::parse(&text, &name(&path)).expect_err(&name(&path));
+        let found = format!("{errors}\n");
+        let expected = path.with_extension("expected");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            fs::write(&expected, &found).unwrap();
+        }
+        let wanted = fs::read_to_string(&expected).unwrap_or_default();
+        assert_eq!(found, wanted, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_file_full_of_errors_gives_a_bounded_list() {
+    let text = format!("syntax = 1\n{}", "[[allow]]\n".repeat(5_000));
+    let errors = Policy::parse(&text, "many.toml").unwrap_err();
+    assert_eq!(errors.errors.len(), 50);
+    assert_eq!(errors.omitted, 5_000 * 3 - 50);
+    assert!(errors.to_string().ends_with("14950 more errors"));
+    let text = format!("syntax = 1\n{}", "[[allow]]\n".repeat(10_001));
+    let errors = Policy::parse(&text, "many.toml").unwrap_err();
+    assert!(errors.to_string().contains("at most 10000"), "{errors}");
+}
+
+#[test]
+fn an_empty_file_is_refused_and_not_taken_for_a_policy() {
+    assert!(Policy::parse("", "empty.toml").is_err());
+}
+
+fn policies(kind: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder(kind)).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    paths.sort();
+    assert!(!paths.is_empty());
+    paths
+}
+
+fn folder(kind: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(kind)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
