@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::journal::JournalError;
 use crate::recover::{self, Recovered};
 
-const FILE_NAME: &str = "audit.jsonl";
+/// The log's name in its directory.
+pub const FILE_NAME: &str = "audit.jsonl";
 
 /// A torn end can be no longer than what is written between two syncs; more is no torn end but
 /// a file that is not ours or badly damaged, and cutting it would destroy evidence.

@@ -14,6 +14,7 @@ mod recover;
 
 pub use content::{Address, Table, Values};
 pub use denial::DenialFilter;
+pub use disk::FILE_NAME;
 pub use journal::{Journal, JournalError, Options, Progress, State, Ticket, Unavailable};
 pub use record::{Decision, Kind, Outcome, Party, Record, SCHEMA_VERSION};
 pub use recover::{Recovered, Torn};
