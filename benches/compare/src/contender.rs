@@ -1,0 +1,95 @@
+//! One way from the load to the server.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use fieldlock_testkit::modbus::{Client, read};
+use fieldlock_testkit::process::Process;
+use serde::Serialize;
+
+use crate::Failure;
+use crate::load::UNIT;
+use crate::server::{READ_HOLDING, REGISTERS};
+
+/// From the start of a pair to its first answer.
+const READY: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// No relay
+    #[value(skip)]
+    Direct,
+    /// HAProxy pair, plain TCP
+    Floor,
+    /// HAProxy pair, mutual TLS 1.3 between them
+    HaproxyTls,
+    /// stunnel4 pair, mutual TLS 1.3 between them
+    Stunnel,
+    /// Fieldlock pair over QUIC, 8 connections to the device with 16 in flight each
+    FieldlockQuic,
+    /// The same over TLS on TCP
+    FieldlockTls,
+    /// Fieldlock pair over QUIC, as by default: 1 connection, 1 in flight
+    FieldlockQuic1,
+    /// The same over TLS on TCP
+    FieldlockTls1,
+}
+
+impl Kind {
+    pub(crate) const RELAYS: [Self; 7] = [
+        Self::Floor,
+        Self::HaproxyTls,
+        Self::Stunnel,
+        Self::FieldlockQuic,
+        Self::FieldlockTls,
+        Self::FieldlockQuic1,
+        Self::FieldlockTls1,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Floor => "floor",
+            Self::HaproxyTls => "haproxy-tls",
+            Self::Stunnel => "stunnel",
+            Self::FieldlockQuic => "fieldlock-quic",
+            Self::FieldlockTls => "fieldlock-tls",
+            Self::FieldlockQuic1 => "fieldlock-quic-1",
+            Self::FieldlockTls1 => "fieldlock-tls-1",
+        }
+    }
+}
+
+/// A running pair. Its processes end when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Contender {
+    pub(crate) kind: Kind,
+    /// Where the load connects to.
+    pub(crate) address: SocketAddr,
+    /// The relays, without the server.
+    pub(crate) processes: Vec<Process>,
+}
+
+impl Contender {
+    pub(crate) fn process_ids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::id).collect()
+    }
+
+    /// Waits until a request comes through.
+    pub(crate) fn wait_ready(mut self) -> Result<Self, Failure> {
+        let address = self.address;
+        match self.processes.first_mut() {
+            Some(process) => process.wait_that("the first answer", READY, |_| answers(address))?,
+            None => fieldlock_testkit::wait::wait_until("the server", READY, || answers(address))?,
+        }
+        Ok(self)
+    }
+}
+
+fn answers(address: SocketAddr) -> bool {
+    let answer = Client::connect(address)
+        .and_then(|mut client| client.request(UNIT, &read(READ_HOLDING, 0, REGISTERS)));
+    answer.is_ok_and(|pdu| pdu.first() == Some(&READ_HOLDING))
+}

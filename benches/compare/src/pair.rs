@@ -1,0 +1,131 @@
+//! The Fieldlock pair: CA, configurations, and the two processes, from the real binary.
+//!
+//! Policy and audit are on as in a plant: the edge and the headend each allow this client
+//! to read holding registers and nothing else.
+
+use std::env;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fieldlock_testkit::ports::free_address;
+use fieldlock_testkit::process::Process;
+
+use crate::Failure;
+use crate::Plan;
+use crate::contender::{Contender, Kind};
+use crate::rivals::run;
+
+const PASSPHRASE: &str = "compare";
+
+const POLICY: &str = r#"syntax = 1
+[[client]]
+name = "load"
+address = ["127.0.0.0/8"]
+[[allow]]
+name = "load reads"
+client = ["load"]
+device = ["plc"]
+unit = [1]
+function = [3]
+address = ["holding 0-999"]
+"#;
+
+/// The binary and the CA that all Fieldlock pairs of a run share.
+#[derive(Debug)]
+pub(crate) struct Fieldlock {
+    program: PathBuf,
+    directory: PathBuf,
+}
+
+impl Fieldlock {
+    pub(crate) fn prepare(plan: &Plan, directory: &Path) -> Result<Self, Failure> {
+        let program = match &plan.fieldlock {
+            Some(program) => program.clone(),
+            None => env::current_exe()?.with_file_name("fieldlock"),
+        };
+        if !program.is_file() {
+            return Err(Failure::NoFieldlock(program));
+        }
+        let fieldlock = Self {
+            program,
+            directory: directory.to_owned(),
+        };
+        fs::write(directory.join("passphrase"), PASSPHRASE)?;
+        fs::write(directory.join("policy.toml"), POLICY)?;
+        fieldlock.ca(&["init", "--site", "compare.example"])?;
+        Ok(fieldlock)
+    }
+
+    pub(crate) fn start(&self, kind: Kind, server: SocketAddr) -> Result<Contender, Failure> {
+        let (transport, limits) = match kind {
+            Kind::FieldlockQuic => ("quic", "max_connections = 8, in_flight = 16"),
+            Kind::FieldlockTls => ("tls", "max_connections = 8, in_flight = 16"),
+            Kind::FieldlockQuic1 => ("quic", "max_connections = 1, in_flight = 1"),
+            _ => ("tls", "max_connections = 1, in_flight = 1"),
+        };
+        let directory = self.directory.join(kind.name());
+        fs::create_dir(&directory)?;
+        let (address, tunnel) = (free_address()?, free_address()?);
+        let policy = self.directory.join("policy.toml");
+        let configuration = |state: &Path| {
+            let (state, policy) = (state.display(), policy.display());
+            format!("state = \"{state}\"\npolicy = \"{policy}\"\n")
+        };
+        let headend_state = self.issue("headend", kind, &directory)?;
+        let headend = configuration(&headend_state)
+            + &format!(
+                "[tunnel]\nlisten = [\"{tunnel}\"]\n\
+                 [[device]]\nname = \"plc\"\nedge = \"{edge}\"\nlisten = \"{address}\"\n",
+                edge = agent_name("edge", kind),
+            );
+        let edge_state = self.issue("edge", kind, &directory)?;
+        let edge = configuration(&edge_state)
+            + &format!(
+                "[[headend]]\nname = \"{headend}\"\naddress = [\"{tunnel}\"]\ntransport = \"{transport}\"\n\
+                 [[device]]\nname = \"plc\"\nmodbus_tcp = {{ address = \"{server}\", {limits} }}\n",
+                headend = agent_name("headend", kind),
+            );
+        let mut processes = Vec::new();
+        for (role, text) in [("headend", headend), ("edge", edge)] {
+            let file = directory.join(format!("{role}.toml"));
+            fs::write(&file, text)?;
+            let mut command = Command::new(&self.program);
+            command.arg(role).arg("--config").arg(file);
+            let name = agent_name(role, kind);
+            processes.push(Process::start(&name, &mut command, &directory)?);
+        }
+        Contender {
+            kind,
+            address,
+            processes,
+        }
+        .wait_ready()
+    }
+
+    /// Issues a certificate straight into a state folder, which is made.
+    fn issue(&self, role: &str, kind: Kind, directory: &Path) -> Result<PathBuf, Failure> {
+        let state = directory.join(role);
+        let name = agent_name(role, kind);
+        let into = state.to_string_lossy();
+        self.ca(&["issue", role, &name, "--state", &into])?;
+        Ok(state)
+    }
+
+    fn ca(&self, arguments: &[&str]) -> Result<(), Failure> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(["ca", arguments[0], "--dir"])
+            .arg(self.directory.join("ca"))
+            .arg("--passphrase-file")
+            .arg(self.directory.join("passphrase"))
+            .args(&arguments[1..]);
+        run(&mut command).map(|_| ())
+    }
+}
+
+/// `edge-fieldlock-quic`: unique among the pairs of a run.
+fn agent_name(role: &str, kind: Kind) -> String {
+    format!("{role}-{}", kind.name())
+}

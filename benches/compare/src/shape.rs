@@ -1,0 +1,44 @@
+//! The four ways in which clients use a PLC.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Shape {
+    /// One persistent connection, one request at a time
+    One,
+    /// 32 persistent connections, one request at a time each
+    Many,
+    /// A new TCP connection for each request, one at a time
+    New,
+    /// 8 persistent connections, 10 ms between an answer and the next request
+    Paced,
+}
+
+impl Shape {
+    pub(crate) const ALL: [Self; 4] = [Self::One, Self::Many, Self::New, Self::Paced];
+
+    pub(crate) fn clients(self) -> usize {
+        match self {
+            Self::One | Self::New => 1,
+            Self::Many => 32,
+            Self::Paced => 8,
+        }
+    }
+
+    pub(crate) fn pause(self) -> Option<Duration> {
+        matches!(self, Self::Paced).then_some(Duration::from_millis(10))
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::One => "1 persistent connection, 1 request in flight",
+            Self::Many => "32 persistent connections, 1 request in flight each",
+            Self::New => "a new connection for each request, 1 at a time",
+            Self::Paced => "8 persistent connections, pausing 10 ms",
+        }
+    }
+}
