@@ -298,10 +298,13 @@ fn parse_since(text: &str) -> Result<SystemTime, String> {
 
 fn print(out: &mut impl io::Write, line: &str, record: &Record, json: bool) -> io::Result<()> {
     if json {
-        writeln!(out, "{line}")
-    } else {
-        writeln!(out, "{}", Readable(record))
+        return writeln!(out, "{line}");
     }
+    // Names and reasons may stem from a peer: they must not steer the terminal.
+    let text = Readable(record)
+        .to_string()
+        .replace(char::is_control, "\u{fffd}");
+    writeln!(out, "{}", text.trim_end())
 }
 
 /// A record on one line: when, what, who, which device, what it asked, what came of it.
