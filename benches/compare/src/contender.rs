@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use fieldlock_testkit::modbus::{Client, read};
 use fieldlock_testkit::process::Process;
+use fieldlock_testkit::wait::wait_until;
 use serde::Serialize;
 
 use crate::Failure;
@@ -77,12 +78,18 @@ impl Contender {
         self.processes.iter().map(Process::id).collect()
     }
 
-    /// Waits until a request comes through.
+    /// Waits until a request comes through; says what all processes wrote when none does.
     pub(crate) fn wait_ready(mut self) -> Result<Self, Failure> {
         let address = self.address;
-        match self.processes.first_mut() {
-            Some(process) => process.wait_that("the first answer", READY, |_| answers(address))?,
-            None => fieldlock_testkit::wait::wait_until("the server", READY, || answers(address))?,
+        let processes = &mut self.processes;
+        let mut ended = false;
+        let answered = wait_until("the first answer", READY, || {
+            ended = !processes.iter_mut().all(Process::is_running);
+            ended || answers(address)
+        });
+        if ended || answered.is_err() {
+            let logs = self.processes.iter().map(Process::log_tail);
+            return Err(Failure::NotReady(logs.collect()));
         }
         Ok(self)
     }

@@ -127,8 +127,8 @@ enum Failure {
     Interrupted,
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    #[error(transparent)]
-    NotReady(#[from] fieldlock_testkit::wait::TimedOut),
+    #[error("no answer came through it\n{0}")]
+    NotReady(String),
     #[error(transparent)]
     Missing(#[from] fieldlock_testkit::peers::Missing),
     #[error("{command}: {output}")]

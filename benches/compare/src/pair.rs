@@ -17,7 +17,7 @@ use crate::Plan;
 use crate::contender::{Contender, Kind};
 use crate::rivals::run;
 
-const PASSPHRASE: &str = "compare";
+const PASSPHRASE: &str = "of no worth";
 
 const POLICY: &str = r#"syntax = 1
 [[client]]
@@ -59,11 +59,12 @@ impl Fieldlock {
     }
 
     pub(crate) fn start(&self, kind: Kind, server: SocketAddr) -> Result<Contender, Failure> {
+        const WIDE: &str = ", max_connections = 8, in_flight = 16";
         let (transport, limits) = match kind {
-            Kind::FieldlockQuic => ("quic", "max_connections = 8, in_flight = 16"),
-            Kind::FieldlockTls => ("tls", "max_connections = 8, in_flight = 16"),
-            Kind::FieldlockQuic1 => ("quic", "max_connections = 1, in_flight = 1"),
-            _ => ("tls", "max_connections = 1, in_flight = 1"),
+            Kind::FieldlockQuic => ("quic", WIDE),
+            Kind::FieldlockTls => ("tls", WIDE),
+            Kind::FieldlockQuic1 => ("quic", ""),
+            _ => ("tls", ""),
         };
         let directory = self.directory.join(kind.name());
         fs::create_dir(&directory)?;
@@ -84,7 +85,7 @@ impl Fieldlock {
         let edge = configuration(&edge_state)
             + &format!(
                 "[[headend]]\nname = \"{headend}\"\naddress = [\"{tunnel}\"]\ntransport = \"{transport}\"\n\
-                 [[device]]\nname = \"plc\"\nmodbus_tcp = {{ address = \"{server}\", {limits} }}\n",
+                 [[device]]\nname = \"plc\"\nmodbus_tcp = {{ address = \"{server}\"{limits} }}\n",
                 headend = agent_name("headend", kind),
             );
         let mut processes = Vec::new();
@@ -109,7 +110,7 @@ impl Fieldlock {
         let state = directory.join(role);
         let name = agent_name(role, kind);
         let into = state.to_string_lossy();
-        self.ca(&["issue", role, &name, "--state", &into])?;
+        self.ca(&["issue", "--role", role, "--name", &name, "--state", &into])?;
         Ok(state)
     }
 
