@@ -9,6 +9,10 @@ use divan::Bencher;
 use fieldlock_modbus::Request;
 use fieldlock_policy::{Client, Origin, Policy, Side};
 
+/// Reports allocations where there are any: `decide` shows none.
+#[global_allocator]
+static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
+
 fn main() {
     divan::main();
 }
@@ -30,6 +34,13 @@ fn nested(rule: usize) -> (usize, usize, usize, usize) {
 fn same(rule: usize) -> (usize, usize, usize, usize) {
     let min = rule * 7_919 % 60_000;
     (0, 65_535, min, min + 10)
+}
+
+/// Every range holds the address, bounds are scattered over all values with gaps between, and
+/// neither follows the other.
+fn scattered(rule: usize) -> (usize, usize, usize, usize) {
+    let min = rule * 7_919 % 1_000 * 60;
+    (rule, 65_535 - rule * 31 % 1_000, min, min + 10)
 }
 
 fn policy(kind: &str, rules: usize, shape: fn(usize) -> (usize, usize, usize, usize)) -> Policy {
@@ -149,6 +160,27 @@ fn allow_same_addresses_value(bencher: Bencher, rules: usize) {
         bencher,
         &policy("allow", rules, same),
         &write(10, min),
+        true,
+    );
+}
+
+#[divan::bench(args = RULES)]
+fn refuse_scattered_value(bencher: Bencher, rules: usize) {
+    decide(
+        bencher,
+        &policy("allow", rules, scattered),
+        &write(2_000, 30_030),
+        false,
+    );
+}
+
+#[divan::bench(args = RULES)]
+fn allow_scattered_value(bencher: Bencher, rules: usize) {
+    let (_, _, min, _) = scattered(rules - 1);
+    decide(
+        bencher,
+        &policy("allow", rules, scattered),
+        &write(2_000, min),
         true,
     );
 }

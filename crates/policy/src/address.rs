@@ -92,7 +92,8 @@ pub(crate) fn table_index(table: Table) -> usize {
     }
 }
 
-pub(crate) fn table_name(table: Table) -> &'static str {
+/// The word for a table in addresses.
+pub fn table_name(table: Table) -> &'static str {
     match table {
         Table::Coil => "coil",
         Table::DiscreteInput => "discrete",

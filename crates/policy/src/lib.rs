@@ -41,7 +41,7 @@ mod source;
 mod table;
 mod view;
 
-pub use address::{AddressError, Span, parse_address};
+pub use address::{AddressError, Span, parse_address, table_name};
 pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
 pub use check::{Summary, Warning, summary, warnings};
 pub use cidr::CidrError;

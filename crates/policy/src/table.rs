@@ -1,10 +1,9 @@
 //! Address ranges with value bounds, found without looking at each.
 //!
-//! Entries are sorted by their first address. Above them, every [`FANOUT`] entries are summed up
-//! by the widest range and bounds that any of them could have, and so on upward: a node whose
-//! summary can't satisfy a question is skipped with all below it. For ranges that mostly lie
-//! apart, which is what policies are made of, a question touches a few nodes per level; many
-//! entries that overlap in addresses *and* bounds degrade towards a scan.
+//! Entries that are alike stand together ([`arrange`]). Above them, every [`FANOUT`] entries are
+//! summed up by the widest range and bounds that any of them could have, and so on upward: a node
+//! whose summary can't satisfy a question is skipped with all below it. A question touches a few
+//! nodes per level, as long as entries differ in their addresses or in their bounds.
 
 use crate::decision::RuleId;
 use crate::rule::{Interval, ValueBounds};
@@ -73,7 +72,7 @@ impl IntervalTable {
     };
 
     pub(crate) fn new(mut entries: Vec<(Entry, RuleId)>) -> Self {
-        entries.sort_unstable();
+        arrange(&mut entries);
         let bounded = entries.iter().any(|(entry, _)| entry.bounded());
         let (leaves, rules) = entries.into_iter().unzip();
         let mut levels: Vec<Vec<Entry>> = vec![leaves];
@@ -164,6 +163,41 @@ impl IntervalTable {
         }
         None
     }
+}
+
+/// Orders the entries so that every node of every level holds entries that are close: cuts along
+/// the dimension in which they differ most, at the borders of the nodes, and again within.
+fn arrange(entries: &mut [(Entry, RuleId)]) {
+    if entries.len() <= FANOUT {
+        return;
+    }
+    let Some(dimension) = DIMENSIONS
+        .into_iter()
+        .max_by_key(|dimension| spread(entries, *dimension))
+    else {
+        return;
+    };
+    entries.sort_unstable_by_key(|(entry, rule)| (dimension(entry), *rule));
+    let mut node = FANOUT;
+    while node * FANOUT < entries.len() {
+        node *= FANOUT;
+    }
+    entries.chunks_mut(node).for_each(arrange);
+}
+
+type Dimension = fn(&Entry) -> u16;
+
+const DIMENSIONS: [Dimension; 4] = [
+    |entry| entry.interval.first,
+    |entry| entry.interval.last,
+    |entry| entry.value.min,
+    |entry| entry.value.max,
+];
+
+fn spread(entries: &[(Entry, RuleId)], dimension: Dimension) -> u16 {
+    let of_each = || entries.iter().map(|(entry, _)| dimension(entry));
+    let largest = of_each().max().unwrap_or(0);
+    largest - of_each().min().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,0 +1,358 @@
+//! `fieldlock policy`: checks a policy file, and explains what it decides.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Subcommand};
+use fieldlock_modbus::{FunctionCode, Request, Table};
+use fieldlock_policy::{
+    Client, Explanation, Origin, Policy, Sample, Side, Span, ceiling, explain, explain_named,
+    parse_address, parse_function, summary, table_name, warnings,
+};
+use serde_json::json;
+
+/// Check policy files and explain what they decide.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(Check),
+    Explain(Box<Explain>),
+}
+
+/// Check policy files: every error with its line, then what probably was not meant.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fieldlock policy check /etc/fieldlock/policy.toml
+  fieldlock policy check --json policies/*.toml
+
+Exit codes: 0 every file is valid, 2 one is not. Warnings do not change the exit code.")]
+struct Check {
+    /// Policy files.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print one JSON object for each file.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Explain what the policy decides about one request, rule by rule, or with --as-edge what a
+/// hostile headend can reach at most.
+#[derive(Debug, clap::Args)]
+#[command(
+    group(ArgGroup::new("who").args(["client", "client_name"])),
+    group(ArgGroup::new("what").args(["function", "pdu"])),
+    after_help = "\
+Examples:
+  fieldlock policy explain --policy policy.toml --client 10.1.1.20 \\
+      --device press-07 --unit 1 --function 3 --address \"holding 0-9\"
+  fieldlock policy explain --policy policy.toml --client-name hmi-1 \\
+      --device press-07 --unit 1 --function write-single-register --address 4x00041 --value 1300
+  fieldlock policy explain --policy policy.toml --client-name hmi-1 --via hd-1 \\
+      --device press-07 --unit 1 --pdu 10002800020400010002
+  fieldlock policy explain --policy policy.toml --as-edge --via hd-1
+
+Exit codes: 0 allowed (or the ceiling printed), 1 refused, 2 wrong usage or an invalid policy."
+)]
+struct Explain {
+    /// The policy file.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Print what a hostile headend can reach through an edge with this policy, whatever clients
+    /// it states; with --via that headend alone.
+    #[arg(long, conflicts_with_all = ["who", "what", "device"])]
+    as_edge: bool,
+    /// The client's address, as the headend sees it.
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
+    /// A client by its name in the policy; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    client_name: Vec<String>,
+    /// The identity that the client's certificate proves.
+    #[arg(long, value_name = "URI", conflicts_with = "client_name")]
+    identity: Option<String>,
+    /// The role that the client's certificate states.
+    #[arg(long, conflicts_with = "client_name")]
+    role: Option<String>,
+    /// Decide as the edge does for requests through this headend; without it, as a headend.
+    #[arg(long, value_name = "HEADEND")]
+    via: Option<String>,
+    /// The device's name.
+    #[arg(long, value_name = "NAME", required_unless_present = "as_edge")]
+    device: Option<String>,
+    /// The unit as the device knows it.
+    #[arg(long, default_value_t = 1)]
+    unit: u8,
+    /// A function's number, or its name such as read-holding-registers.
+    #[arg(long, value_name = "FUNCTION", value_parser = function, required_unless_present_any = ["as_edge", "pdu"])]
+    function: Option<FunctionCode>,
+    /// Address or range: "holding 40", "coil 0-15", 4x00041. For functions that have one.
+    #[arg(long, value_parser = parse_address, conflicts_with = "pdu")]
+    address: Option<Span>,
+    /// Number of elements, where the address is not a range.
+    #[arg(long, conflicts_with = "pdu")]
+    quantity: Option<u16>,
+    /// The value to be written to every element.
+    #[arg(long, conflicts_with = "pdu")]
+    value: Option<u16>,
+    /// The whole PDU in hexadecimal, in place of function, address and value.
+    #[arg(long, value_name = "HEX")]
+    pdu: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> ExitCode {
+    match args.command {
+        Command::Check(check) => run_check(&check),
+        Command::Explain(explain) => run_explain(&explain).unwrap_or_else(|error| {
+            eprintln!("{error}");
+            INVALID.into()
+        }),
+    }
+}
+
+const REFUSED: u8 = 1;
+const INVALID: u8 = 2;
+
+/// Why nothing could be explained or checked.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{path}: {source}", path = .path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Policy(#[from] fieldlock_policy::PolicyErrors),
+    #[error("{0}")]
+    UnknownClient(#[from] fieldlock_policy::UnknownClient),
+    #[error("function {function} needs --address, such as --address \"{example} 0\"")]
+    NoAddress {
+        function: FunctionCode,
+        example: &'static str,
+    },
+    #[error("function {function} has no address in table {table}; use --address \"{example} ...\"")]
+    Table {
+        function: FunctionCode,
+        table: &'static str,
+        example: &'static str,
+    },
+    #[error("--address gives a range already; leave out --quantity")]
+    Quantity,
+    #[error("function {0} has one element; give --address without a range and no --quantity")]
+    OneElement(FunctionCode),
+    #[error(
+        "--pdu is not hexadecimal: an even number of digits 0-9 and a-f, colons and spaces allowed"
+    )]
+    Hex,
+    #[error(
+        "not a valid request, so refused with exception {exception:#04x} before any policy: {what}"
+    )]
+    Malformed { exception: u8, what: String },
+}
+
+fn load(path: &Path) -> Result<Policy, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Policy::parse(&text, &path.display().to_string())?)
+}
+
+fn run_check(check: &Check) -> ExitCode {
+    let mut all_valid = true;
+    for path in &check.files {
+        let file = path.display();
+        match load(path) {
+            Ok(policy) if check.json => print(checked_json(path, &policy)),
+            Ok(policy) => print_checked(path, &policy),
+            Err(error) => {
+                all_valid = false;
+                eprintln!("{error}");
+                if check.json {
+                    let report = json!({ "file": file.to_string(), "valid": false, "errors": errors_json(&error) });
+                    print(report);
+                }
+            }
+        }
+    }
+    if all_valid {
+        ExitCode::SUCCESS
+    } else {
+        INVALID.into()
+    }
+}
+
+fn print_checked(path: &Path, policy: &Policy) {
+    let file = path.display();
+    print(format_args!("{file}: valid\n{}", summary(policy)));
+    for warning in warnings(policy) {
+        eprintln!("{file}: warning: {warning}");
+    }
+}
+
+fn checked_json(path: &Path, policy: &Policy) -> serde_json::Value {
+    let warnings: Vec<String> = warnings(policy).iter().map(ToString::to_string).collect();
+    json!({
+        "file": path.display().to_string(),
+        "valid": true,
+        "summary": summary(policy),
+        "warnings": warnings,
+    })
+}
+
+fn errors_json(error: &Error) -> Vec<serde_json::Value> {
+    let Error::Policy(errors) = error else {
+        return vec![json!({ "message": error.to_string() })];
+    };
+    let places = errors.errors.iter();
+    places
+        .map(|error| {
+            json!({
+                "line": error.line,
+                "column": error.column,
+                "key": error.key,
+                "message": error.problem.to_string(),
+            })
+        })
+        .collect()
+}
+
+/// A reader that closes the pipe early, such as `head`, is no error.
+fn print(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn run_explain(args: &Explain) -> Result<ExitCode, Error> {
+    let policy = load(&args.policy)?;
+    if args.as_edge {
+        let ceiling = ceiling(&policy, args.via.as_deref());
+        match args.json {
+            true => print(json!(ceiling)),
+            false => print(ceiling),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let pdu = request_pdu(args)?;
+    let request = Request::parse(&pdu).map_err(|malformed| Error::Malformed {
+        exception: malformed.exception.code(),
+        what: malformed.to_string(),
+    })?;
+    let explanation = explained(args, &policy, &request)?;
+    match args.json {
+        true => print(json!(explanation)),
+        false => print(&explanation),
+    }
+    Ok(match explanation.allowed {
+        true => ExitCode::SUCCESS,
+        false => REFUSED.into(),
+    })
+}
+
+fn explained(args: &Explain, policy: &Policy, request: &Request<'_>) -> Result<Explanation, Error> {
+    let device = args.device.as_deref().unwrap_or_default();
+    let via = args.via.as_deref();
+    let side = match via {
+        Some(_) => Side::Edge,
+        None => Side::Headend,
+    };
+    if !args.client_name.is_empty() {
+        let names = &args.client_name;
+        let explained = explain_named(policy, names, side, via, device, args.unit, request);
+        return Ok(explained?);
+    }
+    let client = Client {
+        address: args.client,
+        identity: args.identity.as_deref(),
+        role: args.role.as_deref(),
+    };
+    let origin = Origin { side, via, client };
+    Ok(explain(policy, &origin, device, args.unit, request))
+}
+
+fn request_pdu(args: &Explain) -> Result<Vec<u8>, Error> {
+    if let Some(hex) = &args.pdu {
+        return decode_hex(hex).ok_or(Error::Hex);
+    }
+    let function = args.function.unwrap_or(FunctionCode(0));
+    let (start, quantity) = match (table(function), args.address) {
+        (Some(table), None) => {
+            let example = table_name(table);
+            return Err(Error::NoAddress { function, example });
+        }
+        (Some(table), Some(span)) if span.table != table => {
+            return Err(Error::Table {
+                function,
+                table: table_name(span.table),
+                example: table_name(table),
+            });
+        }
+        (_, Some(span)) => (span.first, quantity(args, span)?),
+        (None, None) => (0, 1),
+    };
+    if quantity != 1 && matches!(function.0, 5 | 6 | 22) {
+        return Err(Error::OneElement(function));
+    }
+    let value = args.value.unwrap_or(0);
+    let sample = Sample {
+        function,
+        start,
+        quantity,
+        value,
+    };
+    Ok(sample.pdu())
+}
+
+fn quantity(args: &Explain, span: Span) -> Result<u16, Error> {
+    match (args.quantity, span.last - span.first) {
+        (Some(quantity), 0) => Ok(quantity),
+        (Some(_), _) => Err(Error::Quantity),
+        // The whole table is more than any request may ask for; the parser says so.
+        (None, more) => Ok(more.saturating_add(1)),
+    }
+}
+
+/// The table that a function's addresses are in.
+fn table(function: FunctionCode) -> Option<Table> {
+    let pdu = Sample {
+        function,
+        start: 0,
+        quantity: 1,
+        value: 0,
+    }
+    .pdu();
+    let request = Request::parse(&pdu).ok()?;
+    let written = request.write().map(|write| write.range.table);
+    request.read().map(|range| range.table).or(written)
+}
+
+fn function(text: &str) -> Result<FunctionCode, String> {
+    parse_function(text).ok_or_else(|| {
+        "write a number from 1 to 127 or a name such as read-holding-registers".to_owned()
+    })
+}
+
+fn decode_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .filter(|digit| !matches!(digit, ' ' | ':'))
+        .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
+        .collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(
+        digits
+            .chunks(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect(),
+    )
+}
