@@ -201,6 +201,7 @@ fn after_a_failed_sync_everything_since_the_last_good_one_is_written_again() {
     let second = journal.append(intent()).unwrap();
     wait_for(&progress, Progress::Durable(second));
     assert_eq!(disk.synced_lines(), 2);
+    assert_eq!(disk.seqs(), [first, second]);
     assert_eq!(journal.state(), State::Ok);
 }
 
@@ -214,12 +215,24 @@ fn a_write_that_stops_in_the_middle_leaves_no_half_line() {
     disk.fill_up_after(usize::MAX);
     wait_for(&progress, Progress::Recovered);
     journal.close(SOON).unwrap();
-    let log = disk.log();
-    let seqs: Vec<u64> = log
-        .split_terminator('\n')
-        .map(|line| serde_json::from_str::<Record>(line).unwrap().seq)
-        .collect();
+    let seqs = disk.seqs();
     assert!(seqs.iter().copied().eq(1..=journal.durable()), "{seqs:?}");
+}
+
+#[test]
+fn an_intent_does_not_wait_for_company() {
+    let disk = FakeDisk::default();
+    let (journal, progress) = start(&disk, 4096);
+    let fastest = (0..20)
+        .map(|_| {
+            let started = Instant::now();
+            let ticket = journal.append(intent()).unwrap();
+            wait_for(&progress, Progress::Durable(ticket));
+            started.elapsed()
+        })
+        .min();
+    // The best of many, as a busy machine may delay any one of them.
+    assert!(fastest.unwrap() < LINGER, "{fastest:?}");
 }
 
 #[test]
@@ -386,6 +399,15 @@ impl FakeDisk {
             .iter()
             .filter(|&&byte| byte == b'\n')
             .count()
+    }
+
+    /// Of all lines, each of which must be a record.
+    fn seqs(&self) -> Vec<u64> {
+        let log = self.log();
+        let lines = log.split_terminator('\n');
+        lines
+            .map(|line| serde_json::from_str::<Record>(line).unwrap().seq)
+            .collect()
     }
 
     fn record(&self, index: usize) -> serde_json::Value {
