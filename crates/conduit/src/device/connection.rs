@@ -1,0 +1,348 @@
+//! One connection to the device: its requests in flight, and when it may send.
+
+use std::time::{Duration, Instant};
+
+use super::event::{CloseReason, ConnId};
+use super::rtu::Line;
+use super::settings::DeviceSettings;
+use super::slab::{Place, Slab, State};
+use super::tcp::Reassembly;
+
+/// A place in the pool, which outlives the connections that use it one after the other and
+/// keeps its buffers.
+#[derive(Debug)]
+pub(super) struct Connection {
+    id: ConnId,
+    phase: Phase,
+    wire: Wire,
+    in_flight_limit: usize,
+    pause: Duration,
+    flights: Vec<Flight>,
+    next_transaction: u16,
+    /// No request before this time.
+    ready_at: Instant,
+    /// Last request or answer.
+    active_at: Instant,
+    /// The device answered on this connection.
+    proven: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Connecting { until: Instant },
+    Open,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Tcp(Reassembly),
+    Rtu(Line),
+}
+
+/// A request that was sent and not answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flight {
+    pub(super) place: Place,
+    transaction: u16,
+}
+
+/// What bytes, or silence, amounted to.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// Nothing complete.
+    Nothing,
+    /// The answer to this request; it is in the slab.
+    Answer(Place),
+    /// On TCP: the connection can't be trusted any more, because of the answer to this
+    /// request if it is known.
+    Fault(Option<Place>, CloseReason),
+    /// On a serial line: not the answer to this request.
+    Garbled(Place),
+    /// On a serial line: bytes while no answer is awaited.
+    Noise,
+}
+
+/// What the passing of time asks for.
+#[derive(Debug)]
+pub(super) enum Due {
+    ConnectTimeout,
+    Silence,
+    BroadcastDone(Place),
+    Idle,
+}
+
+impl Connection {
+    pub(super) fn new(slot: u16, settings: &DeviceSettings, now: Instant) -> Self {
+        Self {
+            id: ConnId {
+                slot,
+                generation: 0,
+            },
+            phase: Phase::Closed,
+            wire: match Line::new(settings.framing) {
+                Some(line) => Wire::Rtu(line),
+                None => Wire::Tcp(Reassembly::default()),
+            },
+            in_flight_limit: settings.in_flight_limit(),
+            pause: settings.pause_between_requests,
+            flights: Vec::new(),
+            next_transaction: 0,
+            ready_at: now,
+            active_at: now,
+            proven: false,
+        }
+    }
+
+    pub(super) fn id(&self) -> ConnId {
+        self.id
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    pub(super) fn is_serial(&self) -> bool {
+        matches!(self.wire, Wire::Rtu(_))
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Requests that it could take, now or once it is open.
+    pub(super) fn room(&self) -> usize {
+        match self.phase {
+            Phase::Closed => 0,
+            _ => self.in_flight_limit.saturating_sub(self.flights.len()),
+        }
+    }
+
+    pub(super) fn may_send(&self, now: Instant) -> bool {
+        self.is_open() && self.room() > 0 && self.ready_at <= now
+    }
+
+    /// Becomes a new connection. True unless it is the first in this place.
+    pub(super) fn connect(&mut self, until: Instant) -> bool {
+        let again = self.id.generation > 0;
+        self.id.generation = self.id.generation.wrapping_add(1);
+        self.phase = Phase::Connecting { until };
+        self.proven = false;
+        match &mut self.wire {
+            Wire::Tcp(reassembly) => reassembly.clear(),
+            Wire::Rtu(line) => line.clear(),
+        }
+        again
+    }
+
+    pub(super) fn connected(&mut self, now: Instant, pause: Duration) {
+        if matches!(self.phase, Phase::Connecting { .. }) {
+            self.phase = Phase::Open;
+            self.active_at = now;
+            self.ready_at = now
+                + match &self.wire {
+                    Wire::Tcp(_) => pause,
+                    Wire::Rtu(line) => pause.max(line.quiet_after_answer()),
+                };
+        }
+    }
+
+    /// Ends the connection; what was in flight is the caller's to answer, and the emptied
+    /// vector to be given back.
+    pub(super) fn close(&mut self) -> Vec<Flight> {
+        self.phase = Phase::Closed;
+        std::mem::take(&mut self.flights)
+    }
+
+    pub(super) fn reuse(&mut self, emptied: Vec<Flight>) {
+        self.flights = emptied;
+    }
+
+    /// Appends the request's frame and takes it for sent.
+    pub(super) fn send(&mut self, now: Instant, place: Place, slab: &mut Slab, out: &mut Vec<u8>) {
+        let transaction = self.unused_transaction();
+        let entry = &mut slab[place];
+        entry.state = State::Sent(self.id);
+        match &mut self.wire {
+            Wire::Tcp(_) => {
+                fieldlock_modbus::mbap::encode(out, transaction, entry.unit, &entry.pdu);
+            }
+            Wire::Rtu(line) => line.send(now, entry.unit, &entry.pdu, out),
+        }
+        self.flights.push(Flight { place, transaction });
+        self.active_at = now;
+        self.ready_at = now + self.pause;
+    }
+
+    /// Makes what it can of the front of `bytes`; says how many it took.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        slab: &mut Slab,
+    ) -> (usize, Received) {
+        match self.wire {
+            Wire::Tcp(_) => self.receive_tcp(now, bytes, slab),
+            Wire::Rtu(_) => (bytes.len(), self.receive_rtu(now, bytes, slab)),
+        }
+    }
+
+    /// A serial line has been quiet after an answer of open length.
+    pub(super) fn silent(&mut self, now: Instant, slab: &mut Slab) -> Received {
+        self.judge_rtu(now, None, slab)
+    }
+
+    /// Forgets a request in flight on a serial line, which stays open. No request until the
+    /// line has been quiet.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        self.flights.clear();
+        if let Wire::Rtu(line) = &mut self.wire {
+            let quiet = match line.broadcast_until() {
+                Some(until) => until,
+                None => now + line.quiet_after_loss(),
+            };
+            self.ready_at = self.ready_at.max(quiet);
+            line.clear();
+        }
+    }
+
+    /// Whether the request in flight is one that no device answers.
+    pub(super) fn is_broadcasting(&self) -> bool {
+        matches!(&self.wire, Wire::Rtu(line) if line.broadcast_until().is_some())
+    }
+
+    pub(super) fn due(&self, now: Instant, idle: Option<Duration>) -> Option<Due> {
+        if self.wake(None, idle)? > now {
+            return None;
+        }
+        match (self.phase, &self.wire, self.flights.first()) {
+            (Phase::Closed, _, _) => None,
+            (Phase::Connecting { .. }, _, _) => Some(Due::ConnectTimeout),
+            (Phase::Open, _, None) => Some(Due::Idle),
+            (Phase::Open, Wire::Tcp(_), Some(_)) => None,
+            (Phase::Open, Wire::Rtu(line), Some(flight)) => Some(match line.broadcast_until() {
+                Some(_) => Due::BroadcastDone(flight.place),
+                None => Due::Silence,
+            }),
+        }
+    }
+
+    /// When this connection wants attention. `to_send`: the present time, if a request waits
+    /// that it might take. `idle`: after how long it may be closed, if at all.
+    pub(super) fn wake(&self, to_send: Option<Instant>, idle: Option<Duration>) -> Option<Instant> {
+        match self.phase {
+            Phase::Closed => return None,
+            Phase::Connecting { until } => return Some(until),
+            Phase::Open => {}
+        }
+        let send = to_send
+            .filter(|now| self.room() > 0 && self.ready_at > *now)
+            .map(|_| self.ready_at);
+        let line = match &self.wire {
+            Wire::Rtu(line) => line.gap_at().or(line.broadcast_until()),
+            Wire::Tcp(_) => None,
+        };
+        let idle = idle
+            .filter(|_| self.flights.is_empty())
+            .map(|idle| self.active_at + idle);
+        [send, line, idle].into_iter().flatten().min()
+    }
+
+    fn receive_tcp(&mut self, now: Instant, bytes: &[u8], slab: &mut Slab) -> (usize, Received) {
+        let Wire::Tcp(reassembly) = &mut self.wire else {
+            return (bytes.len(), Received::Nothing);
+        };
+        if self.flights.is_empty() {
+            let fault = Received::Fault(None, CloseReason::Unsolicited);
+            return (bytes.len(), fault);
+        }
+        let (used, adu) = match reassembly.next(bytes) {
+            Ok((used, Some(adu))) => (used, adu),
+            Ok((used, None)) => return (used, Received::Nothing),
+            Err(error) => return (bytes.len(), Received::Fault(None, error.into())),
+        };
+        let pending = |flight: &Flight| flight.transaction == adu.transaction;
+        let Some(at) = self.flights.iter().position(pending) else {
+            let got = adu.transaction;
+            return (
+                used,
+                Received::Fault(None, CloseReason::Transaction { got }),
+            );
+        };
+        let place = self.flights[at].place;
+        let entry = &mut slab[place];
+        if adu.unit != entry.unit {
+            let reason = CloseReason::Unit {
+                got: adu.unit,
+                expected: entry.unit,
+            };
+            return (used, Received::Fault(Some(place), reason));
+        }
+        if let Err(mismatch) = entry.expected.check(adu.pdu) {
+            return (used, Received::Fault(Some(place), mismatch.into()));
+        }
+        entry.pdu.set(adu.pdu);
+        self.flights.remove(at);
+        self.answered(now, self.pause);
+        (used, Received::Answer(place))
+    }
+
+    fn receive_rtu(&mut self, now: Instant, bytes: &[u8], slab: &mut Slab) -> Received {
+        if self.flights.is_empty() || self.is_broadcasting() {
+            if let Wire::Rtu(line) = &self.wire {
+                self.ready_at = self.ready_at.max(now + line.quiet_after_noise());
+            }
+            return Received::Noise;
+        }
+        self.judge_rtu(now, Some(bytes), slab)
+    }
+
+    /// Bytes, or silence, while an answer is awaited on a serial line.
+    fn judge_rtu(&mut self, now: Instant, bytes: Option<&[u8]>, slab: &mut Slab) -> Received {
+        let (Wire::Rtu(line), Some(flight)) = (&mut self.wire, self.flights.first()) else {
+            return Received::Nothing;
+        };
+        let place = flight.place;
+        let quiet = line.quiet_after_answer();
+        let frame = match bytes {
+            Some(bytes) => line.receive(now, bytes),
+            None => line.silent(),
+        };
+        let entry = &mut slab[place];
+        match frame {
+            Ok(None) => Received::Nothing,
+            Ok(Some((unit, pdu))) if unit == entry.unit && entry.expected.check(pdu).is_ok() => {
+                entry.pdu.set(pdu);
+                self.flights.clear();
+                self.answered(now, self.pause.max(quiet));
+                Received::Answer(place)
+            }
+            Ok(Some(_)) | Err(_) => Received::Garbled(place),
+        }
+    }
+
+    fn answered(&mut self, now: Instant, pause: Duration) {
+        self.proven = true;
+        self.active_at = now;
+        self.ready_at = self.ready_at.max(now + pause);
+    }
+
+    /// Skips what is still pending from 65,536 requests ago.
+    fn unused_transaction(&mut self) -> u16 {
+        loop {
+            let candidate = self.next_transaction;
+            self.next_transaction = candidate.wrapping_add(1);
+            if self.flights.iter().all(|f| f.transaction != candidate) {
+                return candidate;
+            }
+        }
+    }
+}

@@ -1,0 +1,567 @@
+//! Long random sequences against a reference that keeps plain vectors and knows no slab,
+//! line or timer.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use fieldlock_modbus::mbap;
+use proptest::prelude::*;
+
+use super::bench::{Ask, Bench, Sent};
+use super::{ConnId, DeviceSettings, Framing, Key, Outcome};
+
+const QUEUE: usize = 10;
+const QUEUE_PER_CLIENT: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Operation {
+    Submit {
+        client: u64,
+        held: bool,
+        within_millis: u64,
+    },
+    Release(prop::sample::Index),
+    Refuse(prop::sample::Index),
+    DropClient(u64),
+    Connect,
+    RefuseConnect,
+    /// Right answers to everything in flight on one connection, cut into pieces.
+    Answer {
+        conn: prop::sample::Index,
+        how_many: usize,
+        newest_first: bool,
+        piece: usize,
+    },
+    /// An answer that is wrong in one of several ways.
+    Wrong {
+        which: prop::sample::Index,
+        way: u8,
+    },
+    /// The right answer to something that was sent at any time before.
+    Late(prop::sample::Index),
+    Close(prop::sample::Index),
+    Pass(u64),
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        12 => (0..4_u64, any::<bool>(), 1..400_u64).prop_map(|(client, held, within_millis)| {
+            Operation::Submit { client, held, within_millis }
+        }),
+        6 => index().prop_map(Operation::Release),
+        1 => index().prop_map(Operation::Refuse),
+        1 => (0..4_u64).prop_map(Operation::DropClient),
+        6 => Just(Operation::Connect),
+        1 => Just(Operation::RefuseConnect),
+        8 => (index(), 1..4_usize, any::<bool>(), 1..30_usize).prop_map(
+            |(conn, how_many, newest_first, piece)| Operation::Answer {
+                conn, how_many, newest_first, piece
+            }
+        ),
+        1 => (index(), 0..5_u8).prop_map(|(which, way)| Operation::Wrong { which, way }),
+        1 => index().prop_map(Operation::Late),
+        1 => index().prop_map(Operation::Close),
+        6 => (1..200_u64).prop_map(Operation::Pass),
+    ]
+}
+
+fn tcp(max_connections: u16, in_flight: u16) -> DeviceSettings {
+    DeviceSettings {
+        max_connections,
+        in_flight,
+        queue: QUEUE,
+        queue_per_client: QUEUE_PER_CLIENT,
+        ..DeviceSettings::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_pool_does_what_the_reference_says(
+        max_connections in 1..4_u16,
+        in_flight in 1..4_u16,
+        operations in prop::collection::vec(operation(), 1..150),
+    ) {
+        let settings = tcp(max_connections, in_flight);
+        let mut run = Run::new(Bench::new(settings), usize::from(in_flight));
+        operations.iter().for_each(|operation| run.perform(operation));
+        run.finish();
+    }
+
+    /// Pauses and serial lines: when things are sent is up to the core, what holds is not.
+    #[test]
+    fn what_holds_holds_with_pauses_and_on_serial_lines(
+        serial in any::<bool>(),
+        operations in prop::collection::vec(operation(), 1..150),
+    ) {
+        let mut settings = tcp(2, 3);
+        settings.idle_close = Some(Duration::from_millis(70));
+        settings.pause_after_connect = Duration::from_millis(15);
+        settings.pause_between_requests = Duration::from_millis(5);
+        if serial {
+            settings.framing = Framing::Rtu {
+                baud: 9600,
+                frame_gap: Duration::from_millis(20),
+                turnaround: Duration::from_millis(50),
+            };
+        }
+        let mut run = Run::new(Bench::new(settings), if serial { 1 } else { 3 });
+        run.follow = true;
+        operations.iter().for_each(|operation| run.perform(operation));
+        run.finish();
+    }
+
+    #[test]
+    fn no_bytes_of_a_device_do_harm(
+        serial in any::<bool>(),
+        pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..600), 1..20),
+    ) {
+        let mut settings = tcp(1, 2);
+        if serial {
+            settings.framing = Framing::Rtu {
+                baud: 9600,
+                frame_gap: Duration::from_millis(20),
+                turnaround: Duration::from_millis(50),
+            };
+        }
+        let mut bench = Bench::connected(settings);
+        for (key, piece) in (0..).zip(&pieces) {
+            bench.ask(Ask::read(key, key));
+            bench.connect();
+            if let Some(&conn) = bench.open.first() {
+                bench.bytes(conn, piece);
+            }
+            bench.pass(1100);
+            prop_assert!(bench.outcome(key).is_some());
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Request {
+    key: u64,
+    client: u64,
+    deadline: Instant,
+    held: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Answered,
+    Unknown,
+    NotSent,
+    TakenBack,
+}
+
+/// The reference: what waits, whose turn it is, what is in flight.
+#[derive(Debug, Default)]
+struct Reference {
+    in_flight: usize,
+    waiting: Vec<Request>,
+    turns: Vec<u64>,
+    flights: Vec<(ConnId, Vec<Request>)>,
+    sent: Vec<(ConnId, u64)>,
+    ended: Vec<(u64, End)>,
+}
+
+impl Reference {
+    fn first_of(&self, client: u64) -> Option<&Request> {
+        self.waiting.iter().find(|r| r.client == client)
+    }
+
+    /// Clients whose first request may go stand in line, in the order in which they came.
+    fn line_up(&mut self) {
+        let ready = |reference: &Self, client| reference.first_of(client).is_some_and(|r| !r.held);
+        let turns = std::mem::take(&mut self.turns);
+        self.turns = turns.into_iter().filter(|&c| ready(self, c)).collect();
+        for client in 0..4 {
+            if ready(self, client) && !self.turns.contains(&client) {
+                self.turns.push(client);
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        for at in 0..self.flights.len() {
+            while self.flights[at].1.len() < self.in_flight && !self.turns.is_empty() {
+                let client = self.turns.remove(0);
+                let first = self.waiting.iter().position(|r| r.client == client);
+                let request = self.waiting.remove(first.unwrap());
+                self.sent.push((self.flights[at].0, request.key));
+                self.flights[at].1.push(request);
+                self.line_up();
+            }
+        }
+    }
+
+    fn unsent(&mut self, key: u64, end: End) {
+        self.waiting.retain(|r| r.key != key);
+        self.ended.push((key, end));
+        self.line_up();
+    }
+
+    fn answered(&mut self, key: u64) {
+        for (_, flights) in &mut self.flights {
+            if flights.iter().any(|r| r.key == key) {
+                flights.retain(|r| r.key != key);
+                self.ended.push((key, End::Answered));
+            }
+        }
+    }
+
+    fn closed(&mut self, conn: ConnId) {
+        let (gone, left) = std::mem::take(&mut self.flights)
+            .into_iter()
+            .partition(|(other, _)| *other == conn);
+        self.flights = left;
+        let gone: Vec<(ConnId, Vec<Request>)> = gone;
+        let lost = gone.into_iter().flat_map(|(_, flights)| flights);
+        self.ended.extend(lost.map(|r| (r.key, End::Unknown)));
+    }
+
+    /// Deadlines differ, so that one thing happens at a time.
+    fn pass(&mut self, until: Instant) {
+        loop {
+            let waiting = self.waiting.iter().map(|r| (r.deadline, None, r.key));
+            let flying = self.flights.iter().flat_map(|(conn, flights)| {
+                flights.iter().map(|r| (r.deadline, Some(*conn), r.key))
+            });
+            let next = waiting.chain(flying).min_by_key(|(deadline, ..)| *deadline);
+            match next.filter(|(deadline, ..)| *deadline <= until) {
+                Some((_, Some(conn), _)) => self.closed(conn),
+                Some((_, None, key)) => self.unsent(key, End::NotSent),
+                None => return,
+            }
+            self.send();
+        }
+    }
+}
+
+/// A bench and the reference beside it.
+struct Run {
+    bench: Bench,
+    reference: Reference,
+    in_flight: usize,
+    /// Everything that was accepted: in the order of submission.
+    requests: Vec<Request>,
+    released: HashSet<u64>,
+    taken_back: HashSet<u64>,
+    /// Only what always holds is checked, not the reference.
+    follow: bool,
+}
+
+impl Run {
+    fn new(bench: Bench, in_flight: usize) -> Self {
+        Self {
+            bench,
+            reference: Reference {
+                in_flight,
+                ..Reference::default()
+            },
+            in_flight,
+            requests: Vec::new(),
+            released: HashSet::new(),
+            taken_back: HashSet::new(),
+            follow: false,
+        }
+    }
+
+    fn perform(&mut self, operation: &Operation) {
+        let answers_before = self.bench.answers.len();
+        match operation {
+            Operation::Submit {
+                client,
+                held,
+                within_millis,
+            } => self.submit(*client, *held, *within_millis),
+            Operation::Release(index) => self.release(index),
+            Operation::Refuse(index) => self.refuse(index),
+            Operation::DropClient(client) => self.drop_client(*client),
+            Operation::Connect => {
+                for conn in self.bench.connecting.clone() {
+                    self.reference.flights.push((conn, Vec::new()));
+                }
+                self.bench.connect();
+            }
+            Operation::RefuseConnect => self.bench.refuse_connect(),
+            Operation::Answer {
+                conn,
+                how_many,
+                newest_first,
+                piece,
+            } => self.answer(conn, *how_many, *newest_first, *piece),
+            Operation::Wrong { which, way } => self.wrong(which, *way),
+            Operation::Late(index) => self.late(index),
+            Operation::Close(index) => {
+                if !self.bench.open.is_empty() {
+                    let conn = *index.get(&self.bench.open);
+                    self.reference.closed(conn);
+                    self.bench.close(conn);
+                }
+            }
+            Operation::Pass(millis) => {
+                self.bench.pass(*millis);
+                self.reference.pass(self.bench.now);
+            }
+        }
+        self.told_early(answers_before);
+        self.reference.send();
+        self.check();
+    }
+
+    fn submit(&mut self, client: u64, held: bool, within_millis: u64) {
+        let key = self.requests.len() as u64;
+        let ask = Ask {
+            key,
+            client,
+            unit: 1,
+            within: Duration::from_millis(within_millis) + Duration::from_micros(key),
+            held,
+        };
+        let waiting = &self.reference.waiting;
+        let full = waiting.len() >= QUEUE
+            || waiting.iter().filter(|r| r.client == client).count() >= QUEUE_PER_CLIENT;
+        let result = self.bench.try_ask(ask);
+        if !self.follow {
+            assert_eq!(result.is_err(), full);
+        }
+        if result.is_ok() {
+            let request = Request {
+                key,
+                client,
+                deadline: self.bench.now + ask.within,
+                held,
+            };
+            self.requests.push(request.clone());
+            self.reference.waiting.push(request);
+            self.reference.line_up();
+        }
+    }
+
+    /// Any request that was ever held.
+    fn held(&self, index: &prop::sample::Index) -> Option<u64> {
+        let held: Vec<u64> = self
+            .requests
+            .iter()
+            .filter(|r| r.held && !self.released.contains(&r.key))
+            .map(|r| r.key)
+            .collect();
+        (!held.is_empty()).then(|| *index.get(&held))
+    }
+
+    fn release(&mut self, index: &prop::sample::Index) {
+        if let Some(key) = self.held(index) {
+            self.released.insert(key);
+            for request in &mut self.reference.waiting {
+                request.held &= request.key != key;
+            }
+            self.reference.line_up();
+            self.bench.release(key);
+        }
+    }
+
+    fn refuse(&mut self, index: &prop::sample::Index) {
+        if let Some(key) = self.held(index) {
+            let waits = self.reference.waiting.iter().any(|r| r.key == key);
+            let taken_back = self.bench.device.refuse(Key(key));
+            if !self.follow {
+                assert_eq!(taken_back, waits);
+            }
+            if taken_back {
+                assert!(self.taken_back.insert(key));
+                self.reference.unsent(key, End::TakenBack);
+            }
+            self.bench.drain();
+        }
+    }
+
+    fn drop_client(&mut self, client: u64) {
+        while let Some(key) = self.reference.first_of(client).map(|r| r.key) {
+            self.reference.unsent(key, End::NotSent);
+        }
+        self.bench.drop_client(client);
+    }
+
+    /// In flight, as the device sees it: the reference's view, or that of the wire.
+    fn outstanding(&self) -> Vec<Sent> {
+        self.bench
+            .sent
+            .iter()
+            .filter(|sent| self.bench.open.contains(&sent.conn))
+            .filter(|sent| self.bench.outcome(sent.key()).is_none())
+            .cloned()
+            .collect()
+    }
+
+    fn answer(
+        &mut self,
+        conn: &prop::sample::Index,
+        how_many: usize,
+        newest_first: bool,
+        piece: usize,
+    ) {
+        let mut outstanding = self.outstanding();
+        if outstanding.is_empty() {
+            return;
+        }
+        let conn = conn.get(&outstanding).conn;
+        outstanding.retain(|sent| sent.conn == conn);
+        if newest_first {
+            outstanding.reverse();
+        }
+        outstanding.truncate(how_many);
+        let bytes: Vec<u8> = outstanding
+            .iter()
+            .flat_map(|sent| self.bench.frame(sent.transaction, 1, &sent.right()))
+            .collect();
+        // All bytes first: what the answers make room for is sent afterwards.
+        let now = self.bench.now;
+        bytes
+            .chunks(piece)
+            .for_each(|piece| self.bench.device.handle_bytes(now, conn, piece));
+        self.bench.drain();
+        outstanding
+            .iter()
+            .for_each(|sent| self.reference.answered(sent.key()));
+    }
+
+    fn wrong(&mut self, which: &prop::sample::Index, way: u8) {
+        let outstanding = self.outstanding();
+        if outstanding.is_empty() {
+            return;
+        }
+        let sent = which.get(&outstanding);
+        let right = sent.right();
+        let bytes = match way {
+            0 => self.bench.frame(sent.transaction, 2, &right),
+            1 => self.bench.frame(sent.transaction, 1, &[right[0] ^ 1, 0]),
+            2 => self
+                .bench
+                .frame(sent.transaction, 1, &[&right[..], &[0]].concat()),
+            3 => self
+                .bench
+                .frame(sent.transaction.wrapping_add(99), 1, &right),
+            _ => b"SSH-2.0-OpenSSH".to_vec(),
+        };
+        self.reference.closed(sent.conn);
+        self.bench.bytes(sent.conn, &bytes);
+    }
+
+    fn late(&mut self, index: &prop::sample::Index) {
+        if self.follow || self.bench.sent.is_empty() {
+            return;
+        }
+        let sent = index.get(&self.bench.sent).clone();
+        let pending = self.bench.outcome(sent.key()).is_none();
+        let mut bytes = Vec::new();
+        mbap::encode(&mut bytes, sent.transaction, 1, &sent.right());
+        if pending {
+            self.reference.answered(sent.key());
+        } else {
+            self.reference.closed(sent.conn);
+        }
+        self.bench.bytes(sent.conn, &bytes);
+    }
+
+    /// Without any connection a request may be told before its deadline that none will come.
+    fn told_early(&mut self, answers_before: usize) {
+        let live = !self.bench.open.is_empty() || !self.bench.connecting.is_empty();
+        for (key, outcome, _) in &self.bench.answers[answers_before..] {
+            let waits = self.reference.waiting.iter().any(|r| r.key == *key);
+            if *outcome == Outcome::Unreachable && waits {
+                assert!(!live, "{key} was told too early");
+                self.reference.unsent(*key, End::NotSent);
+            }
+        }
+    }
+
+    fn check(&self) {
+        self.check_what_holds();
+        if self.follow {
+            return;
+        }
+        let sent: Vec<(ConnId, u64)> = self.bench.sent.iter().map(|s| (s.conn, s.key())).collect();
+        assert_eq!(sent, self.reference.sent);
+        let mut ended: Vec<(u64, End)> = self
+            .bench
+            .answers
+            .iter()
+            .map(|(key, outcome, _)| (*key, end(*outcome)))
+            .chain(self.taken_back.iter().map(|key| (*key, End::TakenBack)))
+            .collect();
+        let mut expected = self.reference.ended.clone();
+        ended.sort_by_key(|(key, _)| *key);
+        expected.sort_by_key(|(key, _)| *key);
+        assert_eq!(ended, expected);
+        let stats = self.bench.device.stats();
+        assert_eq!(stats.queued, self.reference.waiting.len());
+    }
+
+    fn check_what_holds(&self) {
+        let mut ended: HashSet<u64> = self.taken_back.clone();
+        for (key, outcome, pdu) in &self.bench.answers {
+            assert!(ended.insert(*key), "{key} ended twice");
+            let was_sent = self.bench.sent.iter().any(|s| s.key() == *key);
+            assert_eq!(outcome.was_sent(), was_sent, "{key}: {outcome}");
+            assert!(!pdu.is_empty());
+        }
+        let mut sent = HashSet::new();
+        for request in &self.bench.sent {
+            assert!(sent.insert(request.key()), "{} sent twice", request.key());
+            let asked = &self.requests[request.key() as usize];
+            assert!(!asked.held || self.released.contains(&asked.key));
+            assert!(request.at < asked.deadline);
+        }
+        for request in &self.requests {
+            let over = request.deadline <= self.bench.now;
+            assert!(!over || ended.contains(&request.key), "{request:?} is late");
+        }
+        for client in 0..4 {
+            let of_client = |key: &u64| self.requests[*key as usize].client == client;
+            let keys: Vec<u64> = self
+                .bench
+                .sent_keys()
+                .into_iter()
+                .filter(of_client)
+                .collect();
+            assert!(keys.is_sorted(), "order of client {client}: {keys:?}");
+        }
+        for conn in &self.bench.open {
+            let outstanding = self.outstanding();
+            let count = outstanding.iter().filter(|s| s.conn == *conn).count();
+            assert!(count <= self.in_flight);
+        }
+    }
+
+    /// Whatever state it is in, a while later all is answered and nothing left.
+    fn finish(mut self) {
+        self.perform(&Operation::Pass(5000));
+        let stats = self.bench.device.stats();
+        assert_eq!((stats.queued, stats.in_flight), (0, 0));
+        assert_eq!(stats.sent, self.bench.sent.len() as u64);
+        let ended = self.bench.answers.len() + self.taken_back.len();
+        assert_eq!(ended, self.requests.len());
+        self.perform(&Operation::Connect);
+        let more = Operation::Submit {
+            client: 0,
+            held: false,
+            within_millis: 500,
+        };
+        self.perform(&more);
+        assert_eq!(
+            self.bench.device.stats().queued + self.outstanding().len(),
+            1
+        );
+    }
+}
+
+fn end(outcome: Outcome) -> End {
+    match outcome {
+        Outcome::Answered => End::Answered,
+        Outcome::Unknown(_) => End::Unknown,
+        Outcome::Broadcast | Outcome::NotSent | Outcome::Unreachable => End::NotSent,
+    }
+}
