@@ -55,10 +55,6 @@ mod slab;
 mod tcp;
 
 #[cfg(test)]
-mod bench;
-#[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
@@ -213,7 +209,7 @@ impl DeviceSide {
             index += 1;
         }
         if self.earliest_deadline.is_some_and(|at| at <= self.now) {
-            self.expire_until(self.reach());
+            self.expire_until(self.now);
             self.earliest_deadline = self.slab.earliest_deadline();
         }
         self.connect_if_wanted();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_modbus::{Request, mbap, rtu};
 
-use super::{
+use crate::device::{
     ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key, Outcome,
     QueueFull, Submit,
 };

@@ -1,14 +1,14 @@
-//! Long random sequences against a reference that keeps plain vectors and knows no slab,
-//! line or timer.
+//! Long random sequences of all that can happen, against the reference.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fieldlock_modbus::mbap;
 use proptest::prelude::*;
 
 use super::bench::{Ask, Bench, Sent};
-use super::{ConnId, DeviceSettings, Framing, Key, Outcome};
+use super::reference::{End, Reference, Request};
+use crate::device::{ConnId, DeviceSettings, Framing, Key, Outcome};
 
 const QUEUE: usize = 10;
 const QUEUE_PER_CLIENT: usize = 4;
@@ -140,106 +140,6 @@ proptest! {
     }
 }
 
-#[derive(Debug, Clone)]
-struct Request {
-    key: u64,
-    client: u64,
-    deadline: Instant,
-    held: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Answered,
-    Unknown,
-    NotSent,
-    TakenBack,
-}
-
-/// The reference: what waits, whose turn it is, what is in flight.
-#[derive(Debug, Default)]
-struct Reference {
-    in_flight: usize,
-    waiting: Vec<Request>,
-    turns: Vec<u64>,
-    flights: Vec<(ConnId, Vec<Request>)>,
-    sent: Vec<(ConnId, u64)>,
-    ended: Vec<(u64, End)>,
-}
-
-impl Reference {
-    fn first_of(&self, client: u64) -> Option<&Request> {
-        self.waiting.iter().find(|r| r.client == client)
-    }
-
-    /// Clients whose first request may go stand in line, in the order in which they came.
-    fn line_up(&mut self) {
-        let ready = |reference: &Self, client| reference.first_of(client).is_some_and(|r| !r.held);
-        let turns = std::mem::take(&mut self.turns);
-        self.turns = turns.into_iter().filter(|&c| ready(self, c)).collect();
-        for client in 0..4 {
-            if ready(self, client) && !self.turns.contains(&client) {
-                self.turns.push(client);
-            }
-        }
-    }
-
-    fn send(&mut self) {
-        for at in 0..self.flights.len() {
-            while self.flights[at].1.len() < self.in_flight && !self.turns.is_empty() {
-                let client = self.turns.remove(0);
-                let first = self.waiting.iter().position(|r| r.client == client);
-                let request = self.waiting.remove(first.unwrap());
-                self.sent.push((self.flights[at].0, request.key));
-                self.flights[at].1.push(request);
-                self.line_up();
-            }
-        }
-    }
-
-    fn unsent(&mut self, key: u64, end: End) {
-        self.waiting.retain(|r| r.key != key);
-        self.ended.push((key, end));
-        self.line_up();
-    }
-
-    fn answered(&mut self, key: u64) {
-        for (_, flights) in &mut self.flights {
-            if flights.iter().any(|r| r.key == key) {
-                flights.retain(|r| r.key != key);
-                self.ended.push((key, End::Answered));
-            }
-        }
-    }
-
-    fn closed(&mut self, conn: ConnId) {
-        let (gone, left) = std::mem::take(&mut self.flights)
-            .into_iter()
-            .partition(|(other, _)| *other == conn);
-        self.flights = left;
-        let gone: Vec<(ConnId, Vec<Request>)> = gone;
-        let lost = gone.into_iter().flat_map(|(_, flights)| flights);
-        self.ended.extend(lost.map(|r| (r.key, End::Unknown)));
-    }
-
-    /// Deadlines differ, so that one thing happens at a time.
-    fn pass(&mut self, until: Instant) {
-        loop {
-            let waiting = self.waiting.iter().map(|r| (r.deadline, None, r.key));
-            let flying = self.flights.iter().flat_map(|(conn, flights)| {
-                flights.iter().map(|r| (r.deadline, Some(*conn), r.key))
-            });
-            let next = waiting.chain(flying).min_by_key(|(deadline, ..)| *deadline);
-            match next.filter(|(deadline, ..)| *deadline <= until) {
-                Some((_, Some(conn), _)) => self.closed(conn),
-                Some((_, None, key)) => self.unsent(key, End::NotSent),
-                None => return,
-            }
-            self.send();
-        }
-    }
-}
-
 /// A bench and the reference beside it.
 struct Run {
     bench: Bench,
@@ -257,10 +157,7 @@ impl Run {
     fn new(bench: Bench, in_flight: usize) -> Self {
         Self {
             bench,
-            reference: Reference {
-                in_flight,
-                ..Reference::default()
-            },
+            reference: Reference::new(in_flight),
             in_flight,
             requests: Vec::new(),
             released: HashSet::new(),

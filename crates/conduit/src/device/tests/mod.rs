@@ -1,0 +1,14 @@
+//! The device side on virtual time.
+
+use std::time::Duration;
+
+mod answers;
+mod bench;
+mod connections;
+mod deadlines;
+mod model;
+mod reference;
+mod serial;
+mod turns;
+
+const MS: Duration = Duration::from_millis(1);
