@@ -56,7 +56,32 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError>
     if !rest.is_empty() {
         return Err(CertificateError::Trailing { octets: rest.len() });
     }
+    let tbs = &certificate.tbs_certificate;
+    let plain = is_plainly_signed(der, tbs.as_ref())
+        && certificate.signature_algorithm == tbs.signature
+        && certificate.signature_value.unused_bits == 0;
+    if !plain {
+        return Err(CertificateError::Algorithm);
+    }
     Ok(certificate)
+}
+
+/// True if the signed object `der` (a certificate or CRL around `tbs`) names one of our signature
+/// algorithms in its one right encoding. The name stands outside what is signed: a parser that
+/// takes a second spelling would give one certificate several fingerprints.
+pub(crate) fn is_plainly_signed(der: &[u8], tbs: &[u8]) -> bool {
+    // The outer SEQUENCE: a tag, a length of one octet or of up to three more.
+    let header = match der.get(1) {
+        Some(0x00..=0x7f) => 2,
+        Some(0x81) => 3,
+        Some(0x82) => 4,
+        Some(0x83) => 5,
+        _ => return false,
+    };
+    let signature = der
+        .get(header..)
+        .and_then(|content| content.strip_prefix(tbs));
+    signature.is_some_and(|rest| SIGNATURES.iter().any(|name| rest.starts_with(name)))
 }
 
 fn sha256(octets: &[u8]) -> digest::Digest {
@@ -70,4 +95,20 @@ pub enum CertificateError {
     Malformed,
     #[error("{octets} octets follow the certificate")]
     Trailing { octets: usize },
+    #[error("it is not signed with ECDSA (SHA-256, SHA-384) or Ed25519")]
+    Algorithm,
 }
+
+/// AlgorithmIdentifiers in DER, each with the tag of the signature's BIT STRING after it.
+const SIGNATURES: [&[u8]; 3] = [
+    // ecdsa-with-SHA256, RFC 5758
+    &[
+        0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02, 0x03,
+    ],
+    // ecdsa-with-SHA384, RFC 5758
+    &[
+        0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03, 0x03,
+    ],
+    // id-Ed25519, RFC 8410
+    &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03],
+];

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use x509_parser::num_bigint::BigUint;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+use crate::certificate;
 use crate::serial::Serial;
 
 /// A complete CRL of one CA.
@@ -35,8 +36,7 @@ impl Crl {
 
     /// Parses `der` and proves that `authority` (DER) signed it and was allowed to.
     pub fn signed_by(der: &[u8], authority: &[u8]) -> Result<Self, CrlError> {
-        let authority =
-            crate::certificate::parse(authority).map_err(|_| CrlError::AuthorityMalformed)?;
+        let authority = certificate::parse(authority).map_err(|_| CrlError::AuthorityMalformed)?;
         Self::signed_by_parsed(der, &authority)
     }
 
@@ -89,10 +89,17 @@ impl Crl {
 }
 
 fn parse(der: &[u8]) -> Result<CertificateRevocationList<'_>, CrlError> {
-    match CertificateRevocationList::from_der(der) {
-        Ok(([], crl)) => Ok(crl),
-        _ => Err(CrlError::Malformed),
+    let Ok(([], crl)) = CertificateRevocationList::from_der(der) else {
+        return Err(CrlError::Malformed);
+    };
+    let tbs = &crl.tbs_cert_list;
+    let plain = certificate::is_plainly_signed(der, tbs.as_ref())
+        && crl.signature_algorithm == tbs.signature
+        && crl.signature_value.unused_bits == 0;
+    if !plain {
+        return Err(CrlError::Algorithm);
     }
+    Ok(crl)
 }
 
 /// Why octets are not a CRL that may be relied on.
@@ -100,6 +107,8 @@ fn parse(der: &[u8]) -> Result<CertificateRevocationList<'_>, CrlError> {
 pub enum CrlError {
     #[error("it is not a DER certificate revocation list")]
     Malformed,
+    #[error("it is not signed with ECDSA (SHA-256, SHA-384) or Ed25519")]
+    Algorithm,
     #[error("it has no CRL number, or one above 64 bits")]
     Number,
     #[error("it does not say when the next one is due")]

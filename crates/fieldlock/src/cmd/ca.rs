@@ -567,3 +567,15 @@ fn reason() -> impl clap::builder::TypedValueParser<Value = Reason> {
             .ok_or("unknown reason")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+}

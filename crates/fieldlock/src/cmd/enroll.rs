@@ -175,3 +175,15 @@ fn print(text: &str) -> Result<(), EnrollError> {
         .write_all(text.as_bytes())
         .map_err(|error| EnrollError::io(Path::new("standard output"), error))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+}
