@@ -1,5 +1,9 @@
 //! One permitted path between two zones, without sockets or clocks.
 //!
+//! - [`admit`]: may this request cross? Asked at both ends, with each end's own policy.
+//! - [`client`]: the headend's half, one Modbus/TCP client.
 //! - [`device`]: the edge's half, the pool of connections to one device.
 
+pub mod admit;
+pub mod client;
 pub mod device;

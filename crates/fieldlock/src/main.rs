@@ -1,2 +1,60 @@
 //! `fieldlock`: one binary for the edge, the headend, the CA and their operators.
-fn main() {}
+
+mod cmd;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A locked door at both ends of a fieldbus wire.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    long_about = "A locked door at both ends of a fieldbus wire.\n\n\
+        Modbus stays plaintext inside the cell and inside the control room, and crosses the \
+        network between them only through a mutually authenticated tunnel, under a \
+        default-deny policy, with an audit record.",
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.\n\
+        Start with `fieldlock demo`, which needs nothing and no root."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent next to a device: dials its headends, has the last word on every request
+    Edge(cmd::agent::Args),
+    /// Run the agent in the DMZ: faces SCADA and HMIs, serves the tunnels of the edges
+    Headend(cmd::agent::Args),
+    /// Show what a running agent does
+    Status(cmd::status::Args),
+    /// Issue, list and revoke certificates
+    Ca(cmd::ca::Args),
+    /// Get a certificate for an agent: request, install, update the CRL
+    Enroll(cmd::enroll::Args),
+    /// Check a policy, explain a decision
+    Policy(cmd::policy::Args),
+    /// Read the audit log
+    Audit(cmd::audit::Args),
+    /// See it work: simulated PLC, CA, edge and headend on this machine
+    Demo(cmd::demo::Args),
+    /// Print a completion script for a shell
+    Completions(cmd::completions::Args),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Edge(args) => cmd::agent::run(fieldlock_agent::Agent::Edge, &args),
+        Command::Headend(args) => cmd::agent::run(fieldlock_agent::Agent::Headend, &args),
+        Command::Status(args) => cmd::status::run(&args),
+        Command::Ca(args) => cmd::ca::run(args),
+        Command::Enroll(args) => cmd::enroll::run(args),
+        Command::Policy(args) => cmd::policy::run(args),
+        Command::Audit(args) => cmd::audit::run(args),
+        Command::Demo(args) => cmd::demo::run(&args),
+        Command::Completions(args) => cmd::completions::run::<Cli>(&args),
+    }
+}

@@ -143,6 +143,8 @@ pub enum Violation {
     },
     #[error("frame on channel {channel}, of which the hello says nothing")]
     Channel { channel: u16 },
+    #[error("frame on channel {channel} before the tunnel is up")]
+    Early { channel: u16 },
     #[error(
         "more than {MAX_OUT} octets of answers to pings are waiting: the other side does not read"
     )]

@@ -17,9 +17,7 @@ use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId, Side, TransportError};
 use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
-use rustls::crypto::{
-    ActiveKeyExchange, CompletedKeyExchange, SharedSecret, SupportedKxGroup,
-};
+use rustls::crypto::{ActiveKeyExchange, CompletedKeyExchange, SharedSecret, SupportedKxGroup};
 
 /// What this program offers and accepts, the preferred first: hybrid post-quantum
 /// (draft-ietf-tls-ecdhe-mlkem), then X25519 and P-256.

@@ -14,7 +14,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fieldlock_pki::Identity;
-use fieldlock_session::{Close, Event, Frame, Hello, Liveness, Session, Side, Transport, Violation};
+use fieldlock_session::{
+    Close, Event, Frame, Hello, Liveness, Session, Side, Transport, Violation,
+};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
 
@@ -45,15 +47,23 @@ pub(crate) trait Handler {
 #[derive(Debug, Clone)]
 pub(crate) enum End {
     /// The other side said why.
-    Goodbye { code: u16, text: String },
+    Goodbye {
+        code: u16,
+        text: String,
+    },
     /// We said why.
-    Closed { reason: Close, text: String },
+    Closed {
+        reason: Close,
+        text: String,
+    },
     /// Nothing was heard any more.
     Dead,
     HelloTimeout,
     /// The other side broke the protocol.
     Violation(Violation),
-    /// The transport failed: reset, handshake refused, I/O error.
+    /// The other side refused our certificate, or the handshake as such.
+    Rejected(String),
+    /// The transport failed: reset, I/O error.
     Transport(String),
 }
 
@@ -66,7 +76,7 @@ impl End {
                 Close::from_code(*code).is_some_and(|close| close.is_refusal())
             }
             Self::Closed { reason, .. } => reason.is_refusal(),
-            Self::Violation(_) => true,
+            Self::Violation(_) | Self::Rejected(_) => true,
             Self::Dead | Self::HelloTimeout | Self::Transport(_) => false,
         }
     }
@@ -88,6 +98,7 @@ impl fmt::Display for End {
             Self::Dead => f.write_str("nothing heard from the other side"),
             Self::HelloTimeout => f.write_str("no hello in time"),
             Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
+            Self::Rejected(error) => write!(f, "refused by the other side: {error}"),
             Self::Transport(error) => f.write_str(error),
         }
     }

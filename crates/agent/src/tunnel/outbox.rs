@@ -42,7 +42,11 @@ impl Outbox {
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<()> {
         let mut inner = self.inner.borrow_mut();
         if inner.buffer.is_empty() {
-            if !inner.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            if !inner
+                .waker
+                .as_ref()
+                .is_some_and(|w| w.will_wake(cx.waker()))
+            {
                 inner.waker = Some(cx.waker().clone());
             }
             return Poll::Pending;

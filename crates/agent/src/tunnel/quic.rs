@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fieldlock_session::{Close, Decoder, Side, Transport, Violation};
+use fieldlock_session::{Close, Decoder, Side, Violation};
 use quinn::{ConnectionError, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -159,7 +159,9 @@ async fn serve(
     recv: RecvStream,
 ) -> End {
     if link.side == Side::Headend {
-        return End::Violation(Violation::Credit("an edge opens no stream but the control stream"));
+        return End::Violation(Violation::Credit(
+            "an edge opens no stream but the control stream",
+        ));
     }
     let mut reader = Reader::new(recv, None);
     loop {
@@ -253,12 +255,17 @@ pub(crate) fn describe(error: ConnectionError) -> End {
                 .collect(),
         },
         ConnectionError::TimedOut => End::Dead,
-        ConnectionError::ConnectionClosed(close) => {
-            End::Transport(format!("refused by the other side: {close}"))
+        // 0x100 to 0x1ff: a TLS alert (RFC 9001, section 4.8), sent or received.
+        ConnectionError::ConnectionClosed(close) if is_alert(close.error_code) => {
+            End::Rejected(close.to_string())
+        }
+        ConnectionError::TransportError(error) if is_alert(error.code) => {
+            End::Rejected(error.to_string())
         }
         error => End::Transport(error.to_string()),
     }
 }
 
-/// What `status` calls this transport.
-pub(crate) const TRANSPORT: Transport = Transport::Quic;
+fn is_alert(code: quinn::TransportErrorCode) -> bool {
+    (0x100..0x200).contains(&u64::from(code))
+}

@@ -104,7 +104,7 @@ impl Driver {
     ) -> Poll<Result<(), End>> {
         let mut buffer = ReadBuf::new(&mut self.input);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))
-            .map_err(|error| End::Transport(describe(&error)))?;
+            .map_err(|error| describe(&error))?;
         let chunk = buffer.filled();
         if chunk.is_empty() {
             let text = "the other side closed the connection".to_owned();
@@ -146,12 +146,14 @@ impl Driver {
 }
 
 /// A refused certificate reaches the client as an alert on its first read: say so.
-fn describe(error: &std::io::Error) -> String {
-    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::AlertReceived(alert)) => {
-            format!("refused by the other side: TLS alert {alert:?}")
-        }
-        _ => format!("reading failed: {error}"),
+pub(crate) fn describe(error: &std::io::Error) -> End {
+    match error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>())
+    {
+        Some(rustls::Error::AlertReceived(alert)) => End::Rejected(format!("TLS alert {alert:?}")),
+        Some(error) => End::Rejected(error.to_string()),
+        None => End::Transport(error.to_string()),
     }
 }
 

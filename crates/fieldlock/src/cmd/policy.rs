@@ -16,7 +16,7 @@ use serde_json::json;
 
 /// Check policy files and explain what they decide.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -111,7 +111,7 @@ struct Explain {
     json: bool,
 }
 
-pub fn run(args: Args) -> ExitCode {
+pub(crate) fn run(args: Args) -> ExitCode {
     match args.command {
         Command::Check(check) => run_check(&check),
         Command::Explain(explain) => run_explain(&explain).unwrap_or_else(|error| {

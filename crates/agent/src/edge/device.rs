@@ -1,0 +1,489 @@
+//! One device: the pool core, the audit of its writes, and who waits for an answer.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::{Decision, Kind, Outcome, Party, Record, Ticket};
+use fieldlock_conduit::admit::Permit;
+use fieldlock_conduit::device::{
+    Backoff, ClientKey, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key, Outcome as Ended,
+    Stats, Submit,
+};
+use fieldlock_modbus::Exception;
+use fieldlock_session::{Frame, Outcome as Wire};
+use serde::Serialize;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::line::Line;
+use crate::counter::Counter;
+use crate::ledger::{Ledger, describe};
+use crate::settings::edge::Device as Config;
+use crate::tunnel::Outbox;
+
+pub(crate) struct Device {
+    pub(crate) name: Arc<str>,
+    pub(crate) config: Config,
+    pub(crate) counters: Counters,
+    pub(super) core: RefCell<DeviceSide>,
+    /// By [`ConnId::index`].
+    pub(super) lines: RefCell<Vec<Option<Line>>>,
+    ledger: Rc<Ledger>,
+    under_way: RefCell<HashMap<Key, UnderWay>>,
+    next_key: Cell<u64>,
+    /// Writes whose intent is not on the disk yet, oldest first.
+    held: RefCell<VecDeque<(Ticket, Key)>>,
+    /// When the timer task wakes next; it may be earlier than needed, never later.
+    timer_at: Cell<Option<Instant>>,
+    timer: Notify,
+    timer_task: RefCell<Option<AbortHandle>>,
+}
+
+/// What became of the requests that headends sent for a device.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Counters {
+    pub(crate) requests: Counter,
+    pub(crate) answered: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) busy: Counter,
+    pub(crate) not_sent: Counter,
+    pub(crate) unknown: Counter,
+}
+
+/// Where an answer goes, and how the request is put on record.
+pub(crate) struct Asker {
+    pub(crate) outbox: Rc<Outbox>,
+    pub(crate) channel: u16,
+    /// The headend's id of the request.
+    pub(crate) id: u64,
+    pub(crate) client: ClientKey,
+    pub(crate) party: Arc<Party>,
+    /// The headend's identity.
+    pub(crate) tunnel: Arc<str>,
+    pub(crate) deadline: Instant,
+}
+
+struct UnderWay {
+    asker: Asker,
+    unit: u8,
+    function: u8,
+    write: Option<Box<Write>>,
+}
+
+struct Write {
+    intent: Ticket,
+    record: Record,
+}
+
+impl Device {
+    /// Makes the device and starts its timer; connections open when they are needed.
+    pub(crate) fn start(config: Config, ledger: &Rc<Ledger>) -> Rc<Self> {
+        let name: Arc<str> = config.name.as_str().into();
+        let seed = name
+            .bytes()
+            .fold(u64::from(std::process::id()), |seed, byte| {
+                seed.wrapping_mul(31).wrapping_add(byte.into())
+            });
+        let settings = core_settings(&config);
+        let lines = usize::from(settings.max_connections);
+        let device = Rc::new(Self {
+            name,
+            counters: Counters::default(),
+            core: RefCell::new(DeviceSide::new(settings, seed, Instant::now())),
+            lines: RefCell::new(std::iter::repeat_with(|| None).take(lines).collect()),
+            ledger: ledger.clone(),
+            under_way: RefCell::default(),
+            next_key: Cell::new(0),
+            held: RefCell::default(),
+            timer_at: Cell::new(None),
+            timer: Notify::new(),
+            timer_task: RefCell::default(),
+            config,
+        });
+        let timed = device.clone();
+        let task = tokio::task::spawn_local(async move {
+            loop {
+                timed.wait_for_timer().await;
+            }
+        });
+        *device.timer_task.borrow_mut() = Some(task.abort_handle());
+        device
+    }
+
+    /// The configuration has another device in this place, or none: what is under way is
+    /// finished, then the connections close.
+    pub(crate) async fn retire(self: Rc<Self>) {
+        while self.under_way() > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        if let Some(task) = self.timer_task.take() {
+            task.abort();
+        }
+        self.lines
+            .borrow_mut()
+            .iter_mut()
+            .for_each(|line| *line = None);
+    }
+
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.borrow().len()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.core.borrow().stats()
+    }
+
+    /// Takes a permitted request; [`Device::pump`] moves it on. Exactly one answer follows.
+    pub(crate) fn submit(&self, now: Instant, asker: Asker, permit: &Permit<'_>) {
+        self.counters.requests.add();
+        let request = permit.request();
+        let key = Key(self.next_key.get());
+        self.next_key.set(key.0 + 1);
+        let is_write = request.changes_state();
+        let submit = Submit {
+            key,
+            client: asker.client,
+            unit: permit.unit(),
+            request,
+            deadline: asker.deadline,
+            held: is_write,
+        };
+        let function = request.function().0;
+        if let Err(full) = self.core.borrow_mut().submit(now, submit) {
+            self.shed(&asker, permit, &full.to_string());
+            return;
+        }
+        let write = if is_write {
+            match self.intend(&asker, key, permit) {
+                Ok(write) => Some(write),
+                Err(reason) => {
+                    self.core.borrow_mut().refuse(key);
+                    self.shed(&asker, permit, &reason);
+                    return;
+                }
+            }
+        } else {
+            None
+        };
+        let under_way = UnderWay {
+            asker,
+            unit: permit.unit(),
+            function,
+            write,
+        };
+        self.under_way.borrow_mut().insert(key, under_way);
+    }
+
+    /// Overload, or no audit: answered busy, never sent.
+    fn shed(&self, asker: &Asker, permit: &Permit<'_>, reason: &str) {
+        self.counters.busy.add();
+        let request = permit.request();
+        let exception = Exception::ServerDeviceBusy;
+        asker.answer(Wire::Refused, &exception.pdu(request.function().0));
+        let mut record = Record {
+            decision: Some(Decision::Deny),
+            reason: Some(reason.to_owned().into()),
+            outcome: Some(Outcome::Refused),
+            exception: Some(exception.code()),
+            ..self.record(Kind::Denied, asker, permit.unit())
+        };
+        describe(&mut record, request);
+        self.ledger.repeated(record);
+    }
+
+    /// Puts the intent of a write on record; it is sent once that is on the disk.
+    fn intend(&self, asker: &Asker, key: Key, permit: &Permit<'_>) -> Result<Box<Write>, String> {
+        let mut record = Record {
+            decision: Some(Decision::Allow),
+            ..self.record(Kind::WriteIntent, asker, permit.unit())
+        };
+        describe(&mut record, permit.request());
+        let outcome = Record {
+            kind: Kind::WriteOutcome,
+            values: None,
+            decision: None,
+            durable: false,
+            ..record.clone()
+        };
+        if !self.ledger.is_writable() {
+            return Err("the audit log can't be written".into());
+        }
+        let intent = self.ledger.intent(record).map_err(|e| e.to_string())?;
+        self.held.borrow_mut().push_back((intent, key));
+        Ok(Box::new(Write {
+            intent,
+            record: outcome,
+        }))
+    }
+
+    /// Releases writes whose intent is on the disk; refuses them all when it can't be.
+    pub(crate) fn release_durable(self: &Rc<Self>) {
+        let now = Instant::now();
+        let durable = self.ledger.durable();
+        let writable = self.ledger.is_writable();
+        loop {
+            let mut held = self.held.borrow_mut();
+            let next = held.pop_front_if(|(ticket, _)| *ticket <= durable || !writable);
+            drop(held);
+            let Some((ticket, key)) = next else { break };
+            if ticket <= durable {
+                self.core.borrow_mut().release(now, key);
+            } else {
+                self.refuse_held(key);
+            }
+        }
+        self.pump();
+    }
+
+    fn refuse_held(&self, key: Key) {
+        if !self.core.borrow_mut().refuse(key) {
+            return;
+        }
+        let Some(under_way) = self.under_way.borrow_mut().remove(&key) else {
+            return;
+        };
+        self.counters.busy.add();
+        let pdu = Exception::ServerDeviceBusy.pdu(under_way.function);
+        under_way.asker.answer(Wire::Refused, &pdu);
+        let reason = "the audit log can't be written";
+        self.conclude(&under_way, Outcome::Refused, Some(pdu[1]), reason);
+    }
+
+    /// The client has gone: what it asked and was not sent yet is dropped.
+    pub(crate) fn drop_client(&self, client: ClientKey) {
+        self.core.borrow_mut().drop_client(Instant::now(), client);
+    }
+
+    /// Moves bytes out and answers on, and sets the timer. To be called after any input.
+    pub(crate) fn pump(self: &Rc<Self>) {
+        self.transmit();
+        loop {
+            let Some(event) = self.core.borrow_mut().poll_event() else {
+                break;
+            };
+            match event {
+                Event::Connect(conn) => self.open(conn),
+                Event::Close(conn, reason) => {
+                    debug!(device = %self.name, %conn, "connection closed: {reason}");
+                    self.drop_line(conn);
+                }
+                Event::Answer {
+                    key, outcome, pdu, ..
+                } => self.answer(key, outcome, &pdu),
+            }
+        }
+        self.transmit();
+        let next = self.core.borrow().poll_timeout();
+        let later = match (next, self.timer_at.get()) {
+            (None, _) => true,
+            (Some(next), Some(at)) => at <= next,
+            (Some(_), None) => false,
+        };
+        if !later {
+            self.timer_at.set(next);
+            self.timer.notify_one();
+        }
+    }
+
+    fn transmit(self: &Rc<Self>) {
+        let mut failed = Vec::new();
+        for line in self.lines.borrow().iter().flatten() {
+            let sent = line.send(|out| self.core.borrow_mut().poll_transmit(line.conn, out));
+            if sent.is_err() {
+                failed.push(line.conn);
+            }
+        }
+        for conn in failed {
+            self.closed(conn, false);
+        }
+    }
+
+    async fn wait_for_timer(self: &Rc<Self>) {
+        match self.timer_at.get() {
+            Some(at) => {
+                tokio::select! {
+                    () = sleep_until(at.into()) => {
+                        self.timer_at.set(None);
+                        self.core.borrow_mut().handle_timeout(Instant::now());
+                        self.pump();
+                    }
+                    () = self.timer.notified() => {}
+                }
+            }
+            None => self.timer.notified().await,
+        }
+    }
+
+    fn answer(&self, key: Key, outcome: Ended, pdu: &[u8]) {
+        let Some(under_way) = self.under_way.borrow_mut().remove(&key) else {
+            return;
+        };
+        let is_exception = pdu.first().is_some_and(|function| function & 0x80 != 0);
+        let exception = is_exception.then(|| pdu[1]);
+        let (wire, recorded) = match outcome {
+            Ended::Answered if is_exception => (Wire::Answered, Outcome::Exception),
+            Ended::Answered => (Wire::Answered, Outcome::Answered),
+            Ended::Broadcast => (Wire::Answered, Outcome::Sent),
+            Ended::NotSent | Ended::Unreachable => (Wire::NotSent, Outcome::NotSent),
+            Ended::Unknown(_) => (Wire::Unknown, Outcome::Unknown),
+        };
+        under_way.asker.answer(wire, pdu);
+        let reason = match outcome {
+            Ended::Answered | Ended::Broadcast => {
+                self.counters.answered.add();
+                String::new()
+            }
+            Ended::NotSent | Ended::Unreachable => {
+                self.counters.not_sent.add();
+                outcome.to_string()
+            }
+            Ended::Unknown(_) => {
+                self.counters.unknown.add();
+                outcome.to_string()
+            }
+        };
+        self.conclude(&under_way, recorded, exception, &reason);
+    }
+
+    /// Puts the end of a request on record: every write, and reads that brought nothing.
+    fn conclude(
+        &self,
+        under_way: &UnderWay,
+        outcome: Outcome,
+        exception: Option<u8>,
+        reason: &str,
+    ) {
+        let reason = (!reason.is_empty()).then(|| reason.to_owned().into());
+        match &under_way.write {
+            Some(write) => self.ledger.note(Record {
+                intent: Some(write.intent),
+                outcome: Some(outcome),
+                exception,
+                reason,
+                ..write.record.clone()
+            }),
+            None if reason.is_some() => self.ledger.repeated(Record {
+                function: Some(under_way.function),
+                outcome: Some(match outcome {
+                    Outcome::Unknown => Outcome::Lost,
+                    outcome => outcome,
+                }),
+                exception,
+                reason,
+                ..self.record(Kind::Lost, &under_way.asker, under_way.unit)
+            }),
+            None => {}
+        }
+    }
+
+    pub(crate) fn record(&self, kind: Kind, asker: &Asker, unit: u8) -> Record {
+        Record {
+            tunnel: Some(asker.tunnel.clone()),
+            client: Some(asker.party.clone()),
+            device: Some(self.name.clone()),
+            unit: Some(unit),
+            request: Some(asker.id),
+            ..Record::new(kind)
+        }
+    }
+
+    // --- connections ----------------------------------------------------------------
+
+    fn open(self: &Rc<Self>, conn: ConnId) {
+        let line = Line::open(self, conn);
+        if let Some(place) = self.lines.borrow_mut().get_mut(conn.index()) {
+            *place = Some(line);
+        }
+    }
+
+    fn drop_line(&self, conn: ConnId) {
+        if let Some(place) = self.lines.borrow_mut().get_mut(conn.index()) {
+            place.take_if(|line| line.conn == conn);
+        }
+    }
+
+    pub(super) fn connected(self: &Rc<Self>, conn: ConnId) {
+        info!(device = %self.name, "connected");
+        self.core
+            .borrow_mut()
+            .handle_connected(Instant::now(), conn);
+        self.pump();
+    }
+
+    pub(super) fn connect_failed(self: &Rc<Self>, conn: ConnId, error: &str) {
+        warn!(device = %self.name, "can't be reached: {error}");
+        self.closed(conn, true);
+    }
+
+    pub(super) fn received(self: &Rc<Self>, conn: ConnId, bytes: &[u8]) {
+        self.core
+            .borrow_mut()
+            .handle_bytes(Instant::now(), conn, bytes);
+        self.pump();
+    }
+
+    pub(super) fn lost(self: &Rc<Self>, conn: ConnId, why: &str) {
+        info!(device = %self.name, "connection lost: {why}");
+        self.closed(conn, false);
+    }
+
+    fn closed(self: &Rc<Self>, conn: ConnId, connect_failed: bool) {
+        self.drop_line(conn);
+        self.core
+            .borrow_mut()
+            .handle_closed(Instant::now(), conn, connect_failed);
+        self.pump();
+    }
+}
+
+impl Asker {
+    pub(crate) fn answer(&self, outcome: Wire, pdu: &[u8]) {
+        let frame = Frame::Answer {
+            id: self.id,
+            outcome,
+            pdu,
+        };
+        self.outbox.push(|out| frame.encode(self.channel, out));
+    }
+}
+
+fn core_settings(config: &Config) -> DeviceSettings {
+    let common = DeviceSettings {
+        queue: config.queue.into(),
+        queue_per_client: config.queue_per_client.into(),
+        reconnect: Backoff {
+            first: Duration::from_millis(50),
+            // A device that comes back is asked again within a second.
+            max: Duration::from_secs(1),
+        },
+        ..DeviceSettings::default()
+    };
+    if let Some(rtu) = &config.modbus_rtu {
+        return DeviceSettings {
+            framing: Framing::Rtu {
+                baud: rtu.baud,
+                frame_gap: rtu.frame_gap.0,
+                turnaround: rtu.turnaround.0,
+            },
+            pause_between_requests: rtu.pause_between_requests.0,
+            ..common
+        };
+    }
+    let Some(tcp) = &config.modbus_tcp else {
+        return common;
+    };
+    DeviceSettings {
+        max_connections: tcp.max_connections,
+        in_flight: tcp.in_flight,
+        connect_timeout: tcp.connect_timeout.0,
+        pause_after_connect: tcp.pause_after_connect.0,
+        pause_between_requests: tcp.pause_between_requests.0,
+        idle_close: tcp.idle_close.map(|span| span.0),
+        ..common
+    }
+}

@@ -1,0 +1,434 @@
+//! A tunnel to one headend, kept up: race, fallback, reconnect, return to QUIC.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_pki::{Identity, Role};
+use fieldlock_session::race::Attempt;
+use fieldlock_session::{Race, Transport};
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tracing::{debug, info, warn};
+
+use super::Edge;
+use super::tunnel::TunnelHandler;
+use crate::headend::{quic_peer, tls_peer};
+use crate::settings::edge::{Headend as Settings, Transport as Configured};
+use crate::socket;
+use crate::tunnel::{End, Link, Path, Peer, quic, tcp};
+
+/// One attempt, from the first packet to the end of the handshake.
+const ATTEMPT: Duration = Duration::from_secs(4);
+const RESOLVE: Duration = Duration::from_secs(2);
+/// While on TLS: when QUIC is tried again, doubling from the first to the last.
+const RETURN_FIRST: Duration = Duration::from_secs(5);
+const RETURN_LAST: Duration = Duration::from_secs(300);
+
+/// What this edge has with one headend; `status` shows it.
+pub(crate) struct Dialled {
+    settings: Settings,
+    pub(crate) last_error: RefCell<Option<String>>,
+    closing: Cell<bool>,
+    renew: Cell<bool>,
+    attention: Notify,
+}
+
+impl Dialled {
+    pub(crate) fn new(settings: Settings) -> Rc<Self> {
+        Rc::new(Self {
+            settings,
+            last_error: RefCell::default(),
+            closing: Cell::new(false),
+            renew: Cell::new(false),
+            attention: Notify::new(),
+        })
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Dials no more; live tunnels are closed by the caller.
+    pub(crate) fn close(&self) {
+        self.closing.set(true);
+        self.attention.notify_one();
+    }
+
+    /// Dials anew with what the edge has by now; the headend lets the older tunnel finish.
+    pub(crate) fn renew(&self) {
+        self.renew.set(true);
+        self.attention.notify_one();
+    }
+}
+
+/// A connection whose handshake is done.
+enum Connected {
+    Quic(quinn::Connection, Peer),
+    Tls(Box<TlsStream<TcpStream>>, Peer),
+}
+
+#[derive(Debug)]
+struct Failed {
+    text: String,
+    /// A certificate was refused, by us or by the other side.
+    refused: bool,
+}
+
+impl Failed {
+    fn network(error: impl ToString) -> Self {
+        Self {
+            text: error.to_string(),
+            refused: false,
+        }
+    }
+
+    fn refused(error: impl ToString) -> Self {
+        Self {
+            text: error.to_string(),
+            refused: true,
+        }
+    }
+}
+
+/// How a tunnel ended, for the race.
+struct Ended {
+    transport: Transport,
+    was_up: bool,
+    end: End,
+}
+
+/// Keeps one tunnel up until the task is aborted.
+pub(crate) async fn keep(edge: Rc<Edge>, dialled: Rc<Dialled>) {
+    let seed = u64::from_be_bytes(edge.instance[..8].try_into().unwrap_or_default());
+    let mut dialler = Dialler {
+        race: Race::new(only(dialled.settings.transport), Instant::now(), seed),
+        edge,
+        dialled,
+        addresses: Vec::new(),
+        attempts: JoinSet::new(),
+        tunnels: JoinSet::new(),
+        transport: None,
+        return_at: None,
+        return_after: RETURN_FIRST,
+    };
+    loop {
+        dialler.step().await;
+    }
+}
+
+fn only(transport: Configured) -> Option<Transport> {
+    match transport {
+        Configured::Auto => None,
+        Configured::Quic => Some(Transport::Quic),
+        Configured::Tls => Some(Transport::Tls),
+    }
+}
+
+struct Dialler {
+    edge: Rc<Edge>,
+    dialled: Rc<Dialled>,
+    race: Race,
+    addresses: Vec<SocketAddr>,
+    attempts: JoinSet<(Attempt, Result<Connected, Failed>)>,
+    tunnels: JoinSet<Ended>,
+    /// Of the newest live tunnel.
+    transport: Option<Transport>,
+    return_at: Option<Instant>,
+    return_after: Duration,
+}
+
+impl Dialler {
+    async fn step(&mut self) {
+        let dialling = self.tunnels.is_empty() && !self.dialled.closing.get();
+        if dialling {
+            self.dial().await;
+        }
+        let wake = if dialling {
+            Some(self.race.poll_timeout())
+        } else {
+            self.return_at
+        };
+        let timer = async {
+            match wake {
+                Some(at) => sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(done) = self.attempts.join_next() => {
+                if let Ok((attempt, outcome)) = done {
+                    self.attempted(attempt, outcome);
+                }
+            }
+            Some(ended) = self.tunnels.join_next() => self.ended(ended.ok()),
+            () = timer => {
+                if !dialling {
+                    self.try_quic().await;
+                }
+            }
+            () = self.dialled.attention.notified() => {
+                if self.dialled.renew.take() && !self.tunnels.is_empty() {
+                    self.renew().await;
+                }
+            }
+        }
+    }
+
+    async fn dial(&mut self) {
+        let now = Instant::now();
+        if self.race.round_due(now) {
+            self.resolve().await;
+            self.race.start_round(Instant::now(), self.addresses.len());
+        }
+        while let Some(attempt) = self.race.poll_attempt(Instant::now()) {
+            self.attempt(attempt);
+        }
+    }
+
+    fn attempt(&mut self, attempt: Attempt) {
+        let Some(address) = self.addresses.get(attempt.address).copied() else {
+            return;
+        };
+        let edge = self.edge.clone();
+        let name = self.dialled.settings.name.clone();
+        self.attempts.spawn_local(async move {
+            let connecting = connect(&edge, &name, attempt.transport, address);
+            let outcome = timeout(ATTEMPT, connecting)
+                .await
+                .unwrap_or_else(|_| Err(Failed::network("no answer in time")));
+            (attempt, outcome)
+        });
+    }
+
+    fn attempted(&mut self, attempt: Attempt, outcome: Result<Connected, Failed>) {
+        match outcome {
+            Ok(connected) => {
+                self.attempts.abort_all();
+                self.start(connected);
+            }
+            Err(failed) => {
+                let address = self.addresses.get(attempt.address);
+                let address = address.map_or_else(String::new, ToString::to_string);
+                let text = format!("{} {address}: {}", attempt.transport.name(), failed.text);
+                self.complain(text);
+                self.race.failed(Instant::now(), failed.refused);
+            }
+        }
+    }
+
+    /// The first failure of a kind is a warning, its repeats are not.
+    fn complain(&self, text: String) {
+        let headend = &self.dialled.settings.name;
+        let mut last = self.dialled.last_error.borrow_mut();
+        if last.as_ref() == Some(&text) {
+            debug!(headend, "not connected: {text}");
+        } else {
+            warn!(headend, "not connected: {text}");
+        }
+        *last = Some(text);
+    }
+
+    fn start(&mut self, connected: Connected) {
+        let edge = &self.edge;
+        let devices = edge.devices();
+        let number = edge.next_link();
+        let (transport, run): (_, RunTunnel) = match connected {
+            Connected::Quic(connection, peer) => {
+                let link = Link::edge(peer, Path::Quic(connection), number, &edge.hello());
+                let handler = TunnelHandler::new(edge, &link, devices);
+                (Transport::Quic, RunTunnel::Quic(link, handler))
+            }
+            Connected::Tls(stream, peer) => {
+                let link = Link::edge(peer, Path::Tls, number, &edge.hello());
+                let handler = TunnelHandler::new(edge, &link, devices);
+                (Transport::Tls, RunTunnel::Tls(stream, link, handler))
+            }
+        };
+        self.transport = Some(transport);
+        if transport == Transport::Tls && self.dialled.settings.transport == Configured::Auto {
+            self.return_at = Some(Instant::now() + self.return_after);
+        } else {
+            self.return_at = None;
+            self.return_after = RETURN_FIRST;
+        }
+        let edge = edge.clone();
+        self.tunnels.spawn_local(async move {
+            let (link, handler) = run.parts();
+            edge.tunnels
+                .borrow_mut()
+                .insert(number, (link.clone(), handler.clone()));
+            let end = run.run().await;
+            edge.tunnels.borrow_mut().remove(&number);
+            handler.ended(&link, &end);
+            Ended {
+                transport,
+                was_up: link.was_up(),
+                end,
+            }
+        });
+    }
+
+    fn ended(&mut self, ended: Option<Ended>) {
+        // A panicked task is a tunnel that was lost.
+        let Some(ended) = ended else {
+            return;
+        };
+        let now = Instant::now();
+        if ended.was_up {
+            *self.dialled.last_error.borrow_mut() = None;
+            if self.tunnels.is_empty() {
+                self.race.won(now, ended.transport);
+            }
+        } else {
+            self.complain(format!("{}: {}", ended.transport.name(), ended.end));
+            self.race.failed(now, ended.end.is_refusal());
+        }
+        if self.tunnels.is_empty() {
+            self.transport = None;
+            self.return_at = None;
+        }
+    }
+
+    /// On the fallback: is there a way for QUIC again?
+    async fn try_quic(&mut self) {
+        self.return_after = (self.return_after * 2).min(RETURN_LAST);
+        self.return_at = Some(Instant::now() + self.return_after);
+        if self.transport == Some(Transport::Tls) {
+            debug!(headend = self.dialled.settings.name, "trying QUIC again");
+            self.spread(Transport::Quic).await;
+        }
+    }
+
+    /// A second tunnel beside the live one, which the headend then lets finish.
+    async fn renew(&mut self) {
+        info!(headend = self.dialled.settings.name, "dialling anew");
+        self.spread(self.transport.unwrap_or(Transport::Quic)).await;
+    }
+
+    async fn spread(&mut self, transport: Transport) {
+        self.resolve().await;
+        for address in 0..self.addresses.len() {
+            self.attempt(Attempt { transport, address });
+        }
+    }
+
+    /// Resolves all names afresh; the two families take turns (RFC 8305, section 4).
+    async fn resolve(&mut self) {
+        let mut found = Vec::new();
+        for name in &self.dialled.settings.address {
+            match timeout(RESOLVE, lookup_host(name.as_str())).await {
+                Ok(Ok(addresses)) => found.extend(addresses),
+                Ok(Err(error)) => self.complain(format!("`{name}` can't be resolved: {error}")),
+                Err(_) => self.complain(format!("`{name}` can't be resolved: no answer in time")),
+            }
+        }
+        let (v6, v4): (Vec<_>, Vec<_>) = found.into_iter().partition(SocketAddr::is_ipv6);
+        let mut families = [v6.into_iter(), v4.into_iter()];
+        self.addresses.clear();
+        loop {
+            let before = self.addresses.len();
+            for family in &mut families {
+                self.addresses.extend(family.next());
+            }
+            if self.addresses.len() == before {
+                break;
+            }
+        }
+    }
+}
+
+enum RunTunnel {
+    Quic(Rc<Link>, Rc<TunnelHandler>),
+    Tls(Box<TlsStream<TcpStream>>, Rc<Link>, Rc<TunnelHandler>),
+}
+
+impl RunTunnel {
+    fn parts(&self) -> (Rc<Link>, Rc<TunnelHandler>) {
+        match self {
+            Self::Quic(link, handler) | Self::Tls(_, link, handler) => {
+                (link.clone(), handler.clone())
+            }
+        }
+    }
+
+    async fn run(self) -> End {
+        match self {
+            Self::Quic(link, handler) => quic::run(link, handler).await,
+            Self::Tls(stream, link, handler) => tcp::run((*stream).into(), link, &*handler).await,
+        }
+    }
+}
+
+async fn connect(
+    edge: &Edge,
+    headend: &str,
+    transport: Transport,
+    address: SocketAddr,
+) -> Result<Connected, Failed> {
+    let trust = edge.posture.trust();
+    let expected = Identity {
+        site: trust.identity.site.clone(),
+        role: Role::Headend,
+        name: headend.parse().map_err(Failed::refused)?,
+    };
+    match transport {
+        Transport::Quic => {
+            let config = trust.quic_client().map_err(Failed::refused)?;
+            let mut config = config.ok_or_else(|| Failed::refused("no client configuration"))?;
+            let streams = u32::try_from(edge.devices.borrow().len()).unwrap_or(u32::MAX);
+            config.transport_config(Arc::new(quic::transport(streams)));
+            let address = reachable(edge, address);
+            let connecting = edge
+                .endpoint
+                .connect_with(config, address, &expected.dns())
+                .map_err(Failed::network)?;
+            let connection = connecting.await.map_err(|error| {
+                let end = quic::describe(error);
+                Failed {
+                    refused: end.is_refusal(),
+                    text: end.to_string(),
+                }
+            })?;
+            let peer = quic_peer(&connection).map_err(Failed::refused)?;
+            Ok(Connected::Quic(connection, peer))
+        }
+        Transport::Tls => {
+            let config = trust.tls_client();
+            let config = config.ok_or_else(|| Failed::refused("no client configuration"))?;
+            let name = ServerName::try_from(expected.dns()).map_err(Failed::refused)?;
+            let stream = TcpStream::connect(address).await.map_err(Failed::network)?;
+            socket::prepare_tunnel(&stream).map_err(Failed::network)?;
+            let stream = TlsConnector::from(config)
+                .connect(name, stream)
+                .await
+                .map_err(|error| {
+                    let end = tcp::describe(&error);
+                    Failed {
+                        refused: end.is_refusal(),
+                        text: end.to_string(),
+                    }
+                })?;
+            let peer = tls_peer(stream.get_ref().1, address).map_err(Failed::refused)?;
+            Ok(Connected::Tls(Box::new(stream), peer))
+        }
+    }
+}
+
+/// The endpoint is a dual-stack socket where the system has IPv6: it wants mapped addresses.
+fn reachable(edge: &Edge, address: SocketAddr) -> SocketAddr {
+    let dual = edge
+        .endpoint
+        .local_addr()
+        .is_ok_and(|local| local.is_ipv6());
+    match address {
+        SocketAddr::V4(v4) if dual => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+        address => address,
+    }
+}

@@ -1,0 +1,169 @@
+//! One connection to a device: a TCP socket or a serial line.
+
+use std::io;
+use std::rc::Rc;
+
+use fieldlock_conduit::device::ConnId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::JoinHandle;
+use tokio_serial::{DataBits, Parity, SerialPortBuilderExt, SerialStream, StopBits};
+
+use super::device::Device;
+use crate::settings::edge::{ModbusRtu, ModbusTcp, Parity as ConfiguredParity};
+use crate::socket::{self, Writer};
+use crate::tunnel::Outbox;
+
+const READ: usize = 4096;
+
+/// Dropping it closes the connection, or gives up opening it.
+pub(super) struct Line {
+    pub(super) conn: ConnId,
+    task: JoinHandle<()>,
+    out: Rc<Out>,
+}
+
+#[derive(Default)]
+struct Out {
+    tcp: std::cell::OnceCell<Rc<Writer>>,
+    serial: std::cell::OnceCell<Rc<Outbox>>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Line {
+    pub(super) fn open(device: &Rc<Device>, conn: ConnId) -> Self {
+        let out = Rc::new(Out::default());
+        let task = run(device.clone(), conn, out.clone());
+        Self {
+            conn,
+            task: tokio::task::spawn_local(task),
+            out,
+        }
+    }
+
+    /// Lets `append` add bytes and writes them; nothing happens while it is being opened.
+    pub(super) fn send(&self, append: impl FnOnce(&mut Vec<u8>) -> bool) -> io::Result<()> {
+        if let Some(writer) = self.out.tcp.get() {
+            if writer.push(append) {
+                writer.flush()?;
+            }
+        } else if let Some(outbox) = self.out.serial.get() {
+            outbox.push(|out| {
+                append(out);
+            });
+        }
+        Ok(())
+    }
+}
+
+async fn run(device: Rc<Device>, conn: ConnId, out: Rc<Out>) {
+    if let Some(tcp) = &device.config.modbus_tcp {
+        run_tcp(&device, tcp, conn, &out).await;
+    } else if let Some(rtu) = &device.config.modbus_rtu {
+        run_serial(&device, rtu, conn, &out).await;
+    }
+}
+
+async fn run_tcp(device: &Rc<Device>, settings: &ModbusTcp, conn: ConnId, out: &Out) {
+    let connected = async {
+        let stream = TcpStream::connect(settings.address.as_str()).await?;
+        socket::prepare_client(&stream)?;
+        Ok::<_, io::Error>(stream.into_split())
+    };
+    let (read, write) = match connected.await {
+        Ok(halves) => halves,
+        Err(error) => {
+            device.connect_failed(conn, &format!("{}: {error}", settings.address));
+            return;
+        }
+    };
+    let writer = Rc::new(Writer::new(write));
+    let _ = out.tcp.set(writer.clone());
+    device.connected(conn);
+    let why = converse_tcp(device, conn, read, &writer).await;
+    device.lost(conn, &why);
+}
+
+async fn converse_tcp(
+    device: &Rc<Device>,
+    conn: ConnId,
+    mut read: OwnedReadHalf,
+    writer: &Writer,
+) -> String {
+    let mut input = Vec::with_capacity(READ);
+    loop {
+        tokio::select! {
+            biased;
+            received = read.read_buf(&mut input) => match received {
+                Ok(0) => return "closed by the device".into(),
+                Ok(_) => {
+                    device.received(conn, &input);
+                    input.clear();
+                }
+                Err(error) => return error.to_string(),
+            },
+            drained = writer.drain() => {
+                if let Err(error) = drained {
+                    return error.to_string();
+                }
+            }
+        }
+    }
+}
+
+async fn run_serial(device: &Rc<Device>, settings: &ModbusRtu, conn: ConnId, out: &Out) {
+    let mut port = match open_serial(settings) {
+        Ok(port) => port,
+        Err(error) => {
+            device.connect_failed(conn, &format!("{}: {error}", settings.path.display()));
+            return;
+        }
+    };
+    let outbox = Rc::new(Outbox::default());
+    let _ = out.serial.set(outbox.clone());
+    device.connected(conn);
+    let mut input = Vec::with_capacity(READ);
+    let mut output = Vec::new();
+    let why = loop {
+        tokio::select! {
+            received = port.read_buf(&mut input) => match received {
+                Ok(0) => break "the serial port has gone".to_owned(),
+                Ok(_) => {
+                    device.received(conn, &input);
+                    input.clear();
+                }
+                Err(error) => break error.to_string(),
+            },
+            () = outbox.take(&mut output) => {
+                if let Err(error) = port.write_all(&output).await {
+                    break error.to_string();
+                }
+            }
+        }
+    };
+    device.lost(conn, &why);
+}
+
+fn open_serial(settings: &ModbusRtu) -> tokio_serial::Result<SerialStream> {
+    let parity = match settings.parity {
+        ConfiguredParity::Even => Parity::Even,
+        ConfiguredParity::Odd => Parity::Odd,
+        ConfiguredParity::None => Parity::None,
+    };
+    // Modbus over Serial Line, section 2.5.1: 11 bits a character.
+    let stop_bits = match (settings.stop_bits, parity) {
+        (Some(2), _) | (None, Parity::None) => StopBits::Two,
+        _ => StopBits::One,
+    };
+    tokio_serial::new(settings.path.to_string_lossy(), settings.baud)
+        .data_bits(DataBits::Eight)
+        .parity(parity)
+        .stop_bits(stop_bits)
+        .open_native_async()
+}

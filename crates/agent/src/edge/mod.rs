@@ -1,0 +1,351 @@
+//! The edge: the sidecar next to a device. It dials out, and its policy is the last word.
+//!
+//! - `dial`: a tunnel to every headend, over the transport that gets through.
+//! - `tunnel`: requests from a headend, judged by this edge's own policy.
+//! - `device`: sockets and serial lines around [`fieldlock_conduit::device`].
+
+mod device;
+mod dial;
+mod line;
+mod status;
+mod tunnel;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::{Kind, Record};
+use fieldlock_pki::Role;
+use fieldlock_session::{Close, DeviceOffer, Hello, VERSION};
+use quinn::Endpoint;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{interval, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::control::Control;
+use crate::ledger::{Ledger, alarm};
+use crate::posture::{Posture, refused, reloaded, short_hex};
+use crate::reload::{Changed, Watch};
+use crate::settings::edge::{Device as DeviceConfig, File};
+use crate::tunnel::Link;
+use crate::{StartError, instance, stop_signal};
+use device::Device;
+use dial::Dialled;
+use tunnel::TunnelHandler;
+
+/// A running edge.
+pub(crate) struct Edge {
+    file: PathBuf,
+    settings: RefCell<Rc<File>>,
+    posture: Posture,
+    ledger: Rc<Ledger>,
+    instance: [u8; 16],
+    started: Instant,
+    endpoint: Endpoint,
+    /// In the order of the hello.
+    devices: RefCell<Vec<Rc<Device>>>,
+    /// By the headend's name.
+    dialled: RefCell<HashMap<String, (Rc<Dialled>, AbortHandle)>>,
+    tunnels: RefCell<HashMap<u32, (Rc<Link>, Rc<TunnelHandler>)>>,
+    next_link: Cell<u32>,
+}
+
+/// Reads and tries everything that [`run`] needs, and opens nothing.
+pub(crate) fn check(file: &Path) -> Result<String, StartError> {
+    let settings = File::load(file)?;
+    let posture = Posture::load(Role::Edge, &settings.policy, &settings.state)?;
+    for headend in &settings.headend {
+        for address in &headend.address {
+            std::net::ToSocketAddrs::to_socket_addrs(address.as_str()).map_err(|error| {
+                StartError::Resolve {
+                    address: address.clone(),
+                    source: error,
+                }
+            })?;
+        }
+    }
+    Ok(format!(
+        "{}: edge `{}` of {}, {} devices, {} headends, policy {}",
+        file.display(),
+        posture.trust().identity.name,
+        posture.trust().identity.site,
+        settings.device.len(),
+        settings.headend.len(),
+        short_hex(&posture.hash()),
+    ))
+}
+
+/// Runs an edge until it is told to stop.
+pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
+    let settings = File::load(file)?;
+    let posture = Posture::load(Role::Edge, &settings.policy, &settings.state)?;
+    let ledger = Ledger::open(&settings.state, posture.trust().identity.name.as_str())?;
+    ledger.set_policy(&short_hex(&posture.hash()));
+    let drain = settings.drain.0;
+    let control = Control::bind(&settings.state)?;
+    let edge = Rc::new(Edge {
+        file: file.to_owned(),
+        settings: RefCell::new(Rc::new(settings)),
+        posture,
+        ledger,
+        instance: instance()?,
+        started: Instant::now(),
+        endpoint: endpoint()?,
+        devices: RefCell::default(),
+        dialled: RefCell::default(),
+        tunnels: RefCell::default(),
+        next_link: Cell::new(0),
+    });
+    edge.start();
+    tokio::task::spawn_local({
+        let edge = edge.clone();
+        async move { control.serve(|| edge.status()).await }
+    });
+    stop_signal().await?;
+    edge.stop(drain).await;
+    Ok(())
+}
+
+/// Where QUIC is dialled from: both families where the system has both.
+fn endpoint() -> Result<Endpoint, StartError> {
+    let dual = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    Endpoint::client(dual)
+        .or_else(|_| Endpoint::client(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+        .map_err(StartError::Io)
+}
+
+impl Edge {
+    fn start(self: &Rc<Self>) {
+        self.ledger.note(Record {
+            reason: Some(concat!("fieldlock ", env!("CARGO_PKG_VERSION")).into()),
+            ..Record::new(Kind::Start)
+        });
+        self.apply_settings();
+        self.posture.watch_dates(&self.ledger);
+        let ledger = self.ledger.clone();
+        tokio::task::spawn_local(async move { ledger.run().await });
+        tokio::task::spawn_local(release_durable(self.clone()));
+        tokio::task::spawn_local(watch_files(self.clone()));
+        tokio::task::spawn_local(watch_dates(self.clone()));
+        info!(identity = %self.posture.trust().identity.uri(), "edge runs");
+    }
+
+    pub(crate) fn settings(&self) -> Rc<File> {
+        self.settings.borrow().clone()
+    }
+
+    fn devices(&self) -> Vec<Rc<Device>> {
+        self.devices.borrow().clone()
+    }
+
+    fn next_link(&self) -> u32 {
+        let number = self.next_link.get() + 1;
+        self.next_link.set(number);
+        number
+    }
+
+    /// What this edge states first on every tunnel.
+    fn hello(&self) -> Hello {
+        let offer = |device: &Rc<Device>| DeviceOffer {
+            name: device.name.to_string(),
+            credit: device.config.credit(),
+            answer_within: u32::try_from(device.config.answer_within.0.as_millis())
+                .unwrap_or(u32::MAX),
+        };
+        Hello {
+            version: VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            instance: self.instance,
+            policy: self.posture.hash(),
+            tunnel: 0,
+            devices: self.devices.borrow().iter().map(offer).collect(),
+        }
+    }
+
+    // --- reload ---------------------------------------------------------------------
+
+    /// Brings devices and headends in line with the settings.
+    fn apply_settings(self: &Rc<Self>) {
+        let settings = self.settings();
+        if self.apply_devices(&settings.device) {
+            // Another hello: dial anew. The headend lets the older tunnel finish.
+            for (dialled, _) in self.dialled.borrow().values() {
+                dialled.renew();
+            }
+        }
+        let mut dialled = self.dialled.borrow_mut();
+        dialled.retain(|name, (known, task)| {
+            let keep = settings.headend.iter().any(|h| h == known.settings());
+            if !keep {
+                info!(headend = name, "no longer configured");
+                known.close();
+                task.abort();
+            }
+            keep
+        });
+        for headend in &settings.headend {
+            if !dialled.contains_key(&headend.name) {
+                let known = Dialled::new(headend.clone());
+                let task = tokio::task::spawn_local(dial::keep(self.clone(), known.clone()));
+                dialled.insert(headend.name.clone(), (known, task.abort_handle()));
+            }
+        }
+    }
+
+    /// Keeps unchanged devices, replaces the others; whether there was anything to do.
+    fn apply_devices(&self, configured: &[DeviceConfig]) -> bool {
+        let old = self.devices.take();
+        let same = old.iter().map(|device| &device.config).eq(configured);
+        let new = configured.iter().map(|config| {
+            let known = old.iter().find(|device| device.config == *config);
+            known
+                .cloned()
+                .unwrap_or_else(|| Device::start(config.clone(), &self.ledger))
+        });
+        *self.devices.borrow_mut() = new.collect();
+        for device in &old {
+            if !configured.contains(&device.config) {
+                tokio::task::spawn_local(device.clone().retire());
+            }
+        }
+        !same && !old.is_empty()
+    }
+
+    fn reload(self: &Rc<Self>, changed: &Changed) {
+        if changed.includes(&self.file) {
+            self.reload_settings();
+        }
+        let settings = self.settings();
+        if changed.includes(&settings.policy)
+            && self.posture.reload_policy(&settings.policy, &self.ledger)
+        {
+            for (link, handler) in self.tunnels.borrow().values() {
+                handler.policy_changed();
+                link.policy_changed(self.posture.hash());
+            }
+        }
+        if changed.includes(&settings.state)
+            && self.posture.reload_trust(&settings.state, &self.ledger)
+        {
+            self.sweep();
+            for (dialled, _) in self.dialled.borrow().values() {
+                dialled.renew();
+            }
+        }
+    }
+
+    fn reload_settings(self: &Rc<Self>) {
+        match File::load(&self.file) {
+            Ok(settings) if settings == *self.settings() => {
+                self.ledger.clear(alarm::CONFIGURATION, "");
+            }
+            Ok(settings) => {
+                if settings.state != self.settings().state {
+                    warn!("`state` takes effect at the next start");
+                }
+                *self.settings.borrow_mut() = Rc::new(settings);
+                self.apply_settings();
+                self.ledger.clear(alarm::CONFIGURATION, "");
+                reloaded(
+                    &self.ledger,
+                    &format!("configuration {}", self.file.display()),
+                );
+            }
+            Err(error) => {
+                let text = format!("the old configuration stays in force: {error}");
+                refused(&self.ledger, &text);
+                self.ledger.raise(alarm::CONFIGURATION, "", &text);
+            }
+        }
+    }
+
+    /// Cuts every tunnel whose certificate this trust does not accept any more.
+    fn sweep(&self) {
+        let trust = self.posture.trust();
+        for (link, _) in self.tunnels.borrow().values() {
+            if let Err(reason) = trust.still_trusts(&link.peer.chain, &link.peer.identity) {
+                self.ledger.note(Record {
+                    tunnel: Some(link.peer.identity.uri().into()),
+                    reason: Some(reason.clone().into()),
+                    ..Record::new(Kind::Revoked)
+                });
+                link.close(Close::NotTrusted, reason);
+            }
+        }
+    }
+
+    // --- end ------------------------------------------------------------------------
+
+    async fn stop(&self, drain: Duration) {
+        info!("stopping: requests under way may finish within {drain:?}");
+        for (dialled, _) in self.dialled.borrow().values() {
+            dialled.close();
+        }
+        for (link, _) in self.tunnels.borrow().values() {
+            link.drain();
+        }
+        let drained = async {
+            // A round trip for the headends to hear of it, then whatever is under way.
+            sleep(Duration::from_millis(50)).await;
+            while self.devices.borrow().iter().any(|d| d.under_way() > 0) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout(drain, drained).await.is_err() {
+            warn!("requests were still under way at the end of `drain`");
+        }
+        for (link, _) in self.tunnels.borrow().values() {
+            link.close(Close::Shutdown, "the edge stops");
+        }
+        let gone = async {
+            while !self.tunnels.borrow().is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(Duration::from_secs(1), gone).await;
+        self.endpoint.close(1u8.into(), b"shutdown");
+        let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+        self.ledger.close();
+    }
+}
+
+/// Lets writes go whose intent has reached the disk.
+async fn release_durable(edge: Rc<Edge>) {
+    let durable = Rc::new(Notify::new());
+    edge.ledger.listen(durable.clone());
+    loop {
+        durable.notified().await;
+        for device in edge.devices() {
+            device.release_durable();
+        }
+    }
+}
+
+async fn watch_files(edge: Rc<Edge>) {
+    let settings = edge.settings();
+    let mut files = vec![edge.file.clone(), settings.policy.clone()];
+    files.extend(crate::trust_files(&settings.state));
+    let mut watch = match Watch::new(files) {
+        Ok(watch) => watch,
+        Err(error) => {
+            warn!(%error, "files and SIGHUP are not watched");
+            return;
+        }
+    };
+    loop {
+        let changed = watch.changed().await;
+        edge.reload(&changed);
+    }
+}
+
+async fn watch_dates(edge: Rc<Edge>) {
+    let mut hourly = interval(Duration::from_secs(3600));
+    loop {
+        hourly.tick().await;
+        edge.posture.watch_dates(&edge.ledger);
+    }
+}

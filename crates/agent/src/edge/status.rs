@@ -1,0 +1,79 @@
+//! What `fieldlock status` shows of an edge.
+
+use serde_json::{Value, json};
+
+use super::Edge;
+use super::device::Device;
+use super::dial::Dialled;
+use super::tunnel::TunnelHandler;
+use crate::posture::short_hex;
+use crate::status::{common, round_trip};
+use crate::tunnel::Link;
+
+impl Edge {
+    pub(super) fn status(&self) -> Value {
+        let mut status = common("edge", &self.posture, &self.ledger, self.started);
+        let dialled = self.dialled.borrow();
+        let mut headends: Vec<_> = dialled
+            .values()
+            .map(|(known, _)| self.headend(known))
+            .collect();
+        headends.sort_by_key(|headend| headend["name"].to_string());
+        status["headends"] = headends.into();
+        status["devices"] = self.devices.borrow().iter().map(|d| device(d)).collect();
+        status
+    }
+
+    fn headend(&self, dialled: &Dialled) -> Value {
+        let name = &dialled.settings().name;
+        let tunnels = self.tunnels.borrow();
+        let live = tunnels
+            .values()
+            .filter(|(link, _)| link.is_up() && link.peer.identity.name.as_str() == name)
+            .map(|(link, handler)| self.tunnel(link, handler));
+        json!({
+            "name": name,
+            "tunnels": live.collect::<Vec<_>>(),
+            "last_error": *dialled.last_error.borrow(),
+        })
+    }
+
+    fn tunnel(&self, link: &Link, handler: &TunnelHandler) -> Value {
+        let hello = handler.hello();
+        let policy = hello.as_ref().map(|hello| hello.policy);
+        json!({
+            "address": link.peer.address.to_string(),
+            "transport": link.peer.transport.name(),
+            "key_exchange": link.peer.group,
+            "up_seconds": link.since.elapsed().as_secs(),
+            "round_trip_ms": round_trip(link),
+            "version": hello.as_ref().map(|hello| hello.agent_version.clone()),
+            "policy": policy.as_ref().map(short_hex),
+            "same_policy": policy == Some(self.posture.hash()),
+            "clients": handler.clients(),
+        })
+    }
+}
+
+fn device(device: &Device) -> Value {
+    let stats = device.stats();
+    let config = &device.config;
+    let address = match (&config.modbus_tcp, &config.modbus_rtu) {
+        (Some(tcp), _) => tcp.address.clone(),
+        (_, Some(rtu)) => rtu.path.display().to_string(),
+        _ => String::new(),
+    };
+    json!({
+        "name": &*device.name,
+        "address": address,
+        "connections": stats.connections,
+        "queued": stats.queued,
+        "in_flight": stats.in_flight,
+        "sent": stats.sent,
+        "timeouts": stats.timeouts,
+        "late": stats.late,
+        "mismatched": stats.mismatched,
+        "connect_failures": stats.connect_failures,
+        "counters": device.counters,
+    })
+}

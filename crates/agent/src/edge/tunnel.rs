@@ -1,0 +1,323 @@
+//! Requests from one headend: judged by this edge's own policy, whatever the headend says.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::{Decision, Kind, Outcome, Party, Record};
+use fieldlock_conduit::admit::{Refused, admit};
+use fieldlock_conduit::device::ClientKey;
+use fieldlock_policy::{Client, Origin, Side, View};
+use fieldlock_session::frame::Frame;
+use fieldlock_session::{ClientOpen, Close, Event, Hello, Outcome as Wire, Violation};
+use tracing::{info, warn};
+
+use super::Edge;
+use super::device::{Asker, Device};
+use crate::ledger::{alarm, describe};
+use crate::tunnel::{End, Handler, Link, Outbox};
+
+/// Clients that a headend may have open at once on one tunnel. One costs about 300 octets.
+const MAX_CLIENTS: usize = 16 * 1024;
+
+/// What one tunnel's driver talks to.
+pub(crate) struct TunnelHandler {
+    edge: Rc<Edge>,
+    /// By channel, from 1: as the hello of this tunnel offered them.
+    devices: Vec<Rc<Device>>,
+    outboxes: Vec<Rc<Outbox>>,
+    number: u32,
+    headend: Arc<str>,
+    identity: Arc<str>,
+    clients: RefCell<HashMap<(u16, u32), Rc<StatedClient>>>,
+    /// Devices with requests from this turn, to be moved on once.
+    dirty: RefCell<Vec<Rc<Device>>>,
+    /// The headend's hello.
+    hello: RefCell<Option<Hello>>,
+}
+
+/// A client as the headend states it. It can narrow what the tunnel may do, never widen it.
+struct StatedClient {
+    party: Arc<Party>,
+    identity: Option<String>,
+    role: Option<String>,
+    view: RefCell<Arc<View>>,
+}
+
+impl TunnelHandler {
+    /// `devices` in the order of the hello.
+    pub(crate) fn new(edge: &Rc<Edge>, link: &Link, devices: Vec<Rc<Device>>) -> Rc<Self> {
+        Rc::new(Self {
+            edge: edge.clone(),
+            outboxes: (1..)
+                .zip(&devices)
+                .filter_map(|(channel, _)| link.channel(channel))
+                .collect(),
+            devices,
+            number: link.number,
+            headend: link.peer.identity.name.as_str().into(),
+            identity: link.peer.identity.uri().into(),
+            clients: RefCell::default(),
+            dirty: RefCell::default(),
+            hello: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn hello(&self) -> Option<Hello> {
+        self.hello.borrow().clone()
+    }
+
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.borrow().len()
+    }
+
+    /// Judges by the policy that is in force from the next request on.
+    pub(crate) fn policy_changed(&self) {
+        for ((channel, _), client) in self.clients.borrow().iter() {
+            *client.view.borrow_mut() = self.view(*channel, client.as_client());
+        }
+    }
+
+    /// The driver has ended: what was not sent to a device yet never is.
+    pub(crate) fn ended(&self, link: &Link, end: &End) {
+        for ((channel, client), _) in self.clients.borrow_mut().drain() {
+            if let Some(device) = self.devices.get(usize::from(channel) - 1) {
+                device.drop_client(self.key(client));
+            }
+        }
+        for device in &self.devices {
+            device.pump();
+        }
+        let headend = &*self.headend;
+        let kind = if link.was_up() {
+            warn!(
+                headend,
+                transport = link.peer.transport.name(),
+                "tunnel down: {end}"
+            );
+            Kind::TunnelDown
+        } else {
+            Kind::TunnelRefused
+        };
+        if let End::Goodbye { code, text } = end
+            && Close::from_code(*code) == Some(Close::DuplicateIdentity)
+        {
+            self.edge.ledger.raise(alarm::DUPLICATE, headend, text);
+        }
+        self.edge.ledger.note(Record {
+            reason: Some(end.to_string().into()),
+            ..self.tunnel_record(kind, link)
+        });
+    }
+
+    fn up(&self, link: &Link, hello: Option<Hello>) {
+        let peer = &link.peer;
+        info!(
+            headend = &*self.headend,
+            address = %peer.address,
+            transport = peer.transport.name(),
+            key_exchange = peer.group,
+            "tunnel up"
+        );
+        *self.hello.borrow_mut() = hello;
+        self.edge.ledger.clear(alarm::DUPLICATE, &self.headend);
+        self.edge
+            .ledger
+            .note(self.tunnel_record(Kind::TunnelUp, link));
+    }
+
+    fn tunnel_record(&self, kind: Kind, link: &Link) -> Record {
+        Record {
+            tunnel: Some(self.identity.clone()),
+            transport: Some(link.peer.transport.name().into()),
+            ..Record::new(kind)
+        }
+    }
+
+    fn open_client(&self, channel: u16, open: &ClientOpen<'_>) -> Result<(), Violation> {
+        if self.clients.borrow().len() >= MAX_CLIENTS {
+            return Err(Violation::Credit("more clients than one tunnel may have"));
+        }
+        let text = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            (!text.is_empty()).then(|| text.into_owned())
+        };
+        let identity = text(open.identity);
+        let role = text(open.role);
+        let address = open.address.ip();
+        let stated = Client {
+            address: Some(address),
+            identity: identity.as_deref(),
+            role: role.as_deref(),
+        };
+        let view = self.view(channel, stated);
+        let party = Party {
+            name: text(open.name).map(Into::into),
+            address: Some(address),
+            port: Some(open.address.port()),
+            identity: identity.as_deref().map(Into::into),
+        };
+        let client = StatedClient {
+            party: Arc::new(party),
+            identity,
+            role,
+            view: RefCell::new(view),
+        };
+        let mut clients = self.clients.borrow_mut();
+        clients.insert((channel, open.client), Rc::new(client));
+        Ok(())
+    }
+
+    fn close_client(&self, channel: u16, device: &Rc<Device>, client: u32) {
+        if self
+            .clients
+            .borrow_mut()
+            .remove(&(channel, client))
+            .is_some()
+        {
+            device.drop_client(self.key(client));
+            self.touch(device);
+        }
+    }
+
+    fn view(&self, channel: u16, client: Client<'_>) -> Arc<View> {
+        let origin = Origin {
+            side: Side::Edge,
+            via: Some(&self.headend),
+            client,
+        };
+        let device = self.devices.get(usize::from(channel) - 1);
+        let name = device.map_or("", |device| &*device.name);
+        self.edge.posture.policy().view(&origin, name)
+    }
+
+    fn request(
+        &self,
+        device: &Rc<Device>,
+        client: &StatedClient,
+        asker: Asker,
+        unit: u8,
+        pdu: &[u8],
+    ) {
+        let view = client.view.borrow().clone();
+        match admit(&view, unit, pdu) {
+            Ok(permit) => {
+                device.submit(Instant::now(), asker, &permit);
+                self.touch(device);
+            }
+            Err(refused) => self.refuse(device, &asker, unit, &refused),
+        }
+    }
+
+    fn refuse(&self, device: &Device, asker: &Asker, unit: u8, refused: &Refused<'_>) {
+        device.counters.refused.add();
+        asker.answer(Wire::Refused, &refused.exception.pdu(refused.function));
+        let policy = self.edge.posture.policy();
+        let mut record = Record {
+            decision: Some(Decision::Deny),
+            rule: refused.rule.map(|rule| policy.rule_name(rule).into()),
+            reason: Some(refused.why.to_string().into()),
+            outcome: Some(Outcome::Refused),
+            exception: Some(refused.exception.code()),
+            function: Some(refused.function),
+            ..device.record(Kind::Denied, asker, unit)
+        };
+        if let Some(request) = &refused.request {
+            describe(&mut record, request);
+        }
+        self.edge.ledger.repeated(record);
+    }
+
+    fn touch(&self, device: &Rc<Device>) {
+        let mut dirty = self.dirty.borrow_mut();
+        if !dirty.iter().any(|known| Rc::ptr_eq(known, device)) {
+            dirty.push(device.clone());
+        }
+    }
+
+    /// Clients of different tunnels take turns as different clients.
+    fn key(&self, client: u32) -> ClientKey {
+        ClientKey(u64::from(self.number) << 32 | u64::from(client))
+    }
+}
+
+impl StatedClient {
+    fn as_client(&self) -> Client<'_> {
+        Client {
+            address: self.party.address,
+            identity: self.identity.as_deref(),
+            role: self.role.as_deref(),
+        }
+    }
+}
+
+impl Handler for TunnelHandler {
+    fn event(&self, link: &Rc<Link>, event: Event) {
+        match event {
+            Event::Up(hello) => self.up(link, hello),
+            Event::Policy(hash) => {
+                if let Some(hello) = &mut *self.hello.borrow_mut() {
+                    hello.policy = hash;
+                }
+            }
+            // The headend sends nothing new; what is under way is answered as ever.
+            Event::Drain | Event::Probed { .. } => {}
+            Event::Hello(_) | Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => {}
+        }
+    }
+
+    fn frame(&self, _: &Rc<Link>, channel: u16, frame: Frame<'_>) -> Result<(), Violation> {
+        let place = usize::from(channel) - 1;
+        let (Some(device), Some(outbox)) = (self.devices.get(place), self.outboxes.get(place))
+        else {
+            return Err(Violation::Channel { channel });
+        };
+        match frame {
+            Frame::ClientOpen(open) => self.open_client(channel, &open)?,
+            Frame::ClientClose { client } => self.close_client(channel, device, client),
+            Frame::Request {
+                id,
+                client,
+                within,
+                unit,
+                pdu,
+            } => {
+                let known = self.clients.borrow().get(&(channel, client)).cloned();
+                let Some(known) = known else {
+                    return Err(Violation::Credit("request of a client that was not opened"));
+                };
+                // The headend can shorten what the device's own setting gives, not stretch it.
+                let within = Duration::from_millis(within.into());
+                let asker = Asker {
+                    outbox: outbox.clone(),
+                    channel,
+                    id,
+                    client: self.key(client),
+                    party: known.party.clone(),
+                    tunnel: self.identity.clone(),
+                    deadline: Instant::now() + within.min(device.config.answer_within.0),
+                };
+                // A headend that does not take its answers gets no more work done.
+                if outbox.is_stalled() {
+                    return Err(Violation::Flood);
+                }
+                self.request(device, &known, asker, unit, pdu);
+            }
+            _ => {
+                return Err(Violation::Unexpected {
+                    frame: "answer",
+                    state: "a headend only asks",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) {
+        for device in self.dirty.take() {
+            device.pump();
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Where edges dial in: QUIC and TLS over TCP on the same port.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldlock_pki::Identity;
+use fieldlock_session::{ALPN, Transport};
+use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime};
+use rustls::pki_types::CertificateDer;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::Headend;
+use super::tunnel::TunnelHandler;
+use crate::socket;
+use crate::tls::{Negotiated, TrustError, group_name};
+use crate::tunnel::{End, Link, Path, Peer, quic, tcp};
+
+/// From the first packet to the end of the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+const UDP_BUFFER: usize = 2 * 1024 * 1024;
+/// What quinn may hold of connections that nobody has accepted yet.
+const INCOMING_EACH: u64 = 16 * 1024;
+const INCOMING_ALL: u64 = 4 * 1024 * 1024;
+
+/// One address for tunnels.
+pub(crate) struct Port {
+    pub(crate) address: SocketAddr,
+    endpoint: Endpoint,
+    listener: RefCell<Option<TcpListener>>,
+}
+
+impl Port {
+    /// Binds UDP and TCP of `address`; with port 0 both get the same free one.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let mut tries = 0;
+        loop {
+            let udp = bind(address, Type::DGRAM, Protocol::UDP)?;
+            let bound = udp.local_addr()?.as_socket().unwrap_or(address);
+            let tcp = match bind(bound, Type::STREAM, Protocol::TCP) {
+                Err(_) if address.port() == 0 && tries < 16 => {
+                    tries += 1;
+                    continue;
+                }
+                tcp => tcp?,
+            };
+            tcp.listen(1024)?;
+            let endpoint = Endpoint::new(
+                EndpointConfig::default(),
+                None,
+                udp.into(),
+                Arc::new(TokioRuntime),
+            )?;
+            return Ok(Self {
+                address: bound,
+                endpoint,
+                listener: RefCell::new(Some(TcpListener::from_std(tcp.into())?)),
+            });
+        }
+    }
+
+    /// Handshakes from here on use this headend's present certificate and trust.
+    pub(crate) fn configure(&self, headend: &Headend) -> Result<(), TrustError> {
+        let Some(mut config) = headend.posture.trust().quic_server()? else {
+            return Ok(());
+        };
+        // The edge opens one stream, control; device streams are opened from here.
+        config
+            .transport_config(Arc::new(quic::transport(1)))
+            .max_incoming(headend.settings().tunnel.max_handshakes)
+            .incoming_buffer_size(INCOMING_EACH)
+            .incoming_buffer_size_total(INCOMING_ALL);
+        self.endpoint.set_server_config(Some(config));
+        Ok(())
+    }
+
+    /// Serves until the task is aborted.
+    pub(crate) async fn serve(self: Rc<Self>, headend: Rc<Headend>) {
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
+        tokio::join!(
+            accept_quic(&headend, &self.endpoint),
+            accept_tls(&headend, &listener)
+        );
+    }
+
+    /// Waits until the last words of closed connections have left.
+    pub(crate) async fn close(&self) {
+        self.endpoint.close(1u8.into(), b"shutdown");
+        let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+}
+
+fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    } else {
+        // As much as the system allows; a burst of handshakes should not overflow it.
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Counts a handshake under way for as long as it lives.
+struct Handshake(Rc<Cell<usize>>);
+
+impl Handshake {
+    fn begin(headend: &Headend) -> Option<Self> {
+        let count = headend.handshakes.clone();
+        if count.get() >= headend.settings().tunnel.max_handshakes {
+            return None;
+        }
+        count.set(count.get() + 1);
+        Some(Self(count))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+async fn accept_quic(headend: &Rc<Headend>, endpoint: &Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        let busy = headend.handshakes.get() * 4 > headend.settings().tunnel.max_handshakes;
+        if busy && !incoming.remote_address_validated() {
+            // Under load an address must prove itself before it costs a signature.
+            let _ = incoming.retry();
+            continue;
+        }
+        match Handshake::begin(headend) {
+            Some(handshake) if headend.room_for_tunnel() => {
+                tokio::task::spawn_local(quic_tunnel(headend.clone(), incoming, handshake));
+            }
+            _ => incoming.refuse(),
+        }
+    }
+}
+
+async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, handshake: Handshake) {
+    let address = canonical(incoming.remote_address());
+    let connected = async {
+        let connecting = incoming.accept().map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| error.to_string())?;
+        let peer = quic_peer(&connection)?;
+        Ok((connection, peer))
+    };
+    let connected = match timeout(HANDSHAKE, connected).await {
+        Ok(connected) => connected,
+        Err(_) => Err("no complete handshake in time".to_owned()),
+    };
+    drop(handshake);
+    match connected {
+        Ok((connection, peer)) => {
+            let link = Link::headend(peer, Path::Quic(connection), headend.next_link());
+            let handler = TunnelHandler::new(&headend);
+            headend.add_link(&link);
+            let end = quic::run(link.clone(), handler.clone()).await;
+            finish(&headend, &link, &handler, &end);
+        }
+        Err(reason) => headend.handshake_refused(address, Transport::Quic, &reason),
+    }
+}
+
+/// What the handshake proved about the other side of a QUIC connection.
+pub(crate) fn quic_peer(connection: &quinn::Connection) -> Result<Peer, String> {
+    let negotiated = connection
+        .handshake_data()
+        .and_then(|data| data.downcast::<Negotiated>().ok())
+        .ok_or("the handshake has no data")?;
+    let chain = connection
+        .peer_identity()
+        .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .ok_or("the peer showed no certificate")?;
+    let group = negotiated.group.map_or("unknown".into(), group_name);
+    peer(
+        *chain,
+        negotiated.alpn.as_deref(),
+        connection.remote_address(),
+        Transport::Quic,
+        group,
+    )
+}
+
+/// The same of a TLS connection.
+pub(crate) fn tls_peer(state: &rustls::CommonState, address: SocketAddr) -> Result<Peer, String> {
+    let chain = state
+        .peer_certificates()
+        .ok_or("the peer showed no certificate")?
+        .iter()
+        .map(|certificate| certificate.clone().into_owned())
+        .collect();
+    let group = state.negotiated_key_exchange_group();
+    let group = group.map_or("unknown".into(), |group| group_name(group.name()));
+    peer(chain, state.alpn_protocol(), address, Transport::Tls, group)
+}
+
+fn peer(
+    chain: Vec<CertificateDer<'static>>,
+    alpn: Option<&[u8]>,
+    address: SocketAddr,
+    transport: Transport,
+    group: String,
+) -> Result<Peer, String> {
+    if alpn != Some(ALPN) {
+        return Err("no ALPN `fieldlock/1`".into());
+    }
+    let leaf = chain.first().ok_or("the peer showed no certificate")?;
+    let identity = Identity::from_certificate(leaf).map_err(|error| error.to_string())?;
+    Ok(Peer {
+        identity,
+        chain,
+        address: canonical(address),
+        transport,
+        group,
+    })
+}
+
+async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let address = canonical(address);
+                match Handshake::begin(headend) {
+                    Some(handshake) if headend.room_for_tunnel() => {
+                        let headend = headend.clone();
+                        tokio::task::spawn_local(tls_tunnel(headend, stream, address, handshake));
+                    }
+                    _ => debug!(%address, "too many handshakes: connection closed"),
+                }
+            }
+            Err(error) => {
+                warn!(%error, "accepting a tunnel failed");
+                sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+async fn tls_tunnel(
+    headend: Rc<Headend>,
+    stream: TcpStream,
+    address: SocketAddr,
+    handshake: Handshake,
+) {
+    let connected = async {
+        socket::prepare_tunnel(&stream).map_err(|error| error.to_string())?;
+        let config = headend.posture.trust().tls_server();
+        let config = config.ok_or("no server configuration")?;
+        let stream = TlsAcceptor::from(config)
+            .accept(stream)
+            .await
+            .map_err(|error| error.to_string())?;
+        let peer = tls_peer(stream.get_ref().1, address)?;
+        Ok::<_, String>((stream, peer))
+    };
+    let connected = match timeout(HANDSHAKE, connected).await {
+        Ok(connected) => connected,
+        Err(_) => Err("no complete handshake in time".to_owned()),
+    };
+    drop(handshake);
+    match connected {
+        Ok((stream, peer)) => {
+            let link = Link::headend(peer, Path::Tls, headend.next_link());
+            let handler = TunnelHandler::new(&headend);
+            headend.add_link(&link);
+            let end = tcp::run(stream.into(), link.clone(), &*handler).await;
+            finish(&headend, &link, &handler, &end);
+        }
+        Err(reason) => headend.handshake_refused(address, Transport::Tls, &reason),
+    }
+}
+
+fn finish(headend: &Headend, link: &Rc<Link>, handler: &TunnelHandler, end: &End) {
+    headend.remove_link(link);
+    handler.ended(link, end);
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,481 @@
+//! Requests under way to one device over one tunnel.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::{Decision, Kind, Outcome, Record, Ticket};
+use fieldlock_conduit::admit::Permit;
+use fieldlock_modbus::{Answer, Exception, Expected};
+use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
+
+use super::Device;
+use super::client::ClientConn;
+use crate::ledger::{Ledger, denial, describe};
+use crate::tunnel::{Link, Outbox};
+
+/// Kept back from `answer_within` beside the round trip, so that the edge's own word on a
+/// request ("not sent", "unknown") arrives before this side gives up.
+const MARGIN: Duration = Duration::from_millis(20);
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// One device channel of a live tunnel.
+pub(crate) struct Channel {
+    pub(crate) link: Rc<Link>,
+    pub(crate) device: Rc<Device>,
+    pub(crate) answer_within: Duration,
+    outbox: Rc<Outbox>,
+    number: u16,
+    ledger: Rc<Ledger>,
+    tunnel: Arc<str>,
+    table: RefCell<Table>,
+    /// Whether the deadline timer runs; it stops by itself when nothing is under way.
+    armed: Cell<bool>,
+    arm: Notify,
+    /// What the edge is given to answer, refreshed with the round trip.
+    within: Cell<(Instant, u32)>,
+}
+
+/// Why a permitted request was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unsent {
+    /// All credits of the edge are used, or the link stands still.
+    Busy,
+    /// A write, and the audit log can't take its intent.
+    NoAudit,
+}
+
+struct Table {
+    slots: Vec<Option<Pending>>,
+    free: Vec<u32>,
+    /// In the order of sending, which is that of the deadlines.
+    deadlines: VecDeque<(Instant, u64)>,
+    next: u64,
+}
+
+struct Pending {
+    id: u64,
+    client: Rc<ClientConn>,
+    transaction: u16,
+    client_unit: u8,
+    unit: u8,
+    expected: Expected,
+    write: Option<Box<WriteUnderWay>>,
+}
+
+struct WriteUnderWay {
+    intent: Ticket,
+    record: Record,
+}
+
+impl Channel {
+    pub(crate) fn new(
+        link: &Rc<Link>,
+        outbox: Rc<Outbox>,
+        number: u16,
+        device: &Rc<Device>,
+        offer: &DeviceOffer,
+        ledger: &Rc<Ledger>,
+    ) -> Rc<Self> {
+        let answer_within = Duration::from_millis(offer.answer_within.into());
+        let channel = Self {
+            link: link.clone(),
+            device: device.clone(),
+            answer_within,
+            outbox,
+            number,
+            ledger: ledger.clone(),
+            tunnel: link.peer.identity.uri().into(),
+            table: RefCell::new(Table::new(offer.credit.into())),
+            armed: Cell::new(false),
+            arm: Notify::new(),
+            within: Cell::new((link.since, offer.answer_within)),
+        };
+        let channel = Rc::new(channel);
+        channel.refresh_within(Instant::now());
+        channel
+    }
+
+    /// Requests without an answer.
+    pub(crate) fn under_way(&self) -> usize {
+        let table = self.table.borrow();
+        table.slots.len() - table.free.len()
+    }
+
+    /// Sends a permitted request to the edge. At most once: nothing repeats it.
+    pub(crate) fn submit(
+        &self,
+        now: Instant,
+        client: &Rc<ClientConn>,
+        transaction: u16,
+        client_unit: u8,
+        permit: &Permit<'_>,
+    ) -> Result<(), Unsent> {
+        if self.outbox.is_stalled() {
+            return Err(Unsent::Busy);
+        }
+        let request = permit.request();
+        let mut table = self.table.borrow_mut();
+        let id = table.reserve().ok_or(Unsent::Busy)?;
+        let write = if request.changes_state() {
+            match self.intent(id, client, client_unit, permit) {
+                Ok(write) => Some(write),
+                Err(unsent) => {
+                    table.release(id);
+                    return Err(unsent);
+                }
+            }
+        } else {
+            None
+        };
+        table.deadlines.push_back((now + self.answer_within, id));
+        table.fill(Pending {
+            id,
+            client: client.clone(),
+            transaction,
+            client_unit,
+            unit: permit.unit(),
+            expected: Expected::of(request),
+            write,
+        });
+        drop(table);
+        client.begin();
+        self.send(now, id, client, permit);
+        if !self.armed.replace(true) {
+            self.arm.notify_one();
+        }
+        Ok(())
+    }
+
+    fn send(&self, now: Instant, id: u64, client: &ClientConn, permit: &Permit<'_>) {
+        if now.duration_since(self.within.get().0) > REFRESH {
+            self.refresh_within(now);
+        }
+        let introduce = client.introduced(self.link.number, self.number);
+        self.outbox.push(|out| {
+            if introduce {
+                client.with_stated(|name, identity, role| {
+                    let open = ClientOpen {
+                        client: client.number,
+                        address: client.address,
+                        name,
+                        identity,
+                        role,
+                    };
+                    Frame::ClientOpen(open).encode(self.number, out);
+                });
+            }
+            let request = Frame::Request {
+                id,
+                client: client.number,
+                within: self.within.get().1,
+                unit: permit.unit(),
+                pdu: permit.request().pdu(),
+            };
+            request.encode(self.number, out);
+        });
+    }
+
+    fn refresh_within(&self, now: Instant) {
+        let spent = self.link.round_trip().unwrap_or_default() + MARGIN;
+        // A device with a very short time still gets half of it.
+        let within = self
+            .answer_within
+            .saturating_sub(spent)
+            .max(self.answer_within / 2);
+        let millis = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+        self.within.set((now, millis.max(1)));
+    }
+
+    fn intent(
+        &self,
+        id: u64,
+        client: &ClientConn,
+        client_unit: u8,
+        permit: &Permit<'_>,
+    ) -> Result<Box<WriteUnderWay>, Unsent> {
+        let mut record = Record {
+            decision: Some(Decision::Allow),
+            rule: Some(client.rule_name(permit.rule())),
+            ..self.record(Kind::WriteIntent, id, client, client_unit, permit.unit())
+        };
+        describe(&mut record, permit.request());
+        // The durable copy that the write waits for is the edge's.
+        let outcome = Record {
+            kind: Kind::WriteOutcome,
+            values: None,
+            decision: None,
+            rule: None,
+            durable: false,
+            ..record.clone()
+        };
+        let intent = self.ledger.intent(record).map_err(|_| Unsent::NoAudit)?;
+        Ok(Box::new(WriteUnderWay {
+            intent,
+            record: outcome,
+        }))
+    }
+
+    /// The client has gone: the edge may forget it.
+    pub(crate) fn close_client(&self, client: u32) {
+        self.outbox
+            .push(|out| Frame::ClientClose { client }.encode(self.number, out));
+    }
+
+    /// The edge's answer to request `id`: the client to flush, or `None` if nobody waits
+    /// for it any more.
+    pub(crate) fn answer(
+        &self,
+        id: u64,
+        outcome: EdgeOutcome,
+        pdu: &[u8],
+    ) -> Option<Rc<ClientConn>> {
+        let pending = self.table.borrow_mut().take(id)?;
+        let client = pending.client.clone();
+        let checked = pending.expected.check(pdu);
+        match (outcome, checked) {
+            (EdgeOutcome::Answered, Ok(Answer::Normal)) => {
+                self.finish(pending, Outcome::Answered, pdu, "");
+            }
+            (EdgeOutcome::Answered, Ok(Answer::Exception(_))) => {
+                self.finish(pending, Outcome::Exception, pdu, "");
+            }
+            // A broadcast has left and nobody answers it.
+            (EdgeOutcome::Answered, Err(_)) if pdu.is_empty() => {
+                self.finish(pending, Outcome::Sent, pdu, "");
+            }
+            (EdgeOutcome::Refused, Ok(Answer::Exception(_))) => {
+                self.finish(pending, Outcome::Refused, pdu, "refused by the edge");
+            }
+            (EdgeOutcome::NotSent, Ok(Answer::Exception(_))) => {
+                self.finish(pending, Outcome::NotSent, pdu, "not sent by the edge");
+            }
+            (EdgeOutcome::Unknown, Ok(Answer::Exception(_))) => {
+                self.finish(pending, Outcome::Unknown, pdu, "no answer from the device");
+            }
+            _ => self.lose(pending, "the edge's answer does not match the request"),
+        }
+        Some(client)
+    }
+
+    /// The tunnel is gone: what left may have happened.
+    pub(crate) fn fail_all(&self) {
+        let pending: Vec<_> = self.table.borrow_mut().drain().collect();
+        for pending in pending {
+            let client = pending.client.clone();
+            self.lose(pending, "the tunnel was lost");
+            client.flush();
+        }
+    }
+
+    /// Answers what is overdue; runs as long as the tunnel.
+    pub(crate) async fn watch_deadlines(self: Rc<Self>) {
+        loop {
+            let next = self.table.borrow_mut().next_deadline();
+            let Some(next) = next else {
+                self.armed.set(false);
+                self.arm.notified().await;
+                continue;
+            };
+            sleep_until(next.into()).await;
+            let now = Instant::now();
+            loop {
+                let overdue = self.table.borrow_mut().take_overdue(now);
+                let Some(pending) = overdue else { break };
+                let client = pending.client.clone();
+                self.lose(pending, "no answer in time");
+                client.flush();
+            }
+        }
+    }
+
+    fn lose(&self, pending: Pending, reason: &'static str) {
+        let exception = Exception::GatewayTargetFailedToRespond;
+        let pdu = exception.pdu(pending.expected.function());
+        self.finish(pending, Outcome::Unknown, &pdu, reason);
+    }
+
+    fn finish(&self, pending: Pending, outcome: Outcome, pdu: &[u8], reason: &'static str) {
+        let client = &pending.client;
+        client.end();
+        if !pdu.is_empty() {
+            client.answer(pending.transaction, pending.client_unit, pdu);
+        }
+        let counters = &self.device.counters;
+        match outcome {
+            Outcome::Answered | Outcome::Exception | Outcome::Sent => counters.answered.add(),
+            Outcome::Refused => counters.refused_by_edge.add(),
+            Outcome::NotSent => counters.not_sent.add(),
+            Outcome::Unknown | Outcome::Lost => counters.lost.add(),
+        }
+        let exception = (pdu.len() == 2).then(|| pdu[1]);
+        if let Some(write) = pending.write {
+            self.ledger.note(Record {
+                intent: Some(write.intent),
+                outcome: Some(outcome),
+                exception,
+                reason: (!reason.is_empty()).then_some(reason.into()),
+                ..write.record
+            });
+        } else if !reason.is_empty() {
+            self.ledger
+                .repeated(self.unanswered(&pending, outcome, exception, reason));
+        }
+    }
+
+    /// A read that brought no data back.
+    fn unanswered(
+        &self,
+        pending: &Pending,
+        outcome: Outcome,
+        exception: Option<u8>,
+        reason: &'static str,
+    ) -> Record {
+        let Pending {
+            client,
+            client_unit,
+            unit,
+            ..
+        } = pending;
+        let common = self.record(Kind::Lost, pending.id, client, *client_unit, *unit);
+        let record = Record {
+            function: Some(pending.expected.function()),
+            exception,
+            ..common
+        };
+        match outcome {
+            Outcome::Refused => Record {
+                decision: Some(Decision::Deny),
+                reason: Some(reason.into()),
+                outcome: Some(outcome),
+                kind: Kind::Denied,
+                ..record
+            },
+            Outcome::Unknown => Record {
+                outcome: Some(Outcome::Lost),
+                reason: Some(reason.into()),
+                ..record
+            },
+            _ => Record {
+                outcome: Some(outcome),
+                reason: Some(reason.into()),
+                ..record
+            },
+        }
+    }
+
+    fn record(
+        &self,
+        kind: Kind,
+        id: u64,
+        client: &ClientConn,
+        client_unit: u8,
+        unit: u8,
+    ) -> Record {
+        Record {
+            tunnel: Some(self.tunnel.clone()),
+            client: Some(client.party.clone()),
+            device: Some(self.device.name.clone()),
+            unit: Some(unit),
+            client_unit: (client_unit != unit).then_some(client_unit),
+            request: Some(id),
+            ..Record::new(kind)
+        }
+    }
+}
+
+/// A refusal on record, of whatever part of the headend.
+pub(crate) fn refusal_record(
+    client: &ClientConn,
+    device: Option<&Device>,
+    unit: u8,
+    reason: impl std::fmt::Display,
+    exception: Exception,
+) -> Record {
+    Record {
+        device: device.map(|device| device.name.clone()),
+        client_unit: Some(unit),
+        outcome: Some(Outcome::Refused),
+        exception: Some(exception.code()),
+        ..denial(Kind::Denied, &client.party, reason)
+    }
+}
+
+impl Table {
+    fn new(credit: u32) -> Self {
+        Self {
+            slots: std::iter::repeat_with(|| None)
+                .take(credit as usize)
+                .collect(),
+            free: (0..credit).rev().collect(),
+            deadlines: VecDeque::new(),
+            next: 0,
+        }
+    }
+
+    /// An id whose low 16 bits are a free slot; the rest makes it unique.
+    fn reserve(&mut self) -> Option<u64> {
+        let slot = self.free.pop()?;
+        self.next += 1;
+        Some(self.next << 16 | u64::from(slot))
+    }
+
+    fn release(&mut self, id: u64) {
+        self.free.push(slot(id) as u32);
+    }
+
+    fn fill(&mut self, pending: Pending) {
+        let slot = slot(pending.id);
+        self.slots[slot] = Some(pending);
+    }
+
+    fn take(&mut self, id: u64) -> Option<Pending> {
+        let slot = self.slots.get_mut(slot(id))?;
+        let pending = slot.take_if(|pending| pending.id == id)?;
+        self.release(id);
+        // A poller's requests end in the order they came: forget its deadline with it.
+        if self
+            .deadlines
+            .front()
+            .is_some_and(|(_, first)| *first == id)
+        {
+            self.deadlines.pop_front();
+        }
+        Some(pending)
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = Pending> {
+        self.deadlines.clear();
+        self.free = (0..self.slots.len() as u32).rev().collect();
+        self.slots.iter_mut().filter_map(Option::take)
+    }
+
+    fn is_under_way(&self, id: u64) -> bool {
+        let slot = self.slots.get(slot(id)).and_then(Option::as_ref);
+        slot.is_some_and(|pending| pending.id == id)
+    }
+
+    fn next_deadline(&mut self) -> Option<Instant> {
+        while let Some((deadline, id)) = self.deadlines.front().copied() {
+            if self.is_under_way(id) {
+                return Some(deadline);
+            }
+            self.deadlines.pop_front();
+        }
+        None
+    }
+
+    fn take_overdue(&mut self, now: Instant) -> Option<Pending> {
+        self.next_deadline().filter(|deadline| *deadline <= now)?;
+        let (_, id) = self.deadlines.pop_front()?;
+        self.take(id)
+    }
+}
+
+fn slot(id: u64) -> usize {
+    (id & 0xffff) as usize
+}

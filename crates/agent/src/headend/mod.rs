@@ -1,0 +1,648 @@
+//! The headend: faces SCADA, HMIs and historians, and is the choke point toward the cells.
+//!
+//! - `client`: Modbus/TCP clients, each judged by [`fieldlock_conduit::client`].
+//! - `accept`: where edges dial in.
+//! - `tunnel`: which edge may offer which device.
+//! - `channel`: requests under way to a device.
+//!
+//! All of it runs on one thread; the audit log has its own.
+
+mod accept;
+pub(crate) use accept::{quic_peer, tls_peer};
+mod channel;
+mod client;
+mod status;
+mod tunnel;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::{Kind, Outcome, Party, Record};
+use fieldlock_conduit::admit::{Permit, Refused};
+use fieldlock_modbus::Exception;
+use fieldlock_pki::Role;
+use fieldlock_policy::Policy;
+use fieldlock_session::{Close, Hello, Transport};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::control::Control;
+use crate::counter::Counter;
+use crate::ledger::{Ledger, alarm, denial, describe};
+use crate::posture::{Posture, refused, reloaded, short_hex};
+use crate::reload::{Changed, Watch};
+use crate::settings::headend::File;
+use crate::tunnel::Link;
+use crate::{StartError, instance, stop_signal};
+use accept::Port;
+use channel::{Channel, Unsent, refusal_record};
+use client::ClientConn;
+use tunnel::EdgeTunnel;
+
+/// A device as the headend knows it, whether or not its edge is connected.
+pub(crate) struct Device {
+    pub(crate) name: Arc<str>,
+    /// The channel of the tunnel that owns it.
+    pub(crate) live: RefCell<Option<Rc<Channel>>>,
+    pub(crate) counters: DeviceCounters,
+}
+
+/// What became of the requests for one device.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct DeviceCounters {
+    pub(crate) forwarded: Counter,
+    pub(crate) answered: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) refused_by_edge: Counter,
+    pub(crate) busy: Counter,
+    pub(crate) not_sent: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) late: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Counters {
+    pub(crate) not_modbus: Counter,
+    pub(crate) no_route: Counter,
+    pub(crate) clients_refused: Counter,
+    pub(crate) handshakes_refused: Counter,
+}
+
+struct Listening {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// A running headend.
+pub(crate) struct Headend {
+    file: PathBuf,
+    settings: RefCell<Rc<File>>,
+    posture: Posture,
+    ledger: Rc<Ledger>,
+    instance: [u8; 16],
+    started: Instant,
+    ports: Vec<Rc<Port>>,
+    /// Never shrinks, so that a device's place stays its number.
+    devices: RefCell<Vec<Rc<Device>>>,
+    /// By configured address.
+    listeners: RefCell<HashMap<SocketAddr, Listening>>,
+    tunnels: RefCell<BTreeMap<String, Rc<EdgeTunnel>>>,
+    /// Hellos that were accepted and wait for the edge to be ready.
+    accepted: RefCell<HashMap<u32, Hello>>,
+    links: RefCell<HashMap<u32, Rc<Link>>>,
+    clients: RefCell<HashMap<u32, Rc<ClientConn>>>,
+    per_address: RefCell<HashMap<IpAddr, usize>>,
+    handshakes: Rc<Cell<usize>>,
+    next_client: Cell<u32>,
+    next_link: Cell<u32>,
+    counters: Counters,
+}
+
+/// Reads and tries everything that [`run`] needs, and opens nothing.
+pub(crate) fn check(file: &Path) -> Result<String, StartError> {
+    let settings = File::load(file)?;
+    let posture = Posture::load(Role::Headend, &settings.policy, &settings.state)?;
+    Ok(format!(
+        "{}: headend `{}` of {}, {} devices, {} listeners, policy {}",
+        file.display(),
+        posture.trust().identity.name,
+        posture.trust().identity.site,
+        settings.device.len(),
+        settings.routes(&device_names(&settings)).len(),
+        short_hex(&posture.hash()),
+    ))
+}
+
+/// Runs a headend until it is told to stop.
+pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
+    let settings = File::load(file)?;
+    let posture = Posture::load(Role::Headend, &settings.policy, &settings.state)?;
+    let ledger = Ledger::open(&settings.state, posture.trust().identity.name.as_str())?;
+    ledger.set_policy(&short_hex(&posture.hash()));
+    let mut ports = Vec::new();
+    for &address in &settings.tunnel.listen {
+        let port = Port::bind(address).map_err(|source| StartError::Bind { address, source })?;
+        ports.push(Rc::new(port));
+    }
+    let drain = settings.drain.0;
+    let state = settings.state.clone();
+    let headend = Rc::new(Headend {
+        file: file.to_owned(),
+        settings: RefCell::new(Rc::new(settings)),
+        posture,
+        ledger,
+        instance: instance()?,
+        started: Instant::now(),
+        ports,
+        devices: RefCell::default(),
+        listeners: RefCell::default(),
+        tunnels: RefCell::default(),
+        accepted: RefCell::default(),
+        links: RefCell::default(),
+        clients: RefCell::default(),
+        per_address: RefCell::default(),
+        handshakes: Rc::default(),
+        next_client: Cell::new(0),
+        next_link: Cell::new(0),
+        counters: Counters::default(),
+    });
+    headend.apply_settings().await?;
+    let control = Control::bind(&state)?;
+    headend.start()?;
+    tokio::task::spawn_local({
+        let headend = headend.clone();
+        async move { control.serve(|| headend.status()).await }
+    });
+    stop_signal().await?;
+    headend.stop(drain).await;
+    Ok(())
+}
+
+fn device_names(settings: &File) -> Vec<Arc<str>> {
+    settings
+        .device
+        .iter()
+        .map(|d| d.name.as_str().into())
+        .collect()
+}
+
+impl Headend {
+    fn start(self: &Rc<Self>) -> Result<(), StartError> {
+        let identity = self.posture.trust().identity.clone();
+        self.ledger.note(Record {
+            reason: Some(concat!("fieldlock ", env!("CARGO_PKG_VERSION")).into()),
+            ..Record::new(Kind::Start)
+        });
+        for port in &self.ports {
+            port.configure(self)?;
+            tokio::task::spawn_local(port.clone().serve(self.clone()));
+            info!(address = %port.address, "tunnels: listening on UDP and TCP");
+        }
+        self.posture.watch_dates(&self.ledger);
+        let ledger = self.ledger.clone();
+        tokio::task::spawn_local(async move { ledger.run().await });
+        tokio::task::spawn_local(watch_files(self.clone()));
+        tokio::task::spawn_local(watch_dates(self.clone()));
+        info!(identity = %identity.uri(), "headend runs");
+        Ok(())
+    }
+
+    pub(crate) fn settings(&self) -> Rc<File> {
+        self.settings.borrow().clone()
+    }
+
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.posture.policy()
+    }
+
+    pub(crate) fn policy_hash(&self) -> [u8; 32] {
+        self.posture.hash()
+    }
+
+    // --- requests -------------------------------------------------------------------
+
+    /// Sends a permitted request on, or answers it here.
+    fn forward(
+        &self,
+        now: Instant,
+        client: &Rc<ClientConn>,
+        transaction: u16,
+        unit: u8,
+        device: usize,
+        permit: &Permit<'_>,
+    ) {
+        let Some(device) = self.devices.borrow().get(device).cloned() else {
+            return;
+        };
+        let channel = device.live.borrow().clone();
+        let sent = match &channel {
+            Some(channel) => channel.submit(now, client, transaction, unit, permit),
+            None => {
+                self.no_tunnel(client, transaction, unit, &device, permit);
+                return;
+            }
+        };
+        let reason = match sent {
+            Ok(()) => {
+                device.counters.forwarded.add();
+                return;
+            }
+            Err(Unsent::Busy) => "as many requests under way as the edge allows",
+            Err(Unsent::NoAudit) => "the audit log can't be written",
+        };
+        device.counters.busy.add();
+        let exception = Exception::ServerDeviceBusy;
+        let function = permit.request().function().0;
+        client.answer(transaction, unit, &exception.pdu(function));
+        let mut record = refusal_record(client, Some(&device), unit, reason, exception);
+        describe(&mut record, permit.request());
+        self.ledger.repeated(record);
+    }
+
+    fn no_tunnel(
+        &self,
+        client: &ClientConn,
+        transaction: u16,
+        unit: u8,
+        device: &Device,
+        permit: &Permit<'_>,
+    ) {
+        device.counters.not_sent.add();
+        let exception = Exception::GatewayPathUnavailable;
+        let function = permit.request().function().0;
+        client.answer(transaction, unit, &exception.pdu(function));
+        let mut record = Record {
+            decision: None,
+            outcome: Some(Outcome::NotSent),
+            kind: Kind::Lost,
+            ..refusal_record(client, Some(device), unit, "no tunnel", exception)
+        };
+        describe(&mut record, permit.request());
+        self.ledger.repeated(record);
+    }
+
+    /// Answers a request that does not cross.
+    fn refuse(
+        &self,
+        client: &ClientConn,
+        transaction: u16,
+        unit: u8,
+        device: Option<usize>,
+        refused: &Refused<'_>,
+    ) {
+        client.answer(transaction, unit, &refused.exception.pdu(refused.function));
+        let device = device.and_then(|index| self.devices.borrow().get(index).cloned());
+        match &device {
+            Some(device) => device.counters.refused.add(),
+            None => self.counters.no_route.add(),
+        }
+        let mut record = refusal_record(
+            client,
+            device.as_deref(),
+            unit,
+            refused.why,
+            refused.exception,
+        );
+        record.function = Some(refused.function);
+        record.rule = refused.rule.map(|rule| client.rule_name(rule));
+        if let Some(request) = &refused.request {
+            describe(&mut record, request);
+        }
+        self.ledger.repeated(record);
+    }
+
+    // --- clients --------------------------------------------------------------------
+
+    fn room_for(&self, address: SocketAddr) -> Result<(), &'static str> {
+        let limits = &self.settings().client;
+        let same = self.per_address.borrow().get(&address.ip()).copied();
+        let reason = if self.clients.borrow().len() >= limits.max_connections {
+            "client.max_connections are connected"
+        } else if same.unwrap_or(0) >= limits.max_connections_per_address {
+            "client.max_connections_per_address are connected from this address"
+        } else {
+            return Ok(());
+        };
+        self.counters.clients_refused.add();
+        Err(reason)
+    }
+
+    fn next_client(&self) -> u32 {
+        // After 2^32 connections a number comes back; its first owner is long gone.
+        let number = self.next_client.get();
+        self.next_client.set(number.wrapping_add(1));
+        number
+    }
+
+    fn add_client(&self, client: &Rc<ClientConn>) {
+        *self
+            .per_address
+            .borrow_mut()
+            .entry(client.address.ip())
+            .or_default() += 1;
+        self.clients
+            .borrow_mut()
+            .insert(client.number, client.clone());
+    }
+
+    fn remove_client(&self, client: &ClientConn) {
+        self.clients.borrow_mut().remove(&client.number);
+        let mut per_address = self.per_address.borrow_mut();
+        if let Some(count) = per_address.get_mut(&client.address.ip()) {
+            *count -= 1;
+            if *count == 0 {
+                per_address.remove(&client.address.ip());
+            }
+        }
+    }
+
+    /// Tells a channel, if its tunnel still lives, that a client has gone.
+    fn forget_client(&self, tunnel: u32, channel: u16, client: u32) {
+        let tunnels = self.tunnels.borrow();
+        let Some(tunnel) = tunnels.values().find(|t| t.link.number == tunnel) else {
+            return;
+        };
+        if let Some(channel) = tunnel.channels.borrow().get(usize::from(channel) - 1) {
+            channel.close_client(client);
+        }
+    }
+
+    // --- tunnels --------------------------------------------------------------------
+
+    fn next_link(&self) -> u32 {
+        let number = self.next_link.get() + 1;
+        self.next_link.set(number);
+        number
+    }
+
+    fn room_for_tunnel(&self) -> bool {
+        self.links.borrow().len() < self.settings().tunnel.max_tunnels
+    }
+
+    fn add_link(&self, link: &Rc<Link>) {
+        self.links.borrow_mut().insert(link.number, link.clone());
+    }
+
+    fn remove_link(&self, link: &Link) {
+        self.links.borrow_mut().remove(&link.number);
+        self.accepted.borrow_mut().remove(&link.number);
+    }
+
+    fn put_accepted(&self, link: &Link, hello: Hello) {
+        self.accepted.borrow_mut().insert(link.number, hello);
+    }
+
+    fn take_accepted(&self, link: &Link) -> Option<Hello> {
+        self.accepted.borrow_mut().remove(&link.number)
+    }
+
+    fn tunnel_of(&self, edge: &str) -> Option<Rc<EdgeTunnel>> {
+        self.tunnels.borrow().get(edge).cloned()
+    }
+
+    /// Enters a tunnel; the one whose place it takes comes back.
+    fn put_tunnel(&self, tunnel: &Rc<EdgeTunnel>) -> Option<Rc<EdgeTunnel>> {
+        let edge = tunnel.link.peer.identity.name.to_string();
+        self.tunnels.borrow_mut().insert(edge, tunnel.clone())
+    }
+
+    fn remove_tunnel(&self, tunnel: &Rc<EdgeTunnel>) {
+        self.release_devices(tunnel);
+        let edge = tunnel.link.peer.identity.name.as_str();
+        let mut tunnels = self.tunnels.borrow_mut();
+        if tunnels
+            .get(edge)
+            .is_some_and(|known| Rc::ptr_eq(known, tunnel))
+        {
+            tunnels.remove(edge);
+        }
+    }
+
+    /// No new request takes this tunnel.
+    fn release_devices(&self, tunnel: &EdgeTunnel) {
+        for channel in tunnel.channels.borrow().iter() {
+            let mut live = channel.device.live.borrow_mut();
+            if live.as_ref().is_some_and(|live| Rc::ptr_eq(live, channel)) {
+                *live = None;
+            }
+        }
+    }
+
+    fn device(&self, name: &str) -> Option<Rc<Device>> {
+        let devices = self.devices.borrow();
+        devices.iter().find(|device| *device.name == *name).cloned()
+    }
+
+    fn handshake_refused(&self, address: SocketAddr, transport: Transport, reason: &str) {
+        self.counters.handshakes_refused.add();
+        warn!(%address, transport = transport.name(), "handshake refused: {reason}");
+        let peer = Arc::new(Party {
+            address: Some(address.ip()),
+            ..Party::default()
+        });
+        self.ledger.repeated(Record {
+            transport: Some(transport.name().into()),
+            ..denial(Kind::TunnelRefused, &peer, reason)
+        });
+    }
+
+    // --- reload ---------------------------------------------------------------------
+
+    /// Brings devices and listeners in line with the settings.
+    async fn apply_settings(self: &Rc<Self>) -> Result<(), StartError> {
+        let settings = self.settings();
+        let names = self.add_devices(&settings);
+        let routes = settings.routes(&names);
+        self.listeners.borrow_mut().retain(|address, listening| {
+            let keep = routes.iter().any(|(wanted, _)| wanted == address);
+            if !keep {
+                listening.task.abort();
+                info!(address = %listening.address, "no longer listening");
+            }
+            keep
+        });
+        for (address, routes) in routes {
+            let listener = match self.listeners.borrow_mut().remove(&address) {
+                // Connections made before keep their routes; new ones get these.
+                Some(old) => {
+                    let bound = old.address;
+                    old.task.abort();
+                    let _ = old.task.await;
+                    bound
+                }
+                None => address,
+            };
+            let listener = TcpListener::bind(listener)
+                .await
+                .map_err(|source| StartError::Bind { address, source })?;
+            let bound = listener.local_addr().unwrap_or(address);
+            info!(address = %bound, "Modbus clients: listening");
+            let task =
+                tokio::task::spawn_local(client::listen(self.clone(), listener, Arc::new(routes)));
+            let listening = Listening {
+                address: bound,
+                task,
+            };
+            self.listeners.borrow_mut().insert(address, listening);
+        }
+        Ok(())
+    }
+
+    fn add_devices(&self, settings: &File) -> Vec<Arc<str>> {
+        let mut devices = self.devices.borrow_mut();
+        for name in device_names(settings) {
+            if !devices.iter().any(|device| device.name == name) {
+                devices.push(Rc::new(Device {
+                    name,
+                    live: RefCell::default(),
+                    counters: DeviceCounters::default(),
+                }));
+            }
+        }
+        devices.iter().map(|device| device.name.clone()).collect()
+    }
+
+    async fn reload(self: &Rc<Self>, changed: &Changed) {
+        if changed.includes(&self.file) {
+            self.reload_settings().await;
+        }
+        let settings = self.settings();
+        if changed.includes(&settings.policy)
+            && self.posture.reload_policy(&settings.policy, &self.ledger)
+        {
+            let policy = self.policy();
+            for client in self.clients.borrow().values() {
+                client.set_policy(&policy);
+            }
+            for link in self.links.borrow().values() {
+                link.policy_changed(self.posture.hash());
+            }
+        }
+        if changed.includes(&settings.state)
+            && self.posture.reload_trust(&settings.state, &self.ledger)
+        {
+            for port in &self.ports {
+                if let Err(error) = port.configure(self) {
+                    warn!(%error, "QUIC keeps the old certificate");
+                }
+            }
+            self.sweep();
+        }
+    }
+
+    async fn reload_settings(self: &Rc<Self>) {
+        let settings = match File::load(&self.file) {
+            Ok(settings) => settings,
+            Err(error) => {
+                let text = format!("the old configuration stays in force: {error}");
+                refused(&self.ledger, &text);
+                self.ledger.raise(alarm::CONFIGURATION, "", &text);
+                return;
+            }
+        };
+        let old = self.settings();
+        if settings == *old {
+            self.ledger.clear(alarm::CONFIGURATION, "");
+            return;
+        }
+        if settings.tunnel.listen != old.tunnel.listen || settings.state != old.state {
+            warn!("`tunnel.listen` and `state` take effect at the next start");
+        }
+        *self.settings.borrow_mut() = Rc::new(settings);
+        match self.apply_settings().await {
+            Ok(()) => {
+                self.ledger.clear(alarm::CONFIGURATION, "");
+                reloaded(
+                    &self.ledger,
+                    &format!("configuration {}", self.file.display()),
+                );
+                self.judge_bindings();
+            }
+            Err(error) => {
+                let text = format!("the new configuration is in force only in part: {error}");
+                self.ledger.raise(alarm::CONFIGURATION, "", &text);
+            }
+        }
+    }
+
+    /// Closes tunnels that offer what is not bound to them any more; they come back with a
+    /// hello that is judged anew.
+    fn judge_bindings(&self) {
+        let settings = self.settings();
+        for (edge, tunnel) in self.tunnels.borrow().iter() {
+            let lost = tunnel.hello.devices.iter().find(|offer| {
+                let device = settings.device.iter().find(|d| d.name == offer.name);
+                device.is_none_or(|device| device.edge() != edge)
+            });
+            if let Some(offer) = lost {
+                let text = format!("device `{}` is not bound to this edge any more", offer.name);
+                tunnel.link.close(Close::Reconfigured, text);
+            }
+        }
+    }
+
+    /// Cuts every tunnel whose certificate this trust does not accept any more.
+    fn sweep(&self) {
+        let trust = self.posture.trust();
+        for link in self.links.borrow().values() {
+            if let Err(reason) = trust.still_trusts(&link.peer.chain, &link.peer.identity) {
+                self.ledger.note(Record {
+                    reason: Some(reason.clone().into()),
+                    ..self.tunnel_record(Kind::Revoked, link)
+                });
+                link.close(Close::NotTrusted, reason);
+            }
+        }
+    }
+
+    // --- end ------------------------------------------------------------------------
+
+    async fn stop(&self, drain: Duration) {
+        info!("stopping: requests under way may finish within {drain:?}");
+        for listening in self.listeners.borrow().values() {
+            listening.task.abort();
+        }
+        let drained = async {
+            loop {
+                for client in self.clients.borrow().values() {
+                    if client.in_flight() == 0 {
+                        client.close("the headend stops");
+                    }
+                }
+                if self.clients.borrow().is_empty() {
+                    return;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(drain, drained).await.is_err() {
+            warn!("requests were still under way at the end of `drain`");
+        }
+        for link in self.links.borrow().values() {
+            link.close(Close::Shutdown, "the headend stops");
+        }
+        let gone = async {
+            while !self.links.borrow().is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(Duration::from_secs(1), gone).await;
+        for port in &self.ports {
+            port.close().await;
+        }
+        self.ledger.close();
+    }
+}
+
+async fn watch_files(headend: Rc<Headend>) {
+    let settings = headend.settings();
+    let mut files = vec![headend.file.clone(), settings.policy.clone()];
+    files.extend(crate::trust_files(&settings.state));
+    let mut watch = match Watch::new(files) {
+        Ok(watch) => watch,
+        Err(error) => {
+            warn!(%error, "files and SIGHUP are not watched");
+            return;
+        }
+    };
+    loop {
+        let changed = watch.changed().await;
+        headend.reload(&changed).await;
+    }
+}
+
+async fn watch_dates(headend: Rc<Headend>) {
+    let mut hourly = interval(Duration::from_secs(3600));
+    loop {
+        hourly.tick().await;
+        headend.posture.watch_dates(&headend.ledger);
+    }
+}

@@ -1,0 +1,79 @@
+//! What `fieldlock status` shows of a headend.
+
+use serde_json::{Value, json};
+
+use super::Headend;
+use super::tunnel::EdgeTunnel;
+use crate::posture::short_hex;
+use crate::status::{common, round_trip};
+
+impl Headend {
+    pub(super) fn status(&self) -> Value {
+        let mut status = common("headend", &self.posture, &self.ledger, self.started);
+        status["listening"] = self.ports.iter().map(|p| p.address.to_string()).collect();
+        status["tunnels"] = self
+            .tunnels
+            .borrow()
+            .values()
+            .map(|t| self.tunnel(t))
+            .collect();
+        status["devices"] = self.devices_status();
+        status["clients"] = self.clients_status();
+        status["listeners"] = self
+            .listeners
+            .borrow()
+            .values()
+            .map(|listening| listening.address.to_string())
+            .collect();
+        status["counters"] = json!(self.counters);
+        status
+    }
+
+    fn tunnel(&self, tunnel: &EdgeTunnel) -> Value {
+        let peer = &tunnel.link.peer;
+        let policy = *tunnel.policy.borrow();
+        json!({
+            "edge": peer.identity.name.as_str(),
+            "address": peer.address.to_string(),
+            "transport": peer.transport.name(),
+            "key_exchange": peer.group,
+            "up_seconds": tunnel.link.since.elapsed().as_secs(),
+            "round_trip_ms": round_trip(&tunnel.link),
+            "version": tunnel.hello.agent_version,
+            "policy": short_hex(&policy),
+            "same_policy": policy == self.posture.hash(),
+            "under_way": tunnel.under_way(),
+        })
+    }
+
+    fn devices_status(&self) -> Value {
+        let settings = self.settings();
+        let devices = self.devices.borrow();
+        let configured = settings.device.iter().filter_map(|configured| {
+            let device = devices.iter().find(|d| *d.name == *configured.name)?;
+            let live = device.live.borrow();
+            Some(json!({
+                "name": configured.name,
+                "edge": configured.edge(),
+                "connected": live.is_some(),
+                "answer_within_ms": live.as_ref().map(|c| c.answer_within.as_millis() as u64),
+                "counters": device.counters,
+            }))
+        });
+        configured.collect()
+    }
+
+    fn clients_status(&self) -> Value {
+        let clients = self.clients.borrow();
+        let shown = clients.values().take(100).map(|client| {
+            json!({
+                "address": client.address.to_string(),
+                "name": client.party.name,
+                "connected_seconds": client.since.elapsed().as_secs(),
+                "requests": client.requests.get(),
+                "in_flight": client.in_flight(),
+            })
+        });
+        json!({ "count": clients.len(), "connections": shown.collect::<Vec<_>>() })
+    }
+}

@@ -1,0 +1,294 @@
+//! Tunnels at the headend: who may offer which device, and which tunnel owns it.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fieldlock_audit::{Kind, Record};
+use fieldlock_session::frame::Frame;
+use fieldlock_session::{Close, Event, Hello, VERSION, Violation};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::Headend;
+use super::channel::Channel;
+use super::client::ClientConn;
+use crate::ledger::alarm;
+use crate::tunnel::{End, Handler, Link};
+
+/// How often a drained tunnel is looked at, and how long it may take.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// A live tunnel that has been accepted.
+pub(crate) struct EdgeTunnel {
+    pub(crate) link: Rc<Link>,
+    pub(crate) hello: Hello,
+    pub(crate) channels: RefCell<Vec<Rc<Channel>>>,
+    /// Hash of the edge's policy, as it last said.
+    pub(crate) policy: RefCell<[u8; 32]>,
+    /// Waits for the answer to a probe of this tunnel, to take its place.
+    contender: RefCell<Option<(Rc<Link>, Hello)>>,
+}
+
+impl EdgeTunnel {
+    pub(crate) fn under_way(&self) -> usize {
+        self.channels.borrow().iter().map(|c| c.under_way()).sum()
+    }
+}
+
+/// What one tunnel's driver talks to.
+pub(crate) struct TunnelHandler {
+    headend: Rc<Headend>,
+    tunnel: RefCell<Option<Rc<EdgeTunnel>>>,
+    /// Clients with answers from this turn, to be written once.
+    dirty: RefCell<Vec<Rc<ClientConn>>>,
+}
+
+impl TunnelHandler {
+    pub(crate) fn new(headend: &Rc<Headend>) -> Rc<Self> {
+        Rc::new(Self {
+            headend: headend.clone(),
+            tunnel: RefCell::default(),
+            dirty: RefCell::default(),
+        })
+    }
+
+    /// The driver has ended: what was under way is lost, the devices have no tunnel.
+    pub(crate) fn ended(&self, link: &Rc<Link>, end: &End) {
+        let identity = &link.peer.identity;
+        let name = identity.name.as_str();
+        let tunnel = self.tunnel.take();
+        if let Some(tunnel) = &tunnel {
+            self.headend.remove_tunnel(tunnel);
+            for channel in tunnel.channels.borrow().iter() {
+                channel.fail_all();
+            }
+            if let Some((contender, hello)) = tunnel.contender.take() {
+                self.headend.accept(&contender, &hello);
+            }
+        }
+        let kind = if link.was_up() {
+            warn!(
+                edge = name,
+                transport = link.peer.transport.name(),
+                "tunnel down: {end}"
+            );
+            Kind::TunnelDown
+        } else {
+            warn!(edge = name, address = %link.peer.address, "tunnel refused: {end}");
+            Kind::TunnelRefused
+        };
+        self.headend.ledger.note(Record {
+            reason: Some(Cow::Owned(end.to_string())),
+            ..self.headend.tunnel_record(kind, link)
+        });
+    }
+
+    fn judge(&self, link: &Rc<Link>, hello: Hello) {
+        let headend = &self.headend;
+        let edge = link.peer.identity.name.as_str();
+        if let Err(text) = headend.check_offer(edge, &hello) {
+            link.close(Close::DeviceNotBound, text);
+            return;
+        }
+        let Some(older) = headend.tunnel_of(edge) else {
+            headend.accept(link, &hello);
+            return;
+        };
+        if older.hello.instance == hello.instance {
+            headend.accept(link, &hello);
+        } else if older.contender.borrow().is_some() {
+            headend.refuse_duplicate(link, &older);
+        } else {
+            *older.contender.borrow_mut() = Some((link.clone(), hello));
+            older.link.probe();
+        }
+    }
+
+    fn up(&self, link: &Rc<Link>) {
+        let Some(hello) = self.headend.take_accepted(link) else {
+            link.close(Close::Protocol, "ready without an accepted hello");
+            return;
+        };
+        let tunnel = self.headend.install(link, hello);
+        *self.tunnel.borrow_mut() = Some(tunnel);
+    }
+
+    fn probed(&self, alive: bool) {
+        let tunnel = self.tunnel.borrow().clone();
+        let Some(tunnel) = tunnel else { return };
+        let Some((contender, hello)) = tunnel.contender.take() else {
+            return;
+        };
+        if alive {
+            self.headend.refuse_duplicate(&contender, &tunnel);
+        } else {
+            tunnel.link.close(Close::Replaced, "did not answer a probe");
+            self.headend.accept(&contender, &hello);
+        }
+    }
+}
+
+impl Handler for TunnelHandler {
+    fn event(&self, link: &Rc<Link>, event: Event) {
+        match event {
+            Event::Hello(hello) => self.judge(link, hello),
+            Event::Up(_) => self.up(link),
+            Event::Probed { alive } => self.probed(alive),
+            Event::Policy(hash) => {
+                if let Some(tunnel) = &*self.tunnel.borrow() {
+                    *tunnel.policy.borrow_mut() = hash;
+                }
+            }
+            Event::Drain => {
+                if let Some(tunnel) = &*self.tunnel.borrow() {
+                    self.headend.release_devices(tunnel);
+                }
+            }
+            Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => {}
+        }
+    }
+
+    fn frame(&self, _: &Rc<Link>, channel: u16, frame: Frame<'_>) -> Result<(), Violation> {
+        let Frame::Answer { id, outcome, pdu } = frame else {
+            return Err(Violation::Unexpected {
+                frame: "request",
+                state: "an edge only answers",
+            });
+        };
+        let tunnel = self.tunnel.borrow();
+        let channels = tunnel.as_ref().map(|tunnel| tunnel.channels.borrow());
+        let index = usize::from(channel) - 1;
+        let Some(found) = channels.as_ref().and_then(|list| list.get(index)) else {
+            return Err(Violation::Channel { channel });
+        };
+        match found.answer(id, outcome, pdu) {
+            Some(client) => self.dirty.borrow_mut().push(client),
+            None => found.device.counters.late.add(),
+        }
+        Ok(())
+    }
+
+    fn flush(&self) {
+        // Several answers to one client leave in one write: the rest finds nothing to do.
+        for client in self.dirty.borrow_mut().drain(..) {
+            client.flush();
+        }
+    }
+}
+
+impl Headend {
+    /// An edge may offer only what the configuration binds to the identity it proved.
+    fn check_offer(&self, edge: &str, hello: &Hello) -> Result<(), String> {
+        let settings = self.settings();
+        let bound = |name: &str| {
+            let device = settings.device.iter().find(|d| d.name == name);
+            device.is_some_and(|device| device.edge() == edge)
+        };
+        if let Some(offer) = hello.devices.iter().find(|offer| !bound(&offer.name)) {
+            return Err(format!(
+                "device `{}` is not bound to edge `{edge}`",
+                offer.name
+            ));
+        }
+        if hello.devices.is_empty() {
+            return Err(format!("edge `{edge}` offers no device"));
+        }
+        Ok(())
+    }
+
+    fn accept(self: &Rc<Self>, link: &Rc<Link>, hello: &Hello) {
+        let answer = Hello {
+            version: VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            instance: self.instance,
+            policy: self.policy_hash(),
+            tunnel: link.number.into(),
+            devices: Vec::new(),
+        };
+        self.put_accepted(link, hello.clone());
+        link.accept(&answer, hello.devices.len());
+    }
+
+    fn refuse_duplicate(&self, link: &Rc<Link>, older: &EdgeTunnel) {
+        let edge = link.peer.identity.name.as_str();
+        let text = format!(
+            "edge `{edge}` is connected already from {}, and alive",
+            older.link.peer.address
+        );
+        self.ledger.raise(
+            alarm::DUPLICATE,
+            edge,
+            &format!(
+                "{text}; another process at {} uses its key",
+                link.peer.address
+            ),
+        );
+        link.close(Close::DuplicateIdentity, text);
+        let (ledger, edge) = (self.ledger.clone(), edge.to_owned());
+        tokio::task::spawn_local(async move {
+            sleep(Duration::from_secs(60)).await;
+            ledger.clear(alarm::DUPLICATE, &edge);
+        });
+    }
+
+    /// The tunnel is up: its devices are served by it from here on. An older tunnel of the
+    /// same agent finishes what it has under way, and closes.
+    fn install(self: &Rc<Self>, link: &Rc<Link>, hello: Hello) -> Rc<EdgeTunnel> {
+        let tunnel = Rc::new(EdgeTunnel {
+            link: link.clone(),
+            policy: RefCell::new(hello.policy),
+            channels: RefCell::default(),
+            contender: RefCell::default(),
+            hello,
+        });
+        for (number, offer) in (1..).zip(&tunnel.hello.devices) {
+            let (Some(device), Some(outbox)) = (self.device(&offer.name), link.channel(number))
+            else {
+                continue;
+            };
+            let channel = Channel::new(link, outbox, number, &device, offer, &self.ledger);
+            tokio::task::spawn_local(channel.clone().watch_deadlines());
+            *device.live.borrow_mut() = Some(channel.clone());
+            tunnel.channels.borrow_mut().push(channel);
+        }
+        let peer = &link.peer;
+        info!(
+            edge = %peer.identity.name,
+            address = %peer.address,
+            transport = peer.transport.name(),
+            key_exchange = peer.group,
+            devices = tunnel.hello.devices.len(),
+            version = tunnel.hello.agent_version,
+            "tunnel up"
+        );
+        self.ledger.note(self.tunnel_record(Kind::TunnelUp, link));
+        if let Some(older) = self.put_tunnel(&tunnel) {
+            tokio::task::spawn_local(drain(older));
+        }
+        tunnel
+    }
+
+    pub(super) fn tunnel_record(&self, kind: Kind, link: &Link) -> Record {
+        Record {
+            tunnel: Some(link.peer.identity.uri().into()),
+            transport: Some(link.peer.transport.name().into()),
+            ..Record::new(kind)
+        }
+    }
+}
+
+async fn drain(older: Rc<EdgeTunnel>) {
+    let looks = DRAIN_MAX.as_millis() / DRAIN_LOOK.as_millis();
+    for _ in 0..looks {
+        if older.under_way() == 0 {
+            break;
+        }
+        sleep(DRAIN_LOOK).await;
+    }
+    older
+        .link
+        .close(Close::Replaced, "a newer tunnel of the same agent");
+}

@@ -1,0 +1,323 @@
+//! What an agent puts on record: the audit log as its other parts use it, and alarms.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::{
+    Address, Decision, DenialFilter, Journal, JournalError, Kind, Options, Party, Record,
+    Recovered, State, Table, Ticket, Unavailable, Values,
+};
+use fieldlock_modbus::{self as modbus, Request};
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
+use tracing::{info, warn};
+
+/// Names of the conditions that are alarms while they last.
+pub(crate) mod alarm {
+    pub(crate) const AUDIT: &str = "audit-log-unwritable";
+    pub(crate) const POLICY: &str = "policy-refused";
+    pub(crate) const CONFIGURATION: &str = "configuration-refused";
+    pub(crate) const TRUST: &str = "trust-refused";
+    pub(crate) const CRL: &str = "crl-expired";
+    pub(crate) const CERTIFICATE: &str = "certificate-expires";
+    pub(crate) const DUPLICATE: &str = "duplicate-identity";
+}
+
+/// The audit log, seen from the data path's thread.
+pub(crate) struct Ledger {
+    journal: Journal,
+    denials: RefCell<DenialFilter>,
+    /// SHA-256 of the policy in force, as records carry it.
+    policy: RefCell<Arc<str>>,
+    /// The journal's thread has something to tell.
+    progress: Arc<Notify>,
+    /// A refusal is held back: the timer must be set.
+    held_back: Notify,
+    /// Who wants to hear that records became durable, or can't.
+    listeners: RefCell<Vec<Rc<Notify>>>,
+    alarms: RefCell<BTreeMap<String, Alarm>>,
+    not_recorded: Cell<u64>,
+}
+
+/// A condition that lasts.
+#[derive(Debug, Clone)]
+pub(crate) struct Alarm {
+    pub(crate) text: String,
+    pub(crate) since: Instant,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Opens the log under `state` and settles what an earlier run left open.
+    pub(crate) fn open(state: &Path, agent: &str) -> Result<Rc<Self>, JournalError> {
+        let progress = Arc::new(Notify::new());
+        let notify = {
+            let progress = progress.clone();
+            move |_| progress.notify_one()
+        };
+        let options = Options::new(state.join("audit"), agent);
+        let (journal, recovered) = Journal::open(options, notify)?;
+        let ledger = Rc::new(Self {
+            journal,
+            denials: RefCell::default(),
+            policy: RefCell::new("".into()),
+            progress,
+            held_back: Notify::new(),
+            listeners: RefCell::default(),
+            alarms: RefCell::default(),
+            not_recorded: Cell::new(0),
+        });
+        ledger.settle(recovered);
+        Ok(ledger)
+    }
+
+    fn settle(&self, recovered: Recovered) {
+        if let Some(torn) = recovered.torn {
+            warn!(
+                bytes = torn.bytes,
+                "the audit log ended inside a record; the rest of it was cut"
+            );
+        }
+        if recovered.damaged > 0 {
+            warn!(
+                lines = recovered.damaged,
+                "the audit log holds lines that are not records"
+            );
+        }
+        if !recovered.unfinished.is_empty() {
+            warn!(
+                writes = recovered.unfinished.len(),
+                "writes of the last run have no recorded outcome: unknown"
+            );
+        }
+        for intent in &recovered.unfinished {
+            self.note(intent.unknown_outcome());
+        }
+    }
+
+    pub(crate) fn set_policy(&self, hash: &str) {
+        *self.policy.borrow_mut() = hash.into();
+    }
+
+    /// Wakes `listener` whenever records became durable, or the log failed or recovered.
+    pub(crate) fn listen(&self, listener: Rc<Notify>) {
+        self.listeners.borrow_mut().push(listener);
+    }
+
+    /// Puts `record` on record. When the log can't take it that is counted, and said.
+    pub(crate) fn note(&self, record: Record) {
+        // Why it was not taken is the journal's own alarm; the count is for `status`.
+        if self.append(record).is_err() {
+            self.not_recorded.set(self.not_recorded.get() + 1);
+        }
+    }
+
+    /// The intent of a write: must be durable before the write leaves.
+    pub(crate) fn intent(&self, record: Record) -> Result<Ticket, Unavailable> {
+        self.append(record)
+    }
+
+    fn append(&self, mut record: Record) -> Result<Ticket, Unavailable> {
+        if record.policy.is_none() && record.decision.is_some() {
+            record.policy = Some(self.policy.borrow().clone());
+        }
+        self.journal.append(record)
+    }
+
+    /// Puts a refusal or a lost read on record; repeats within a second are counted.
+    pub(crate) fn repeated(&self, record: Record) {
+        let mut denials = self.denials.borrow_mut();
+        let idle = denials.poll_timeout().is_none();
+        let first = denials.handle_denial(Instant::now(), record);
+        drop(denials);
+        if let Some(record) = first {
+            self.note(record);
+        }
+        if idle {
+            self.held_back.notify_one();
+        }
+    }
+
+    /// All records up to this ticket are on the disk.
+    pub(crate) fn durable(&self) -> Ticket {
+        self.journal.durable()
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.journal.state() == State::Ok
+    }
+
+    /// Records that the log could not take since the start.
+    pub(crate) fn not_recorded(&self) -> u64 {
+        self.not_recorded.get()
+    }
+
+    /// A condition begins; saying so again changes only its text.
+    pub(crate) fn raise(&self, name: &'static str, subject: &str, text: &str) {
+        let key = alarm_key(name, subject);
+        let alarm = Alarm {
+            text: text.to_owned(),
+            since: Instant::now(),
+        };
+        let mut alarms = self.alarms.borrow_mut();
+        if let Some(known) = alarms.get_mut(&key) {
+            known.text = alarm.text;
+            return;
+        }
+        alarms.insert(key.clone(), alarm);
+        drop(alarms);
+        warn!(alarm = key, "{text}");
+        self.note(Record {
+            alarm: Some(Cow::Owned(key)),
+            reason: Some(Cow::Owned(text.to_owned())),
+            ..Record::new(Kind::AlarmStart)
+        });
+    }
+
+    /// A condition is over, if it lasted.
+    pub(crate) fn clear(&self, name: &'static str, subject: &str) {
+        let key = alarm_key(name, subject);
+        if self.alarms.borrow_mut().remove(&key).is_some() {
+            warn!(alarm = key, "over");
+            self.note(Record {
+                alarm: Some(Cow::Owned(key)),
+                ..Record::new(Kind::AlarmEnd)
+            });
+        }
+    }
+
+    pub(crate) fn alarms(&self) -> Vec<(String, Alarm)> {
+        let alarms = self.alarms.borrow();
+        alarms.iter().map(|(k, a)| (k.clone(), a.clone())).collect()
+    }
+
+    /// Passes on what the journal's thread tells and releases held-back refusals.
+    pub(crate) async fn run(&self) {
+        loop {
+            let due = self.denials.borrow().poll_timeout();
+            let timer = async {
+                match due {
+                    Some(due) => sleep_until(due.into()).await,
+                    None => self.held_back.notified().await,
+                }
+            };
+            tokio::select! {
+                () = self.progress.notified() => self.on_progress(),
+                () = timer => self.release(),
+            }
+        }
+    }
+
+    fn on_progress(&self) {
+        match self.journal.state() {
+            State::Ok => self.clear(alarm::AUDIT, ""),
+            State::Failed { error, .. } => {
+                self.raise(alarm::AUDIT, "", &format!("{error}: writes are refused"));
+            }
+        }
+        for listener in self.listeners.borrow().iter() {
+            listener.notify_one();
+        }
+    }
+
+    fn release(&self) {
+        let now = Instant::now();
+        loop {
+            let Some(record) = self.denials.borrow_mut().poll_record(now) else {
+                break;
+            };
+            self.note(record);
+        }
+    }
+
+    /// Writes what is left, last of all `stop`.
+    pub(crate) fn close(&self) {
+        let held: Vec<_> = self.denials.borrow_mut().drain().collect();
+        for record in held {
+            self.note(record);
+        }
+        self.note(Record {
+            durable: true,
+            ..Record::new(Kind::Stop)
+        });
+        match self.journal.close(Duration::from_secs(3)) {
+            Ok(()) => info!("stopped"),
+            Err(error) => warn!("{error}"),
+        }
+    }
+}
+
+fn alarm_key(name: &str, subject: &str) -> String {
+    if subject.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name} {subject}")
+    }
+}
+
+/// Fills in what `request` asks.
+pub(crate) fn describe(record: &mut Record, request: &Request<'_>) {
+    record.function = Some(request.function().0);
+    let write = request.write();
+    let read = request.read();
+    if let Some(range) = write.as_ref().map(|w| w.range).or(read) {
+        record.address = Some(address(range));
+        record.quantity = Some(range.count);
+    }
+    if let (Some(_), Some(range)) = (&write, read) {
+        record.read_address = Some(address(range));
+    }
+    record.values = match write {
+        Some(write) => Some(values(&write.values)),
+        None if request.changes_state() => Some(Values::Opaque(request.pdu()[1..].into())),
+        None => None,
+    };
+}
+
+fn address(range: modbus::Range) -> Address {
+    let table = match range.table {
+        modbus::Table::Coil => Table::Coil,
+        modbus::Table::DiscreteInput => Table::Discrete,
+        modbus::Table::InputRegister => Table::Input,
+        modbus::Table::HoldingRegister => Table::Holding,
+    };
+    Address {
+        table,
+        first: range.start,
+        last: range.last(),
+    }
+}
+
+fn values(values: &modbus::Values<'_>) -> Values {
+    match *values {
+        modbus::Values::Coil(on) => Values::Coil(on),
+        modbus::Values::Register(value) => Values::Register(value),
+        modbus::Values::Registers(bytes) => Values::Registers(bytes.into()),
+        modbus::Values::Coils { bits, count } => Values::Coils {
+            bits: bits.into(),
+            count,
+        },
+        modbus::Values::Mask { and, or } => Values::Mask { and, or },
+    }
+}
+
+/// A record of a refusal.
+pub(crate) fn denial(kind: Kind, client: &Arc<Party>, reason: impl fmt::Display) -> Record {
+    Record {
+        client: Some(client.clone()),
+        decision: Some(Decision::Deny),
+        reason: Some(Cow::Owned(reason.to_string())),
+        ..Record::new(kind)
+    }
+}

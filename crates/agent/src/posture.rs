@@ -1,0 +1,164 @@
+//! What an agent goes by: its policy and whom it trusts, and how both are replaced while
+//! it runs. A replacement that can't be used is refused, and the old one stays in force.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use fieldlock_audit::{Kind, Record};
+use fieldlock_pki::Role;
+use fieldlock_policy::Policy;
+use tracing::info;
+
+use crate::StartError;
+use crate::ledger::{Ledger, alarm};
+use crate::tls::Trust;
+
+#[derive(Debug)]
+pub(crate) struct Posture {
+    role: Role,
+    policy: RefCell<Arc<Policy>>,
+    hash: Cell<[u8; 32]>,
+    trust: RefCell<Rc<Trust>>,
+}
+
+impl Posture {
+    pub(crate) fn load(role: Role, policy: &Path, state: &Path) -> Result<Self, StartError> {
+        let trust = Trust::load(state, role)?;
+        let (policy, hash) = read_policy(policy).map_err(StartError::Policy)?;
+        Ok(Self {
+            role,
+            policy: RefCell::new(Arc::new(policy)),
+            hash: Cell::new(hash),
+            trust: RefCell::new(Rc::new(trust)),
+        })
+    }
+
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.policy.borrow().clone()
+    }
+
+    /// SHA-256 of the policy file in force.
+    pub(crate) fn hash(&self) -> [u8; 32] {
+        self.hash.get()
+    }
+
+    pub(crate) fn trust(&self) -> Rc<Trust> {
+        self.trust.borrow().clone()
+    }
+
+    /// Puts the policy in `file` in force; whether it is another than before.
+    pub(crate) fn reload_policy(&self, file: &Path, ledger: &Ledger) -> bool {
+        match read_policy(file) {
+            Ok((_, hash)) if hash == self.hash.get() => {
+                ledger.clear(alarm::POLICY, "");
+                false
+            }
+            Ok((policy, hash)) => {
+                *self.policy.borrow_mut() = Arc::new(policy);
+                self.hash.set(hash);
+                ledger.set_policy(&short_hex(&hash));
+                ledger.clear(alarm::POLICY, "");
+                reloaded(ledger, &format!("policy {}", file.display()));
+                true
+            }
+            Err(text) => {
+                let text = format!("the old policy stays in force: {text}");
+                refused(ledger, &text);
+                ledger.raise(alarm::POLICY, "", &text);
+                false
+            }
+        }
+    }
+
+    /// Puts what `state` holds of key, certificate and CRLs in force.
+    pub(crate) fn reload_trust(&self, state: &Path, ledger: &Ledger) -> bool {
+        match Trust::load(state, self.role) {
+            Ok(trust) => {
+                *self.trust.borrow_mut() = Rc::new(trust);
+                ledger.clear(alarm::TRUST, "");
+                reloaded(ledger, "certificate and revocation lists");
+                self.watch_dates(ledger);
+                true
+            }
+            Err(error) => {
+                let text = format!("the old certificate and lists stay in force: {error}");
+                refused(ledger, &text);
+                ledger.raise(alarm::TRUST, "", &text);
+                false
+            }
+        }
+    }
+
+    /// Raises and clears the alarms about what runs out.
+    pub(crate) fn watch_dates(&self, ledger: &Ledger) {
+        let now = unix_now();
+        let trust = self.trust();
+        for (name, next_update) in ["issuing CA", "root"].iter().zip(trust.crl_next_update) {
+            if next_update < now {
+                let text = format!(
+                    "the CRL of the {name} is past its next update: what was revoked since \
+                     is not known; install a fresh one with `fieldlock enroll crl`"
+                );
+                ledger.raise(alarm::CRL, name, &text);
+            } else {
+                ledger.clear(alarm::CRL, name);
+            }
+        }
+        let (from, to) = (trust.leaf.not_before, trust.leaf.not_after);
+        if to - now < (to - from) / 6 {
+            let days = (to - now) / 86_400;
+            let text = if to < now {
+                "this agent's certificate has expired: no tunnel accepts it".to_owned()
+            } else {
+                format!("this agent's certificate expires in {days} days: enroll again")
+            };
+            ledger.raise(alarm::CERTIFICATE, "", &text);
+        } else {
+            ledger.clear(alarm::CERTIFICATE, "");
+        }
+    }
+}
+
+fn read_policy(file: &Path) -> Result<(Policy, [u8; 32]), String> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
+    let policy = Policy::parse(&text, &name).map_err(|errors| errors.to_string())?;
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    Ok((policy, hash))
+}
+
+/// A change that took effect.
+pub(crate) fn reloaded(ledger: &Ledger, what: &str) {
+    info!("reloaded: {what}");
+    ledger.note(Record {
+        reason: Some(Cow::Owned(what.to_owned())),
+        ..Record::new(Kind::Reload)
+    });
+}
+
+/// A change that was turned down.
+pub(crate) fn refused(ledger: &Ledger, text: &str) {
+    ledger.note(Record {
+        reason: Some(Cow::Owned(text.to_owned())),
+        ..Record::new(Kind::ReloadRefused)
+    });
+}
+
+/// The first 8 octets of a hash: enough to tell policies apart.
+pub(crate) fn short_hex(hash: &[u8; 32]) -> String {
+    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
+}

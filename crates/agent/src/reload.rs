@@ -1,0 +1,93 @@
+//! When files are to be read again: on SIGHUP, and when they change.
+//!
+//! Changes are found by looking once a second: that works on every file system, through
+//! links, and for editors and package managers that rename files into place.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Identity, size and time of a file; `None` while it is missing.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+pub(crate) struct Watch {
+    files: Vec<(PathBuf, Stamp)>,
+    hangup: Signal,
+    tick: tokio::time::Interval,
+}
+
+/// Which files to read again.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    All,
+    Files(Vec<PathBuf>),
+}
+
+impl Changed {
+    pub(crate) fn includes(&self, file: &Path) -> bool {
+        match self {
+            Self::All => true,
+            Self::Files(files) => files.iter().any(|changed| changed.starts_with(file)),
+        }
+    }
+}
+
+impl Watch {
+    pub(crate) fn new(files: Vec<PathBuf>) -> std::io::Result<Self> {
+        let mut tick = interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let files = files.into_iter().map(|file| {
+            let stamp = stamp(&file);
+            (file, stamp)
+        });
+        Ok(Self {
+            files: files.collect(),
+            hangup: signal(SignalKind::hangup())?,
+            tick,
+        })
+    }
+
+    /// Waits until something is to be read again. A change is reported one look after it
+    /// was seen first, so that a file is not read while it is being written.
+    pub(crate) async fn changed(&mut self) -> Changed {
+        let mut seen = Vec::new();
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => {
+                    self.look();
+                    return Changed::All;
+                }
+                _ = self.tick.tick() => {
+                    let changed = self.look();
+                    if changed.is_empty() && !seen.is_empty() {
+                        return Changed::Files(seen);
+                    }
+                    seen.extend(changed);
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) -> Vec<PathBuf> {
+        let mut changed = Vec::new();
+        for (file, known) in &mut self.files {
+            let current = stamp(file);
+            if current != *known {
+                *known = current;
+                changed.push(file.clone());
+            }
+        }
+        changed
+    }
+}
+
+fn stamp(file: &Path) -> Stamp {
+    let data = fs::metadata(file).ok()?;
+    Some((data.ino(), data.len(), data.mtime(), data.mtime_nsec()))
+}

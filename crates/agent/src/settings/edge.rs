@@ -1,0 +1,257 @@
+//! `edge.toml`.
+
+use std::path::{Path, PathBuf};
+
+use fieldlock_pki::Name;
+use serde::Deserialize;
+
+use super::{SettingsError, Span, ensure, load};
+
+/// Keys that hold lists of scalars, for the environment.
+pub(super) const LISTS: &[&str] = &[];
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Key, certificate, CRLs, audit log, control socket.
+    pub state: PathBuf,
+    pub policy: PathBuf,
+    #[serde(default)]
+    pub headend: Vec<Headend>,
+    #[serde(default)]
+    pub device: Vec<Device>,
+    /// How long SIGTERM lets requests under way finish.
+    #[serde(default = "default_drain")]
+    pub drain: Span,
+}
+
+/// A headend to dial.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Headend {
+    /// NAME of its certificate `spiffe://SITE/headend/NAME`.
+    pub name: String,
+    /// `host:port`, tried like happy eyeballs.
+    pub address: Vec<String>,
+    #[serde(default)]
+    pub transport: Transport,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// QUIC, TLS over TCP where that does not get through.
+    #[default]
+    Auto,
+    Quic,
+    Tls,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    pub name: String,
+    /// Time within which a client gets an answer, if need be a gateway exception.
+    #[serde(default = "default_answer_within")]
+    pub answer_within: Span,
+    /// Requests that may wait for the device, all clients together.
+    #[serde(default = "default_queue")]
+    pub queue: u16,
+    /// And those of one client.
+    #[serde(default = "default_queue_per_client")]
+    pub queue_per_client: u16,
+    pub modbus_tcp: Option<ModbusTcp>,
+    pub modbus_rtu: Option<ModbusRtu>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModbusTcp {
+    /// `host:port` of the device.
+    pub address: String,
+    /// Many devices serve very few connections and close the oldest when full.
+    #[serde(default = "one")]
+    pub max_connections: u16,
+    /// Requests at once on one connection.
+    #[serde(default = "one")]
+    pub in_flight: u16,
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Span,
+    #[serde(default = "zero")]
+    pub pause_after_connect: Span,
+    #[serde(default = "zero")]
+    pub pause_between_requests: Span,
+    /// Closes a connection that nobody has used for this long; never by default.
+    pub idle_close: Option<Span>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModbusRtu {
+    /// The serial device; a by-id link survives unplugging.
+    pub path: PathBuf,
+    #[serde(default = "default_baud")]
+    pub baud: u32,
+    #[serde(default)]
+    pub parity: Parity,
+    /// 1 with parity, 2 without, as the specification wants, where not set.
+    pub stop_bits: Option<u8>,
+    /// Silence that ends an answer of unknown length.
+    #[serde(default = "default_frame_gap")]
+    pub frame_gap: Span,
+    /// Silence after a broadcast, and after a time-out.
+    #[serde(default = "default_turnaround")]
+    pub turnaround: Span,
+    #[serde(default = "zero")]
+    pub pause_between_requests: Span,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parity {
+    #[default]
+    Even,
+    Odd,
+    None,
+}
+
+impl File {
+    /// Reads `file`, merges the environment over it and checks what belongs together.
+    pub fn load(file: &Path) -> Result<Self, SettingsError> {
+        let settings: Self = load(file, LISTS)?;
+        settings.check(file)?;
+        Ok(settings)
+    }
+
+    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+        ensure(file, !self.headend.is_empty(), || {
+            "no [[headend]]: an edge needs at least one to dial".into()
+        })?;
+        ensure(file, !self.device.is_empty(), || {
+            "no [[device]]: an edge without devices has nothing to offer".into()
+        })?;
+        for (index, headend) in self.headend.iter().enumerate() {
+            let name = &headend.name;
+            let repeated = self.headend[..index].iter().any(|h| h.name == *name);
+            ensure(file, !repeated, || format!("headend `{name}` stands twice"))?;
+            name.parse::<Name>()
+                .map_err(|error| meaning(file, format!("headend `{name}`: {error}")))?;
+            ensure(file, !headend.address.is_empty(), || {
+                format!("headend `{name}`: `address` is empty")
+            })?;
+            for address in &headend.address {
+                check_address(file, &format!("headend `{name}`"), address)?;
+            }
+        }
+        for (index, device) in self.device.iter().enumerate() {
+            let name = &device.name;
+            let repeated = self.device[..index].iter().any(|d| d.name == *name);
+            ensure(file, !repeated, || format!("device `{name}` stands twice"))?;
+            device.check(file)?;
+        }
+        Ok(())
+    }
+}
+
+impl Device {
+    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+        let name = &self.name;
+        name.parse::<Name>()
+            .map_err(|error| meaning(file, format!("device `{name}`: {error}")))?;
+        let ways = [self.modbus_tcp.is_some(), self.modbus_rtu.is_some()];
+        ensure(file, ways.iter().filter(|way| **way).count() == 1, || {
+            format!("device `{name}`: give exactly one of `modbus_tcp` and `modbus_rtu`")
+        })?;
+        ensure(file, !self.answer_within.0.is_zero(), || {
+            format!("device `{name}`: `answer_within` must be more than 0")
+        })?;
+        let queues = self.queue > 0 && self.queue_per_client > 0;
+        ensure(file, queues, || {
+            format!("device `{name}`: `queue` and `queue_per_client` must be at least 1")
+        })?;
+        if let Some(tcp) = &self.modbus_tcp {
+            check_address(file, &format!("device `{name}`"), &tcp.address)?;
+            let counts = tcp.max_connections > 0 && tcp.in_flight > 0;
+            ensure(file, counts, || {
+                format!("device `{name}`: `max_connections` and `in_flight` must be at least 1")
+            })?;
+        }
+        if let Some(rtu) = &self.modbus_rtu {
+            ensure(file, (300..=4_000_000).contains(&rtu.baud), || {
+                format!(
+                    "device `{name}`: baud {} is outside 300 to 4000000",
+                    rtu.baud
+                )
+            })?;
+            ensure(file, matches!(rtu.stop_bits, None | Some(1 | 2)), || {
+                format!("device `{name}`: `stop_bits` is 1 or 2")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Requests that may be under way at once, waiting or with the device.
+    pub(crate) fn credit(&self) -> u16 {
+        let flying = self
+            .modbus_tcp
+            .as_ref()
+            .map_or(1, |tcp| tcp.max_connections.saturating_mul(tcp.in_flight));
+        self.queue.saturating_add(flying)
+    }
+}
+
+fn check_address(file: &Path, whose: &str, address: &str) -> Result<(), SettingsError> {
+    let port = address
+        .rsplit_once(':')
+        .map(|(_, port)| port.parse::<u16>());
+    ensure(file, matches!(port, Some(Ok(1..))), || {
+        format!("{whose}: `{address}` is not host:port (IPv6 as \"[2001:db8::1]:502\")")
+    })
+}
+
+fn meaning(file: &Path, message: String) -> SettingsError {
+    SettingsError::Meaning {
+        file: file.to_owned(),
+        message,
+    }
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn zero() -> Span {
+    Span::from_millis(0)
+}
+
+fn default_drain() -> Span {
+    Span::from_millis(5_000)
+}
+
+fn default_answer_within() -> Span {
+    Span::from_millis(1_000)
+}
+
+fn default_queue() -> u16 {
+    64
+}
+
+fn default_queue_per_client() -> u16 {
+    16
+}
+
+fn default_connect_timeout() -> Span {
+    Span::from_millis(2_000)
+}
+
+fn default_baud() -> u32 {
+    19_200
+}
+
+fn default_frame_gap() -> Span {
+    Span::from_millis(20)
+}
+
+fn default_turnaround() -> Span {
+    Span::from_millis(100)
+}

@@ -1,0 +1,208 @@
+//! `headend.toml`.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fieldlock_conduit::client::{Routes, Target};
+use fieldlock_pki::Name;
+use serde::Deserialize;
+
+use super::{SettingsError, Span, ensure, load};
+
+/// Keys that hold lists of scalars, for the environment.
+pub(super) const LISTS: &[&str] = &["tunnel.listen"];
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Key, certificate, CRLs, audit log, control socket.
+    pub state: PathBuf,
+    pub policy: PathBuf,
+    #[serde(default)]
+    pub tunnel: Tunnel,
+    #[serde(default)]
+    pub device: Vec<Device>,
+    #[serde(default)]
+    pub listener: Vec<Listener>,
+    #[serde(default)]
+    pub client: Clients,
+    /// How long SIGTERM lets requests under way finish.
+    #[serde(default = "default_drain")]
+    pub drain: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnel {
+    /// UDP and TCP on the same port.
+    #[serde(default = "default_listen")]
+    pub listen: Vec<SocketAddr>,
+    /// Handshakes under way at once; more wait in the kernel, or are asked to come back.
+    #[serde(default = "default_handshakes")]
+    pub max_handshakes: usize,
+    /// Tunnels at once.
+    #[serde(default = "default_tunnels")]
+    pub max_tunnels: usize,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self {
+            listen: default_listen(),
+            max_handshakes: default_handshakes(),
+            max_tunnels: default_tunnels(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    pub name: String,
+    /// Name of the edge that may offer it; the device's own by default.
+    pub edge: Option<String>,
+    /// Where clients of this device connect: all its units, as they are.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Device {
+    pub fn edge(&self) -> &str {
+        self.edge.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// One address for several devices, told apart by unit.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub unit: Vec<UnitMap>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitMap {
+    /// What the client uses.
+    pub unit: u8,
+    pub device: String,
+    /// What the device hears; the same by default.
+    pub device_unit: Option<u8>,
+}
+
+/// Limits for Modbus clients.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clients {
+    /// Connections at once, on all listeners.
+    pub max_connections: usize,
+    /// And from one address.
+    pub max_connections_per_address: usize,
+    /// Requests without an answer on one connection.
+    pub in_flight: usize,
+    /// A connection without a request for this long is closed.
+    pub idle_timeout: Span,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            max_connections_per_address: 1024,
+            in_flight: 16,
+            idle_timeout: Span::from_millis(300_000),
+        }
+    }
+}
+
+impl File {
+    /// Reads `file`, merges the environment over it and checks what belongs together.
+    pub fn load(file: &Path) -> Result<Self, SettingsError> {
+        let settings: Self = load(file, LISTS)?;
+        settings.check(file)?;
+        Ok(settings)
+    }
+
+    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+        ensure(file, !self.tunnel.listen.is_empty(), || {
+            "tunnel.listen is empty: edges have nowhere to dial".into()
+        })?;
+        let mut addresses = HashSet::new();
+        let mut names = HashSet::new();
+        for device in &self.device {
+            let name = &device.name;
+            for checked in [name.as_str(), device.edge()] {
+                let valid = checked.parse::<Name>();
+                ensure(file, valid.is_ok(), || {
+                    format!("device `{name}`: `{checked}` is not a name (a-z, 0-9, inner hyphens)")
+                })?;
+            }
+            ensure(file, names.insert(name.as_str()), || {
+                format!("device `{name}` stands twice")
+            })?;
+            let free = device
+                .listen
+                .is_none_or(|a| a.port() == 0 || addresses.insert(a));
+            ensure(file, free, || {
+                format!("device `{name}`: another device or listener has its address")
+            })?;
+        }
+        for listener in &self.listener {
+            let address = listener.address;
+            ensure(
+                file,
+                address.port() == 0 || addresses.insert(address),
+                || format!("listener {address}: another device or listener has its address"),
+            )?;
+            let mut units = HashSet::new();
+            for map in &listener.unit {
+                let (unit, device) = (map.unit, &map.device);
+                ensure(file, names.contains(device.as_str()), || {
+                    format!("listener {address}, unit {unit}: there is no device `{device}`")
+                })?;
+                ensure(file, units.insert(unit), || {
+                    format!("listener {address}: unit {unit} stands twice")
+                })?;
+            }
+        }
+        ensure(file, self.client.in_flight > 0, || {
+            "client.in_flight must be at least 1".into()
+        })
+    }
+
+    /// Every address where clients connect, with where its units lead. `names` are all
+    /// devices that this headend knows; a device's place in it is its number.
+    pub(crate) fn routes(&self, names: &[Arc<str>]) -> Vec<(SocketAddr, Routes)> {
+        let place = |name: &str| names.iter().position(|known| **known == *name);
+        let own = self.device.iter().filter_map(|device| {
+            let routes = Routes::all_units(place(&device.name)?, names);
+            Some((device.listen?, routes))
+        });
+        let shared = self.listener.iter().map(|listener| {
+            let units = listener.unit.iter().filter_map(|map| {
+                let device = place(&map.device)?;
+                let unit = map.device_unit.unwrap_or(map.unit);
+                Some((map.unit, Target { device, unit }))
+            });
+            (listener.address, Routes::by_unit(units, names))
+        });
+        own.chain(shared).collect()
+    }
+}
+
+fn default_listen() -> Vec<SocketAddr> {
+    vec![SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 4433))]
+}
+
+fn default_handshakes() -> usize {
+    256
+}
+
+fn default_tunnels() -> usize {
+    16_384
+}
+
+fn default_drain() -> Span {
+    Span::from_millis(5_000)
+}

@@ -1,0 +1,91 @@
+//! Plaintext TCP sockets: their options, and writing from outside the task that reads.
+
+use std::cell::RefCell;
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::Notify;
+
+/// A half-open peer is noticed after about this long, whether or not data waits for it.
+const HALF_OPEN: Duration = Duration::from_secs(30);
+
+/// A Modbus client or device: answers leave at once, a vanished peer is noticed.
+pub(crate) fn prepare_client(stream: &TcpStream) -> io::Result<()> {
+    prepare(stream, HALF_OPEN)
+}
+
+/// A tunnel: it has its own heartbeat; data that nobody acknowledges ends it.
+pub(crate) fn prepare_tunnel(stream: &TcpStream) -> io::Result<()> {
+    prepare(stream, Duration::from_secs(5))
+}
+
+fn prepare(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(user_timeout))
+}
+
+/// The sending half of a connection. Whoever has bytes writes them at once; what the socket
+/// does not take waits here for the connection's own task.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    half: OwnedWriteHalf,
+    backlog: RefCell<Vec<u8>>,
+    attention: Notify,
+}
+
+impl Writer {
+    pub(crate) fn new(half: OwnedWriteHalf) -> Self {
+        Self {
+            half,
+            backlog: RefCell::default(),
+            attention: Notify::new(),
+        }
+    }
+
+    /// Lets `append` add bytes; [`Writer::flush`] writes them.
+    pub(crate) fn push<T>(&self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        append(&mut self.backlog.borrow_mut())
+    }
+
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.backlog.borrow().is_empty()
+    }
+
+    /// Writes what waits as far as the socket takes it; [`Writer::drain`] does the rest.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        let mut backlog = self.backlog.borrow_mut();
+        if backlog.is_empty() {
+            return Ok(());
+        }
+        match self.half.try_write(&backlog) {
+            Ok(count) => drop(backlog.drain(..count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        if !backlog.is_empty() {
+            self.attention.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for bytes that the socket did not take, and writes them all.
+    pub(crate) async fn drain(&self) -> io::Result<()> {
+        while !self.has_backlog() {
+            self.attention.notified().await;
+        }
+        while self.has_backlog() {
+            self.half.writable().await?;
+            self.flush()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! What `fieldlock status` shows of any agent.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::ledger::Ledger;
+use crate::posture::{Posture, short_hex};
+use crate::tunnel::Link;
+
+pub(crate) fn common(role: &str, posture: &Posture, ledger: &Ledger, started: Instant) -> Value {
+    let trust = posture.trust();
+    let alarms = ledger.alarms().into_iter().map(|(name, alarm)| {
+        json!({
+            "name": name,
+            "text": alarm.text,
+            "seconds": alarm.since.elapsed().as_secs(),
+        })
+    });
+    json!({
+        "role": role,
+        "identity": trust.identity.uri(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "up_seconds": started.elapsed().as_secs(),
+        "policy": short_hex(&posture.hash()),
+        "certificate": {
+            "serial": trust.leaf.serial.to_string(),
+            "expires": time(trust.leaf.not_after),
+            "crl_next_update": time(trust.crl_next_update[0]),
+            "root_crl_next_update": time(trust.crl_next_update[1]),
+        },
+        "audit": {
+            "writable": ledger.is_writable(),
+            "durable_seq": ledger.durable(),
+            "not_recorded": ledger.not_recorded(),
+        },
+        "alarms": alarms.collect::<Vec<_>>(),
+    })
+}
+
+pub(crate) fn round_trip(link: &Link) -> Option<f64> {
+    link.round_trip()
+        .map(|time| (time.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+fn time(unix: i64) -> String {
+    Timestamp::from_second(unix).map_or_else(|_| "never".into(), |time| time.to_string())
+}

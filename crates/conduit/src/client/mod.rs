@@ -1,0 +1,283 @@
+//! The headend's half: one client's Modbus/TCP connection.
+
+mod route;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fieldlock_modbus::{Exception, FramingError, mbap};
+use fieldlock_policy::{Client, Origin, Policy, Side, View};
+
+use crate::admit::{Permit, Refused, Why, admit};
+pub use route::{Routes, Target};
+
+/// Who a client is, as far as the headend knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins {
+    pub address: Option<IpAddr>,
+    /// What its certificate proves (MBAPS), if it showed one.
+    pub identity: Option<String>,
+    pub role: Option<String>,
+}
+
+impl Origins {
+    pub fn as_client(&self) -> Client<'_> {
+        Client {
+            address: self.address,
+            identity: self.identity.as_deref(),
+            role: self.role.as_deref(),
+        }
+    }
+}
+
+/// One ADU of a client, judged.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The client's own transaction id; its answer carries it.
+    pub transaction: u16,
+    /// The unit that the client used.
+    pub unit: u8,
+    pub verdict: Verdict<'a>,
+}
+
+#[derive(Debug)]
+pub enum Verdict<'a> {
+    /// To be sent to this device; [`ClientSide::begin`] once it is.
+    Forward { device: usize, permit: Permit<'a> },
+    /// To be answered with the exception at once.
+    Refuse {
+        device: Option<usize>,
+        refused: Refused<'a>,
+    },
+}
+
+/// Cuts a client's bytes into requests and judges each.
+///
+/// Feed [`ClientSide::next`] what has arrived until it gives nothing; an error means that
+/// the framing is lost and the connection must be closed. [`ClientSide::begin`] and
+/// [`ClientSide::end`] count the requests under way.
+#[derive(Debug)]
+pub struct ClientSide {
+    origin: Origins,
+    routes: Arc<Routes>,
+    policy: Arc<Policy>,
+    /// What this client may do, by device; looked up once per policy.
+    views: Vec<(usize, Arc<View>)>,
+    in_flight: usize,
+    limit: usize,
+}
+
+impl ClientSide {
+    /// `limit` is how many requests the client may have without an answer, 1 and up.
+    pub fn new(origin: Origins, routes: Arc<Routes>, policy: Arc<Policy>, limit: usize) -> Self {
+        Self {
+            origin,
+            routes,
+            policy,
+            views: Vec::new(),
+            in_flight: 0,
+            limit,
+        }
+    }
+
+    pub fn origin(&self) -> &Origins {
+        &self.origin
+    }
+
+    /// Judges by this policy from the next request on.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
+        self.views.clear();
+    }
+
+    /// Takes the first complete ADU of `input`, and says how many octets it took.
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<(Step<'a>, usize)>, FramingError> {
+        let Some((adu, consumed)) = mbap::decode(input)? else {
+            return Ok(None);
+        };
+        let step = Step {
+            transaction: adu.transaction,
+            unit: adu.unit,
+            verdict: self.judge(adu.unit, adu.pdu),
+        };
+        Ok(Some((step, consumed)))
+    }
+
+    fn judge<'a>(&mut self, unit: u8, pdu: &'a [u8]) -> Verdict<'a> {
+        let Some(target) = self.routes.target(unit) else {
+            return Verdict::Refuse {
+                device: None,
+                refused: refused(
+                    pdu,
+                    Exception::GatewayPathUnavailable,
+                    Why::NoRoute { unit },
+                ),
+            };
+        };
+        let device = target.device;
+        match admit(self.view(device), target.unit, pdu) {
+            Err(refused) => Verdict::Refuse {
+                device: Some(device),
+                refused,
+            },
+            Ok(_) if self.in_flight >= self.limit => Verdict::Refuse {
+                device: Some(device),
+                refused: refused(
+                    pdu,
+                    Exception::ServerDeviceBusy,
+                    Why::InFlight { limit: self.limit },
+                ),
+            },
+            Ok(permit) => Verdict::Forward { device, permit },
+        }
+    }
+
+    /// A forwarded request is under way.
+    pub fn begin(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// A request under way has been answered, or never will be.
+    pub fn end(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn view(&mut self, device: usize) -> &View {
+        let known = self.views.iter().position(|(known, _)| *known == device);
+        let index = known.unwrap_or_else(|| {
+            let origin = Origin {
+                side: Side::Headend,
+                via: None,
+                client: self.origin.as_client(),
+            };
+            let view = self.policy.view(&origin, self.routes.name(device));
+            self.views.push((device, view));
+            self.views.len() - 1
+        });
+        &self.views[index].1
+    }
+}
+
+fn refused(pdu: &[u8], exception: Exception, why: Why) -> Refused<'_> {
+    Refused {
+        function: pdu.first().copied().unwrap_or(0),
+        exception,
+        why,
+        rule: None,
+        request: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = r#"
+        syntax = 1
+        [[client]]
+        name = "hmi-1"
+        address = ["192.0.2.1/32"]
+        [[allow]]
+        name = "reads"
+        client = ["hmi-1"]
+        device = ["press-07"]
+        function = ["read"]
+        address = ["holding 0-9"]
+    "#;
+
+    fn side(routes: Routes) -> ClientSide {
+        let origin = Origins {
+            address: Some([192, 0, 2, 1].into()),
+            ..Origins::default()
+        };
+        let policy = Policy::parse(POLICY, "policy.toml").unwrap();
+        ClientSide::new(origin, Arc::new(routes), Arc::new(policy), 2)
+    }
+
+    fn one_device() -> Routes {
+        Routes::all_units(0, &["press-07".into()])
+    }
+
+    fn read(unit: u8, start: u8, count: u8) -> Vec<u8> {
+        vec![0, 9, 0, 0, 0, 6, unit, 3, 0, start, 0, count]
+    }
+
+    fn exception(step: &Step<'_>) -> u8 {
+        match &step.verdict {
+            Verdict::Refuse { refused, .. } => refused.exception.code(),
+            Verdict::Forward { .. } => 0,
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_goes_to_its_device() {
+        let mut side = side(one_device());
+        let input = read(1, 0, 10);
+        let (step, consumed) = side.next(&input).unwrap().unwrap();
+        assert_eq!((step.transaction, step.unit, consumed), (9, 1, 12));
+        let Verdict::Forward { device: 0, permit } = step.verdict else {
+            panic!("{step:?}");
+        };
+        assert_eq!(permit.request().pdu(), &input[7..]);
+    }
+
+    #[test]
+    fn refusals_carry_their_exception() {
+        let mut side = side(one_device());
+        for (input, expected) in [
+            (read(1, 5, 6), 0x02),
+            (read(1, 0, 0), 0x03),
+            (vec![0, 1, 0, 0, 0, 6, 1, 6, 0, 0, 0, 1], 0x01),
+        ] {
+            let (step, _) = side.next(&input).unwrap().unwrap();
+            assert_eq!(exception(&step), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn units_lead_to_devices_and_are_mapped() {
+        let devices = ["press-07".into(), "press-08".into()];
+        let routes = Routes::by_unit([(7, Target { device: 0, unit: 1 })], &devices);
+        let mut side = side(routes);
+        let input = read(7, 0, 1);
+        let (step, _) = side.next(&input).unwrap().unwrap();
+        let Verdict::Forward { permit, .. } = step.verdict else {
+            panic!("{step:?}");
+        };
+        assert_eq!((step.unit, permit.unit()), (7, 1));
+        let input = read(8, 0, 1);
+        let (step, _) = side.next(&input).unwrap().unwrap();
+        assert_eq!(exception(&step), 0x0a);
+    }
+
+    #[test]
+    fn requests_beyond_the_limit_are_busy() {
+        let mut side = side(one_device());
+        let input = read(1, 0, 1);
+        side.begin();
+        side.begin();
+        assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0x06);
+        side.end();
+        assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0);
+    }
+
+    #[test]
+    fn a_new_policy_judges_the_next_request() {
+        let mut side = side(one_device());
+        let input = read(1, 0, 1);
+        assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0);
+        side.set_policy(Arc::new(Policy::deny_all()));
+        assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0x01);
+    }
+
+    #[test]
+    fn lost_framing_is_an_error() {
+        let mut side = side(one_device());
+        assert!(side.next(b"GET / HTTP/1.1\r\n").is_err());
+        assert!(matches!(side.next(&[0, 1, 0, 0, 0]), Ok(None)));
+    }
+}

@@ -1,0 +1,10 @@
+//! One file per subcommand.
+
+pub(crate) mod agent;
+pub(crate) mod audit;
+pub(crate) mod ca;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod enroll;
+pub(crate) mod policy;
+pub(crate) mod status;

@@ -1,0 +1,222 @@
+//! `fieldlock status`: asks a running agent over its local socket.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Where agents keep their state when nobody says otherwise.
+const STATES: [&str; 2] = ["/var/lib/fieldlock/headend", "/var/lib/fieldlock/edge"];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    fieldlock status\n  \
+    fieldlock status --socket /var/lib/fieldlock/edge/control.sock --json")]
+pub(crate) struct Args {
+    /// The agent's control socket; by default that of the agent on this machine
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Everything, as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let Some(socket) = args.socket.clone().or_else(default_socket) else {
+        eprintln!(
+            "error: no agent's socket under {}\nhint: `--socket PATH` names one; root or the \
+             agent's own user may open it",
+            STATES.join(" or ")
+        );
+        return ExitCode::FAILURE;
+    };
+    match ask(&socket) {
+        Ok(status) if args.json => {
+            println!("{status:#}");
+            ExitCode::SUCCESS
+        }
+        Ok(status) => {
+            print!("{}", render(&status));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!(
+                "error: {}: {error}\nhint: is the agent running?",
+                socket.display()
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn default_socket() -> Option<PathBuf> {
+    STATES
+        .iter()
+        .map(|state| Path::new(state).join(fieldlock_agent::SOCKET))
+        .find(|path| path.exists())
+}
+
+/// Reads the one document that an agent answers with.
+pub(crate) fn ask(socket: &Path) -> std::io::Result<Value> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    serde_json::from_str(&text).map_err(std::io::Error::from)
+}
+
+fn render(status: &Value) -> String {
+    let mut out = String::new();
+    // Writing to a String can't fail.
+    let _ = render_into(&mut out, status);
+    out
+}
+
+fn render_into(out: &mut String, status: &Value) -> std::fmt::Result {
+    writeln!(
+        out,
+        "{} {}  fieldlock {}  up {}",
+        text(&status["role"]),
+        text(&status["identity"]),
+        text(&status["version"]),
+        duration(&status["up_seconds"]),
+    )?;
+    let certificate = &status["certificate"];
+    writeln!(
+        out,
+        "certificate expires {}, CRL next update {}",
+        text(&certificate["expires"]),
+        text(&certificate["crl_next_update"]),
+    )?;
+    writeln!(
+        out,
+        "policy {}, audit log {}",
+        text(&status["policy"]),
+        if status["audit"]["writable"] == true {
+            "writable"
+        } else {
+            "CAN'T BE WRITTEN"
+        },
+    )?;
+    for alarm in list(&status["alarms"]) {
+        let since = duration(&alarm["seconds"]);
+        writeln!(
+            out,
+            "ALARM {} ({since}): {}",
+            text(&alarm["name"]),
+            text(&alarm["text"])
+        )?;
+    }
+    tunnels(out, status)?;
+    devices(out, status)?;
+    clients(out, status)
+}
+
+fn tunnels(out: &mut String, status: &Value) -> std::fmt::Result {
+    for tunnel in list(&status["tunnels"]) {
+        tunnel_line(
+            out,
+            &format!("tunnel of edge {}", text(&tunnel["edge"])),
+            tunnel,
+        )?;
+    }
+    for headend in list(&status["headends"]) {
+        let name = text(&headend["name"]);
+        for tunnel in list(&headend["tunnels"]) {
+            tunnel_line(out, &format!("tunnel to headend {name}"), tunnel)?;
+        }
+        if list(&headend["tunnels"]).is_empty() {
+            let error = text(&headend["last_error"]);
+            writeln!(out, "no tunnel to headend {name}: {error}")?;
+        }
+    }
+    Ok(())
+}
+
+fn tunnel_line(out: &mut String, name: &str, tunnel: &Value) -> std::fmt::Result {
+    let policy = if tunnel["same_policy"] == true {
+        "same policy"
+    } else {
+        "other policy"
+    };
+    writeln!(
+        out,
+        "{name}: {} {}, {}, round trip {} ms, up {}, {policy} {}",
+        text(&tunnel["transport"]),
+        text(&tunnel["address"]),
+        text(&tunnel["key_exchange"]),
+        text(&tunnel["round_trip_ms"]),
+        duration(&tunnel["up_seconds"]),
+        text(&tunnel["policy"]),
+    )
+}
+
+fn devices(out: &mut String, status: &Value) -> std::fmt::Result {
+    for device in list(&status["devices"]) {
+        write!(out, "device {}:", text(&device["name"]))?;
+        match device["connected"].as_bool() {
+            Some(true) => write!(out, " connected through edge {}", text(&device["edge"]))?,
+            Some(false) => write!(out, " NOT CONNECTED, edge {}", text(&device["edge"]))?,
+            None => write!(
+                out,
+                " {}, {} connections, {} in flight, {} queued",
+                text(&device["address"]),
+                device["connections"],
+                device["in_flight"],
+                device["queued"],
+            )?,
+        }
+        if let Some(counters) = device["counters"].as_object() {
+            for (name, count) in counters {
+                write!(out, ", {} {count}", name.replace('_', " "))?;
+            }
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn clients(out: &mut String, status: &Value) -> std::fmt::Result {
+    let clients = &status["clients"];
+    if clients.is_null() {
+        return Ok(());
+    }
+    writeln!(out, "clients: {}", clients["count"])?;
+    for client in list(&clients["connections"]).iter().take(20) {
+        writeln!(
+            out,
+            "  {} {}, {} requests, {} in flight",
+            text(&client["address"]),
+            text(&client["name"]),
+            client["requests"],
+            client["in_flight"],
+        )?;
+    }
+    Ok(())
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        value => value.to_string(),
+    }
+}
+
+fn duration(seconds: &Value) -> String {
+    let seconds = seconds.as_u64().unwrap_or(0);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
