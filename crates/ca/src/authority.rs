@@ -15,17 +15,18 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use fieldlock_pki::bundle::{self, Bundle, BundleError};
-use fieldlock_pki::csr::{PublicKey, RequestError};
-use fieldlock_pki::issue::{Authority, IssueError, Reason, Revocation, RevocationList, Validity};
-use fieldlock_pki::profile::{Profile, ProfileError};
-use fieldlock_pki::{Crl, CrlError, Name, Role, Serial, Summary};
+use fieldlock_pki::csr::PublicKey;
+use fieldlock_pki::issue::{Authority, Reason, Revocation, RevocationList, Validity};
+use fieldlock_pki::profile::Profile;
+use fieldlock_pki::{Crl, Name, Role, Serial, Summary};
 
 use crate::clock::Time;
-use crate::file::{self, FileError};
-use crate::keyfile::{self, KeyFileError};
-use crate::passphrase::{Passphrase, PassphraseError};
-use crate::records::{Entry, Event, Level, Records, RecordsError, Source};
-use crate::settings::{Settings, SettingsError};
+use crate::error::CaError;
+use crate::file;
+use crate::keyfile;
+use crate::passphrase::Passphrase;
+use crate::records::{Entry, Event, Level, Records, Source};
+use crate::settings::Settings;
 
 /// An opened CA directory. Another command waits until it is dropped.
 #[derive(Debug)]
@@ -472,107 +473,6 @@ fn only(
     match <[Vec<u8>; 1]>::try_from(parse(&text).map_err(|_| broken())?) {
         Ok([der]) => Ok(der),
         Err(_) => Err(broken()),
-    }
-}
-
-/// Why the CA did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum CaError {
-    #[error(
-        "{directory} is not a CA directory: make one with `fieldlock ca init --site SITE --dir {directory}`, or give `--dir`",
-        directory = directory.display()
-    )]
-    NoCa { directory: PathBuf },
-    #[error("{path} exists: nothing is overwritten; choose another directory", path = path.display())]
-    Exists { path: PathBuf },
-    #[error("{path} is not what a CA directory should hold there: restore it from a backup", path = path.display())]
-    Broken { path: PathBuf },
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Records(#[from] RecordsError),
-    #[error(transparent)]
-    Key(#[from] KeyFileError),
-    #[error(transparent)]
-    Passphrase(#[from] PassphraseError),
-    #[error(transparent)]
-    Profile(#[from] ProfileError),
-    #[error("the request is refused: {0}")]
-    Request(#[from] RequestError),
-    #[error(transparent)]
-    Issue(#[from] IssueError),
-    #[error("the new certificate would not be accepted: {0}")]
-    Bundle(#[from] BundleError),
-    #[error("the current CRL: {0}")]
-    Crl(#[from] CrlError),
-    #[error(transparent)]
-    Store(#[from] fieldlock_pki::StoreError),
-    #[error("the request's key is of a kind that the profile of the role {role} does not accept")]
-    KeyKind { role: Role },
-    #[error(
-        "this key belongs to {role}/{name}: an identity needs a key of its own; make a new request with `fieldlock enroll request`"
-    )]
-    UsedKey { role: Role, name: Name },
-    #[error(
-        "this key was revoked (certificate {serial}): make a new one with `fieldlock enroll request`"
-    )]
-    RevokedKey { serial: Serial },
-    #[error("the issuing CA ended on {end}: make a new CA with `fieldlock ca init`")]
-    IssuingEnded { end: Time },
-    #[error(
-        "the certificate would end on {not_after}, after the issuing CA ({end}): give fewer `--days`"
-    )]
-    BeyondIssuing { end: Time, not_after: Time },
-    #[error("no certificate has the name or serial number {0:?}: see `fieldlock ca list`")]
-    Unknown(String),
-    #[error(
-        "{name:?} names a {first} and a {second}: say `{first}/{name}`, `{second}/{name}` or a serial number"
-    )]
-    Ambiguous {
-        name: String,
-        first: Role,
-        second: Role,
-    },
-    #[error("every certificate of {0:?} is revoked or expired already")]
-    NothingToRevoke(String),
-    #[error(
-        "standard input can't be both the request and the passphrase: give `--passphrase-file`"
-    )]
-    OneStdin,
-    #[error("a CA certificate can't be read")]
-    Unreadable,
-    #[error("the system gave no random numbers")]
-    Random,
-    #[error(
-        "{a} and {b} must not be the same: the root key is to leave this machine",
-        a = directory.display(), b = root_out.display()
-    )]
-    SameDirectory {
-        directory: PathBuf,
-        root_out: PathBuf,
-    },
-}
-
-impl CaError {
-    pub fn io(path: &Path, error: std::io::Error) -> Self {
-        Self::File(FileError {
-            path: path.to_owned(),
-            error,
-        })
-    }
-
-    /// True for what was wrong in the command line or the settings rather than in the doing.
-    pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            CaError::NoCa { .. }
-                | CaError::Settings(_)
-                | CaError::OneStdin
-                | CaError::SameDirectory { .. }
-                | CaError::Ambiguous { .. }
-        )
     }
 }
 

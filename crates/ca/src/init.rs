@@ -9,10 +9,11 @@ use fieldlock_pki::issue::{Authority, RevocationList, Validity};
 use rcgen::KeyPair;
 
 use crate::authority::{
-    BACKDATE_SECONDS, CaError, ISSUING, ISSUING_CRL, ISSUING_KEY, LOCK, RECORDS, ROOT, ROOT_CRL,
-    ROOT_KEY, SETTINGS, random_serial,
+    BACKDATE_SECONDS, ISSUING, ISSUING_CRL, ISSUING_KEY, LOCK, RECORDS, ROOT, ROOT_CRL, ROOT_KEY,
+    SETTINGS, random_serial,
 };
 use crate::clock::Time;
+use crate::error::CaError;
 use crate::file;
 use crate::keyfile;
 use crate::passphrase::Passphrase;

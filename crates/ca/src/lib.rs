@@ -12,6 +12,7 @@
 pub mod authority;
 pub mod clock;
 pub mod enroll;
+mod error;
 mod file;
 pub mod init;
 pub mod keyfile;
@@ -20,8 +21,9 @@ pub mod passphrase;
 pub mod records;
 pub mod settings;
 
-pub use authority::{Access, Ca, CaError, Issued, Order};
+pub use authority::{Access, Ca, Issued, Order};
 pub use clock::Time;
+pub use error::CaError;
 pub use file::FileError;
 pub use passphrase::Passphrase;
 pub use records::{Entry, Source};

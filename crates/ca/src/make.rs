@@ -9,7 +9,7 @@ use fieldlock_pki::store;
 use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
-use crate::authority::CaError;
+use crate::error::CaError;
 use crate::file;
 
 /// A new private key, not yet anywhere.

@@ -1,22 +1,23 @@
 //! `fieldlock ca`: the bundled certificate authority.
 
-use std::io::{self, Read, Write};
+mod report;
+
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fieldlock_ca::authority::{Life, State};
+use fieldlock_ca::authority::Life;
 use fieldlock_ca::init::{self, Plan};
 use fieldlock_ca::records::Level;
 use fieldlock_ca::settings::MAX_DAYS;
-use fieldlock_ca::{
-    Access, Ca, CaError, Entry, Issued, Order, Passphrase, Settings, Source, Time, make,
-};
+use fieldlock_ca::{Access, Ca, CaError, Entry, Order, Passphrase, Settings, Source, Time, make};
 use fieldlock_pki::bundle;
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::{Authority, Reason};
-use fieldlock_pki::{Crl, Name, Role, Site, Summary};
-use serde_json::json;
+use fieldlock_pki::{Name, Role, Site};
+
+use report::{describe, details, output, print, print_json, tell_crl, tell_issued};
 
 /// Make and run the certificate authority of a site
 #[derive(Debug, Parser)]
@@ -25,7 +26,7 @@ use serde_json::json;
   fieldlock ca sign press-07.csr --dir ca --role edge --name press-07 --out press-07.pem
   fieldlock ca revoke press-07 --dir ca --reason key-compromise
 The passphrase comes from `--passphrase-file`, a prompt, or standard input; never from an argument.")]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -220,7 +221,7 @@ struct RootCrl {
     root: PathBuf,
 }
 
-pub fn run(args: Args) -> ExitCode {
+pub(crate) fn run(args: Args) -> ExitCode {
     let done = match args.command {
         Command::Init(args) => init(args),
         Command::Issue(args) => issue(args),
@@ -452,106 +453,6 @@ fn read_request(path: &Path) -> Result<String, CaError> {
     };
     read.map_err(|error| CaError::io(path, error))?;
     Ok(text)
-}
-
-fn tell_issued(issued: &Issued) {
-    describe("certificate", &issued.summary);
-    if issued.cut_short {
-        eprintln!("note: it ends early, with the issuing CA: renew the CA soon");
-    }
-    for serial in &issued.still_valid {
-        eprintln!(
-            "note: an earlier certificate of this name is still valid: {serial} (`fieldlock ca revoke {serial} --reason superseded` ends it)"
-        );
-    }
-}
-
-fn tell_crl(crl: &Crl) {
-    eprintln!(
-        "CRL {} of {}: {} revoked, next one due {}",
-        crl.number,
-        crl.issuer,
-        crl.revoked().len(),
-        Time(crl.next_update)
-    );
-}
-
-fn describe(what: &str, summary: &Summary) {
-    let name = summary
-        .identity
-        .as_ref()
-        .map_or_else(|| summary.subject.clone(), ToString::to_string);
-    eprintln!("{what}: {name}");
-    eprintln!("  serial       {}", summary.serial);
-    eprintln!(
-        "  valid        {} to {}",
-        Time(summary.not_before),
-        Time(summary.not_after)
-    );
-    eprintln!("  fingerprint  {}", summary.fingerprint);
-}
-
-fn details(ca: &Ca, entry: &Entry, now: Time) -> String {
-    let state = match ca.state(entry, now) {
-        State::Revoked { time, reason } => format!("revoked {time} ({reason})"),
-        state => state.as_str().to_owned(),
-    };
-    let source = match &entry.source {
-        Source::Request(file) => format!("request {file:?}"),
-        Source::Made => "made with the certificate".to_owned(),
-    };
-    format!(
-        "{identity}\n  serial    {serial}\n  state     {state}\n  valid     {from} to {to}\n  key       {source}\n  key hash  {hash}\n",
-        identity = entry.identity(&ca.settings().site),
-        serial = entry.serial,
-        from = entry.not_before,
-        to = entry.not_after,
-        hash = entry.key_hash,
-    )
-}
-
-fn print_json(ca: &Ca, entries: &[&Entry], now: Time) -> Result<(), CaError> {
-    let list: Vec<serde_json::Value> = entries
-        .iter()
-        .map(|entry| {
-            let state = ca.state(entry, now);
-            let revoked = match state {
-                State::Revoked { time, reason } => json!({ "time": time, "reason": reason }),
-                _ => serde_json::Value::Null,
-            };
-            json!({
-                "identity": entry.identity(&ca.settings().site).uri(),
-                "role": entry.role,
-                "name": entry.name,
-                "serial": entry.serial,
-                "state": state.as_str(),
-                "revoked": revoked,
-                "not_before": entry.not_before,
-                "not_after": entry.not_after,
-                "days_left": entry.not_after.days_from(now),
-                "key_hash": entry.key_hash,
-                "source": entry.source,
-            })
-        })
-        .collect();
-    print(&format!("{:#}\n", serde_json::Value::Array(list)))
-}
-
-fn output(file: Option<&Path>, text: &str) -> Result<(), CaError> {
-    match file {
-        Some(path) => {
-            std::fs::write(path, text).map_err(|error| CaError::io(path, error))?;
-            eprintln!("written to {}", path.display());
-            Ok(())
-        }
-        None => print(text),
-    }
-}
-
-fn print(text: &str) -> Result<(), CaError> {
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| CaError::io(Path::new("standard output"), error))
 }
 
 fn days() -> clap::builder::RangedI64ValueParser<u16> {

@@ -16,7 +16,7 @@ use fieldlock_pki::{Name, Role};
   fieldlock ca sign press-07.csr --role edge --name press-07 --out press-07.pem      (at the CA)
   fieldlock enroll install press-07.pem --state /var/lib/fieldlock/edge --root FINGERPRINT
 The private key never leaves the agent, and nothing in the files is secret.")]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -74,7 +74,7 @@ struct Crl {
     state: PathBuf,
 }
 
-pub fn run(args: Args) -> ExitCode {
+pub(crate) fn run(args: Args) -> ExitCode {
     let done = match args.command {
         Command::Request(args) => request(args),
         Command::Install(args) => install(args),

@@ -1,0 +1,109 @@
+//! What `fieldlock ca` says: data on standard output, the rest on standard error.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use fieldlock_ca::authority::State;
+use fieldlock_ca::{Ca, CaError, Entry, Issued, Source, Time};
+use fieldlock_pki::{Crl, Summary};
+use serde_json::json;
+
+pub(super) fn tell_issued(issued: &Issued) {
+    describe("certificate", &issued.summary);
+    if issued.cut_short {
+        eprintln!("note: it ends early, with the issuing CA: renew the CA soon");
+    }
+    for serial in &issued.still_valid {
+        eprintln!(
+            "note: an earlier certificate of this name is still valid: {serial} (`fieldlock ca revoke {serial} --reason superseded` ends it)"
+        );
+    }
+}
+
+pub(super) fn tell_crl(crl: &Crl) {
+    eprintln!(
+        "CRL {} of {}: {} revoked, next one due {}",
+        crl.number,
+        crl.issuer,
+        crl.revoked().len(),
+        Time(crl.next_update)
+    );
+}
+
+pub(super) fn describe(what: &str, summary: &Summary) {
+    let name = summary
+        .identity
+        .as_ref()
+        .map_or_else(|| summary.subject.clone(), ToString::to_string);
+    eprintln!("{what}: {name}");
+    eprintln!("  serial       {}", summary.serial);
+    eprintln!(
+        "  valid        {} to {}",
+        Time(summary.not_before),
+        Time(summary.not_after)
+    );
+    eprintln!("  fingerprint  {}", summary.fingerprint);
+}
+
+pub(super) fn details(ca: &Ca, entry: &Entry, now: Time) -> String {
+    let state = match ca.state(entry, now) {
+        State::Revoked { time, reason } => format!("revoked {time} ({reason})"),
+        state => state.as_str().to_owned(),
+    };
+    let source = match &entry.source {
+        Source::Request(file) => format!("request {file:?}"),
+        Source::Made => "made with the certificate".to_owned(),
+    };
+    format!(
+        "{identity}\n  serial    {serial}\n  state     {state}\n  valid     {from} to {to}\n  key       {source}\n  key hash  {hash}\n",
+        identity = entry.identity(&ca.settings().site),
+        serial = entry.serial,
+        from = entry.not_before,
+        to = entry.not_after,
+        hash = entry.key_hash,
+    )
+}
+
+pub(super) fn print_json(ca: &Ca, entries: &[&Entry], now: Time) -> Result<(), CaError> {
+    let list: Vec<serde_json::Value> = entries
+        .iter()
+        .map(|entry| {
+            let state = ca.state(entry, now);
+            let revoked = match state {
+                State::Revoked { time, reason } => json!({ "time": time, "reason": reason }),
+                _ => serde_json::Value::Null,
+            };
+            json!({
+                "identity": entry.identity(&ca.settings().site).uri(),
+                "role": entry.role,
+                "name": entry.name,
+                "serial": entry.serial,
+                "state": state.as_str(),
+                "revoked": revoked,
+                "not_before": entry.not_before,
+                "not_after": entry.not_after,
+                "days_left": entry.not_after.days_from(now),
+                "key_hash": entry.key_hash,
+                "source": entry.source,
+            })
+        })
+        .collect();
+    print(&format!("{:#}\n", serde_json::Value::Array(list)))
+}
+
+pub(super) fn output(file: Option<&Path>, text: &str) -> Result<(), CaError> {
+    match file {
+        Some(path) => {
+            std::fs::write(path, text).map_err(|error| CaError::io(path, error))?;
+            eprintln!("written to {}", path.display());
+            Ok(())
+        }
+        None => print(text),
+    }
+}
+
+pub(super) fn print(text: &str) -> Result<(), CaError> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| CaError::io(Path::new("standard output"), error))
+}
