@@ -1,1 +1,44 @@
-//! Tests of whole agents.
+//! The fixture of the tests that run the real `fieldlock` binary.
+//!
+//! - [`binary`]: where the binary is, and running its commands.
+//! - [`Site`]: a CA and the identities it issued, made once per test process.
+//! - [`Agent`]: an edge or a headend as a child process with a state directory of its own.
+//! - [`Pair`]: PLC, edge, headend and, where wanted, a wire between the two.
+//! - [`Hosted`]: a server of the simulation with its own runtime.
+//! - [`trial`]: tests by name, skipped by name where a foreign program is missing.
+//!
+//! Everything here panics when it fails: a test needs no other way out, and the logs of the
+//! processes are printed while the panic unwinds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod agent;
+pub mod answers;
+pub mod binary;
+mod host;
+mod pair;
+mod site;
+pub mod trial;
+
+use std::time::Duration;
+
+pub use agent::{Agent, Role, audit_of};
+pub use host::Hosted;
+pub use pair::{DEVICE, EDGE, HEADEND, OPEN_POLICY, Pair, Setup, Transport};
+pub use site::Site;
+
+/// For what should be there at once, on a machine that is busy with other tests.
+pub const SOON: Duration = Duration::from_secs(15);
+
+/// Waits for a condition and panics with its name when it does not come true in [`SOON`].
+#[track_caller]
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    within(SOON, what, condition);
+}
+
+/// Waits for a condition and panics with its name when it does not come true in `time`.
+#[track_caller]
+pub fn within(time: Duration, what: &str, condition: impl FnMut() -> bool) {
+    if let Err(error) = fieldlock_testkit::wait::wait_until(what, time, condition) {
+        panic!("{error}");
+    }
+}

@@ -1,0 +1,154 @@
+//! A CA made with the product's own commands, and what it issued.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fieldlock_testkit::process::Directory;
+
+use crate::agent::Role;
+use crate::binary::run_ok;
+
+/// A site with a CA. Commands on it run one after another.
+#[derive(Debug)]
+pub struct Site {
+    directory: Directory,
+    issued: Mutex<HashMap<String, PathBuf>>,
+}
+
+static SHARED: Mutex<Option<Arc<Site>>> = Mutex::new(None);
+
+impl Site {
+    pub const NAME: &'static str = "plant1.example";
+
+    /// The site that tests share: unlocking a CA's key takes a moment on purpose.
+    pub fn shared() -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.get_or_insert_with(|| Arc::new(Self::new())).clone()
+    }
+
+    /// Removes the shared site from the disk; for the end of the test program.
+    pub fn forget_shared() {
+        SHARED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Another CA, for the same site name.
+    pub fn new() -> Self {
+        let site = Self {
+            directory: Directory::new().unwrap(),
+            issued: Mutex::default(),
+        };
+        let passphrase = site.directory.write("passphrase", "only for tests\n");
+        run_ok(&[
+            &"ca",
+            &"init",
+            &"--site",
+            &Self::NAME,
+            &"--dir",
+            &site.ca(),
+            &"--root-out",
+            &site.directory.join("root"),
+            &"--passphrase-file",
+            &passphrase.unwrap(),
+        ]);
+        site
+    }
+
+    /// The CA's directory.
+    pub fn ca(&self) -> PathBuf {
+        self.directory.join("ca")
+    }
+
+    pub fn passphrase_file(&self) -> PathBuf {
+        self.directory.join("passphrase")
+    }
+
+    /// A state directory as `enroll install` leaves it, issued at the first call.
+    /// Not to be run from: agents get a [copy](Self::install).
+    pub fn identity(&self, role: Role, name: &str) -> PathBuf {
+        self.identity_with(role, name, &[])
+    }
+
+    /// The same with a validity of choice (RFC 3339).
+    pub fn identity_between(&self, role: Role, name: &str, from: &str, to: &str) -> PathBuf {
+        self.identity_with(role, name, &["--not-before", from, "--not-after", to])
+    }
+
+    fn identity_with(&self, role: Role, name: &str, more: &[&str]) -> PathBuf {
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{role}-{name}{}", more.concat().replace(':', ""));
+        if let Some(path) = issued.get(&key) {
+            return path.clone();
+        }
+        let state = self.directory.join(&key);
+        let (ca, passphrase) = (self.ca(), self.passphrase_file());
+        let role = role.to_string();
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![
+            &"ca",
+            &"issue",
+            &"--dir",
+            &ca,
+            &"--passphrase-file",
+            &passphrase,
+            &"--role",
+            &role,
+            &"--name",
+            &name,
+            &"--state",
+            &state,
+        ];
+        arguments.extend(more.iter().map(|more| more as &dyn AsRef<std::ffi::OsStr>));
+        run_ok(&arguments);
+        issued.insert(key, state.clone());
+        state
+    }
+
+    /// Copies an identity into the state directory of an agent.
+    pub fn install(&self, role: Role, name: &str, state: &Path) {
+        copy_state(&self.identity(role, name), state);
+    }
+
+    /// Revokes the certificates of `ROLE/NAME`; a file with the CRLs that say so.
+    pub fn revoke(&self, role: Role, name: &str) -> PathBuf {
+        let _one_at_a_time = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        let crl = run_ok(&[
+            &"ca",
+            &"revoke",
+            &format!("{role}/{name}"),
+            &"--dir",
+            &self.ca(),
+            &"--passphrase-file",
+            &self.passphrase_file(),
+        ]);
+        // The CA goes on to issue others; this is the list as it is now.
+        let copy = self.directory.join(format!("{role}-{name}.crl.pem"));
+        fs::copy(crl.trim(), &copy).unwrap();
+        copy
+    }
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Copies what identity and trust are made of; folders stay private.
+pub(crate) fn copy_state(from: &Path, to: &Path) {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(to)
+        .unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_state(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

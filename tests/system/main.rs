@@ -1,0 +1,34 @@
+//! Tests against the real binary: agents as child processes, real sockets, real files.
+//!
+//! `cargo test -p fieldlock-tests -- NAME` runs those whose names contain NAME;
+//! `FIELDLOCK_KEEP=1` keeps their directories.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod smoke;
+
+use std::num::NonZero;
+use std::thread::available_parallelism;
+
+use fieldlock_tests::{Site, binary};
+use libtest_mimic::{Arguments, Trial};
+
+/// Tests wait more than they compute; beyond this they disturb each other's times.
+const MOST_AT_ONCE: usize = 8;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    let processors = available_parallelism().map_or(2, NonZero::get);
+    arguments
+        .test_threads
+        .get_or_insert((2 * processors).clamp(2, MOST_AT_ONCE));
+    if !arguments.list {
+        binary::path();
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials());
+    Site::forget_shared();
+    conclusion.exit();
+}
+
+fn trials() -> Vec<Trial> {
+    [smoke::trials()].into_iter().flatten().collect()
+}
