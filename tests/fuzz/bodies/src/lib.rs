@@ -1,0 +1,39 @@
+//! What every fuzz target asserts, one function per target.
+//!
+//! The same functions run in three ways: under libFuzzer (`tests/fuzz`), over the committed
+//! seeds and a bounded number of mutations of them in `cargo test`, and over whatever a
+//! person passes them. A body panics when a property does not hold; bytes that mean nothing
+//! to it are no failure.
+//!
+//! | body | hostile is |
+//! |---|---|
+//! | [`mbap_stream`], [`modbus_request`], [`client_side`] | a Modbus client |
+//! | [`modbus_answer`], [`rtu_answer`], [`device_side`] | a device |
+//! | [`tunnel_frame`], [`hello`], [`session_ops`] | the other end of a tunnel |
+//! | [`policy_parse`] | an editor |
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a property that does not hold is a panic here"
+)]
+
+#[cfg(test)]
+mod bounded;
+mod client;
+mod device;
+mod framing;
+mod input;
+mod pdu;
+mod policy;
+mod session;
+mod tunnel;
+
+pub use client::client_side;
+pub use device::device_side;
+pub use framing::{mbap_stream, rtu_answer};
+pub use pdu::{modbus_answer, modbus_request};
+pub use policy::policy_parse;
+pub use session::session_ops;
+pub use tunnel::{hello, tunnel_frame};

@@ -1,0 +1,78 @@
+//! Policy files. No peer sends them yet, but people paste them.
+
+use fieldlock_modbus::Request;
+use fieldlock_policy::{
+    Client, Origin, Policy, PolicyErrors, Side, ceiling, explain, summary, warnings,
+};
+
+const MAX_REPORTED: usize = 50;
+const REQUESTS: [&[u8]; 9] = [
+    &[3, 0, 0, 0, 10],
+    &[1, 0, 8, 0, 8],
+    &[5, 0, 1, 0xFF, 0],
+    &[6, 0, 40, 4, 176],
+    &[16, 0, 40, 0, 2, 4, 0, 1, 4, 177],
+    &[22, 0, 40, 0, 1, 0, 2],
+    &[23, 0, 0, 0, 2, 0, 41, 0, 1, 2, 0, 9],
+    &[43, 14, 1, 0],
+    &[90, 0, 1],
+];
+
+/// The text of a policy file: errors have a place inside of the file, and what is accepted
+/// decides every request as it explains it.
+pub fn policy_parse(data: &[u8]) {
+    let source = String::from_utf8_lossy(data);
+    match Policy::parse(&source, "policy.toml") {
+        Ok(policy) => check_policy(&policy),
+        Err(errors) => check_errors(&source, &errors),
+    }
+}
+
+fn check_errors(source: &str, errors: &PolicyErrors) {
+    assert!((1..=MAX_REPORTED).contains(&errors.errors.len()));
+    assert!(errors.omitted == 0 || errors.errors.len() == MAX_REPORTED);
+    let lines: Vec<&str> = source.split('\n').collect();
+    let mut last = (1, 1);
+    for error in &errors.errors {
+        let place = (error.line, error.column);
+        assert!(last <= place, "{place:?} after {last:?}");
+        last = place;
+        let line = lines[error.line - 1];
+        assert!((1..=line.chars().count() + 1).contains(&error.column));
+        assert!(!error.problem.to_string().is_empty());
+    }
+    assert!(errors.to_string().starts_with("policy.toml:"));
+}
+
+fn check_policy(policy: &Policy) {
+    let _ = (summary(policy), warnings(policy));
+    for via in [None, Some("hd-1")] {
+        let _ = ceiling(policy, via);
+        for (side, address) in [
+            (Side::Headend, [192, 0, 2, 1]),
+            (Side::Edge, [192, 0, 2, 1]),
+            (Side::Edge, [10, 1, 1, 20]),
+        ] {
+            let client = Client {
+                address: Some(address.into()),
+                identity: Some("spiffe://plant1.example/operator/jane"),
+                role: Some("Operator"),
+            };
+            check_origin(policy, &Origin { side, via, client });
+        }
+    }
+}
+
+fn check_origin(policy: &Policy, origin: &Origin<'_>) {
+    for device in ["press-07", "meter-02"] {
+        let view = policy.view(origin, device);
+        for unit in [0, 1, 255] {
+            for pdu in REQUESTS {
+                let request = Request::parse(pdu).unwrap();
+                let decision = view.decide(unit, &request);
+                let explained = explain(policy, origin, device, unit, &request);
+                assert_eq!(decision.allowed(), explained.allowed, "{pdu:?} to {unit}");
+            }
+        }
+    }
+}
