@@ -45,6 +45,9 @@ pub(crate) struct Ledger {
     not_recorded: Cell<u64>,
 }
 
+/// Folder of the audit log in the state directory.
+pub const FOLDER: &str = "audit";
+
 /// A condition that lasts.
 #[derive(Debug, Clone)]
 pub(crate) struct Alarm {
@@ -66,7 +69,7 @@ impl Ledger {
             let progress = progress.clone();
             move |_| progress.notify_one()
         };
-        let options = Options::new(state.join("audit"), agent);
+        let options = Options::new(state.join(FOLDER), agent);
         let (journal, recovered) = Journal::open(options, notify)?;
         let ledger = Rc::new(Self {
             journal,

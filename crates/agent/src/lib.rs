@@ -30,6 +30,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use control::SOCKET;
+pub use ledger::FOLDER as AUDIT;
 use settings::SettingsError;
 pub use tls::TrustError;
 

@@ -15,6 +15,7 @@ fn the_demo_shows_what_it_promises() {
         "holding 40 = 1100",
         "write-intent hmi-1 pump-1 write-single-register holding 40 = [1100]",
         "denied hmi-1 pump-1 write-single-register holding 40 = [1900]",
+        "allowed, rule \"level setpoint\"",
         "write-outcome of #",
         "denied, rule \"level setpoint\", value 1900 above 1200, refused, exception 0x03",
         "exception 0x02 illegal data address",

@@ -13,6 +13,7 @@ use fieldlock_conduit::device::{
     Stats, Submit,
 };
 use fieldlock_modbus::Exception;
+use fieldlock_policy::Policy;
 use fieldlock_session::{Frame, Outcome as Wire};
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -138,8 +139,9 @@ impl Device {
         self.core.borrow().stats()
     }
 
-    /// Takes a permitted request; [`Device::pump`] moves it on. Exactly one answer follows.
-    pub(crate) fn submit(&self, now: Instant, asker: Asker, permit: &Permit<'_>) {
+    /// Takes a request that `policy` permits; [`Device::pump`] moves it on. Exactly one answer
+    /// follows.
+    pub(crate) fn submit(&self, now: Instant, asker: Asker, permit: &Permit<'_>, policy: &Policy) {
         self.counters.requests.add();
         let request = permit.request();
         let key = Key(self.next_key.get());
@@ -159,7 +161,7 @@ impl Device {
             return;
         }
         let write = if is_write {
-            match self.intend(&asker, key, permit) {
+            match self.intend(&asker, key, permit, policy) {
                 Ok(write) => Some(write),
                 Err(reason) => {
                     self.core.borrow_mut().refuse(key);
@@ -197,9 +199,16 @@ impl Device {
     }
 
     /// Puts the intent of a write on record; it is sent once that is on the disk.
-    fn intend(&self, asker: &Asker, key: Key, permit: &Permit<'_>) -> Result<Box<Write>, String> {
+    fn intend(
+        &self,
+        asker: &Asker,
+        key: Key,
+        permit: &Permit<'_>,
+        policy: &Policy,
+    ) -> Result<Box<Write>, String> {
         let mut record = Record {
             decision: Some(Decision::Allow),
+            rule: Some(policy.rule_name(permit.rule()).into()),
             ..self.record(Kind::WriteIntent, asker, permit.unit())
         };
         describe(&mut record, permit.request());
@@ -207,6 +216,7 @@ impl Device {
             kind: Kind::WriteOutcome,
             values: None,
             decision: None,
+            rule: None,
             durable: false,
             ..record.clone()
         };

@@ -204,7 +204,8 @@ impl TunnelHandler {
         let view = client.view.borrow().clone();
         match admit(&view, unit, pdu) {
             Ok(permit) => {
-                device.submit(Instant::now(), asker, &permit);
+                let policy = self.edge.posture.policy();
+                device.submit(Instant::now(), asker, &permit, &policy);
                 self.touch(device);
             }
             Err(refused) => self.refuse(device, &asker, unit, &refused),

@@ -133,11 +133,11 @@ impl Log {
             return Ok(file.clone());
         }
         if let Some(state) = &self.state {
-            return Ok(state.join(FILE_NAME));
+            return Ok(log_in(state));
         }
         let mut found = STANDARD_STATES
             .iter()
-            .map(|state| Path::new(state).join(FILE_NAME))
+            .map(|state| log_in(Path::new(state)))
             .filter(|path| path.exists());
         match (found.next(), found.next()) {
             (Some(only), None) => Ok(only),
@@ -150,6 +150,11 @@ impl Log {
                 .to_owned()),
         }
     }
+}
+
+/// Where an agent with this state directory keeps its log.
+pub(crate) fn log_in(state: &Path) -> PathBuf {
+    state.join(fieldlock_agent::AUDIT).join(FILE_NAME)
 }
 
 fn query(path: &Path, filter: &Filter, json: bool) -> io::Result<()> {
@@ -427,6 +432,14 @@ mod tests {
             "2026-09-21T14:13:20.123Z  denied         hmi-1 10.1.1.20 press-07 unit 1 \
              function 6 (0x06) write-single-register holding 40 = [1300] denied \
              by rule \"setpoint\" -> refused exception 0x03: value 1300 above 1200 x4"
+        );
+    }
+
+    #[test]
+    fn the_log_of_a_state_directory_is_where_its_agent_writes() {
+        assert_eq!(
+            log_in(Path::new("/var/lib/fieldlock/edge")),
+            Path::new("/var/lib/fieldlock/edge/audit/audit.jsonl")
         );
     }
 

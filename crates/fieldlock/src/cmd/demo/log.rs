@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldlock_audit::{Decision, FILE_NAME, Kind, Record};
+use fieldlock_audit::{Decision, Kind, Record};
 use fieldlock_modbus::FunctionCode;
 
 use super::trouble::{Trouble, wait_for};
+use crate::cmd::audit;
 
 /// A refusal may be held back for a second, to be counted with its repeats.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,7 +23,7 @@ pub(super) struct AuditLog {
 impl AuditLog {
     pub(super) fn of(state: &Path) -> Self {
         Self {
-            path: state.join("audit").join(FILE_NAME),
+            path: audit::log_in(state),
             seen: 0,
         }
     }

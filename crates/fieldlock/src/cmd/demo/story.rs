@@ -46,7 +46,7 @@ impl<'a> Story<'a> {
     pub(super) async fn begin(site: &'a Site, screen: &'a mut Screen) -> Result<Self, Trouble> {
         let began = Instant::now();
         screen.line(
-            "Fieldlock demo: HMI -> headend ==tunnel==> edge -> PLC, all on this machine, on loopback.",
+            "Fieldlock demo: HMI -> headend ==tunnel==> edge -> PLC, all on this machine, on loopback",
         );
         enrol(site, screen).await?;
 
