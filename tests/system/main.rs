@@ -4,6 +4,7 @@
 //! `FIELDLOCK_KEEP=1` keeps their directories.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod captures;
 mod smoke;
 
 use std::num::NonZero;
@@ -30,5 +31,8 @@ fn main() {
 }
 
 fn trials() -> Vec<Trial> {
-    [smoke::trials()].into_iter().flatten().collect()
+    [captures::trials(), smoke::trials()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
