@@ -37,6 +37,9 @@ use device::Device;
 use dial::Dialled;
 use tunnel::TunnelHandler;
 
+/// Tunnels by number.
+type Tunnels = HashMap<u32, (Rc<Link>, Rc<TunnelHandler>)>;
+
 /// A running edge.
 pub(crate) struct Edge {
     file: PathBuf,
@@ -50,7 +53,7 @@ pub(crate) struct Edge {
     devices: RefCell<Vec<Rc<Device>>>,
     /// By the headend's name.
     dialled: RefCell<HashMap<String, (Rc<Dialled>, AbortHandle)>>,
-    tunnels: RefCell<HashMap<u32, (Rc<Link>, Rc<TunnelHandler>)>>,
+    tunnels: RefCell<Tunnels>,
     next_link: Cell<u32>,
 }
 

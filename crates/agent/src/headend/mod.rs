@@ -450,7 +450,10 @@ impl Headend {
             keep
         });
         for (address, routes) in routes {
-            let listener = match self.listeners.borrow_mut().remove(&address) {
+            // Not in the match: the borrow would last over its await, and a status asked for
+            // meanwhile would find the listeners taken.
+            let old = self.listeners.borrow_mut().remove(&address);
+            let listener = match old {
                 // Connections made before keep their routes; new ones get these.
                 Some(old) => {
                     let bound = old.address;
