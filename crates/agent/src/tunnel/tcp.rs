@@ -35,6 +35,8 @@ pub(crate) async fn run(
         flushed: true,
         timer: Box::pin(sleep_until(far_future())),
     };
+    // A peer that never says anything causes no event: its deadline is set before all else.
+    driver.arm(&link);
     let end = loop {
         let attention = link.attention.notified();
         tokio::select! {
