@@ -279,6 +279,10 @@ impl Link {
         frame: Frame<'_>,
     ) -> Result<(), End> {
         if channel == fieldlock_session::frame::CONTROL {
+            // Who pings and does not read would have us keep the answers.
+            if matches!(frame, Frame::Ping(_)) && self.control.is_stalled() {
+                return Err(End::Violation(Violation::Flood));
+            }
             let event = self.session.borrow_mut().handle(now, frame);
             return self.act(handler, event.map_err(End::Violation)?);
         }
