@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Decision, Kind, Outcome, Record, Ticket};
 use fieldlock_conduit::admit::Permit;
+use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Answer, Exception, Expected};
 use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
 use tokio::sync::Notify;
@@ -245,7 +246,7 @@ impl Channel {
                 self.finish(pending, Outcome::Exception, pdu, "");
             }
             // A broadcast has left and nobody answers it.
-            (EdgeOutcome::Answered, Err(_)) if pdu.is_empty() => {
+            (EdgeOutcome::Answered, Err(_)) if pdu.is_empty() && pending.unit == BROADCAST => {
                 self.finish(pending, Outcome::Sent, pdu, "");
             }
             (EdgeOutcome::Refused, Ok(Answer::Exception(_))) => {
