@@ -4,6 +4,7 @@
 //! - [`Site`]: a CA and the identities it issued, made once per test process.
 //! - [`Agent`]: an edge or a headend as a child process with a state directory of its own.
 //! - [`Pair`]: PLC, edge, headend and, where wanted, a wire between the two.
+//! - [`rogue`]: a tunnel peer that says what a test wants.
 //! - [`Hosted`]: a server of the simulation with its own runtime.
 //! - [`trial`]: tests by name, skipped by name where a foreign program is missing.
 //!
@@ -16,6 +17,7 @@ pub mod answers;
 pub mod binary;
 mod host;
 mod pair;
+pub mod rogue;
 mod site;
 pub mod trial;
 
@@ -41,4 +43,12 @@ pub fn within(time: Duration, what: &str, condition: impl FnMut() -> bool) {
     if let Err(error) = fieldlock_testkit::wait::wait_until(what, time, condition) {
         panic!("{error}");
     }
+}
+
+/// Resident memory of a process, in octets.
+pub fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.expect("/proc/PID/status with VmRSS") * 1024
 }

@@ -58,6 +58,8 @@ impl fmt::Display for Transport {
 #[derive(Debug, Clone)]
 pub struct Setup {
     transport: Transport,
+    edge_name: String,
+    headend_name: String,
     wire: bool,
     plc: Option<SocketAddr>,
     answer_within: &'static str,
@@ -74,6 +76,8 @@ impl Setup {
     pub fn new(transport: Transport) -> Self {
         Self {
             transport,
+            edge_name: EDGE.to_owned(),
+            headend_name: HEADEND.to_owned(),
             wire: false,
             plc: None,
             answer_within: "1s",
@@ -85,6 +89,13 @@ impl Setup {
             edge_policy: OPEN_POLICY.to_owned(),
             headend_policy: OPEN_POLICY.to_owned(),
         }
+    }
+
+    /// Identities of the test's own, to be revoked for example.
+    pub fn named(mut self, edge: &str, headend: &str) -> Self {
+        self.edge_name = edge.to_owned();
+        self.headend_name = headend.to_owned();
+        self
     }
 
     /// A [`Wire`] between the agents, perfect at first.
@@ -176,17 +187,17 @@ impl Setup {
         let edge_config = self.edge_config(dialled, plc_address);
         let headend = Agent::prepare(
             Role::Headend,
-            HEADEND,
+            &self.headend_name,
             directory.path(),
-            &site.identity(Role::Headend, HEADEND),
+            &site.identity(Role::Headend, &self.headend_name),
             &headend_config,
             &self.headend_policy,
         );
         let edge = Agent::prepare(
             Role::Edge,
-            EDGE,
+            &self.edge_name,
             directory.path(),
-            &site.identity(Role::Edge, EDGE),
+            &site.identity(Role::Edge, &self.edge_name),
             &edge_config,
             &self.edge_policy,
         );
@@ -207,6 +218,7 @@ impl Setup {
     fn headend_config(&self, tunnel: SocketAddr, clients: SocketAddr) -> String {
         let mut text = format!("[tunnel]\nlisten = [\"{tunnel}\"]\n[[device]]\n");
         writeln!(text, "name = \"{DEVICE}\"").unwrap();
+        writeln!(text, "edge = \"{}\"", self.edge_name).unwrap();
         writeln!(text, "listen = \"{clients}\"").unwrap();
         text + &self.headend
     }
@@ -217,10 +229,10 @@ impl Setup {
             None => format!("modbus_tcp = {{ address = \"{plc}\"{} }}", self.modbus_tcp),
         };
         format!(
-            "[[headend]]\nname = \"{HEADEND}\"\naddress = [\"{dialled}\"]\n\
+            "[[headend]]\nname = \"{}\"\naddress = [\"{dialled}\"]\n\
              transport = \"{}\"\n[[device]]\nname = \"{DEVICE}\"\n\
              answer_within = \"{}\"\n{modbus}\n{}\n{}",
-            self.transport, self.answer_within, self.device, self.edge
+            self.headend_name, self.transport, self.answer_within, self.device, self.edge
         )
     }
 }
@@ -321,6 +333,6 @@ fn device_connected(headend: &Agent) -> bool {
 fn tunnel_of(edge: &Agent) -> Option<Value> {
     let status = edge.try_status()?;
     let headends = status["headends"].as_array()?;
-    let headend = headends.iter().find(|headend| headend["name"] == HEADEND)?;
-    headend["tunnels"].as_array()?.first().cloned()
+    let tunnels = |headend: &Value| headend["tunnels"].as_array()?.first().cloned();
+    headends.iter().find_map(tunnels)
 }

@@ -1,12 +1,14 @@
 //! A CA made with the product's own commands, and what it issued.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fieldlock_testkit::process::Directory;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::Role;
 use crate::binary::run_ok;
@@ -68,41 +70,41 @@ impl Site {
     /// A state directory as `enroll install` leaves it, issued at the first call.
     /// Not to be run from: agents get a [copy](Self::install).
     pub fn identity(&self, role: Role, name: &str) -> PathBuf {
-        self.identity_with(role, name, &[])
+        self.issue(role, name, &format!("{role}-{name}"), "--state", &[])
     }
 
-    /// The same with a validity of choice (RFC 3339).
-    pub fn identity_between(&self, role: Role, name: &str, from: &str, to: &str) -> PathBuf {
-        self.identity_with(role, name, &["--not-before", from, "--not-after", to])
+    /// A directory with key.pem and bundle.pem, valid from and to so many minutes from now.
+    /// No agent would install it.
+    pub fn issued_between(&self, role: Role, name: &str, from: i64, to: i64) -> PathBuf {
+        let now = Timestamp::now();
+        let at = |minutes: i64| {
+            let time = now.checked_add(SignedDuration::from_mins(minutes)).unwrap();
+            Timestamp::from_second(time.as_second())
+                .unwrap()
+                .to_string()
+        };
+        let key = format!("{role}-{name}-{from}-{to}");
+        let more = ["--not-before", &at(from), "--not-after", &at(to)];
+        self.issue(role, name, &key, "--out", &more)
     }
 
-    fn identity_with(&self, role: Role, name: &str, more: &[&str]) -> PathBuf {
+    /// Issues once for each `key`, which names the directory.
+    fn issue(&self, role: Role, name: &str, key: &str, into: &str, more: &[&str]) -> PathBuf {
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = format!("{role}-{name}{}", more.concat().replace(':', ""));
-        if let Some(path) = issued.get(&key) {
+        if let Some(path) = issued.get(key) {
             return path.clone();
         }
-        let state = self.directory.join(&key);
+        let path = self.directory.join(key);
         let (ca, passphrase) = (self.ca(), self.passphrase_file());
         let role = role.to_string();
-        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![
-            &"ca",
-            &"issue",
-            &"--dir",
-            &ca,
-            &"--passphrase-file",
-            &passphrase,
-            &"--role",
-            &role,
-            &"--name",
-            &name,
-            &"--state",
-            &state,
-        ];
-        arguments.extend(more.iter().map(|more| more as &dyn AsRef<std::ffi::OsStr>));
+        let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"ca", &"issue", &"--dir", &ca];
+        arguments.extend([&"--passphrase-file" as &dyn AsRef<OsStr>, &passphrase]);
+        arguments.extend([&"--role" as &dyn AsRef<OsStr>, &role, &"--name", &name]);
+        arguments.extend([&into as &dyn AsRef<OsStr>, &path]);
+        arguments.extend(more.iter().map(|more| more as &dyn AsRef<OsStr>));
         run_ok(&arguments);
-        issued.insert(key, state.clone());
-        state
+        issued.insert(key.to_owned(), path.clone());
+        path
     }
 
     /// Copies an identity into the state directory of an agent.

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod captures;
+mod faults;
+mod negative;
 mod smoke;
 
 use std::num::NonZero;
@@ -31,8 +33,9 @@ fn main() {
 }
 
 fn trials() -> Vec<Trial> {
-    [captures::trials(), smoke::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let mut trials = smoke::trials();
+    trials.extend(captures::trials());
+    trials.extend(faults::trials());
+    trials.extend(negative::trials());
+    trials
 }

@@ -1,0 +1,196 @@
+//! Certificates and offers that a headend refuses.
+
+use fieldlock_audit::Kind;
+use fieldlock_session::frame::CONTROL;
+use fieldlock_session::{ALPN, Frame};
+use fieldlock_testkit::peers::Peer;
+use fieldlock_tests::answers::{NO_PATH, expect_exception, read_one, read_registers};
+use fieldlock_tests::rogue::{Credentials, Face, Rogue, hello};
+use fieldlock_tests::trial::{both, with_peers};
+use fieldlock_tests::{DEVICE, EDGE, HEADEND, Pair, Role, Setup, Site, Transport, binary};
+use libtest_mimic::Trial;
+use std::process::{Command, Stdio};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials: Vec<Trial> = [
+        both("negative::headend_refuses_no_certificate", no_certificate),
+        both("negative::headend_refuses_another_ca", another_ca),
+        both("negative::headend_refuses_expired", expired),
+        both("negative::headend_refuses_not_yet_valid", not_yet_valid),
+        both("negative::headend_refuses_revoked", revoked),
+        both("negative::headend_refuses_a_headend", headend_as_edge),
+        both("negative::headend_refuses_no_alpn", no_alpn),
+        both("negative::headend_refuses_another_alpn", another_alpn),
+        both("negative::device_bound_to_another_edge", bound_to_another),
+        both("negative::device_bound_to_no_edge", bound_to_none),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let name = "negative::headend_refuses_tls_1_2::tls";
+    trials.push(with_peers(name, &["openssl"], tls_1_2));
+    trials
+}
+
+fn no_certificate(transport: Transport) {
+    let face = Face {
+        credentials: None,
+        alpn: vec![ALPN.to_vec()],
+    };
+    refuses(transport, face, "no certificate");
+}
+
+fn another_ca(transport: Transport) {
+    // The same site, the same names, another key.
+    let other = Site::new();
+    let face = Face::of(Credentials::installed(&other.identity(Role::Edge, EDGE)));
+    refuses(transport, face, "UnknownIssuer");
+}
+
+fn expired(transport: Transport) {
+    let issued = Site::shared().issued_between(Role::Edge, EDGE, -4, -1);
+    refuses(transport, Face::of(Credentials::issued(&issued)), "expired");
+}
+
+fn not_yet_valid(transport: Transport) {
+    let issued = Site::shared().issued_between(Role::Edge, EDGE, 60, 120);
+    let face = Face::of(Credentials::issued(&issued));
+    refuses(transport, face, "not valid yet");
+}
+
+fn revoked(transport: Transport) {
+    let site = Site::shared();
+    let name = format!("edge-revoked-{transport}");
+    let identity = site.identity(Role::Edge, &name);
+    let crl = site.revoke(Role::Edge, &name);
+    let pair = Setup::new(transport).prepare();
+    pair.headend.install_crl(&crl);
+    let face = Face::of(Credentials::installed(&identity));
+    refuses_at(pair, transport, face, "Revoked");
+}
+
+fn headend_as_edge(transport: Transport) {
+    let identity = Site::shared().identity(Role::Headend, HEADEND);
+    let face = Face::of(Credentials::installed(&identity));
+    // By the extended key usage, before the role in the URI is looked at.
+    refuses(transport, face, "client authentication");
+}
+
+fn no_alpn(transport: Transport) {
+    // On QUIC the TLS library insists by itself (RFC 9001, section 8.1).
+    let reason = match transport {
+        Transport::Quic => "known protocol",
+        _ => "no ALPN",
+    };
+    refuses(transport, with_alpn(&[]), reason);
+}
+
+fn another_alpn(transport: Transport) {
+    refuses(
+        transport,
+        with_alpn(&[b"fieldlock/0", b"h3"]),
+        "known protocol",
+    );
+}
+
+fn with_alpn(alpn: &[&[u8]]) -> Face {
+    let identity = Site::shared().identity(Role::Edge, EDGE);
+    Face {
+        credentials: Some(Credentials::installed(&identity)),
+        alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
+    }
+}
+
+fn refuses(transport: Transport, face: Face, reason: &str) {
+    refuses_at(Setup::new(transport).prepare(), transport, face, reason);
+}
+
+/// Dials the headend, which must refuse with a word on record, and go on serving.
+#[track_caller]
+fn refuses_at(mut pair: Pair, transport: Transport, face: Face, reason: &str) {
+    pair.headend.start();
+    pair.headend.wait_ready();
+    if let Ok(mut rogue) = Rogue::dial(transport, pair.tunnel, face) {
+        // A TLS 1.3 client hears of its refusal only now.
+        let sent = rogue.send(CONTROL, &Frame::Hello(&hello(&[DEVICE]).encode()));
+        let answer = sent.and_then(|()| rogue.receive(CONTROL));
+        assert!(answer.is_err(), "the headend talks: {answer:02x?}");
+    }
+    let record = pair
+        .headend
+        .wait_record("refusal", |r| r.kind == Kind::TunnelRefused);
+    let said = record.reason.unwrap_or_default();
+    assert!(
+        said.to_lowercase().contains(&reason.to_lowercase()),
+        "refused, but because of: {said}"
+    );
+    assert_eq!(record.transport.as_deref(), Some(&*transport.to_string()));
+    assert_eq!(
+        pair.headend.status()["tunnels"].as_array().unwrap().len(),
+        0
+    );
+    assert!(pair.headend.audit_kind(Kind::TunnelUp).is_empty());
+    pair.edge.start();
+    pair.wait_up();
+    read_registers(&mut pair.client(), 0, 1);
+}
+
+fn bound_to_another(transport: Transport) {
+    let pair = Setup::new(transport).prepare();
+    let bound = format!("edge = \"{EDGE}\"");
+    assert!(pair.headend_config.contains(&bound));
+    let config = pair.headend_config.replace(&bound, "edge = \"press-08\"");
+    pair.headend.write_config(&config);
+    not_bound(pair);
+}
+
+fn bound_to_none(transport: Transport) {
+    let extra = "[[device]]\nname = \"stranger\"\nmodbus_tcp = { address = \"127.0.0.1:9\" }";
+    not_bound(Setup::new(transport).edge(extra).prepare());
+}
+
+/// The whole hello is refused, not only the device: audited at both ends, 0x0A for clients.
+#[track_caller]
+fn not_bound(mut pair: Pair) {
+    pair.headend.start();
+    pair.headend.wait_ready();
+    pair.edge.start();
+    for agent in [&pair.headend, &pair.edge] {
+        let record = agent.wait_record("refusal", |r| r.kind == Kind::TunnelRefused);
+        let reason = record.reason.unwrap_or_default();
+        assert!(reason.contains("device-not-bound"), "{reason}");
+        assert!(reason.contains("is not bound to edge"), "{reason}");
+        assert!(agent.audit_kind(Kind::TunnelUp).is_empty());
+    }
+    assert!(!pair.is_connected());
+    expect_exception(&mut pair.client(), &read_one(0), NO_PATH);
+    assert_eq!(pair.plc().requests(), 0);
+}
+
+fn tls_1_2() {
+    let mut pair = Setup::new(Transport::Tls).prepare();
+    pair.headend.start();
+    pair.headend.wait_ready();
+    let identity = Site::shared().identity(Role::Edge, EDGE);
+    let openssl = |version: &str| {
+        let mut command = Command::new(Peer::find("openssl").unwrap());
+        command
+            .args(["s_client", "-brief", "-alpn", "fieldlock/1", version])
+            .args(["-connect", &pair.tunnel.to_string()])
+            .arg("-cert")
+            .arg(identity.join("identity/chain.pem"))
+            .arg("-key")
+            .arg(identity.join("identity/key.pem"))
+            .stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let refused = openssl("-tls1_2");
+    let text = binary::text(&refused);
+    assert!(!refused.status.success(), "{text}");
+    assert!(text.contains("alert protocol version"), "{text}");
+    // The same command with TLS 1.3 gets through the handshake: it is the version.
+    let text = binary::text(&openssl("-tls1_3"));
+    assert!(text.contains("TLSv1.3"), "{text}");
+    pair.headend
+        .wait_record("refusal", |r| r.kind == Kind::TunnelRefused);
+}
