@@ -52,6 +52,8 @@ pub enum HelloError {
     Field { tag: u8 },
     #[error("hello offers {got} devices, allowed {MAX_DEVICES}")]
     Devices { got: usize },
+    #[error("hello offers device {name:?} twice")]
+    Twice { name: String },
 }
 
 mod tag {
@@ -105,7 +107,17 @@ impl Hello {
                         got: MAX_DEVICES + 1,
                     });
                 }
-                tag::DEVICE => devices.push(DeviceOffer::read(&mut value)?),
+                tag::DEVICE => {
+                    let offer = DeviceOffer::read(&mut value)?;
+                    // Each offer costs the headend a channel: an edge can't multiply its devices.
+                    if devices
+                        .iter()
+                        .any(|known: &DeviceOffer| known.name == offer.name)
+                    {
+                        return Err(HelloError::Twice { name: offer.name });
+                    }
+                    devices.push(offer);
+                }
                 _ => {}
             }
         }
@@ -238,11 +250,30 @@ mod tests {
     #[test]
     fn the_number_of_devices_is_bounded() {
         let mut hello = hello();
-        hello.devices = vec![hello.devices[0].clone(); MAX_DEVICES + 1];
+        let device = hello.devices[0].clone();
+        let named = |number| DeviceOffer {
+            name: format!("press-{number}"),
+            ..device.clone()
+        };
+        hello.devices = (0..=MAX_DEVICES).map(named).collect();
         assert!(matches!(
             Hello::decode(&hello.encode()),
             Err(HelloError::Devices { .. })
         ));
+        hello.devices.pop();
+        assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+    }
+
+    #[test]
+    fn a_device_is_offered_once() {
+        let mut hello = hello();
+        hello.devices.push(hello.devices[0].clone());
+        assert_eq!(
+            Hello::decode(&hello.encode()),
+            Err(HelloError::Twice {
+                name: "press-07".into()
+            })
+        );
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! Frames of the tunnel, and the hello in the first.
 
+use std::collections::HashSet;
+
 use fieldlock_session::frame::{CONTROL, HEADER_LEN, MAX_CONTROL, MAX_DEVICE, MAX_PDU};
 use fieldlock_session::hello::MAX_DEVICES;
 use fieldlock_session::{Decoder, Frame, FrameError, Hello, VERSION};
@@ -101,6 +103,8 @@ fn check_hello(bytes: &[u8]) {
         assert!(!device.name.is_empty() && is_printable(&device.name));
         assert!(device.credit > 0 && device.answer_within > 0);
     }
+    let names: HashSet<&str> = hello.devices.iter().map(|d| d.name.as_str()).collect();
+    assert_eq!(names.len(), hello.devices.len());
     let again = hello.encode();
     assert!(again.len() <= bytes.len());
     assert_eq!(Hello::decode(&again), Ok(hello));
