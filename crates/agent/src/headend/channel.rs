@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ pub(crate) struct Channel {
     number: u16,
     ledger: Rc<Ledger>,
     tunnel: Arc<str>,
-    table: RefCell<Table>,
+    table: RefCell<Table<Pending>>,
     /// Whether the deadline timer runs; it stops by itself when nothing is under way.
     armed: Cell<bool>,
     arm: Notify,
@@ -50,8 +51,9 @@ pub(crate) enum Unsent {
     NoAudit,
 }
 
-struct Table {
-    slots: Vec<Option<Pending>>,
+/// Requests by id, at most as many as the edge gave credit for.
+struct Table<R> {
+    slots: Vec<Option<(u64, R)>>,
     free: Vec<u32>,
     /// In the order of sending, which is that of the deadlines.
     deadlines: VecDeque<(Instant, u64)>,
@@ -133,8 +135,8 @@ impl Channel {
         } else {
             None
         };
-        table.deadlines.push_back((now + self.answer_within, id));
-        table.fill(Pending {
+        table.watch(now + self.answer_within, id);
+        let pending = Pending {
             id,
             client: client.clone(),
             transaction,
@@ -142,7 +144,8 @@ impl Channel {
             unit: permit.unit(),
             expected: Expected::of(request),
             write,
-        });
+        };
+        table.fill(id, pending);
         drop(table);
         client.begin();
         self.send(now, id, client, permit);
@@ -406,7 +409,7 @@ pub(crate) fn refusal_record(
     }
 }
 
-impl Table {
+impl<R> Table<R> {
     fn new(credit: u32) -> Self {
         Self {
             slots: std::iter::repeat_with(|| None)
@@ -429,14 +432,24 @@ impl Table {
         self.free.push(slot(id) as u32);
     }
 
-    fn fill(&mut self, pending: Pending) {
-        let slot = slot(pending.id);
-        self.slots[slot] = Some(pending);
+    /// Notes when a request is overdue. An edge that leaves one without an answer keeps those
+    /// behind it in the line: they are dropped before the line is twice as long as the table.
+    fn watch(&mut self, deadline: Instant, id: u64) {
+        if self.deadlines.len() >= 2 * self.slots.len() {
+            let mut deadlines = mem::take(&mut self.deadlines);
+            deadlines.retain(|(_, id)| self.is_under_way(*id));
+            self.deadlines = deadlines;
+        }
+        self.deadlines.push_back((deadline, id));
     }
 
-    fn take(&mut self, id: u64) -> Option<Pending> {
+    fn fill(&mut self, id: u64, request: R) {
+        self.slots[slot(id)] = Some((id, request));
+    }
+
+    fn take(&mut self, id: u64) -> Option<R> {
         let slot = self.slots.get_mut(slot(id))?;
-        let pending = slot.take_if(|pending| pending.id == id)?;
+        let (_, request) = slot.take_if(|(known, _)| *known == id)?;
         self.release(id);
         // A poller's requests end in the order they came: forget its deadline with it.
         if self
@@ -446,18 +459,19 @@ impl Table {
         {
             self.deadlines.pop_front();
         }
-        Some(pending)
+        Some(request)
     }
 
-    fn drain(&mut self) -> impl Iterator<Item = Pending> {
+    fn drain(&mut self) -> impl Iterator<Item = R> {
         self.deadlines.clear();
         self.free = (0..self.slots.len() as u32).rev().collect();
-        self.slots.iter_mut().filter_map(Option::take)
+        let taken = self.slots.iter_mut().filter_map(Option::take);
+        taken.map(|(_, request)| request)
     }
 
     fn is_under_way(&self, id: u64) -> bool {
         let slot = self.slots.get(slot(id)).and_then(Option::as_ref);
-        slot.is_some_and(|pending| pending.id == id)
+        slot.is_some_and(|(known, _)| *known == id)
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {
@@ -470,7 +484,7 @@ impl Table {
         None
     }
 
-    fn take_overdue(&mut self, now: Instant) -> Option<Pending> {
+    fn take_overdue(&mut self, now: Instant) -> Option<R> {
         self.next_deadline().filter(|deadline| *deadline <= now)?;
         let (_, id) = self.deadlines.pop_front()?;
         self.take(id)
@@ -479,4 +493,32 @@ impl Table {
 
 fn slot(id: u64) -> usize {
     (id & 0xffff) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_an_answer_does_not_let_the_line_of_deadlines_grow() {
+        let mut table = Table::new(4);
+        let now = Instant::now();
+        let ask = |table: &mut Table<u64>| {
+            let id = table.reserve().unwrap();
+            table.watch(now + Duration::from_secs(1), id);
+            table.fill(id, id);
+            id
+        };
+        let ignored = ask(&mut table);
+        for _ in 0..1000 {
+            let id = ask(&mut table);
+            assert_eq!(table.take(id), Some(id));
+            assert_eq!(table.take(id), None);
+            assert!(table.deadlines.len() <= 8);
+        }
+        assert_eq!(table.take_overdue(now), None);
+        let overdue = table.take_overdue(now + Duration::from_secs(1));
+        assert_eq!(overdue, Some(ignored));
+        assert_eq!(table.next_deadline(), None);
+    }
 }

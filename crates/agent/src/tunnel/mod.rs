@@ -284,7 +284,13 @@ impl Link {
                 return Err(End::Violation(Violation::Flood));
             }
             let event = self.session.borrow_mut().handle(now, frame);
-            return self.act(handler, event.map_err(End::Violation)?);
+            self.act(handler, event.map_err(End::Violation)?)?;
+            // The session's own bound does not see what has moved on to the box.
+            return if self.control.is_flooded() {
+                Err(End::Violation(Violation::Flood))
+            } else {
+                Ok(())
+            };
         }
         // A headend sends on a device channel only after the edge's ready, an edge answers
         // only what it was asked: neither can be early.
@@ -316,5 +322,60 @@ impl Link {
 impl From<fieldlock_session::FrameError> for End {
     fn from(error: fieldlock_session::FrameError) -> Self {
         Self::Violation(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fieldlock_session::VERSION;
+
+    use super::*;
+
+    struct Accepting(Hello);
+
+    impl Handler for Accepting {
+        fn event(&self, link: &Rc<Link>, event: Event) {
+            if let Event::Hello(_) = event {
+                link.accept(&self.0, 1);
+            }
+        }
+
+        fn frame(&self, _: &Rc<Link>, _: u16, _: Frame<'_>) -> Result<(), Violation> {
+            Ok(())
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn pings_of_a_peer_that_does_not_read_end_the_tunnel() {
+        let hello = Hello {
+            version: VERSION,
+            agent_version: "0.1.0".into(),
+            instance: [1; 16],
+            policy: [2; 32],
+            tunnel: 0,
+            devices: Vec::new(),
+        };
+        let peer = Peer {
+            identity: Identity::from_uri("spiffe://plant1.example/edge/press-07").unwrap(),
+            chain: Vec::new(),
+            address: "192.0.2.1:4433".parse().unwrap(),
+            transport: Transport::Tls,
+            group: String::new(),
+        };
+        let link = Link::headend(peer, Path::Tls, 1);
+        let handler = Accepting(hello.clone());
+        let encoded = hello.encode();
+        let deliver = |frame| link.deliver(&handler, Instant::now(), 0, frame);
+        deliver(Frame::Hello(&encoded)).unwrap();
+        deliver(Frame::Ready).unwrap();
+        assert!(link.is_up());
+        let mut pings = (0..1_000_000).map(|token| deliver(Frame::Ping(token)));
+        let end = pings.find_map(Result::err);
+        assert!(
+            matches!(end, Some(End::Violation(Violation::Flood))),
+            "{end:?}"
+        );
     }
 }

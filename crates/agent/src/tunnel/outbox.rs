@@ -22,6 +22,10 @@ struct Inner {
 /// A box this full belongs to a link that stands still: new requests are refused.
 const STALLED: usize = 256 * 1024;
 
+/// More than requests, which stop at [`STALLED`], can leave: the other side asks for answers
+/// and does not take them.
+const FLOODED: usize = 2 * STALLED;
+
 impl Outbox {
     /// Lets `append` add whole frames.
     pub(crate) fn push(&self, append: impl FnOnce(&mut Vec<u8>)) {
@@ -36,6 +40,10 @@ impl Outbox {
 
     pub(crate) fn is_stalled(&self) -> bool {
         self.inner.borrow().buffer.len() > STALLED
+    }
+
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.inner.borrow().buffer.len() > FLOODED
     }
 
     /// Swaps what waits into `into`, whose old content is dropped.
