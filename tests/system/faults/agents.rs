@@ -1,0 +1,179 @@
+//! Agents that are killed, stopped, started twice.
+
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::{Kind, Outcome};
+use fieldlock_testkit::modbus::{Client, registers, write_register};
+use fieldlock_testkit::ports::free_address;
+use fieldlock_testkit::process::Process;
+use fieldlock_tests::answers::{read_one, read_registers, write_one};
+use fieldlock_tests::trial::{both, test};
+use fieldlock_tests::{
+    Agent, DEVICE, EDGE, OPEN_POLICY, Pair, Role, SOON, Setup, Site, Transport, binary, eventually,
+};
+use libtest_mimic::Trial;
+
+use super::{begin_write, carried_out, no_answer_in_time, wrote};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials: Vec<Trial> = [
+        both("faults::edge_killed_in_a_write", edge_killed),
+        both("faults::headend_killed_in_a_write", headend_killed),
+        both("faults::sigterm_drains_the_headend", headend_drains),
+        both("faults::sigterm_drains_the_edge", edge_drains),
+        both("faults::one_of_two_headends_killed", one_of_two),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    trials.push(test("faults::two_agents_on_one_state", two_on_one_state));
+    trials
+}
+
+/// The device takes so long that whatever happens falls into the middle of the write.
+fn in_the_middle_of_a_write(pair: &Pair, delay: Duration) -> (Client, Instant) {
+    let mut client = pair.client();
+    read_registers(&mut client, 0, 1);
+    pair.plc().set_answer_delay(delay);
+    let asked = Instant::now();
+    begin_write(&mut client, 7);
+    eventually("the write to arrive", || carried_out(pair) == 1);
+    (client, asked)
+}
+
+fn edge_killed(transport: Transport) {
+    let mut pair = Pair::up(transport);
+    let (mut client, asked) = in_the_middle_of_a_write(&pair, Duration::from_millis(900));
+    pair.edge.kill();
+    no_answer_in_time(&mut client, asked);
+    wrote(&pair.headend, Outcome::Unknown);
+    // The intent was on the disk before the write left; its end is found at the next start.
+    assert_eq!(pair.edge.audit_kind(Kind::WriteIntent).len(), 1);
+    assert_eq!(pair.edge.audit_kind(Kind::WriteOutcome).len(), 0);
+    pair.plc().set_answer_delay(Duration::ZERO);
+    pair.edge.start();
+    pair.wait_up();
+    wrote(&pair.edge, Outcome::Unknown);
+    // The client's connection outlived all of it.
+    read_registers(&mut client, 0, 1);
+    assert_eq!(carried_out(&pair), 1);
+    write_one(&mut client, 42, 8);
+    assert_eq!(carried_out(&pair), 2);
+}
+
+fn headend_killed(transport: Transport) {
+    let mut pair = Pair::up(transport);
+    let (mut client, _) = in_the_middle_of_a_write(&pair, Duration::from_millis(300));
+    pair.headend.kill();
+    client.read_to_close(SOON).unwrap();
+    pair.headend.start();
+    pair.wait_up();
+    wrote(&pair.headend, Outcome::Unknown);
+    wrote(&pair.edge, Outcome::Answered);
+    read_registers(&mut pair.client(), 0, 1);
+    assert_eq!(carried_out(&pair), 1);
+}
+
+fn headend_drains(transport: Transport) {
+    let mut pair = Pair::up(transport);
+    let (mut client, _) = in_the_middle_of_a_write(&pair, Duration::from_millis(500));
+    let status = pair.headend.terminate();
+    assert_eq!(status.code(), Some(0), "{status}");
+    answered_and_on_record(&pair, &mut client);
+    client.read_to_close(SOON).unwrap();
+    assert!(Client::connect(pair.clients).is_err());
+    assert_eq!(pair.headend.audit_kind(Kind::Stop).len(), 1);
+    let down = pair
+        .edge
+        .wait_record("the end", |r| r.kind == Kind::TunnelDown);
+    assert!(down.reason.unwrap_or_default().contains("shutdown"));
+}
+
+fn edge_drains(transport: Transport) {
+    let mut pair = Pair::up(transport);
+    let (mut client, _) = in_the_middle_of_a_write(&pair, Duration::from_millis(500));
+    let status = pair.edge.terminate();
+    assert_eq!(status.code(), Some(0), "{status}");
+    answered_and_on_record(&pair, &mut client);
+    assert_eq!(pair.edge.audit_kind(Kind::Stop).len(), 1);
+    let down = pair
+        .headend
+        .wait_record("the end", |r| r.kind == Kind::TunnelDown);
+    assert!(down.reason.unwrap_or_default().contains("shutdown"));
+}
+
+#[track_caller]
+fn answered_and_on_record(pair: &Pair, client: &mut Client) {
+    let answer = client.read_adu(SOON).unwrap();
+    assert_eq!(&answer[7..], write_register(42, 7), "{answer:02x?}");
+    wrote(&pair.edge, Outcome::Answered);
+    wrote(&pair.headend, Outcome::Answered);
+    assert_eq!(carried_out(pair), 1);
+}
+
+fn one_of_two(transport: Transport) {
+    let tunnel = free_address().unwrap();
+    let clients = free_address().unwrap();
+    let extra = format!(
+        "[[headend]]\nname = \"hd-2\"\naddress = [\"{tunnel}\"]\ntransport = \"{transport}\"\n"
+    );
+    let mut pair = Setup::new(transport).edge(&extra).prepare();
+    let config = format!(
+        "[tunnel]\nlisten = [\"{tunnel}\"]\n\
+         [[device]]\nname = \"{DEVICE}\"\nedge = \"{EDGE}\"\nlisten = \"{clients}\"\n"
+    );
+    let mut second = Agent::prepare(
+        Role::Headend,
+        "hd-2",
+        pair.directory.path(),
+        &Site::shared().identity(Role::Headend, "hd-2"),
+        &config,
+        OPEN_POLICY,
+    );
+    second.start();
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    second.wait_that("its device", |headend| {
+        headend.status()["devices"][0]["connected"] == true
+    });
+    let mut killed_ones = pair.client();
+    let mut others = Client::connect(clients).unwrap();
+    read_registers(&mut killed_ones, 0, 1);
+    read_registers(&mut others, 0, 1);
+    pair.headend.kill();
+    killed_ones.read_to_close(SOON).unwrap();
+    // Every request of the others is served: while the edge notices, and dials in vain.
+    let until = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until {
+        let answer = others.request(1, &read_one(0)).unwrap();
+        assert!(registers(&answer).is_some(), "{answer:02x?}");
+    }
+    pair.headend.start();
+    pair.wait_up();
+    read_registers(&mut pair.client(), 0, 1);
+    read_registers(&mut others, 0, 1);
+    assert_eq!(second.audit_kind(Kind::TunnelUp).len(), 1);
+}
+
+fn two_on_one_state() {
+    let mut pair = Pair::up(Transport::Quic);
+    for (agent, role) in [(&pair.edge, Role::Edge), (&pair.headend, Role::Headend)] {
+        let mut command = binary::command();
+        command
+            .arg(role.to_string())
+            .arg("--config")
+            .arg(agent.config_file());
+        let name = format!("second-{role}");
+        let mut second = Process::start(&name, &mut command, pair.directory.path()).unwrap();
+        let status = second.wait_exit(SOON).unwrap();
+        assert_eq!(status.code(), Some(1), "{}", second.log_tail());
+        let log = second.log();
+        assert!(log.contains("another"), "{log}");
+    }
+    // The first ones did not lose anything by it, their control sockets included.
+    read_registers(&mut pair.client(), 0, 1);
+    pair.wait_up();
+    assert_eq!(pair.headend.audit_kind(Kind::Start).len(), 1);
+    assert_eq!(pair.edge.audit_kind(Kind::Start).len(), 1);
+}
