@@ -246,11 +246,7 @@ impl State {
                 let read = self.station.holding(*first, count)?.to_vec();
                 Ok(Response::ReadWriteMultipleRegisters(read))
             }
-            Request::ReportServerId => Ok(Response::ReportServerId(
-                1,
-                true,
-                b"Fieldlock pump station".to_vec(),
-            )),
+            Request::ReportServerId => Ok(server_id()),
             Request::ReadDeviceIdentification(code, object) => {
                 identification(code.value(), *object)
             }
@@ -319,6 +315,17 @@ fn at_most(count: u16, most: u16) -> Result<u16, ExceptionCode> {
 
 fn length<T>(values: &[T]) -> u16 {
     u16::try_from(values.len()).unwrap_or(u16::MAX)
+}
+
+/// Function 17 (section 6.13), encoded here because tokio-modbus states a length that is one
+/// byte short of what it sends.
+fn server_id() -> Response {
+    const SERVER_ID: u8 = 1;
+    const RUNNING: u8 = 0xFF;
+    let text = b"Fieldlock pump station";
+    let mut body = vec![2 + text.len() as u8, SERVER_ID, RUNNING];
+    body.extend_from_slice(text);
+    Response::Custom(17, body.into())
 }
 
 /// Function 43/14 (*Modbus Application Protocol* V1.1b3, section 6.21), encoded here because

@@ -41,6 +41,18 @@ async fn it_reads_writes_and_remembers() {
 }
 
 #[tokio::test]
+async fn its_server_id_ends_where_its_length_says() {
+    let plc = start(Options::default()).await;
+    let mut client = connect(&plc).await;
+    let answer = client.call(Request::ReportServerId).await.unwrap().unwrap();
+    let text = b"Fieldlock pump station".to_vec();
+    assert_eq!(answer, Response::ReportServerId(1, true, text));
+    // A byte too many would be the beginning of this answer.
+    let read = client.read_holding_registers(SETPOINT, 1).await;
+    assert_eq!(read.unwrap().unwrap(), [800]);
+}
+
+#[tokio::test]
 async fn it_refuses_as_a_plc_does() {
     let plc = start(Options::default()).await;
     let mut client = connect(&plc).await;
