@@ -6,7 +6,9 @@
 
 mod captures;
 mod faults;
+mod interop;
 mod negative;
+mod rtu;
 mod smoke;
 
 use std::num::NonZero;
@@ -36,6 +38,8 @@ fn trials() -> Vec<Trial> {
     let mut trials = smoke::trials();
     trials.extend(captures::trials());
     trials.extend(faults::trials());
+    trials.extend(interop::trials());
+    trials.extend(rtu::trials());
     trials.extend(negative::trials());
     trials
 }
