@@ -280,17 +280,11 @@ impl Link {
     ) -> Result<(), End> {
         if channel == fieldlock_session::frame::CONTROL {
             // Who pings and does not read would have us keep the answers.
-            if matches!(frame, Frame::Ping(_)) && self.control.is_stalled() {
+            if matches!(frame, Frame::Ping(_)) && self.control.is_flooded() {
                 return Err(End::Violation(Violation::Flood));
             }
             let event = self.session.borrow_mut().handle(now, frame);
-            self.act(handler, event.map_err(End::Violation)?)?;
-            // The session's own bound does not see what has moved on to the box.
-            return if self.control.is_flooded() {
-                Err(End::Violation(Violation::Flood))
-            } else {
-                Ok(())
-            };
+            return self.act(handler, event.map_err(End::Violation)?);
         }
         // A headend sends on a device channel only after the edge's ready, an edge answers
         // only what it was asked: neither can be early.

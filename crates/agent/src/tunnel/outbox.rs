@@ -22,8 +22,8 @@ struct Inner {
 /// A box this full belongs to a link that stands still: new requests are refused.
 const STALLED: usize = 256 * 1024;
 
-/// More than requests, which stop at [`STALLED`], can leave: the other side asks for answers
-/// and does not take them.
+/// Requests stop at [`STALLED`], so a slow link alone never has this much waiting: the other
+/// side asks for answers and does not take them.
 const FLOODED: usize = 2 * STALLED;
 
 impl Outbox {

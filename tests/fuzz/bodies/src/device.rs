@@ -30,6 +30,7 @@ pub fn device_side(data: &[u8]) {
         connecting: Vec::new(),
         open: Vec::new(),
         past: Vec::new(),
+        crossing: Vec::new(),
         last_sent: [None; CLIENTS],
     };
     for _ in 0..MAX_OPERATIONS {
@@ -91,6 +92,8 @@ struct Run {
     open: Vec<ConnId>,
     /// Connections that were closed.
     past: Vec<ConnId>,
+    /// Those that ended since the last event was collected: a `Close` may wait for them.
+    crossing: Vec<ConnId>,
     /// By client.
     last_sent: [Option<usize>; CLIENTS],
 }
@@ -203,6 +206,7 @@ impl Run {
         self.connecting.retain(|other| *other != conn);
         if which & 0xC0 == 0xC0 {
             self.past.push(conn);
+            self.crossing.push(conn);
             self.side.handle_closed(self.now, conn, true);
         } else {
             self.open.push(conn);
@@ -214,6 +218,7 @@ impl Run {
         if let Some(&conn) = pick(&self.open, which) {
             self.open.retain(|other| *other != conn);
             self.past.push(conn);
+            self.crossing.push(conn);
             self.side.handle_closed(self.now, conn, false);
         }
     }
@@ -271,6 +276,7 @@ impl Run {
                 any = true;
                 self.handle(event);
             }
+            self.crossing.clear();
             if !any {
                 break;
             }
@@ -323,11 +329,12 @@ impl Run {
             }
             Event::Close(conn, reason) => {
                 assert!(!reason.to_string().is_empty());
-                let before = self.connecting.len() + self.open.len();
-                self.connecting.retain(|other| *other != conn);
-                self.open.retain(|other| *other != conn);
-                assert_eq!(self.connecting.len() + self.open.len() + 1, before);
+                let known = [&self.connecting, &self.open, &self.crossing];
+                assert!(known.iter().any(|list| list.contains(&conn)));
                 self.past.push(conn);
+                for list in [&mut self.connecting, &mut self.open, &mut self.crossing] {
+                    list.retain(|other| *other != conn);
+                }
             }
             Event::Answer {
                 key,
