@@ -23,6 +23,8 @@ pub mod trial;
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 pub use agent::{Agent, Role, audit_of};
 pub use host::Hosted;
 pub use pair::{DEVICE, EDGE, HEADEND, OPEN_POLICY, Pair, Setup, Transport};
@@ -51,4 +53,22 @@ pub fn resident(process: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kilobytes.expect("/proc/PID/status with VmRSS") * 1024
+}
+
+/// Raises the bound on open files, of this process and those it starts; whether there may
+/// be that many.
+pub fn open_files(wanted: u64) -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit
+            .maximum
+            .or(Some(u64::MAX))
+            .map(|most| most.min(65_536)),
+        maximum: limit.maximum,
+    };
+    if limit.current.is_some_and(|current| current < wanted) {
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+    let current = getrlimit(Resource::Nofile).current;
+    current.is_none_or(|current| current >= wanted)
 }
