@@ -1,0 +1,55 @@
+//! The files under `examples/` are what people start from: they must be valid, and fit together.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fieldlock_agent::settings::{edge, headend};
+use fieldlock_pki::Name;
+use fieldlock_policy::{Policy, warnings};
+
+fn plants() -> Vec<PathBuf> {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let plants: Vec<_> = fs::read_dir(examples)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("policy.toml").exists())
+        .collect();
+    assert!(plants.len() >= 2, "{plants:?}");
+    plants
+}
+
+#[test]
+fn every_example_parses_and_its_policy_draws_no_warning() {
+    for plant in plants() {
+        edge::File::load(&plant.join("edge.toml")).unwrap_or_else(|error| panic!("{error}"));
+        headend::File::load(&plant.join("headend.toml")).unwrap_or_else(|error| panic!("{error}"));
+        let file = plant.join("policy.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        let policy = Policy::parse(&text, &file.display().to_string())
+            .unwrap_or_else(|errors| panic!("{errors}"));
+        let warnings: Vec<_> = warnings(&policy).iter().map(ToString::to_string).collect();
+        assert!(warnings.is_empty(), "{}: {warnings:?}", file.display());
+    }
+}
+
+#[test]
+fn headend_and_edge_of_a_plant_name_the_same_devices() {
+    for plant in plants() {
+        let edge = edge::File::load(&plant.join("edge.toml")).unwrap();
+        let headend = headend::File::load(&plant.join("headend.toml")).unwrap();
+        let mut offered: Vec<_> = edge.device.iter().map(|d| d.name.clone()).collect();
+        let mut bound: Vec<_> = headend.device.iter().map(|d| d.name.clone()).collect();
+        offered.sort();
+        bound.sort();
+        assert_eq!(offered, bound, "{}", plant.display());
+        for device in &headend.device {
+            assert!(device.edge().parse::<Name>().is_ok());
+            let mapped = headend.listener.iter().flat_map(|l| &l.unit);
+            let reachable =
+                device.listen.is_some() || mapped.into_iter().any(|m| m.device == device.name);
+            assert!(reachable, "no client reaches {}", device.name);
+        }
+    }
+}
