@@ -64,8 +64,11 @@ fn parse<T: DeserializeOwned>(
     let mut environment = Environment::with_prefix(PREFIX)
         .separator("__")
         .try_parsing(true)
-        .list_separator(",")
         .source(Some(variables));
+    // With a separator and no keys `config` would split every value.
+    if !lists.is_empty() {
+        environment = environment.list_separator(",");
+    }
     for key in lists {
         environment = environment.with_list_parse_key(key);
     }
@@ -191,6 +194,18 @@ mod tests {
             parse(text, Path::new("headend.toml"), headend::LISTS, variables).unwrap();
         assert_eq!(file.state, Path::new("b"));
         assert_eq!(file.tunnel.listen.len(), 2);
+    }
+
+    #[test]
+    fn the_environment_overrides_an_edge_that_has_no_lists() {
+        let text = "state = \"a\"\npolicy = \"p\"\ndrain = \"5s\"\n";
+        let variables = HashMap::from([
+            ("FIELDLOCK__STATE".into(), "b,c".into()),
+            ("FIELDLOCK__DRAIN".into(), "2s".into()),
+        ]);
+        let file: edge::File = parse(text, Path::new("edge.toml"), edge::LISTS, variables).unwrap();
+        assert_eq!(file.state, Path::new("b,c"));
+        assert_eq!(file.drain, Span::from_millis(2_000));
     }
 
     #[test]

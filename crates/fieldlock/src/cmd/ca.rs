@@ -276,7 +276,9 @@ fn init(args: Init) -> Result<(), CaError> {
         "Move the root's key {} to an offline medium and keep a second copy in a safe:",
         made.root_key.display()
     );
-    eprintln!("it is needed once a year, for `fieldlock ca root crl`, and never on this machine.");
+    eprintln!(
+        "it is needed once a year, for `fieldlock ca root crl`, and must not stay on this machine."
+    );
     eprintln!(
         "Note the root's fingerprint: `fieldlock enroll install --root FINGERPRINT` checks it."
     );
