@@ -122,7 +122,7 @@ fn in_form(name: &str, requests: &[Vec<u8>], answers: &[Vec<u8>]) -> Vec<Vec<u8>
                     .iter()
                     .flat_map(|adu| [&[0][..], &field(adu), &[5]].concat())
                     .collect();
-                [0, 1].map(|policy| framed(&[policy, 0, 2], &operations))
+                [0, 1, 4].map(|policy| framed(&[policy, 0, 2], &operations))
             })
             .collect(),
         _ => Vec::new(),

@@ -162,7 +162,7 @@ impl Run {
     }
 }
 
-static SAMPLES: LazyLock<[Sample; 4]> = LazyLock::new(|| {
+static SAMPLES: LazyLock<[Sample; 5]> = LazyLock::new(|| {
     let sample = |source, permits| Sample {
         policy: Arc::new(Policy::parse(source, "policy.toml").unwrap()),
         permits,
@@ -172,6 +172,7 @@ static SAMPLES: LazyLock<[Sample; 4]> = LazyLock::new(|| {
         sample(WIDE, wide),
         sample(READ_ONLY, read_only),
         sample("syntax = 1", |_, _| Some(false)),
+        sample(HALVES, halves),
     ]
 });
 
@@ -213,9 +214,6 @@ address = ["holding 50-59"]
 
 /// The whole of what [`NARROW`] permits.
 fn narrow(unit: u8, pdu: &[u8]) -> Option<bool> {
-    let within = |start: u16, count: u16, first: u16, end: u16| {
-        start >= first && start.saturating_add(count) <= end
-    };
     let permitted = match *pdu {
         [1, a, b, c, d] => {
             let (start, count) = (word(a, b), word(c, d));
@@ -289,6 +287,47 @@ fn read_only(_: u8, pdu: &[u8]) -> Option<bool> {
         [8, 0, 0 | 2 | 11..=18, ..] | [43, 14, ..] => None,
         _ => Some(false),
     }
+}
+
+const HALVES: &str = r#"
+syntax = 1
+[[allow]]
+name = "reads"
+device = "any"
+function = ["read"]
+address = ["holding 0-99"]
+[[allow]]
+name = "writes"
+device = "any"
+function = ["write"]
+address = ["holding 40-41"]
+"#;
+
+/// What [`HALVES`] permits of the functions that read or write registers.
+fn halves(unit: u8, pdu: &[u8]) -> Option<bool> {
+    let permitted = match *pdu {
+        [3, a, b, c, d] => {
+            (1..=100).contains(&word(c, d)) && within(word(a, b), word(c, d), 0, 100)
+        }
+        [6, a, b, _, _] | [22, a, b, _, _, _, _] => within(word(a, b), 1, 40, 42),
+        [23, a, b, c, d, e, f, g, h, bytes, ref values @ ..] => {
+            let (read, written) = (word(c, d), word(g, h));
+            (1..=100).contains(&read)
+                && within(word(a, b), read, 0, 100)
+                && (1..=2).contains(&written)
+                && within(word(e, f), written, 40, 42)
+                && u16::from(bytes) == 2 * written
+                && values.len() == usize::from(bytes)
+        }
+        [16, a, b, c, d, ..] if !within(word(a, b), word(c, d), 40, 42) => false,
+        [16, ..] => return None,
+        _ => false,
+    };
+    Some(unit != 0 && permitted)
+}
+
+fn within(start: u16, count: u16, first: u16, end: u16) -> bool {
+    start >= first && start.saturating_add(count) <= end
 }
 
 fn word(high: u8, low: u8) -> u16 {

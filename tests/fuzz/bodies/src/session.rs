@@ -13,6 +13,8 @@ use crate::input::Input;
 /// the operations of one input add.
 const MAX_WAITING: usize = (64 + 32) * 1024;
 const MAX_OPERATIONS: usize = 500;
+/// Enough for the answers to be more than a session keeps.
+const MOST_PINGS: u16 = 8_192;
 /// More than any session has to do at one time.
 const MAX_DUE: usize = 8;
 
@@ -111,7 +113,7 @@ impl Run {
             9 => end.session.received(now),
             10 => end.session.sent(now),
             11 => end.link.clear(),
-            12 => end.flood(now, input.u16()),
+            12 => end.flood(now, input.u16() % MOST_PINGS),
             _ => self.pass(Duration::from_millis(input.u16().into())),
         }
     }
