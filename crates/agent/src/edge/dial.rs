@@ -210,7 +210,9 @@ impl Dialler {
     fn attempted(&mut self, attempt: Attempt, outcome: Result<Connected, Failed>) {
         match outcome {
             Ok(connected) => {
-                self.attempts.abort_all();
+                // Those under way, and those that have come through in the meantime: one
+                // tunnel is enough.
+                self.attempts = JoinSet::new();
                 self.start(connected);
             }
             Err(failed) => {
