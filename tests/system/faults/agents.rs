@@ -86,7 +86,8 @@ fn headend_drains(transport: Transport) {
     let down = pair
         .edge
         .wait_record("the end", |r| r.kind == Kind::TunnelDown);
-    assert!(down.reason.unwrap_or_default().contains("shutdown"));
+    let reason = down.reason.unwrap_or_default();
+    assert!(reason.contains("shutdown"), "{reason}");
 }
 
 fn edge_drains(transport: Transport) {
@@ -99,7 +100,8 @@ fn edge_drains(transport: Transport) {
     let down = pair
         .headend
         .wait_record("the end", |r| r.kind == Kind::TunnelDown);
-    assert!(down.reason.unwrap_or_default().contains("shutdown"));
+    let reason = down.reason.unwrap_or_default();
+    assert!(reason.contains("shutdown"), "{reason}");
 }
 
 #[track_caller]
