@@ -1,6 +1,7 @@
 //! A tunnel to one headend, kept up: race, fallback, reconnect, return to QUIC.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ const RESOLVE: Duration = Duration::from_secs(2);
 /// While on TLS: when QUIC is tried again, doubling from the first to the last.
 const RETURN_FIRST: Duration = Duration::from_secs(5);
 const RETURN_LAST: Duration = Duration::from_secs(300);
+/// Different failures that are remembered, so as not to be repeated in the log.
+const COMPLAINTS: usize = 16;
 
 /// What this edge has with one headend; `status` shows it.
 pub(crate) struct Dialled {
@@ -104,7 +107,7 @@ struct Ended {
     end: End,
 }
 
-/// Keeps one tunnel up until the task is aborted.
+/// Keeps one tunnel up until [`Dialled::close`], and ends with the last one.
 pub(crate) async fn keep(edge: Rc<Edge>, dialled: Rc<Dialled>) {
     let seed = u64::from_be_bytes(edge.instance[..8].try_into().unwrap_or_default());
     let mut dialler = Dialler {
@@ -112,13 +115,14 @@ pub(crate) async fn keep(edge: Rc<Edge>, dialled: Rc<Dialled>) {
         edge,
         dialled,
         addresses: Vec::new(),
+        complaints: VecDeque::new(),
         attempts: JoinSet::new(),
         tunnels: JoinSet::new(),
         transport: None,
         return_at: None,
         return_after: RETURN_FIRST,
     };
-    loop {
+    while !dialler.is_done() {
         dialler.step().await;
     }
 }
@@ -136,6 +140,8 @@ struct Dialler {
     dialled: Rc<Dialled>,
     race: Race,
     addresses: Vec<SocketAddr>,
+    /// What was said since the last tunnel, the newest last.
+    complaints: VecDeque<String>,
     attempts: JoinSet<(Attempt, Result<Connected, Failed>)>,
     tunnels: JoinSet<Ended>,
     /// Of the newest live tunnel.
@@ -145,6 +151,11 @@ struct Dialler {
 }
 
 impl Dialler {
+    /// Attempts under way are given up with the dialler.
+    fn is_done(&self) -> bool {
+        self.dialled.closing.get() && self.tunnels.is_empty()
+    }
+
     async fn step(&mut self) {
         let dialling = self.tunnels.is_empty() && !self.dialled.closing.get();
         if dialling {
@@ -209,6 +220,8 @@ impl Dialler {
 
     fn attempted(&mut self, attempt: Attempt, outcome: Result<Connected, Failed>) {
         match outcome {
+            // A handshake that nobody wants any more.
+            Ok(_) if self.dialled.closing.get() => {}
             Ok(connected) => {
                 // Those under way, and those that have come through in the meantime: one
                 // tunnel is enough.
@@ -225,16 +238,20 @@ impl Dialler {
         }
     }
 
-    /// The first failure of a kind is a warning, its repeats are not.
-    fn complain(&self, text: String) {
+    /// The first failure of a kind is a warning, its repeats are not: several addresses and
+    /// two transports fail in turn.
+    fn complain(&mut self, text: String) {
         let headend = &self.dialled.settings.name;
-        let mut last = self.dialled.last_error.borrow_mut();
-        if last.as_ref() == Some(&text) {
+        if self.complaints.contains(&text) {
             debug!(headend, "not connected: {text}");
         } else {
             warn!(headend, "not connected: {text}");
+            if self.complaints.len() == COMPLAINTS {
+                self.complaints.pop_front();
+            }
+            self.complaints.push_back(text.clone());
         }
-        *last = Some(text);
+        *self.dialled.last_error.borrow_mut() = Some(text);
     }
 
     fn start(&mut self, connected: Connected) {
@@ -285,6 +302,7 @@ impl Dialler {
         let now = Instant::now();
         if ended.was_up {
             *self.dialled.last_error.borrow_mut() = None;
+            self.complaints.clear();
             if self.tunnels.is_empty() {
                 self.race.won(now, ended.transport);
             }
@@ -324,7 +342,8 @@ impl Dialler {
     /// Resolves all names afresh; the two families take turns (RFC 8305, section 4).
     async fn resolve(&mut self) {
         let mut found = Vec::new();
-        for name in &self.dialled.settings.address {
+        let dialled = self.dialled.clone();
+        for name in &dialled.settings.address {
             match timeout(RESOLVE, lookup_host(name.as_str())).await {
                 Ok(Ok(addresses)) => found.extend(addresses),
                 Ok(Err(error)) => self.complain(format!("`{name}` can't be resolved: {error}")),

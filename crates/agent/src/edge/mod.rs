@@ -22,7 +22,6 @@ use fieldlock_pki::Role;
 use fieldlock_session::{Close, DeviceOffer, Hello, VERSION};
 use quinn::Endpoint;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
 
@@ -52,7 +51,7 @@ pub(crate) struct Edge {
     /// In the order of the hello.
     devices: RefCell<Vec<Rc<Device>>>,
     /// By the headend's name.
-    dialled: RefCell<HashMap<String, (Rc<Dialled>, AbortHandle)>>,
+    dialled: RefCell<HashMap<String, Rc<Dialled>>>,
     tunnels: RefCell<Tunnels>,
     next_link: Cell<u32>,
 }
@@ -176,25 +175,41 @@ impl Edge {
         let settings = self.settings();
         if self.apply_devices(&settings.device) {
             // Another hello: dial anew. The headend lets the older tunnel finish.
-            for (dialled, _) in self.dialled.borrow().values() {
+            for dialled in self.dialled.borrow().values() {
                 dialled.renew();
             }
         }
         let mut dialled = self.dialled.borrow_mut();
-        dialled.retain(|name, (known, task)| {
+        dialled.retain(|name, known| {
             let keep = settings.headend.iter().any(|h| h == known.settings());
             if !keep {
-                info!(headend = name, "no longer configured");
+                info!(headend = name, "no longer configured so");
                 known.close();
-                task.abort();
+                self.retire_tunnels(name);
             }
             keep
         });
         for headend in &settings.headend {
             if !dialled.contains_key(&headend.name) {
                 let known = Dialled::new(headend.clone());
-                let task = tokio::task::spawn_local(dial::keep(self.clone(), known.clone()));
-                dialled.insert(headend.name.clone(), (known, task.abort_handle()));
+                tokio::task::spawn_local(dial::keep(self.clone(), known.clone()));
+                dialled.insert(headend.name.clone(), known);
+            }
+        }
+    }
+
+    /// Ends the tunnels to a headend once what they have under way is answered.
+    fn retire_tunnels(&self, headend: &str) {
+        let devices = self.devices.borrow();
+        let longest = devices.iter().map(|d| d.config.answer_within.0).max();
+        for (link, _) in self.tunnels.borrow().values() {
+            if link.peer.identity.name.as_str() == headend {
+                let link = link.clone();
+                link.drain();
+                tokio::task::spawn_local(async move {
+                    sleep(longest.unwrap_or_default()).await;
+                    link.close(Close::Reconfigured, "the edge has another configuration");
+                });
             }
         }
     }
@@ -235,7 +250,7 @@ impl Edge {
             && self.posture.reload_trust(&settings.state, &self.ledger)
         {
             self.sweep();
-            for (dialled, _) in self.dialled.borrow().values() {
+            for dialled in self.dialled.borrow().values() {
                 dialled.renew();
             }
         }
@@ -285,7 +300,7 @@ impl Edge {
 
     async fn stop(&self, drain: Duration) {
         info!("stopping: requests under way may finish within {drain:?}");
-        for (dialled, _) in self.dialled.borrow().values() {
+        for dialled in self.dialled.borrow().values() {
             dialled.close();
         }
         for (link, _) in self.tunnels.borrow().values() {

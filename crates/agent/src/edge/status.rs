@@ -14,10 +14,7 @@ impl Edge {
     pub(super) fn status(&self) -> Value {
         let mut status = common("edge", &self.posture, &self.ledger, self.started);
         let dialled = self.dialled.borrow();
-        let mut headends: Vec<_> = dialled
-            .values()
-            .map(|(known, _)| self.headend(known))
-            .collect();
+        let mut headends: Vec<_> = dialled.values().map(|known| self.headend(known)).collect();
         headends.sort_by_key(|headend| headend["name"].to_string());
         status["headends"] = headends.into();
         status["devices"] = self.devices.borrow().iter().map(|d| device(d)).collect();

@@ -31,7 +31,9 @@ use verify::{EdgeVerifier, HeadendVerifier};
 pub enum TrustError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("certificate in {state} is for role `{got}`, this is a {expected}")]
+    #[error(
+        "certificate in {state} is for role `{got}`, this agent needs one for `{expected}`: is `state` right?"
+    )]
     Role {
         state: String,
         got: Role,

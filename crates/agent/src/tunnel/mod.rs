@@ -63,6 +63,8 @@ pub(crate) enum End {
     Violation(Violation),
     /// The other side refused our certificate, or the handshake as such.
     Rejected(String),
+    /// We refused the other side's certificate, or the handshake as such.
+    Refused(String),
     /// The transport failed: reset, I/O error.
     Transport(String),
 }
@@ -76,7 +78,7 @@ impl End {
                 Close::from_code(*code).is_some_and(|close| close.is_refusal())
             }
             Self::Closed { reason, .. } => reason.is_refusal(),
-            Self::Violation(_) | Self::Rejected(_) => true,
+            Self::Violation(_) | Self::Rejected(_) | Self::Refused(_) => true,
             Self::Dead | Self::HelloTimeout | Self::Transport(_) => false,
         }
     }
@@ -99,6 +101,7 @@ impl fmt::Display for End {
             Self::HelloTimeout => f.write_str("no hello in time"),
             Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
             Self::Rejected(error) => write!(f, "refused by the other side: {error}"),
+            Self::Refused(error) => write!(f, "refused here: {error}"),
             Self::Transport(error) => f.write_str(error),
         }
     }

@@ -255,12 +255,12 @@ pub(crate) fn describe(error: ConnectionError) -> End {
                 .collect(),
         },
         ConnectionError::TimedOut => End::Dead,
-        // 0x100 to 0x1ff: a TLS alert (RFC 9001, section 4.8), sent or received.
+        // 0x100 to 0x1ff: a TLS alert (RFC 9001, section 4.8), received or sent.
         ConnectionError::ConnectionClosed(close) if is_alert(close.error_code) => {
             End::Rejected(close.to_string())
         }
         ConnectionError::TransportError(error) if is_alert(error.code) => {
-            End::Rejected(error.to_string())
+            End::Refused(error.to_string())
         }
         error => End::Transport(error.to_string()),
     }

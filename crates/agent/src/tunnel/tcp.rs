@@ -154,7 +154,11 @@ pub(crate) fn describe(error: &std::io::Error) -> End {
         .and_then(|e| e.downcast_ref::<rustls::Error>())
     {
         Some(rustls::Error::AlertReceived(alert)) => End::Rejected(format!("TLS alert {alert:?}")),
-        Some(error) => End::Rejected(error.to_string()),
+        Some(error) => End::Refused(error.to_string()),
+        // A process that was killed, or a cut: rustls would add a link to its manual.
+        None if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            End::Transport("the connection broke off".into())
+        }
         None => End::Transport(error.to_string()),
     }
 }
