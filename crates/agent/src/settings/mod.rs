@@ -89,7 +89,17 @@ fn syntax(text: &str, file: &Path, error: &toml::de::Error) -> SettingsError {
         file: file.to_owned(),
         line: before.matches('\n').count() + 1,
         column: before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1,
-        message: with_nearest(error.message()),
+        message: with_hint(error.message()),
+    }
+}
+
+/// Adds what the parser's own text leaves open.
+fn with_hint(message: &str) -> String {
+    match message {
+        "invalid socket address syntax" => format!(
+            "{message}\nhint: write an IP address and a port, such as \"10.1.0.7:502\" or \"[::]:502\""
+        ),
+        _ => with_nearest(message),
     }
 }
 
@@ -165,6 +175,18 @@ mod tests {
         assert!(text.starts_with("edge.toml:2:1: "), "{text}");
         assert!(text.contains("`polcy`"), "{text}");
         assert!(text.contains("did you mean `policy`?"), "{text}");
+    }
+
+    #[test]
+    fn an_address_without_a_port_gets_a_hint() {
+        let text = "state = \"s\"\npolicy = \"p\"\n[tunnel]\nlisten = [\"127.0.0.1\"]\n";
+        let file = Path::new("headend.toml");
+        let parsed: Result<headend::File, _> = parse(text, file, headend::LISTS, HashMap::new());
+        let text = parsed.unwrap_err().to_string();
+        assert!(
+            text.contains("hint: write an IP address and a port"),
+            "{text}"
+        );
     }
 
     #[test]
