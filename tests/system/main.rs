@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod captures;
+mod cli;
 mod faults;
 mod interop;
 mod negative;
@@ -37,6 +38,7 @@ fn main() {
 fn trials() -> Vec<Trial> {
     let mut trials = smoke::trials();
     trials.extend(captures::trials());
+    trials.extend(cli::trials());
     trials.extend(faults::trials());
     trials.extend(interop::trials());
     trials.extend(rtu::trials());
