@@ -69,10 +69,10 @@ fn garbage(transport: Transport) {
     eventually("all to be counted", || {
         refused(&pair.headend.status()) >= Some(expected)
     });
-    let record = pair
-        .headend
-        .wait_record("refusal", |r| r.kind == Kind::TunnelRefused);
-    assert!(record.client.unwrap().address.unwrap().is_loopback());
+    pair.headend.wait_record("a refusal with its origin", |r| {
+        let address = r.client.as_ref().and_then(|client| client.address);
+        r.kind == Kind::TunnelRefused && address.is_some_and(|address| address.is_loopback())
+    });
     still_the_first_tunnel(&pair);
 }
 
@@ -132,12 +132,9 @@ fn slow_loris_quic() {
 }
 
 fn refused_in_time(pair: &Pair) {
-    let record = pair
-        .headend
-        .wait_record("refusal", |r| r.kind == Kind::TunnelRefused);
-    let reason = record.reason.unwrap_or_default();
-    assert!(
-        reason.contains("in time") || reason.contains("timed out"),
-        "{reason}"
-    );
+    pair.headend.wait_record("the end of a handshake", |r| {
+        let reason = r.reason.as_deref().unwrap_or_default();
+        let timed_out = reason.contains("in time") || reason.contains("timed out");
+        r.kind == Kind::TunnelRefused && timed_out
+    });
 }
