@@ -1,0 +1,208 @@
+//! Configurations that are wrong, and what `--check` does and leaves alone.
+
+use std::fs;
+use std::path::PathBuf;
+
+use fieldlock_tests::{OPEN_POLICY, Role, Setup, Site, Transport, binary};
+
+use super::{DONE, FAILED, POLICY, Place, WRONG, text};
+
+const EDGE_CONFIG: &str = r#"state = "state"
+policy = "policy.toml"
+[[headend]]
+name = "hd-1"
+address = ["127.0.0.1:4433"]
+[[device]]
+name = "press-07"
+modbus_tcp = { address = "127.0.0.1:502" }
+"#;
+
+const HEADEND_CONFIG: &str = r#"state = "state"
+policy = "policy.toml"
+[[device]]
+name = "press-07"
+listen = "127.0.0.1:5020"
+[[listener]]
+address = "127.0.0.1:5021"
+unit = [{ unit = 7, device = "press-07" }]
+"#;
+
+/// Runs with a configuration that is wrong: nothing on standard output, code 2.
+#[track_caller]
+fn refuses_config(place: &Place, role: Role, config: &str, stderr: &str) {
+    place.0.write("agent.toml", config).unwrap();
+    let role = role.to_string();
+    for check in [&["--check"][..], &[]] {
+        let arguments = [&[&role, "--config", "agent.toml"], check].concat();
+        place.expect(&arguments, WRONG, "", stderr);
+    }
+}
+
+pub(super) fn wrong_edge_configuration() {
+    let place = Place::with(&[("policy.toml", POLICY)]);
+    let changed = |from: &str, to: &str| {
+        assert!(EDGE_CONFIG.contains(from));
+        EDGE_CONFIG.replace(from, to)
+    };
+    let refuses = |config: &str, stderr: &str| refuses_config(&place, Role::Edge, config, stderr);
+    refuses(
+        &changed("policy =", "polcy ="),
+        "error: agent.toml:2:1: unknown field `polcy`, expected one of `state`, `policy`, \
+         `headend`, `device`, `drain`\nhint: did you mean `policy`?\n",
+    );
+    refuses(
+        &changed("address = \"127.0.0.1:502\"", "adress = \"127.0.0.1:502\""),
+        "error: agent.toml:8:16: unknown field `adress`, expected one of `address`, \
+         `max_connections`, `in_flight`, `connect_timeout`, `pause_after_connect`, \
+         `pause_between_requests`, `idle_close`\nhint: did you mean `address`?\n",
+    );
+    refuses(
+        &changed("127.0.0.1:502", "127.0.0.1"),
+        "error: agent.toml: device `press-07`: `127.0.0.1` is not host:port \
+         (IPv6 as \"[2001:db8::1]:502\")\n",
+    );
+    let twice = format!(
+        "{EDGE_CONFIG}[[device]]\nname = \"press-07\"\nmodbus_tcp = {{ address = \"127.0.0.1:503\" }}\n"
+    );
+    refuses(
+        &twice,
+        "error: agent.toml: device `press-07` stands twice\n",
+    );
+    refuses(
+        &format!("{EDGE_CONFIG}modbus_rtu = {{ path = \"/dev/ttyS0\" }}\n"),
+        "error: agent.toml: device `press-07`: give exactly one of `modbus_tcp` and `modbus_rtu`\n",
+    );
+    refuses(
+        &format!("{EDGE_CONFIG}answer_within = \"soon\"\n"),
+        "error: agent.toml:9:17: `soon` is not a length of time; write it like \"250ms\", \"1s\" \
+         or \"5m\"\n",
+    );
+    refuses(
+        &changed("hd-1", "HD_1"),
+        "error: agent.toml: headend `HD_1`: \"HD_1\" is not a name: use 1 to 63 of a-z, 0-9 and \
+         `-`, not beginning or ending with `-`\n",
+    );
+    place.expect(
+        &["edge", "--config", "missing.toml", "--check"],
+        WRONG,
+        "",
+        "error: missing.toml: No such file or directory (os error 2)\n\
+         hint: `--config FILE` names another one; examples/ has commented samples\n",
+    );
+}
+
+pub(super) fn wrong_headend_configuration() {
+    let place = Place::with(&[("policy.toml", POLICY)]);
+    let refuses = |from: &str, to: &str, stderr: &str| {
+        assert!(HEADEND_CONFIG.contains(from));
+        refuses_config(
+            &place,
+            Role::Headend,
+            &HEADEND_CONFIG.replace(from, to),
+            stderr,
+        );
+    };
+    refuses(
+        "device = \"press-07\"",
+        "device = \"press-08\"",
+        "error: agent.toml: listener 127.0.0.1:5021, unit 7: there is no device `press-08`\n",
+    );
+    refuses(
+        "127.0.0.1:5021",
+        "127.0.0.1:5020",
+        "error: agent.toml: listener 127.0.0.1:5020: another device or listener has its address\n",
+    );
+    refuses(
+        "listen = \"127.0.0.1:5020\"",
+        "listen = \"127.0.0.1\"",
+        "error: agent.toml:5:10: invalid socket address syntax\n\
+         hint: write an IP address and a port, such as \"10.1.0.7:502\" or \"[::]:502\"\n",
+    );
+    refuses(
+        "unit = 7",
+        "unit = 700",
+        "error: agent.toml:8:18: invalid value: integer `700`, expected u8\n",
+    );
+}
+
+pub(super) fn wrong_environment() {
+    let place = Place::with(&[("edge.toml", EDGE_CONFIG), ("policy.toml", POLICY)]);
+    let mut command = binary::command();
+    command
+        .args(["edge", "--config", "edge.toml", "--check"])
+        .env("FIELDLOCK__POLICCY", "other.toml")
+        .current_dir(place.0.path());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(WRONG));
+    assert_eq!(
+        text(&output.stderr),
+        "error: environment FIELDLOCK__*: unknown field `policcy`, expected one of `state`, \
+         `policy`, `headend`, `device`, `drain`\nhint: did you mean `policy`?\n"
+    );
+}
+
+pub(super) fn no_certificate() {
+    let place = Place::with(&[("edge.toml", EDGE_CONFIG), ("policy.toml", POLICY)]);
+    place.expect(
+        &["edge", "--config", "edge.toml", "--check"],
+        FAILED,
+        "",
+        "error: state/identity/key.pem is missing: run `fieldlock enroll request --role ROLE \
+         --name NAME --state state`, have the CA sign the request, then run `fieldlock enroll \
+         install BUNDLE --state state`\n",
+    );
+}
+
+pub(super) fn check_opens_nothing() {
+    let pair = Setup::new(Transport::Auto).prepare();
+    for agent in [&pair.headend, &pair.edge] {
+        let before = files(agent.state());
+        let output = agent.check();
+        assert_eq!(
+            output.status.code(),
+            Some(DONE),
+            "{}",
+            binary::text(&output)
+        );
+        assert_eq!(text(&output.stderr), "");
+        assert!(
+            text(&output.stdout).contains(agent.name()),
+            "{}",
+            binary::text(&output)
+        );
+        assert_eq!(files(agent.state()), before, "files of {}", agent.name());
+    }
+    // Where the headend already runs, a check does not mind its ports.
+    let mut pair = pair;
+    pair.headend.start();
+    pair.headend.wait_ready();
+    assert_eq!(pair.headend.check().status.code(), Some(DONE));
+    pair.edge
+        .write_policy("syntax = 1\n[[allow]]\nname = \"x\"\n");
+    let output = pair.edge.check();
+    assert_eq!(output.status.code(), Some(WRONG));
+    let place = format!("{}:2:", pair.edge.policy_file().display());
+    assert!(
+        text(&output.stderr).contains(&place),
+        "{}",
+        binary::text(&output)
+    );
+    // An identity of the other role.
+    let site = Site::shared();
+    site.install(Role::Headend, "hd-9", &pair.edge.state());
+    pair.edge.write_policy(OPEN_POLICY);
+    let output = pair.edge.check();
+    assert_ne!(
+        output.status.code(),
+        Some(DONE),
+        "{}",
+        binary::text(&output)
+    );
+}
+
+fn files(folder: PathBuf) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut all: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    all
+}

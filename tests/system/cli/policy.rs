@@ -1,0 +1,155 @@
+//! `policy check` and `policy explain`.
+
+use std::fs;
+
+use fieldlock_testkit::peers::workspace_root;
+use fieldlock_tests::binary;
+use serde_json::Value;
+
+use super::{DONE, FAILED, POLICY, Place, WRONG, text};
+
+pub(super) fn check() {
+    const BROKEN: &str = r#"syntax = 1
+[[client]]
+name = "hmi-1"
+adress = ["10.1.1.20/32"]
+[[allow]]
+name = "reads"
+client = ["hmi-2"]
+device = ["press-07"]
+function = ["raed"]
+address = ["holding 9-3"]
+"#;
+    let place = Place::with(&[
+        ("policy.toml", POLICY),
+        ("broken.toml", BROKEN),
+        ("cut.toml", "syntax = 1\n[[allow]\n"),
+    ]);
+    let valid = "policy.toml: valid\n  clients    1\n  rules      2 allow, 0 deny\n  \
+                 devices    press-07\n  read-only  none\n";
+    let errors = "\
+        broken.toml:2:1: client: a client must be told by at least one of address, identity and role\n\
+        broken.toml:4:1: client.adress: unknown key; did you mean \"address\"?\n\
+        broken.toml:7:11: allow.client: no [[client]] is named \"hmi-2\"; did you mean \"hmi-1\"?\n\
+        broken.toml:9:13: allow.function: no function or group is named \"raed\"; did you mean \"read\"?\n\
+        broken.toml:10:12: allow.address: the range \"holding 9-3\" ends before it begins\n";
+    place.expect(&["policy", "check", "policy.toml"], DONE, valid, "");
+    place.expect(&["policy", "check", "broken.toml"], WRONG, "", errors);
+    let both = ["policy", "check", "broken.toml", "policy.toml"];
+    place.expect(&both, WRONG, valid, errors);
+    place.expect(
+        &["policy", "check", "cut.toml"],
+        WRONG,
+        "",
+        "cut.toml:2:9: not TOML: unclosed array table, expected `]`\n",
+    );
+    let output = place.run(&["policy", "check", "--json", "broken.toml"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["valid"], false);
+    assert_eq!(report["errors"][1]["line"], 4);
+    assert_eq!(report["errors"].as_array().map(Vec::len), Some(5));
+}
+
+pub(super) fn explain() {
+    let place = Place::with(&[("policy.toml", POLICY)]);
+    let ask = |more: &[&str]| {
+        let to = "policy explain --policy policy.toml --device press-07 --unit 1 --client";
+        let to: Vec<&str> = to.split(' ').collect();
+        place.run(&[&to, more].concat())
+    };
+    let expect = |more: &[&str], code: i32, first: &str| {
+        let output = ask(more);
+        let told = binary::text(&output);
+        assert_eq!(output.status.code(), Some(code), "{more:?}: {told}");
+        let stream = if code == WRONG {
+            &output.stderr
+        } else {
+            &output.stdout
+        };
+        assert_eq!(text(stream).lines().next(), Some(first), "{more:?}");
+        let other = if code == WRONG {
+            &output.stdout
+        } else {
+            &output.stderr
+        };
+        assert_eq!(text(other), "", "{more:?}");
+    };
+    let hmi = "10.1.1.20";
+    let read = ["--function", "3", "--address", "holding 0-9"];
+    expect(
+        &[&[hmi], &read[..]].concat(),
+        DONE,
+        "allowed by rule \"hmi reads\"",
+    );
+    expect(
+        &[&["10.9.9.9"], &read[..]].concat(),
+        FAILED,
+        "refused with exception 0x01: no rule for this client",
+    );
+    expect(
+        &[
+            hmi,
+            "--function",
+            "6",
+            "--address",
+            "holding 40",
+            "--value",
+            "1300",
+        ],
+        FAILED,
+        "refused with exception 0x03: value 1300 above 1200",
+    );
+    expect(
+        &[hmi, "--function", "3", "--address", "holding 100"],
+        FAILED,
+        "refused with exception 0x02: holding 100 outside every range",
+    );
+    expect(
+        &[hmi, "--pdu", "0300"],
+        WRONG,
+        "not a valid request, so refused with exception 0x03 before any policy: \
+         function 3 (0x03) read-holding-registers: PDU not 5 bytes",
+    );
+    expect(
+        &[hmi, "--function", "3"],
+        WRONG,
+        "function 3 (0x03) read-holding-registers needs --address, such as --address \"holding 0\"",
+    );
+    let whole = text(&ask(&[&[hmi], &read[..]].concat()).stdout);
+    let expected = "allowed by rule \"hmi reads\"\n  \
+        request  3 (0x03) read-holding-registers, read holding 0-9\n  \
+        device   press-07, unit 1\n  client   hmi-1\nrules\n  \
+        > allow \"hmi reads\": covers the request\n  \
+        - allow \"setpoint\": it is for the functions 6, 16\n";
+    assert_eq!(whole, expected);
+    place.expect(
+        &["policy", "explain", "--policy", "policy.toml", "--as-edge"],
+        DONE,
+        "At most, whatever clients it states, any headend can reach:\n  press-07\n    \
+         unit 1: function 1 at coil 0-15  by \"hmi reads\"\n    \
+         unit 1: function 3 at holding 0-99  by \"hmi reads\"\n    \
+         unit 1: function 6, 16 at holding 40-41, values 0 to 1200  by \"setpoint\"\n",
+        "",
+    );
+}
+
+/// The samples are valid, and nothing in them looks like a mistake.
+pub(super) fn samples() {
+    let place = Place::with(&[]);
+    let plants = fs::read_dir(workspace_root().join("examples")).unwrap();
+    let policies = plants.map(|plant| plant.unwrap().path().join("policy.toml"));
+    let mut checked = 0;
+    for policy in policies.filter(|policy| policy.exists()) {
+        let path = policy.to_str().unwrap();
+        let output = place.run(&["policy", "check", path]);
+        assert_eq!(
+            output.status.code(),
+            Some(DONE),
+            "{}",
+            binary::text(&output)
+        );
+        assert_eq!(text(&output.stderr), "");
+        checked += 1;
+    }
+    assert!(checked > 0, "no sample policies");
+}
