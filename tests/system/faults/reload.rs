@@ -37,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("faults::broken_configuration_is_refused", broken_settings),
         test("faults::sighup_reads_everything_again", sighup),
         test("faults::device_comes_and_goes", device_comes_and_goes),
+        test("faults::headend_configured_otherwise", headend_otherwise),
     ]
     .into()
 }
@@ -134,6 +135,37 @@ fn sighup() {
         pair.headend.audit_kind(Kind::TunnelDown).len() == 1
     });
     assert!(pair.headend.audit_kind(Kind::Lost).is_empty());
+}
+
+/// The tunnel of the older entry ends with a word, and nothing of it stays behind.
+fn headend_otherwise() {
+    let pair = Pair::up(Transport::Quic);
+    let mut client = pair.client();
+    read_registers(&mut client, 0, 1);
+    let other = pair.edge_config.replacen("\"quic\"", "\"tls\"", 1);
+    pair.edge.write_config(&other);
+    eventually("the tunnel over TLS alone", || {
+        read_registers(&mut client, 0, 1);
+        let status = pair.edge.status();
+        let tunnels = status["headends"][0]["tunnels"].as_array().unwrap().clone();
+        tunnels.len() == 1 && tunnels[0]["transport"] == "tls"
+    });
+    pair.edge
+        .wait_record("the end of the older", |r| r.kind == Kind::TunnelDown);
+
+    pair.edge
+        .write_config(&other.replacen("name = \"hd-1\"", "name = \"hd-9\"", 1));
+    let down = |record: &fieldlock_audit::Record| {
+        let reason = record.reason.as_deref().unwrap_or_default();
+        record.kind == Kind::TunnelDown && reason.contains("reconfigured")
+    };
+    pair.edge.wait_record("the reason at the edge", down);
+    pair.headend.wait_record("the reason at the headend", down);
+    eventually("0x0A for clients", || {
+        let answer = client.request(1, &read_one(0)).unwrap();
+        exception(&answer) == Some(NO_PATH)
+    });
+    assert_eq!(pair.edge.status()["headends"][0]["name"], "hd-9");
 }
 
 fn device_comes_and_goes() {

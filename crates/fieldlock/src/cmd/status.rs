@@ -1,7 +1,7 @@
 //! `fieldlock status`: asks a running agent over its local socket.
 
 use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,12 +35,13 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         return ExitCode::FAILURE;
     };
     match ask(&socket) {
-        Ok(status) if args.json => {
-            println!("{status:#}");
-            ExitCode::SUCCESS
-        }
         Ok(status) => {
-            print!("{}", render(&status));
+            let text = match args.json {
+                true => format!("{status:#}\n"),
+                false => render(&status),
+            };
+            // A reader that closes the pipe early, such as `head`, is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Err(error) => {
