@@ -192,7 +192,7 @@ impl Ledger {
     pub(crate) fn clear(&self, name: &'static str, subject: &str) {
         let key = alarm_key(name, subject);
         if self.alarms.borrow_mut().remove(&key).is_some() {
-            warn!(alarm = key, "over");
+            info!(alarm = key, "alarm is over");
             self.note(Record {
                 alarm: Some(Cow::Owned(key)),
                 ..Record::new(Kind::AlarmEnd)

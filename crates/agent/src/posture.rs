@@ -68,8 +68,9 @@ impl Posture {
                 true
             }
             Err(text) => {
-                let text = format!("the old policy stays in force: {text}");
                 refused(ledger, &text);
+                let file = file.display();
+                let text = format!("{file} can't be used, the old policy stays in force: {text}");
                 ledger.raise(alarm::POLICY, "", &text);
                 false
             }

@@ -128,7 +128,7 @@ pub enum Kind {
     WriteOutcome,
     /// A request was refused.
     Denied,
-    /// A read whose answer never came back.
+    /// A request without an answer from the device: `outcome` says whether it was sent.
     Lost,
     /// Configuration, policy, certificate or CRL was replaced.
     Reload,

@@ -92,11 +92,12 @@ impl TunnelHandler {
         }
         let headend = &*self.headend;
         let kind = if link.was_up() {
-            warn!(
-                headend,
-                transport = link.peer.transport.name(),
-                "tunnel down: {end}"
-            );
+            let transport = link.peer.transport.name();
+            if end.is_orderly() {
+                info!(headend, transport, "tunnel closed: {end}");
+            } else {
+                warn!(headend, transport, "tunnel down: {end}");
+            }
             Kind::TunnelDown
         } else {
             Kind::TunnelRefused

@@ -17,7 +17,8 @@ use tokio::time::sleep_until;
 
 use super::Device;
 use super::client::ClientConn;
-use crate::ledger::{Ledger, denial, describe};
+use super::request::Asked;
+use crate::ledger::{Ledger, describe};
 use crate::tunnel::{Link, Outbox};
 
 /// Kept back from `answer_within` beside the round trip, so that the edge's own word on a
@@ -113,11 +114,10 @@ impl Channel {
     pub(crate) fn submit(
         &self,
         now: Instant,
-        client: &Rc<ClientConn>,
-        transaction: u16,
-        client_unit: u8,
+        asked: Asked<'_>,
         permit: &Permit<'_>,
     ) -> Result<(), Unsent> {
+        let client = asked.client;
         if self.outbox.is_stalled() {
             return Err(Unsent::Busy);
         }
@@ -125,7 +125,7 @@ impl Channel {
         let mut table = self.table.borrow_mut();
         let id = table.reserve().ok_or(Unsent::Busy)?;
         let write = if request.changes_state() {
-            match self.intent(id, client, client_unit, permit) {
+            match self.intent(id, client, asked.unit, permit) {
                 Ok(write) => Some(write),
                 Err(unsent) => {
                     table.release(id);
@@ -139,8 +139,8 @@ impl Channel {
         let pending = Pending {
             id,
             client: client.clone(),
-            transaction,
-            client_unit,
+            transaction: asked.transaction,
+            client_unit: asked.unit,
             unit: permit.unit(),
             expected: Expected::of(request),
             write,
@@ -389,23 +389,6 @@ impl Channel {
             request: Some(id),
             ..Record::new(kind)
         }
-    }
-}
-
-/// A refusal on record, of whatever part of the headend.
-pub(crate) fn refusal_record(
-    client: &ClientConn,
-    device: Option<&Device>,
-    unit: u8,
-    reason: impl std::fmt::Display,
-    exception: Exception,
-) -> Record {
-    Record {
-        device: device.map(|device| device.name.clone()),
-        client_unit: Some(unit),
-        outcome: Some(Outcome::Refused),
-        exception: Some(exception.code()),
-        ..denial(Kind::Denied, &client.party, reason)
     }
 }
 

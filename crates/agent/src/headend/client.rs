@@ -18,6 +18,7 @@ use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use super::Headend;
+use super::request::Asked;
 use crate::ledger::denial;
 use crate::socket::{self, Writer};
 
@@ -154,10 +155,17 @@ fn party(policy: &Policy, origin: &Origins, address: SocketAddr) -> Party {
 }
 
 /// Accepts clients of one listener until the task is aborted.
-pub(crate) async fn listen(headend: Rc<Headend>, listener: TcpListener, routes: Arc<Routes>) {
+pub(crate) async fn listen(
+    headend: Rc<Headend>,
+    listener: TcpListener,
+    routes: Rc<RefCell<Arc<Routes>>>,
+) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => admit(&headend, stream, address, &routes),
+            Ok((stream, address)) => {
+                let routes = routes.borrow().clone();
+                admit(&headend, stream, address, &routes);
+            }
             Err(error) => {
                 warn!(%error, "accepting a client failed");
                 sleep(ACCEPT_REST).await;
@@ -274,13 +282,14 @@ fn take_requests(
         };
         used += size;
         client.requests.set(client.requests.get() + 1);
+        let asked = Asked {
+            client,
+            transaction: step.transaction,
+            unit: step.unit,
+        };
         match &step.verdict {
-            Verdict::Forward { device, permit } => {
-                headend.forward(now, client, step.transaction, step.unit, *device, permit);
-            }
-            Verdict::Refuse { device, refused } => {
-                headend.refuse(client, step.transaction, step.unit, *device, refused);
-            }
+            Verdict::Forward { device, permit } => headend.forward(now, asked, *device, permit),
+            Verdict::Refuse { target, refused } => headend.refuse(asked, *target, refused),
         }
     };
     input.drain(..used);

@@ -1,6 +1,6 @@
 //! The headend: faces SCADA, HMIs and historians, and is the choke point toward the cells.
 //!
-//! - `client`: Modbus/TCP clients, each judged by [`fieldlock_conduit::client`].
+//! - `client`, `request`: Modbus/TCP clients, each judged by [`fieldlock_conduit::client`].
 //! - `accept`: where edges dial in.
 //! - `tunnel`: which edge may offer which device.
 //! - `channel`: requests under way to a device.
@@ -11,6 +11,7 @@ mod accept;
 pub(crate) use accept::{quic_peer, tls_peer};
 mod channel;
 mod client;
+mod request;
 mod status;
 mod tunnel;
 
@@ -22,9 +23,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_audit::{Kind, Outcome, Party, Record};
-use fieldlock_conduit::admit::{Permit, Refused};
-use fieldlock_modbus::Exception;
+use fieldlock_audit::{Kind, Party, Record};
+use fieldlock_conduit::client::Routes;
 use fieldlock_pki::Role;
 use fieldlock_policy::Policy;
 use fieldlock_session::{Close, Hello, Transport};
@@ -36,14 +36,14 @@ use tracing::{info, warn};
 
 use crate::control::Control;
 use crate::counter::Counter;
-use crate::ledger::{Ledger, alarm, denial, describe};
+use crate::ledger::{Ledger, alarm, denial};
 use crate::posture::{Posture, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::settings::headend::File;
 use crate::tunnel::Link;
 use crate::{StartError, instance, stop_signal};
 use accept::Port;
-use channel::{Channel, Unsent, refusal_record};
+use channel::Channel;
 use client::ClientConn;
 use tunnel::EdgeTunnel;
 
@@ -78,6 +78,8 @@ pub(crate) struct Counters {
 
 struct Listening {
     address: SocketAddr,
+    /// Where its units lead, for connections from here on.
+    routes: Rc<RefCell<Arc<Routes>>>,
     task: JoinHandle<()>,
 }
 
@@ -205,98 +207,6 @@ impl Headend {
 
     pub(crate) fn policy_hash(&self) -> [u8; 32] {
         self.posture.hash()
-    }
-
-    // --- requests -------------------------------------------------------------------
-
-    /// Sends a permitted request on, or answers it here.
-    fn forward(
-        &self,
-        now: Instant,
-        client: &Rc<ClientConn>,
-        transaction: u16,
-        unit: u8,
-        device: usize,
-        permit: &Permit<'_>,
-    ) {
-        let Some(device) = self.devices.borrow().get(device).cloned() else {
-            return;
-        };
-        let channel = device.live.borrow().clone();
-        let sent = match &channel {
-            Some(channel) => channel.submit(now, client, transaction, unit, permit),
-            None => {
-                self.no_tunnel(client, transaction, unit, &device, permit);
-                return;
-            }
-        };
-        let reason = match sent {
-            Ok(()) => {
-                device.counters.forwarded.add();
-                return;
-            }
-            Err(Unsent::Busy) => "as many requests under way as the edge allows",
-            Err(Unsent::NoAudit) => "the audit log can't be written",
-        };
-        device.counters.busy.add();
-        let exception = Exception::ServerDeviceBusy;
-        let function = permit.request().function().0;
-        client.answer(transaction, unit, &exception.pdu(function));
-        let mut record = refusal_record(client, Some(&device), unit, reason, exception);
-        describe(&mut record, permit.request());
-        self.ledger.repeated(record);
-    }
-
-    fn no_tunnel(
-        &self,
-        client: &ClientConn,
-        transaction: u16,
-        unit: u8,
-        device: &Device,
-        permit: &Permit<'_>,
-    ) {
-        device.counters.not_sent.add();
-        let exception = Exception::GatewayPathUnavailable;
-        let function = permit.request().function().0;
-        client.answer(transaction, unit, &exception.pdu(function));
-        let mut record = Record {
-            decision: None,
-            outcome: Some(Outcome::NotSent),
-            kind: Kind::Lost,
-            ..refusal_record(client, Some(device), unit, "no tunnel", exception)
-        };
-        describe(&mut record, permit.request());
-        self.ledger.repeated(record);
-    }
-
-    /// Answers a request that does not cross.
-    fn refuse(
-        &self,
-        client: &ClientConn,
-        transaction: u16,
-        unit: u8,
-        device: Option<usize>,
-        refused: &Refused<'_>,
-    ) {
-        client.answer(transaction, unit, &refused.exception.pdu(refused.function));
-        let device = device.and_then(|index| self.devices.borrow().get(index).cloned());
-        match &device {
-            Some(device) => device.counters.refused.add(),
-            None => self.counters.no_route.add(),
-        }
-        let mut record = refusal_record(
-            client,
-            device.as_deref(),
-            unit,
-            refused.why,
-            refused.exception,
-        );
-        record.function = Some(refused.function);
-        record.rule = refused.rule.map(|rule| client.rule_name(rule));
-        if let Some(request) = &refused.request {
-            describe(&mut record, request);
-        }
-        self.ledger.repeated(record);
     }
 
     // --- clients --------------------------------------------------------------------
@@ -450,29 +360,23 @@ impl Headend {
             keep
         });
         for (address, routes) in routes {
-            // Not in the match: the borrow would last over its await, and a status asked for
-            // meanwhile would find the listeners taken.
-            let old = self.listeners.borrow_mut().remove(&address);
-            let listener = match old {
+            let routes = Arc::new(routes);
+            if let Some(listening) = self.listeners.borrow().get(&address) {
                 // Connections made before keep their routes; new ones get these.
-                Some(old) => {
-                    let bound = old.address;
-                    old.task.abort();
-                    let _ = old.task.await;
-                    bound
-                }
-                None => address,
-            };
-            let listener = TcpListener::bind(listener)
+                *listening.routes.borrow_mut() = routes;
+                continue;
+            }
+            let listener = TcpListener::bind(address)
                 .await
                 .map_err(|source| StartError::Bind { address, source })?;
             let bound = listener.local_addr().unwrap_or(address);
             info!(address = %bound, "Modbus clients: listening");
-            let task =
-                tokio::task::spawn_local(client::listen(self.clone(), listener, Arc::new(routes)));
+            let routes = Rc::new(RefCell::new(routes));
+            let task = client::listen(self.clone(), listener, routes.clone());
             let listening = Listening {
                 address: bound,
-                task,
+                routes,
+                task: tokio::task::spawn_local(task),
             };
             self.listeners.borrow_mut().insert(address, listening);
         }

@@ -70,11 +70,12 @@ impl TunnelHandler {
             }
         }
         let kind = if link.was_up() {
-            warn!(
-                edge = name,
-                transport = link.peer.transport.name(),
-                "tunnel down: {end}"
-            );
+            let transport = link.peer.transport.name();
+            if end.is_orderly() {
+                info!(edge = name, transport, "tunnel closed: {end}");
+            } else {
+                warn!(edge = name, transport, "tunnel down: {end}");
+            }
             Kind::TunnelDown
         } else {
             warn!(edge = name, address = %link.peer.address, "tunnel refused: {end}");

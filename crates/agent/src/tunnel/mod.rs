@@ -70,6 +70,21 @@ pub(crate) enum End {
 }
 
 impl End {
+    /// Whether one side ended it on purpose, with nothing wrong.
+    pub(crate) fn is_orderly(&self) -> bool {
+        let orderly = |close| {
+            matches!(
+                close,
+                Close::Shutdown | Close::Replaced | Close::Reconfigured
+            )
+        };
+        match self {
+            Self::Goodbye { code, .. } => Close::from_code(*code).is_some_and(orderly),
+            Self::Closed { reason, .. } => orderly(*reason),
+            _ => false,
+        }
+    }
+
     /// Whether the other side, or we, refused the peer as such: dialling again at once
     /// would change nothing.
     pub(crate) fn is_refusal(&self) -> bool {
@@ -282,10 +297,13 @@ impl Link {
         frame: Frame<'_>,
     ) -> Result<(), End> {
         if channel == fieldlock_session::frame::CONTROL {
+<<<<<<< HEAD
             // Who pings and does not read would have us keep the answers.
             if matches!(frame, Frame::Ping(_)) && self.control.is_flooded() {
                 return Err(End::Violation(Violation::Flood));
             }
+=======
+>>>>>>> f162df8 (Headend: requests in a file of their own, refusals with the device's unit, listeners keep their socket; ./test installs its peers)
             let event = self.session.borrow_mut().handle(now, frame);
             return self.act(handler, event.map_err(End::Violation)?);
         }

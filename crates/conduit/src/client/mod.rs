@@ -46,7 +46,8 @@ pub enum Verdict<'a> {
     Forward { device: usize, permit: Permit<'a> },
     /// To be answered with the exception at once.
     Refuse {
-        device: Option<usize>,
+        /// Where the unit leads, if anywhere.
+        target: Option<Target>,
         refused: Refused<'a>,
     },
 }
@@ -106,7 +107,7 @@ impl ClientSide {
     fn judge<'a>(&mut self, unit: u8, pdu: &'a [u8]) -> Verdict<'a> {
         let Some(target) = self.routes.target(unit) else {
             return Verdict::Refuse {
-                device: None,
+                target: None,
                 refused: refused(
                     pdu,
                     Exception::GatewayPathUnavailable,
@@ -117,11 +118,11 @@ impl ClientSide {
         let device = target.device;
         match admit(self.view(device), target.unit, pdu) {
             Err(refused) => Verdict::Refuse {
-                device: Some(device),
+                target: Some(target),
                 refused,
             },
             Ok(_) if self.in_flight >= self.limit => Verdict::Refuse {
-                device: Some(device),
+                target: Some(target),
                 refused: refused(
                     pdu,
                     Exception::ServerDeviceBusy,

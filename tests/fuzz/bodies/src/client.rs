@@ -117,8 +117,11 @@ impl Run {
                     assert_ne!((self.sample.permits)(permit.unit(), pdu), Some(false));
                 }
             }
-            Verdict::Refuse { device, refused } => {
-                assert_eq!(*device, target.map(|(device, _)| device));
+            Verdict::Refuse {
+                target: stated,
+                refused,
+            } => {
+                assert_eq!(stated.map(|to| (to.device, to.unit)), target);
                 assert_eq!(refused.function, pdu[0]);
                 assert!(!refused.why.to_string().is_empty());
                 let expected = match decision {

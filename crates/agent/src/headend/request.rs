@@ -1,0 +1,130 @@
+//! What becomes of a client's request: sent on, or answered here, and put on record.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use fieldlock_audit::{Kind, Outcome, Record};
+use fieldlock_conduit::admit::{Permit, Refused};
+use fieldlock_conduit::client::Target;
+use fieldlock_modbus::Exception;
+
+use super::channel::Unsent;
+use super::client::ClientConn;
+use super::{Device, Headend};
+use crate::ledger::{denial, describe};
+
+/// Who waits for the answer, and under which transaction id and unit.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) client: &'a Rc<ClientConn>,
+    pub(crate) transaction: u16,
+    /// The unit that the client used.
+    pub(crate) unit: u8,
+}
+
+impl Asked<'_> {
+    fn answer(&self, exception: Exception, function: u8) {
+        self.client
+            .answer(self.transaction, self.unit, &exception.pdu(function));
+    }
+}
+
+impl Headend {
+    /// Sends a permitted request on, or answers it here.
+    pub(super) fn forward(
+        &self,
+        now: Instant,
+        asked: Asked<'_>,
+        device: usize,
+        permit: &Permit<'_>,
+    ) {
+        let Some(device) = self.devices.borrow().get(device).cloned() else {
+            return;
+        };
+        let channel = device.live.borrow().clone();
+        let Some(channel) = channel else {
+            device.counters.not_sent.add();
+            let path = Exception::GatewayPathUnavailable;
+            self.unsent(asked, &device, permit, path, "no tunnel");
+            return;
+        };
+        let reason = match channel.submit(now, asked, permit) {
+            Ok(()) => {
+                device.counters.forwarded.add();
+                return;
+            }
+            Err(Unsent::Busy) => "as many requests under way as the edge allows",
+            Err(Unsent::NoAudit) => "the audit log can't be written",
+        };
+        device.counters.busy.add();
+        self.unsent(asked, &device, permit, Exception::ServerDeviceBusy, reason);
+    }
+
+    /// Answers a request that was permitted and did not leave.
+    fn unsent(
+        &self,
+        asked: Asked<'_>,
+        device: &Device,
+        permit: &Permit<'_>,
+        exception: Exception,
+        reason: &'static str,
+    ) {
+        asked.answer(exception, permit.request().function().0);
+        let record = refusal(asked, Some(device), Some(permit.unit()), reason, exception);
+        let mut record = if exception == Exception::GatewayPathUnavailable {
+            Record {
+                kind: Kind::Lost,
+                decision: None,
+                outcome: Some(Outcome::NotSent),
+                ..record
+            }
+        } else {
+            record
+        };
+        describe(&mut record, permit.request());
+        self.ledger.repeated(record);
+    }
+
+    /// Answers a request that does not cross.
+    pub(super) fn refuse(&self, asked: Asked<'_>, target: Option<Target>, refused: &Refused<'_>) {
+        asked.answer(refused.exception, refused.function);
+        let device = target.and_then(|to| self.devices.borrow().get(to.device).cloned());
+        match &device {
+            Some(device) => device.counters.refused.add(),
+            None => self.counters.no_route.add(),
+        }
+        let unit = target.map(|to| to.unit);
+        let mut record = Record {
+            function: Some(refused.function),
+            rule: refused.rule.map(|rule| asked.client.rule_name(rule)),
+            ..refusal(
+                asked,
+                device.as_deref(),
+                unit,
+                refused.why,
+                refused.exception,
+            )
+        };
+        if let Some(request) = &refused.request {
+            describe(&mut record, request);
+        }
+        self.ledger.repeated(record);
+    }
+}
+
+fn refusal(
+    asked: Asked<'_>,
+    device: Option<&Device>,
+    unit: Option<u8>,
+    reason: impl std::fmt::Display,
+    exception: Exception,
+) -> Record {
+    Record {
+        device: device.map(|device| device.name.clone()),
+        unit,
+        client_unit: (unit != Some(asked.unit)).then_some(asked.unit),
+        outcome: Some(Outcome::Refused),
+        exception: Some(exception.code()),
+        ..denial(Kind::Denied, &asked.client.party, reason)
+    }
+}
