@@ -11,6 +11,13 @@ use crate::{OLDEST_VERSION, VERSION};
 /// Most devices that one edge may offer.
 pub const MAX_DEVICES: usize = 256;
 
+/// Longest `answer_within` that may be offered, in milliseconds: nobody polls slower than
+/// that and waits.
+pub const MAX_ANSWER_WITHIN: u32 = 60_000;
+
+/// Most credit of one device: it costs the headend about 100 octets each.
+pub const MAX_CREDIT: u16 = 4096;
+
 /// A hello of either side. Identity is not in it: that is what the certificate proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -32,9 +39,9 @@ pub struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceOffer {
     pub name: String,
-    /// Requests that may wait or be in flight at once, 1 to 65,535.
+    /// Requests that may wait or be in flight at once, 1 to [`MAX_CREDIT`].
     pub credit: u16,
-    /// Time within which a client is answered, in milliseconds.
+    /// Time within which a client is answered, in milliseconds, 1 to [`MAX_ANSWER_WITHIN`].
     pub answer_within: u32,
 }
 
@@ -139,7 +146,9 @@ impl DeviceOffer {
         let name = printable(value.short().map_err(malformed)?, tag::DEVICE)?;
         let credit = value.u16().map_err(malformed)?;
         let answer_within = value.u32().map_err(malformed)?;
-        if name.is_empty() || credit == 0 || answer_within == 0 {
+        let credit_right = (1..=MAX_CREDIT).contains(&credit);
+        let within_right = (1..=MAX_ANSWER_WITHIN).contains(&answer_within);
+        if name.is_empty() || !credit_right || !within_right {
             return Err(HelloError::Field { tag: tag::DEVICE });
         }
         Ok(Self {
@@ -219,6 +228,17 @@ mod tests {
         ]
         .concat();
         assert_eq!(Hello::decode(&recorded), Ok(hello()));
+    }
+
+    #[test]
+    fn an_offer_without_measure_is_refused() {
+        for (credit, answer_within) in [(0, 1), (MAX_CREDIT + 1, 1), (1, 0), (1, u32::MAX)] {
+            let mut hello = hello();
+            hello.devices[0].credit = credit;
+            hello.devices[0].answer_within = answer_within;
+            let error = Hello::decode(&hello.encode()).unwrap_err();
+            assert_eq!(error, HelloError::Field { tag: 5 });
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fieldlock_pki::Name;
+use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT};
 use serde::Deserialize;
 
 use super::{SettingsError, Span, ensure, load};
@@ -162,8 +163,23 @@ impl Device {
         ensure(file, ways.iter().filter(|way| **way).count() == 1, || {
             format!("device `{name}`: give exactly one of `modbus_tcp` and `modbus_rtu`")
         })?;
-        ensure(file, !self.answer_within.0.is_zero(), || {
-            format!("device `{name}`: `answer_within` must be more than 0")
+        let within = self.answer_within.0.as_millis();
+        ensure(
+            file,
+            (1..=MAX_ANSWER_WITHIN.into()).contains(&within),
+            || {
+                format!(
+                    "device `{name}`: `answer_within` is 1ms to {} s",
+                    MAX_ANSWER_WITHIN / 1000
+                )
+            },
+        )?;
+        ensure(file, self.credit() <= MAX_CREDIT, || {
+            format!(
+                "device `{name}`: `queue` and `max_connections` times `in_flight` come to {}, \
+                 allowed {MAX_CREDIT}",
+                self.credit()
+            )
         })?;
         let queues = self.queue > 0 && self.queue_per_client > 0;
         ensure(file, queues, || {

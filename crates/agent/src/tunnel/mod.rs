@@ -297,13 +297,10 @@ impl Link {
         frame: Frame<'_>,
     ) -> Result<(), End> {
         if channel == fieldlock_session::frame::CONTROL {
-<<<<<<< HEAD
             // Who pings and does not read would have us keep the answers.
             if matches!(frame, Frame::Ping(_)) && self.control.is_flooded() {
                 return Err(End::Violation(Violation::Flood));
             }
-=======
->>>>>>> f162df8 (Headend: requests in a file of their own, refusals with the device's unit, listeners keep their socket; ./test installs its peers)
             let event = self.session.borrow_mut().handle(now, frame);
             return self.act(handler, event.map_err(End::Violation)?);
         }
