@@ -11,7 +11,7 @@ from pymodbus.client import ModbusTcpClient
 
 
 def main(host, port, unit):
-    client = ModbusTcpClient(host, port=port, timeout=5, retries=0)
+    client = ModbusTcpClient(host, port=port, timeout=10, retries=0)
     assert client.connect(), f"no connection to {host}:{port}"
     for name, ask in requests(client, unit):
         answer = ask()

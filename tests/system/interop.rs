@@ -61,15 +61,20 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
+/// Patient with a disk that other tests keep busy: these tests are not about deadlines.
+fn setup(transport: Transport) -> Setup {
+    Setup::new(transport).answer_within("5s")
+}
+
 fn pymodbus_client(transport: Transport) {
-    let pair = Pair::up(transport);
+    let pair = setup(transport).up();
     let direct = run_client(pair.plc_address, 1);
     assert_eq!(run_client(pair.clients, 1), direct);
 }
 
 fn pymodbus_client_and_server(transport: Transport) {
     let server = PymodbusServer::tcp();
-    let pair = Setup::new(transport).plc(server.address).up();
+    let pair = setup(transport).plc(server.address).up();
     for unit in [1, 2] {
         let direct = run_client(server.address, unit);
         assert_eq!(run_client(pair.clients, unit), direct, "unit {unit}");
@@ -79,7 +84,7 @@ fn pymodbus_client_and_server(transport: Transport) {
 fn pymodbus_side_by_side(transport: Transport) {
     const CLIENTS: u32 = 8;
     const ROUNDS: u32 = 25;
-    let pair = Pair::up(transport);
+    let pair = setup(transport).up();
     let arguments = [1, CLIENTS, ROUNDS].map(|number| number.to_string());
     let answered = python("parallel.py", pair.clients, &arguments);
     assert_eq!(answered.trim(), (2 * CLIENTS * ROUNDS).to_string());
@@ -87,7 +92,7 @@ fn pymodbus_side_by_side(transport: Transport) {
 }
 
 fn mbpoll(transport: Transport) {
-    let pair = Pair::up(transport);
+    let pair = setup(transport).up();
     let poll = |options: &str, values: &[&str]| run_mbpoll(&pair, options, values);
     let read = |options: &str| shown(&poll(options, &[]));
     let written = poll("-t 4 -r 42", &["1234", "65535"]);
@@ -128,7 +133,7 @@ fn shown(text: &str) -> Vec<String> {
 }
 
 fn tokio_modbus(transport: Transport) {
-    let pair = Pair::up(transport);
+    let pair = setup(transport).up();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -163,7 +168,7 @@ fn tokio_modbus(transport: Transport) {
 }
 
 fn pipelined(transport: Transport) {
-    let pair = Setup::new(transport)
+    let pair = setup(transport)
         .modbus_tcp("max_connections = 2, in_flight = 4")
         .up();
     let mut client = pair.client();
@@ -199,7 +204,7 @@ fn pipelined(transport: Transport) {
 }
 
 fn single_bytes(transport: Transport) {
-    let pair = Pair::up(transport);
+    let pair = setup(transport).up();
     let mut client = pair.client();
     let bytes = [
         modbus::adu(7, 1, &modbus::write_register(42, 0x1234)),
@@ -219,9 +224,7 @@ fn single_bytes(transport: Transport) {
 /// Each request is answered once, by the device or as busy.
 fn more_than_in_flight(transport: Transport) {
     const REQUESTS: usize = 60;
-    let pair = Setup::new(transport)
-        .headend("[client]\nin_flight = 16\n")
-        .up();
+    let pair = setup(transport).headend("[client]\nin_flight = 16\n").up();
     pair.plc().set_answer_delay(Duration::from_millis(5));
     let mut client = pair.client();
     let pdu = read_one(42);
@@ -236,7 +239,7 @@ fn more_than_in_flight(transport: Transport) {
 
 fn shared_listener(transport: Transport) {
     let shared = free_address().unwrap();
-    let pair = Setup::new(transport)
+    let pair = setup(transport)
         .headend(&format!(
             "[[listener]]\naddress = \"{shared}\"\nunit = [\
              {{ unit = 7, device = \"{device}\", device_unit = 1 }}, \
@@ -266,7 +269,7 @@ fn shared_listener(transport: Transport) {
 fn ipv6(transport: Transport) {
     let local = |port| SocketAddr::from((Ipv6Addr::LOCALHOST, port));
     let plc = Hosted::start(Plc::start(local(0), Options::default()));
-    let mut pair = Setup::new(transport).plc(plc.address()).prepare();
+    let mut pair = setup(transport).plc(plc.address()).prepare();
     let (tunnel, clients) = (local(pair.tunnel.port()), local(pair.clients.port()));
     let six = |text: &str| {
         text.replace(&pair.tunnel.to_string(), &tunnel.to_string())

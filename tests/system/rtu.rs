@@ -38,8 +38,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
+/// A deadline that a busy disk does not make a write miss, and that a test can wait for.
 fn setup(line: &Line) -> Setup {
-    Setup::new(Transport::Quic).modbus(&rtu(line, ""))
+    Setup::new(Transport::Quic)
+        .modbus(&rtu(line, ""))
+        .answer_within("2s")
 }
 
 fn rtu(line: &Line, more: &str) -> String {
@@ -58,7 +61,10 @@ fn expect(client: &mut Client, unit: u8, pdu: &[u8], code: u8) {
 fn pymodbus_server(transport: Transport) {
     let line = Line::plugged();
     let _server = PymodbusServer::serial(&line.far());
-    let pair = Setup::new(transport).modbus(&rtu(&line, "")).up();
+    let pair = Setup::new(transport)
+        .modbus(&rtu(&line, ""))
+        .answer_within("5s")
+        .up();
     let on_tcp = PymodbusServer::tcp();
     for unit in [1, 2] {
         let direct = run_client(on_tcp.address, unit);
@@ -151,7 +157,7 @@ fn silent_unit() {
         4 => Reply::Silence,
         _ => Reply::Answer(regular),
     });
-    let pair = setup(&line).answer_within("500ms").up();
+    let pair = setup(&line).up();
     let mut client = pair.client();
     for _ in 0..2 {
         expect(&mut client, 4, &write_register(1, 1), NO_ANSWER);
@@ -169,10 +175,10 @@ fn silent_unit() {
 fn late_answer() {
     let line = Line::plugged();
     let _device = Device::start(&line.far(), |_, pdu, regular| match pdu[2] {
-        10 => Reply::Late(Duration::from_millis(1_200), regular),
+        10 => Reply::Late(Duration::from_millis(2_200), regular),
         _ => Reply::Answer(regular),
     });
-    let pair = Setup::new(Transport::Quic)
+    let pair = setup(&line)
         .modbus(&rtu(&line, ", turnaround = \"500ms\""))
         .up();
     let mut client = pair.client();
