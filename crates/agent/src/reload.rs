@@ -1,6 +1,6 @@
 //! When files are to be read again: on SIGHUP, and when they change.
 //!
-//! Changes are found by looking once a second: that works on every file system, through
+//! Changes are found by looking twice a second: that works on every file system, through
 //! links, and for editors and package managers that rename files into place.
 
 use std::fs;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Identity, size and time of a file; `None` while it is missing.
 type Stamp = Option<(u64, u64, i64, i64)>;

@@ -44,6 +44,9 @@ pub struct Attempt {
 
 /// Lead of the preferred transport over the other, and of an address over the next.
 pub const HEAD_START: Duration = Duration::from_millis(300);
+/// How long a round with attempts under way goes on before the next begins beside it: most
+/// handshakes are through by then, and a lost first packet has been sent again.
+const PATIENCE: Duration = Duration::from_millis(700);
 const ROUND_FIRST: Duration = Duration::from_millis(50);
 const ROUND_MAX: Duration = Duration::from_secs(1);
 const REFUSED_MAX: Duration = Duration::from_secs(10);
@@ -55,6 +58,7 @@ pub struct Race {
     /// Attempts of this round that are still to be made, soonest last.
     waiting: Vec<(Instant, Attempt)>,
     pending: usize,
+    started: Instant,
     next_round: Instant,
     backoff: Backoff,
     refused: Backoff,
@@ -71,6 +75,7 @@ impl Race {
             },
             waiting: Vec::new(),
             pending: 0,
+            started: now,
             next_round: now,
             backoff: Backoff::new(ROUND_FIRST, ROUND_MAX, seed),
             refused: Backoff::new(ROUND_MAX, REFUSED_MAX, seed.rotate_left(32)),
@@ -81,11 +86,20 @@ impl Race {
     /// Whether a round is due: the caller resolves the addresses afresh and calls
     /// [`Race::start_round`].
     pub fn round_due(&self, now: Instant) -> bool {
-        self.waiting.is_empty() && now >= self.next_round
+        self.waiting.is_empty() && now >= self.round_at()
+    }
+
+    fn round_at(&self) -> Instant {
+        if self.pending == 0 {
+            self.next_round
+        } else {
+            self.next_round.max(self.started + PATIENCE)
+        }
     }
 
     /// Plans attempts on `addresses` addresses.
     pub fn start_round(&mut self, now: Instant, addresses: usize) {
+        self.started = now;
         let mut at = now;
         for address in 0..addresses {
             for (rank, &transport) in (0u32..).zip(&self.transports) {
@@ -141,7 +155,7 @@ impl Race {
 
     /// When to look again.
     pub fn poll_timeout(&self) -> Instant {
-        self.waiting.last().map_or(self.next_round, |(at, _)| *at)
+        self.waiting.last().map_or(self.round_at(), |(at, _)| *at)
     }
 }
 
@@ -181,6 +195,19 @@ mod tests {
         assert!(race.poll_attempt(now).is_some());
         race.failed(now, false);
         assert_eq!(race.poll_attempt(now), attempt(Transport::Tls, 0));
+    }
+
+    #[test]
+    fn a_slow_handshake_is_not_overtaken_by_the_next_round() {
+        let now = Instant::now();
+        let mut race = Race::new(Some(Transport::Quic), now, 1);
+        race.start_round(now, 1);
+        race.poll_attempt(now).unwrap();
+        let later = now + Duration::from_millis(600);
+        assert!(!race.round_due(later));
+        assert!(race.round_due(now + PATIENCE));
+        race.failed(later, false);
+        assert!(race.round_due(later));
     }
 
     #[test]

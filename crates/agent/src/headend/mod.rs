@@ -103,6 +103,8 @@ pub(crate) struct Headend {
     clients: RefCell<HashMap<u32, Rc<ClientConn>>>,
     per_address: RefCell<HashMap<IpAddr, usize>>,
     handshakes: Rc<Cell<usize>>,
+    /// When a second agent with the key of this edge was refused last.
+    duplicates: RefCell<HashMap<String, Instant>>,
     next_client: Cell<u32>,
     next_link: Cell<u32>,
     counters: Counters,
@@ -152,6 +154,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         clients: RefCell::default(),
         per_address: RefCell::default(),
         handshakes: Rc::default(),
+        duplicates: RefCell::default(),
         next_client: Cell::new(0),
         next_link: Cell::new(0),
         counters: Counters::default(),
@@ -284,6 +287,9 @@ impl Headend {
     fn remove_link(&self, link: &Link) {
         self.links.borrow_mut().remove(&link.number);
         self.accepted.borrow_mut().remove(&link.number);
+        for tunnel in self.tunnels.borrow().values() {
+            tunnel.forget_contender(link);
+        }
     }
 
     fn put_accepted(&self, link: &Link, hello: Hello) {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
 use fieldlock_session::frame::Frame;
@@ -20,6 +20,8 @@ use crate::tunnel::{End, Handler, Link};
 /// How often a drained tunnel is looked at, and how long it may take.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// A refused agent tries again within 10 s: after this long without a try it has gone.
+const DUPLICATE_QUIET: Duration = Duration::from_secs(30);
 
 /// A live tunnel that has been accepted.
 pub(crate) struct EdgeTunnel {
@@ -33,6 +35,13 @@ pub(crate) struct EdgeTunnel {
 }
 
 impl EdgeTunnel {
+    /// The link that wanted this tunnel's place has ended.
+    pub(super) fn forget_contender(&self, link: &Link) {
+        self.contender
+            .borrow_mut()
+            .take_if(|(contender, _)| contender.number == link.number);
+    }
+
     pub(crate) fn under_way(&self) -> usize {
         self.channels.borrow().iter().map(|c| c.under_way()).sum()
     }
@@ -213,7 +222,7 @@ impl Headend {
         link.accept(&answer, hello.devices.len());
     }
 
-    fn refuse_duplicate(&self, link: &Rc<Link>, older: &EdgeTunnel) {
+    fn refuse_duplicate(self: &Rc<Self>, link: &Rc<Link>, older: &EdgeTunnel) {
         let edge = link.peer.identity.name.as_str();
         let text = format!(
             "edge `{edge}` is connected already from {}, and alive",
@@ -228,11 +237,14 @@ impl Headend {
             ),
         );
         link.close(Close::DuplicateIdentity, text);
-        let (ledger, edge) = (self.ledger.clone(), edge.to_owned());
-        tokio::task::spawn_local(async move {
-            sleep(Duration::from_secs(60)).await;
-            ledger.clear(alarm::DUPLICATE, &edge);
-        });
+        let edge = edge.to_owned();
+        let known = self
+            .duplicates
+            .borrow_mut()
+            .insert(edge.clone(), Instant::now());
+        if known.is_none() {
+            tokio::task::spawn_local(watch_duplicate(self.clone(), edge));
+        }
     }
 
     /// The tunnel is up: its devices are served by it from here on. An older tunnel of the
@@ -277,6 +289,19 @@ impl Headend {
             tunnel: Some(link.peer.identity.uri().into()),
             transport: Some(link.peer.transport.name().into()),
             ..Record::new(kind)
+        }
+    }
+}
+
+/// The alarm lasts while the second agent keeps trying.
+async fn watch_duplicate(headend: Rc<Headend>, edge: String) {
+    loop {
+        sleep(DUPLICATE_QUIET).await;
+        let last = headend.duplicates.borrow().get(&edge).copied();
+        if last.is_none_or(|last| last.elapsed() >= DUPLICATE_QUIET) {
+            headend.duplicates.borrow_mut().remove(&edge);
+            headend.ledger.clear(alarm::DUPLICATE, &edge);
+            return;
         }
     }
 }
