@@ -36,6 +36,9 @@ use device::Device;
 use dial::Dialled;
 use tunnel::TunnelHandler;
 
+/// How long the tunnel of a changed `[[headend]]` waits for the new one.
+const TAKE_OVER: Duration = Duration::from_secs(5);
+
 /// Tunnels by number.
 type Tunnels = HashMap<u32, (Rc<Link>, Rc<TunnelHandler>)>;
 
@@ -183,9 +186,10 @@ impl Edge {
         dialled.retain(|name, known| {
             let keep = settings.headend.iter().any(|h| h == known.settings());
             if !keep {
-                info!(headend = name, "no longer configured so");
+                info!(headend = name, "configured otherwise, or no longer");
                 known.close();
-                self.retire_tunnels(name);
+                let successor = settings.headend.iter().any(|h| h.name == *name);
+                self.retire_tunnels(name, successor);
             }
             keep
         });
@@ -198,15 +202,19 @@ impl Edge {
         }
     }
 
-    /// Ends the tunnels to a headend once what they have under way is answered.
-    fn retire_tunnels(&self, headend: &str) {
+    /// Ends the tunnels to a headend once what they have under way is answered. Those with a
+    /// successor serve until it had time to take over.
+    fn retire_tunnels(&self, headend: &str, successor: bool) {
         let devices = self.devices.borrow();
         let longest = devices.iter().map(|d| d.config.answer_within.0).max();
         for (link, _) in self.tunnels.borrow().values() {
             if link.peer.identity.name.as_str() == headend {
                 let link = link.clone();
-                link.drain();
                 tokio::task::spawn_local(async move {
+                    if successor {
+                        sleep(TAKE_OVER).await;
+                    }
+                    link.drain();
                     sleep(longest.unwrap_or_default()).await;
                     link.close(Close::Reconfigured, "the edge has another configuration");
                 });
