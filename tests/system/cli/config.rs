@@ -82,6 +82,14 @@ pub(super) fn wrong_edge_configuration() {
         "error: agent.toml: headend `HD_1`: \"HD_1\" is not a name: use 1 to 63 of a-z, 0-9 and \
          `-`, not beginning or ending with `-`\n",
     );
+    let many: String = (0..256)
+        .map(|n| format!("[[device]]\nname = \"d{n}\"\nmodbus_tcp = {{ address = \"[::1]:5\" }}\n"))
+        .collect();
+    refuses(
+        &format!("{EDGE_CONFIG}{many}"),
+        "error: agent.toml: 257 devices, allowed 256: run a second edge with an identity of its \
+         own\n",
+    );
     place.expect(
         &["edge", "--config", "missing.toml", "--check"],
         WRONG,

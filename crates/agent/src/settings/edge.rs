@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fieldlock_pki::Name;
-use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT};
+use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
 use serde::Deserialize;
 
 use super::{SettingsError, Span, ensure, load};
@@ -130,6 +130,12 @@ impl File {
         })?;
         ensure(file, !self.device.is_empty(), || {
             "no [[device]]: an edge without devices has nothing to offer".into()
+        })?;
+        ensure(file, self.device.len() <= MAX_DEVICES, || {
+            format!(
+                "{} devices, allowed {MAX_DEVICES}: run a second edge with an identity of its own",
+                self.device.len()
+            )
         })?;
         for (index, headend) in self.headend.iter().enumerate() {
             let name = &headend.name;
