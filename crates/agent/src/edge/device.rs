@@ -13,6 +13,7 @@ use fieldlock_conduit::device::{
     Stats, Submit,
 };
 use fieldlock_modbus::Exception;
+use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_policy::Policy;
 use fieldlock_session::{Frame, Outcome as Wire};
 use serde::Serialize;
@@ -55,6 +56,8 @@ pub(crate) struct Counters {
     pub(crate) not_sent: Counter,
     pub(crate) unknown: Counter,
 }
+
+const BUSY: Exception = Exception::ServerDeviceBusy;
 
 /// Where an answer goes, and how the request is put on record.
 pub(crate) struct Asker {
@@ -156,8 +159,14 @@ impl Device {
             held: is_write,
         };
         let function = request.function().0;
+        if self.config.modbus_rtu.is_some() && permit.unit() == BROADCAST && !is_write {
+            // Nobody answers a broadcast (Modbus over Serial Line, section 2.1).
+            let reason = "a broadcast can only write";
+            self.shed(&asker, permit, Exception::IllegalFunction, reason);
+            return;
+        }
         if let Err(full) = self.core.borrow_mut().submit(now, submit) {
-            self.shed(&asker, permit, &full.to_string());
+            self.shed(&asker, permit, BUSY, &full.to_string());
             return;
         }
         let write = if is_write {
@@ -165,7 +174,7 @@ impl Device {
                 Ok(write) => Some(write),
                 Err(reason) => {
                     self.core.borrow_mut().refuse(key);
-                    self.shed(&asker, permit, &reason);
+                    self.shed(&asker, permit, BUSY, &reason);
                     return;
                 }
             }
@@ -181,11 +190,10 @@ impl Device {
         self.under_way.borrow_mut().insert(key, under_way);
     }
 
-    /// Overload, or no audit: answered busy, never sent.
-    fn shed(&self, asker: &Asker, permit: &Permit<'_>, reason: &str) {
+    /// Overload, no audit, or a request that makes no sense here: never sent.
+    fn shed(&self, asker: &Asker, permit: &Permit<'_>, exception: Exception, reason: &str) {
         self.counters.busy.add();
         let request = permit.request();
-        let exception = Exception::ServerDeviceBusy;
         asker.answer(Wire::Refused, &exception.pdu(request.function().0));
         let mut record = Record {
             decision: Some(Decision::Deny),

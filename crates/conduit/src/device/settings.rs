@@ -105,36 +105,25 @@ impl Default for Backoff {
 /// When the next attempt to connect may be made.
 #[derive(Debug)]
 pub(super) struct Retry {
-    backoff: Backoff,
-    next: Duration,
-    seed: u64,
+    backoff: fieldlock_session::Backoff,
     not_before: Option<Instant>,
 }
 
 impl Retry {
     pub(super) fn new(backoff: Backoff, seed: u64) -> Self {
         Self {
-            backoff,
-            next: backoff.first,
-            seed: seed | 1,
+            backoff: fieldlock_session::Backoff::new(backoff.first, backoff.max, seed),
             not_before: None,
         }
     }
 
     pub(super) fn failed(&mut self, now: Instant) {
-        let base = self.next;
-        self.next = (base * 2).min(self.backoff.max);
-        // xorshift64: devices of one edge must not be dialled in step, no more.
-        self.seed ^= self.seed << 13;
-        self.seed ^= self.seed >> 7;
-        self.seed ^= self.seed << 17;
-        let share = (self.seed >> 48) as u32;
-        self.not_before = Some(now + base - (base / 2) * share / 0xFFFF);
+        self.not_before = Some(now + self.backoff.delay());
     }
 
     /// The device talked to us: the next failure is a first one.
     pub(super) fn proved(&mut self) {
-        self.next = self.backoff.first;
+        self.backoff.reset();
     }
 
     pub(super) fn now(&mut self) {
