@@ -26,6 +26,7 @@ pub(crate) mod alarm {
     pub(crate) const TRUST: &str = "trust-refused";
     pub(crate) const CRL: &str = "crl-expired";
     pub(crate) const CERTIFICATE: &str = "certificate-expires";
+    pub(crate) const REVOKED: &str = "certificate-revoked";
     pub(crate) const DUPLICATE: &str = "duplicate-identity";
 }
 
@@ -138,18 +139,21 @@ impl Ledger {
         self.journal.append(record)
     }
 
-    /// Puts a refusal or a lost read on record; repeats within a second are counted.
-    pub(crate) fn repeated(&self, record: Record) {
+    /// Puts a refusal or a lost read on record; repeats within a second are counted. Whether
+    /// it was the first of its kind.
+    pub(crate) fn repeated(&self, record: Record) -> bool {
         let mut denials = self.denials.borrow_mut();
         let idle = denials.poll_timeout().is_none();
         let first = denials.handle_denial(Instant::now(), record);
         drop(denials);
+        let is_first = first.is_some();
         if let Some(record) = first {
             self.note(record);
         }
         if idle {
             self.held_back.notify_one();
         }
+        is_first
     }
 
     /// All records up to this ticket are on the disk.

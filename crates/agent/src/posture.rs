@@ -111,6 +111,12 @@ impl Posture {
                 ledger.clear(alarm::CRL, name);
             }
         }
+        if trust.revoked {
+            let text = "this agent's certificate is revoked: no tunnel accepts it; enroll again";
+            ledger.raise(alarm::REVOKED, "", text);
+        } else {
+            ledger.clear(alarm::REVOKED, "");
+        }
         let (from, to) = (trust.leaf.not_before, trust.leaf.not_after);
         if to - now < (to - from) / 6 {
             let days = (to - now) / 86_400;

@@ -53,6 +53,19 @@ impl Watch {
         })
     }
 
+    /// Watches these files from here on; those known already keep what was seen of them.
+    pub(crate) fn follow(&mut self, files: Vec<PathBuf>) {
+        let known = std::mem::take(&mut self.files);
+        let watched = files.into_iter().map(|file| {
+            let seen = known.iter().find(|(path, _)| *path == file);
+            seen.cloned().unwrap_or_else(|| {
+                let stamp = stamp(&file);
+                (file, stamp)
+            })
+        });
+        self.files = watched.collect();
+    }
+
     /// Waits until something is to be read again. A change is reported one look after it
     /// was seen first, so that a file is not read while it is being written.
     pub(crate) async fn changed(&mut self) -> Changed {

@@ -385,16 +385,18 @@ impl Device {
                 reason,
                 ..write.record.clone()
             }),
-            None if reason.is_some() => self.ledger.repeated(Record {
-                function: Some(under_way.function),
-                outcome: Some(match outcome {
-                    Outcome::Unknown => Outcome::Lost,
-                    outcome => outcome,
-                }),
-                exception,
-                reason,
-                ..self.record(Kind::Lost, &under_way.asker, under_way.unit)
-            }),
+            None if reason.is_some() => {
+                self.ledger.repeated(Record {
+                    function: Some(under_way.function),
+                    outcome: Some(match outcome {
+                        Outcome::Unknown => Outcome::Lost,
+                        outcome => outcome,
+                    }),
+                    exception,
+                    reason,
+                    ..self.record(Kind::Lost, &under_way.asker, under_way.unit)
+                });
+            }
             None => {}
         }
     }

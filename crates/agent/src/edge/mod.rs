@@ -241,14 +241,22 @@ impl Edge {
         !same && !old.is_empty()
     }
 
+    /// What is read again when it changes.
+    fn files(&self) -> Vec<PathBuf> {
+        let settings = self.settings();
+        let mut files = crate::trust_files(&settings.state);
+        files.extend([self.file.clone(), settings.policy.clone()]);
+        files
+    }
+
     fn reload(self: &Rc<Self>, changed: &Changed) {
+        let policy = self.settings().policy.clone();
         if changed.includes(&self.file) {
             self.reload_settings();
         }
         let settings = self.settings();
-        if changed.includes(&settings.policy)
-            && self.posture.reload_policy(&settings.policy, &self.ledger)
-        {
+        let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
+        if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
             for (link, handler) in self.tunnels.borrow().values() {
                 handler.policy_changed();
                 link.policy_changed(self.posture.hash());
@@ -352,10 +360,7 @@ async fn release_durable(edge: Rc<Edge>) {
 }
 
 async fn watch_files(edge: Rc<Edge>) {
-    let settings = edge.settings();
-    let mut files = vec![edge.file.clone(), settings.policy.clone()];
-    files.extend(crate::trust_files(&settings.state));
-    let mut watch = match Watch::new(files) {
+    let mut watch = match Watch::new(edge.files()) {
         Ok(watch) => watch,
         Err(error) => {
             warn!(%error, "files and SIGHUP are not watched");
@@ -365,6 +370,7 @@ async fn watch_files(edge: Rc<Edge>) {
     loop {
         let changed = watch.changed().await;
         edge.reload(&changed);
+        watch.follow(edge.files());
     }
 }
 

@@ -32,7 +32,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::control::Control;
 use crate::counter::Counter;
@@ -339,15 +339,20 @@ impl Headend {
 
     fn handshake_refused(&self, address: SocketAddr, transport: Transport, reason: &str) {
         self.counters.handshakes_refused.add();
-        warn!(%address, transport = transport.name(), "handshake refused: {reason}");
         let peer = Arc::new(Party {
             address: Some(address.ip()),
             ..Party::default()
         });
-        self.ledger.repeated(Record {
+        let first = self.ledger.repeated(Record {
             transport: Some(transport.name().into()),
             ..denial(Kind::TunnelRefused, &peer, reason)
         });
+        let transport = transport.name();
+        if first {
+            warn!(%address, transport, "handshake refused: {reason}");
+        } else {
+            debug!(%address, transport, "handshake refused: {reason}");
+        }
     }
 
     // --- reload ---------------------------------------------------------------------
@@ -403,14 +408,22 @@ impl Headend {
         devices.iter().map(|device| device.name.clone()).collect()
     }
 
+    /// What is read again when it changes.
+    fn files(&self) -> Vec<PathBuf> {
+        let settings = self.settings();
+        let mut files = crate::trust_files(&settings.state);
+        files.extend([self.file.clone(), settings.policy.clone()]);
+        files
+    }
+
     async fn reload(self: &Rc<Self>, changed: &Changed) {
+        let policy = self.settings().policy.clone();
         if changed.includes(&self.file) {
             self.reload_settings().await;
         }
         let settings = self.settings();
-        if changed.includes(&settings.policy)
-            && self.posture.reload_policy(&settings.policy, &self.ledger)
-        {
+        let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
+        if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
             let policy = self.policy();
             for client in self.clients.borrow().values() {
                 client.set_policy(&policy);
@@ -536,10 +549,7 @@ impl Headend {
 }
 
 async fn watch_files(headend: Rc<Headend>) {
-    let settings = headend.settings();
-    let mut files = vec![headend.file.clone(), settings.policy.clone()];
-    files.extend(crate::trust_files(&settings.state));
-    let mut watch = match Watch::new(files) {
+    let mut watch = match Watch::new(headend.files()) {
         Ok(watch) => watch,
         Err(error) => {
             warn!(%error, "files and SIGHUP are not watched");
@@ -549,6 +559,7 @@ async fn watch_files(headend: Rc<Headend>) {
     loop {
         let changed = watch.changed().await;
         headend.reload(&changed).await;
+        watch.follow(headend.files());
     }
 }
 

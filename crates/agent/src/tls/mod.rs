@@ -49,6 +49,8 @@ pub(crate) struct Trust {
     pub(crate) leaf: Summary,
     /// Next update of the issuing CA's and the root's CRL, unix seconds.
     pub(crate) crl_next_update: [i64; 2],
+    /// This agent's own certificate stands on a CRL: nobody accepts it.
+    pub(crate) revoked: bool,
     verifier: Verifier,
     server: Option<Arc<ServerConfig>>,
     client: Option<Arc<ClientConfig>>,
@@ -119,10 +121,16 @@ impl Trust {
             *slot = next_update(der);
         }
         let leaf = installed.chain.first().map_or(&[][..], Vec::as_slice);
+        let leaf = Summary::of(leaf).map_err(|error| tls(&error))?;
+        let revoked = installed
+            .crls
+            .iter()
+            .any(|der| Crl::parse(der).is_ok_and(|crl| crl.is_revoked(&leaf.serial)));
         Ok(Self {
             identity: installed.identity.clone(),
-            leaf: Summary::of(leaf).map_err(|error| tls(&error))?,
+            leaf,
             crl_next_update,
+            revoked,
             verifier,
             server,
             client,
