@@ -2,15 +2,35 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 /// A half-open peer is noticed after about this long, whether or not data waits for it.
 const HALF_OPEN: Duration = Duration::from_secs(30);
+
+const UDP_BUFFER: usize = 2 * 1024 * 1024;
+
+/// A bound socket for tunnels; an IPv6 one takes IPv4 as well.
+pub(crate) fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    } else {
+        // As much as the system allows; a burst of handshakes should not overflow it.
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
 
 /// A Modbus client or device: answers leave at once, a vanished peer is noticed.
 pub(crate) fn prepare_client(stream: &TcpStream) -> io::Result<()> {

@@ -21,6 +21,7 @@ use fieldlock_audit::{Kind, Record};
 use fieldlock_pki::Role;
 use fieldlock_session::{Close, DeviceOffer, Hello, VERSION};
 use quinn::Endpoint;
+use socket2::Type;
 use tokio::sync::Notify;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
@@ -30,7 +31,8 @@ use crate::ledger::{Ledger, alarm};
 use crate::posture::{Posture, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::settings::edge::{Device as DeviceConfig, File};
-use crate::tunnel::Link;
+use crate::socket;
+use crate::tunnel::{Link, udp};
 use crate::{StartError, instance, stop_signal};
 use device::Device;
 use dial::Dialled;
@@ -118,8 +120,9 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
 /// Where QUIC is dialled from: both families where the system has both.
 fn endpoint() -> Result<Endpoint, StartError> {
     let dual = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    Endpoint::client(dual)
-        .or_else(|_| Endpoint::client(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+    socket::bind(dual, Type::DGRAM)
+        .or_else(|_| socket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), Type::DGRAM))
+        .and_then(|socket| udp::endpoint(socket.into()))
         .map_err(StartError::Io)
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use fieldlock_pki::Identity;
 use fieldlock_session::{ALPN, Transport};
-use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime};
+use quinn::{Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Type;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -21,12 +21,11 @@ use super::Headend;
 use super::tunnel::TunnelHandler;
 use crate::socket;
 use crate::tls::{Negotiated, TrustError, group_name};
-use crate::tunnel::{End, Link, Path, Peer, quic, tcp};
+use crate::tunnel::{End, Link, Path, Peer, quic, tcp, udp};
 
 /// From the first packet to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-const UDP_BUFFER: usize = 2 * 1024 * 1024;
 /// What quinn may hold of connections that nobody has accepted yet.
 const INCOMING_EACH: u64 = 16 * 1024;
 const INCOMING_ALL: u64 = 4 * 1024 * 1024;
@@ -43,9 +42,9 @@ impl Port {
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
         let mut tries = 0;
         loop {
-            let udp = bind(address, Type::DGRAM, Protocol::UDP)?;
+            let udp = socket::bind(address, Type::DGRAM)?;
             let bound = udp.local_addr()?.as_socket().unwrap_or(address);
-            let tcp = match bind(bound, Type::STREAM, Protocol::TCP) {
+            let tcp = match socket::bind(bound, Type::STREAM) {
                 Err(_) if address.port() == 0 && tries < 16 => {
                     tries += 1;
                     continue;
@@ -53,12 +52,7 @@ impl Port {
                 tcp => tcp?,
             };
             tcp.listen(1024)?;
-            let endpoint = Endpoint::new(
-                EndpointConfig::default(),
-                None,
-                udp.into(),
-                Arc::new(TokioRuntime),
-            )?;
+            let endpoint = udp::endpoint(udp.into())?;
             return Ok(Self {
                 address: bound,
                 endpoint,
@@ -98,22 +92,6 @@ impl Port {
         self.endpoint.close(1u8.into(), b"shutdown");
         let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
     }
-}
-
-fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    if kind == Type::STREAM {
-        socket.set_reuse_address(true)?;
-    } else {
-        // As much as the system allows; a burst of handshakes should not overflow it.
-        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 /// Counts a handshake under way for as long as it lives.

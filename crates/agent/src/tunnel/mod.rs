@@ -6,6 +6,7 @@
 mod outbox;
 pub(crate) mod quic;
 pub(crate) mod tcp;
+pub(crate) mod udp;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
