@@ -55,7 +55,7 @@ fn expired(transport: Transport) {
 fn not_yet_valid(transport: Transport) {
     let issued = Site::shared().issued_between(Role::Edge, EDGE, 60, 120);
     let face = Face::of(Credentials::issued(&issued));
-    refuses(transport, face, "not valid yet");
+    refuses(transport, face, "NotValidYet");
 }
 
 fn revoked(transport: Transport) {
