@@ -16,7 +16,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, NamedGroup, ServerConfig, SignatureScheme,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -68,6 +70,8 @@ impl Credentials {
 pub struct Face {
     pub credentials: Option<Credentials>,
     pub alpn: Vec<Vec<u8>>,
+    /// The only key exchange group it knows; all that rustls knows otherwise.
+    pub group: Option<NamedGroup>,
 }
 
 impl Face {
@@ -76,6 +80,7 @@ impl Face {
         Self {
             credentials: Some(credentials),
             alpn: vec![ALPN.to_vec()],
+            group: None,
         }
     }
 }
@@ -425,8 +430,16 @@ async fn dial_quic(address: SocketAddr, config: ClientConfig) -> Result<Dialled,
     Ok((Stream::new(send, recv), Some(connection), Some(endpoint)))
 }
 
+fn provider(group: Option<NamedGroup>) -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    if let Some(group) = group {
+        provider.kx_groups.retain(|known| known.name() == group);
+    }
+    Arc::new(provider)
+}
+
 fn client_config(face: Face) -> ClientConfig {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = provider(face.group);
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -442,7 +455,7 @@ fn client_config(face: Face) -> ClientConfig {
 
 fn server_config(face: Face) -> ServerConfig {
     let Credentials { chain, key } = face.credentials.expect("a headend shows a certificate");
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = provider(face.group);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()

@@ -12,6 +12,7 @@ use fieldlock_tests::rogue::{Credentials, Face, Rogue, hello};
 use fieldlock_tests::trial::both;
 use fieldlock_tests::{DEVICE, EDGE, Pair, Role, SOON, Setup, Site, Transport, eventually};
 use libtest_mimic::Trial;
+use rustls::NamedGroup;
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
@@ -20,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         both("negative::edge_says_nothing", says_nothing),
         both("negative::edge_answers_wrongly", answers_wrongly),
         both("negative::edge_does_not_read", does_not_read),
+        both("negative::key_exchange_is_the_one_used", key_exchange),
     ]
     .into_iter()
     .flatten()
@@ -165,6 +167,24 @@ fn says_nothing(transport: Transport) {
         .wait_record("refusal", |r| r.kind == Kind::TunnelRefused);
     assert!(record.reason.unwrap_or_default().contains("no hello"));
     serves_a_good_edge(&mut pair);
+}
+
+/// Status tells which group was negotiated, not which is preferred.
+fn key_exchange(transport: Transport) {
+    for (group, name) in [
+        (NamedGroup::X25519MLKEM768, "X25519MLKEM768"),
+        (NamedGroup::X25519, "X25519"),
+        (NamedGroup::secp256r1, "P-256"),
+    ] {
+        let pair = headend(transport);
+        let face = Face {
+            group: Some(group),
+            ..face()
+        };
+        let _rogue = Rogue::edge(transport, pair.tunnel, face, &[DEVICE]).unwrap();
+        eventually("the tunnel to be up", || pair.is_connected());
+        assert_eq!(pair.headend.status()["tunnels"][0]["key_exchange"], name);
+    }
 }
 
 /// An edge can lie about its device; it can't make a client see what is no answer.

@@ -60,6 +60,7 @@ fn revoked(transport: Transport) {
 fn no_alpn(transport: Transport) {
     let identity = Site::shared().identity(Role::Headend, HEADEND);
     let face = Face {
+        group: None,
         credentials: Some(Credentials::installed(&identity)),
         alpn: Vec::new(),
     };

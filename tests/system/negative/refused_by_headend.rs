@@ -34,6 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn no_certificate(transport: Transport) {
     let face = Face {
+        group: None,
         credentials: None,
         alpn: vec![ALPN.to_vec()],
     };
@@ -96,6 +97,7 @@ fn another_alpn(transport: Transport) {
 fn with_alpn(alpn: &[&[u8]]) -> Face {
     let identity = Site::shared().identity(Role::Edge, EDGE);
     Face {
+        group: None,
         credentials: Some(Credentials::installed(&identity)),
         alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
     }
