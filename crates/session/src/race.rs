@@ -128,6 +128,12 @@ impl Race {
         Some(attempt)
     }
 
+    /// An attempt came through its handshake and those beside it are given up. What it
+    /// comes to is told by [`Race::won`] or [`Race::failed`].
+    pub fn connected(&mut self) {
+        self.pending = 1;
+    }
+
     /// An attempt ended without a session. When no other is under way, the next one is
     /// made at once: a head start over nobody is a loss of time.
     pub fn failed(&mut self, now: Instant, refused: bool) {
@@ -195,6 +201,18 @@ mod tests {
         assert!(race.poll_attempt(now).is_some());
         race.failed(now, false);
         assert_eq!(race.poll_attempt(now), attempt(Transport::Tls, 0));
+    }
+
+    #[test]
+    fn attempts_that_were_given_up_are_not_waited_for() {
+        let now = Instant::now();
+        let mut race = Race::new(None, now, 1);
+        race.start_round(now, 1);
+        race.poll_attempt(now).unwrap();
+        race.poll_attempt(now + HEAD_START).unwrap();
+        race.connected();
+        race.failed(now + HEAD_START, false);
+        assert!(race.round_due(now + HEAD_START));
     }
 
     #[test]

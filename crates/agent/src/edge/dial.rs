@@ -226,6 +226,7 @@ impl Dialler {
                 // Those under way, and those that have come through in the meantime: one
                 // tunnel is enough.
                 self.attempts = JoinSet::new();
+                self.race.connected();
                 self.start(connected);
             }
             Err(failed) => {

@@ -110,6 +110,13 @@ impl ClientConn {
         true
     }
 
+    /// The tunnel has ended, and with it all that its channels knew.
+    pub(crate) fn forget_tunnel(&self, tunnel: u32) {
+        self.introduced
+            .borrow_mut()
+            .retain(|(known, _)| *known != tunnel);
+    }
+
     /// Name, identity and role, as a hello to a channel states them.
     pub(crate) fn with_stated(&self, state: impl FnOnce(&[u8], &[u8], &[u8])) {
         let core = self.core.borrow();

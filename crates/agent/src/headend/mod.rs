@@ -312,6 +312,9 @@ impl Headend {
 
     fn remove_tunnel(&self, tunnel: &Rc<EdgeTunnel>) {
         self.release_devices(tunnel);
+        for client in self.clients.borrow().values() {
+            client.forget_tunnel(tunnel.link.number);
+        }
         let edge = tunnel.link.peer.identity.name.as_str();
         let mut tunnels = self.tunnels.borrow_mut();
         if tunnels
