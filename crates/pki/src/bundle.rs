@@ -144,7 +144,7 @@ fn all_of(pem: &str, tag: &str) -> Result<Vec<Vec<u8>>, BundleError> {
     Ok(blocks.into_iter().map(Pem::into_contents).collect())
 }
 
-fn blocks(text: &str) -> Result<Vec<Pem>, BundleError> {
+pub(crate) fn blocks(text: &str) -> Result<Vec<Pem>, BundleError> {
     if text.len() > Bundle::MAX_PEM {
         return Err(BundleError::TooLong { octets: text.len() });
     }
@@ -318,5 +318,5 @@ pub enum BundleError {
     },
 }
 
-const CERTIFICATE: &str = "CERTIFICATE";
-const X509_CRL: &str = "X509 CRL";
+pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
+pub(crate) const X509_CRL: &str = "X509 CRL";

@@ -37,11 +37,16 @@ impl Summary {
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
             identity: Identity::from_parsed(&certificate).ok(),
-            fingerprint: hex::upper_with_colons(sha256(der).as_ref()),
+            fingerprint: fingerprint(der),
             key_hash: key_hash(certificate.public_key().raw),
             is_ca: certificate.is_ca(),
         })
     }
+}
+
+/// SHA-256 of a certificate as `openssl x509 -fingerprint -sha256` prints it.
+pub fn fingerprint(der: &[u8]) -> String {
+    hex::upper_with_colons(sha256(der).as_ref())
 }
 
 /// The hash by which a public key is recognised: SHA-256 of its DER SubjectPublicKeyInfo.
@@ -84,7 +89,7 @@ pub(crate) fn is_plainly_signed(der: &[u8], tbs: &[u8]) -> bool {
     signature.is_some_and(|rest| SIGNATURES.iter().any(|name| rest.starts_with(name)))
 }
 
-fn sha256(octets: &[u8]) -> digest::Digest {
+pub(crate) fn sha256(octets: &[u8]) -> digest::Digest {
     digest::digest(&digest::SHA256, octets)
 }
 

@@ -73,6 +73,22 @@ impl Authority {
         Ok(Self { certificate, key })
     }
 
+    /// Certifies the key of a newer root, so that who trusts this root can follow to that one
+    /// ("NewWithOld" of RFC 4210, section 4.4). `site` and `mark` are those of `newer`.
+    pub fn link(
+        &self,
+        newer: &Authority,
+        site: &Site,
+        mark: &str,
+        serial: &Serial,
+        validity: Validity,
+    ) -> Result<Vec<u8>, IssueError> {
+        let mut parameters = authority_parameters(site, "root", mark, serial, validity)?;
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        let link = parameters.signed_by(&newer.key, &self.issuer()?)?;
+        Ok(link.der().to_vec())
+    }
+
     /// Signs a leaf made of `identity` and `profile` alone, for `key`.
     pub fn leaf(
         &self,

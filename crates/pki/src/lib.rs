@@ -4,6 +4,7 @@
 //! - [`certificate`], [`crl`], [`serial`]: read-only views of what a CA signed.
 //! - [`bundle`]: what a CA hands over, checked signature by signature.
 //! - [`profile`], [`csr`], [`issue`]: the signing side, without its files and records.
+//! - [`trust`]: roots, issuing CAs and CRLs, and how a list of them grows.
 //! - [`store`]: the files that an agent starts from.
 //!
 //! Times are seconds since 1970-01-01 UTC and always arguments: nothing here reads a clock.
@@ -18,6 +19,7 @@ pub mod issue;
 pub mod profile;
 pub mod serial;
 pub mod store;
+pub mod trust;
 
 pub use bundle::{Bundle, BundleError};
 pub use certificate::{CertificateError, Summary};
@@ -25,3 +27,4 @@ pub use crl::{Crl, CrlError};
 pub use identity::{Identity, IdentityError, Name, NameError, Role, Site};
 pub use serial::Serial;
 pub use store::{Installed, StoreError};
+pub use trust::{TrustList, TrustListError};
