@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use fieldlock_audit::JournalError;
+use fieldlock_pki::store;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -131,13 +132,7 @@ fn instance() -> Result<[u8; 16], StartError> {
 
 /// Files under `state` whose change means another certificate or revocation list.
 fn trust_files(state: &Path) -> Vec<PathBuf> {
-    [
-        "identity/key.pem",
-        "identity/chain.pem",
-        "trust/root.pem",
-        "trust/issuing.crl.pem",
-        "trust/root.crl.pem",
-    ]
-    .map(|file| state.join(file))
-    .to_vec()
+    [store::KEY, store::CHAIN, store::TRUST]
+        .map(|file| state.join(file))
+        .to_vec()
 }

@@ -100,10 +100,11 @@ impl Posture {
     pub(crate) fn watch_dates(&self, ledger: &Ledger) {
         let now = unix_now();
         let trust = self.trust();
-        for (name, next_update) in ["issuing CA", "root"].iter().zip(trust.crl_next_update) {
-            if next_update < now {
+        for crl in trust.list.crl_dates() {
+            let name = &crl.authority;
+            if crl.next_update < now {
                 let text = format!(
-                    "the CRL of the {name} is past its next update: what was revoked since \
+                    "the CRL of {name:?} is past its next update: what was revoked since \
                      is not known; install a fresh one with `fieldlock enroll crl`"
                 );
                 ledger.raise(alarm::CRL, name, &text);

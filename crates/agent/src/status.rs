@@ -18,6 +18,12 @@ pub(crate) fn common(role: &str, posture: &Posture, ledger: &Ledger, started: In
             "seconds": alarm.since.elapsed().as_secs(),
         })
     });
+    let crls = trust.list.crl_dates();
+    // The one that runs out first.
+    let next_update = |of_root: bool| {
+        let dates = crls.iter().filter(|crl| crl.is_root == of_root);
+        dates.map(|crl| crl.next_update).min().unwrap_or_default()
+    };
     json!({
         "role": role,
         "identity": trust.identity.uri(),
@@ -28,8 +34,8 @@ pub(crate) fn common(role: &str, posture: &Posture, ledger: &Ledger, started: In
         "certificate": {
             "serial": trust.leaf.serial.to_string(),
             "expires": time(trust.leaf.not_after),
-            "crl_next_update": time(trust.crl_next_update[0]),
-            "root_crl_next_update": time(trust.crl_next_update[1]),
+            "crl_next_update": time(next_update(false)),
+            "root_crl_next_update": time(next_update(true)),
         },
         "audit": {
             "writable": ledger.is_writable(),

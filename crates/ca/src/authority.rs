@@ -18,7 +18,7 @@ use fieldlock_pki::bundle::{self, Bundle, BundleError};
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::{Authority, Reason, Revocation, RevocationList, Validity};
 use fieldlock_pki::profile::Profile;
-use fieldlock_pki::{Crl, Name, Role, Serial, Summary};
+use fieldlock_pki::{Crl, Name, Role, Serial, Summary, TrustList};
 
 use crate::clock::Time;
 use crate::error::CaError;
@@ -159,9 +159,7 @@ impl Ca {
         let leaf = authority.leaf(&identity, &profile, &order.key, &serial, validity)?;
         let bundle = Bundle {
             leaf,
-            issuing: self.issuing.clone(),
-            root: self.root.clone(),
-            crls: self.crls()?,
+            trust: self.trust()?,
         };
         // What our own agents would refuse never gets out.
         bundle.verify()?;
@@ -220,6 +218,13 @@ impl Ca {
     /// Issues the CRL of the root anew; it lists nothing as long as the issuing CA is in use.
     pub fn renew_root_crl(&mut self, root: &Authority, now: Time) -> Result<Crl, CaError> {
         self.publish(root, Level::Root, Vec::new(), now)
+    }
+
+    /// Whom agents of this site trust.
+    pub fn trust(&self) -> Result<TrustList, CaError> {
+        let pem = [&self.root, &self.issuing].map(|der| bundle::certificate_pem(der));
+        let crls = self.crls()?.map(|der| bundle::crl_pem(&der));
+        Ok(TrustList::parse(&(pem.concat() + &crls.concat()))?)
     }
 
     /// The current CRLs (DER): of the issuing CA, then of the root.

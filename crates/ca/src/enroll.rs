@@ -6,9 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldlock_pki::bundle::{self, Bundle, BundleError};
+use fieldlock_pki::bundle::{Bundle, BundleError};
 use fieldlock_pki::store::{self, Installed, Request, StoreError};
-use fieldlock_pki::{Crl, CrlError, Identity, Name, Role, Serial, Summary, csr};
+use fieldlock_pki::trust::{Merged, TrustList, TrustListError};
+use fieldlock_pki::{Crl, Identity, Name, Role, Summary, csr};
 use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
@@ -72,7 +73,7 @@ pub struct InstalledNow {
 }
 
 /// Checks a bundle against the waiting request and everything it claims, then installs it as one
-/// step. CRLs that are installed already and newer are kept.
+/// step. CRLs that are installed already and newer are kept; CAs that it leaves out are dropped.
 pub fn install(
     state: &Path,
     pem: &str,
@@ -83,14 +84,14 @@ pub fn install(
     let proof = bundle.check(now.0)?;
     let summary = |der: &[u8]| Summary::of(der).map_err(|_| EnrollError::Unreadable);
     let leaf = summary(&bundle.leaf)?;
-    let root = summary(&bundle.root)?;
+    let root = summary(&proof.root)?;
     let installed = installed(state)?;
     let key = matching_key(state, &bundle.leaf, &proof.identity, installed.as_ref())?;
-    let root_known = check_root(&bundle, &root, installed.as_ref(), expect)?;
-    if let Some(installed) = installed.filter(|_| root_known) {
-        keep_newer_crls(&mut bundle, &installed)?;
-        bundle.verify()?;
-    }
+    check_fingerprint(&root, expect)?;
+    let root_known = match installed {
+        Some(installed) => follow(&mut bundle, installed, &proof.root, expect)?,
+        None => false,
+    };
     let key = KeyPair::try_from(key.as_slice()).map_err(EnrollError::Key)?;
     let key_pem = Zeroizing::new(key.serialize_pem());
     store::install(state, &key_pem, &bundle)?;
@@ -102,26 +103,44 @@ pub fn install(
     })
 }
 
-/// What became of one CRL of a file.
+/// What became of a file with CRLs.
 #[derive(Debug)]
-pub struct CrlChange {
-    pub crl: Crl,
-    pub path: PathBuf,
-    /// `false`: the same one was installed already.
-    pub changed: bool,
-    /// It revokes this agent's own certificate, or its issuing CA.
+pub struct TrustChange {
+    pub merged: Merged,
+    /// The CRLs of the file, as they are in force.
+    pub crls: Vec<Crl>,
+    /// This agent's own certificate, or its issuing CA, is revoked.
     pub revokes_us: bool,
 }
 
-/// Installs the CRLs of a file: each must be signed by the issuing CA or the root that is
-/// installed, and not older than the one it replaces.
-pub fn install_crls(state: &Path, pem: &str) -> Result<Vec<CrlChange>, EnrollError> {
+/// Merges a file of CRLs, and of CAs where there are some, into the installed trust list. Each
+/// must be vouched for by a root that is installed; an older CRL is never installed.
+pub fn merge_trust(state: &Path, pem: &str) -> Result<TrustChange, EnrollError> {
     let installed = Installed::load(state)?;
-    let mut changes = Vec::new();
-    for der in bundle::crls_from_pem(pem)? {
-        changes.push(install_crl(state, &installed, &der)?);
+    let offered = TrustList::parse(pem)?;
+    let mut list = installed.trust.clone();
+    let merged = list.merge(&offered, &installed.identity.site)?;
+    if let Some(subject) = merged.foreign.first() {
+        return Err(EnrollError::Foreign {
+            subject: subject.clone(),
+        });
     }
-    Ok(changes)
+    if let Some(older) = merged.older.first().filter(|_| merged.news.is_empty()) {
+        return Err(EnrollError::OlderCrl {
+            number: older.number,
+            installed: older.installed,
+        });
+    }
+    if !merged.news.is_empty() {
+        store::install_trust(state, &list)?;
+    }
+    let in_force = offered.crls.iter().filter(|der| list.crls.contains(der));
+    let crls = in_force.filter_map(|der| Crl::parse(der).ok()).collect();
+    Ok(TrustChange {
+        merged,
+        crls,
+        revokes_us: list.revokes(installed.leaf()),
+    })
 }
 
 /// Reads a bundle or CRL file of at most [`Bundle::MAX_PEM`] octets.
@@ -206,29 +225,41 @@ fn matching_key(
     })
 }
 
-/// Tells whether the root was known before. A root that is neither known nor expected is
-/// accepted only where there is none yet.
-fn check_root(
-    bundle: &Bundle,
-    root: &Summary,
-    installed: Option<&Installed>,
+fn check_fingerprint(root: &Summary, expect: &Expect) -> Result<(), EnrollError> {
+    match &expect.root {
+        Some(expected) if plain(expected) != plain(&root.fingerprint) => {
+            Err(EnrollError::Fingerprint {
+                got: root.fingerprint.clone(),
+                expected: expected.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Carries the installed list over into the bundle's; whether its root was known, or is vouched
+/// for by one that was. Another root is accepted only where it is expected.
+fn follow(
+    bundle: &mut Bundle,
+    installed: Installed,
+    root: &[u8],
     expect: &Expect,
 ) -> Result<bool, EnrollError> {
-    if let Some(expected) = &expect.root
-        && plain(expected) != plain(&root.fingerprint)
-    {
-        return Err(EnrollError::Fingerprint {
-            got: root.fingerprint.clone(),
-            expected: expected.clone(),
-        });
+    let mut list = installed.trust;
+    let followed = list
+        .replace(&bundle.trust, &installed.identity.site)
+        .map(|_| list.roots.iter().any(|known| known == root));
+    match followed {
+        Ok(true) => {
+            bundle.trust = list;
+            bundle.verify()?;
+            Ok(true)
+        }
+        _ if expect.replace_root => Ok(false),
+        _ => Err(EnrollError::OtherRoot {
+            got: fieldlock_pki::certificate::fingerprint(root),
+        }),
     }
-    let known = installed.is_some_and(|installed| installed.root == bundle.root);
-    if installed.is_some() && !known && !expect.replace_root {
-        return Err(EnrollError::OtherRoot {
-            got: root.fingerprint.clone(),
-        });
-    }
-    Ok(known)
 }
 
 fn plain(fingerprint: &str) -> String {
@@ -237,60 +268,6 @@ fn plain(fingerprint: &str) -> String {
         .filter(char::is_ascii_alphanumeric)
         .map(|character| character.to_ascii_lowercase())
         .collect()
-}
-
-/// An answer may have been weeks under way; its CRLs must not undo a revocation known here.
-fn keep_newer_crls(bundle: &mut Bundle, installed: &Installed) -> Result<(), EnrollError> {
-    for (new, old) in bundle.crls.iter_mut().zip(&installed.crls) {
-        let (new_crl, old_crl) = (Crl::parse(new)?, Crl::parse(old)?);
-        if old_crl.issuer == new_crl.issuer && old_crl.number > new_crl.number {
-            new.clone_from(old);
-        }
-    }
-    Ok(())
-}
-
-fn install_crl(state: &Path, installed: &Installed, der: &[u8]) -> Result<CrlChange, EnrollError> {
-    let claimed = Crl::parse(der)?;
-    let bundle = installed.bundle();
-    let summary = |der: &[u8]| Summary::of(der).map_err(|_| EnrollError::Unreadable);
-    let [issuing_crl, root_crl] = &bundle.crls;
-    let candidates = [
-        (
-            &bundle.issuing,
-            issuing_crl,
-            &bundle.leaf,
-            store::ISSUING_CRL,
-        ),
-        (&bundle.root, root_crl, &bundle.issuing, store::ROOT_CRL),
-    ];
-    for (authority, current, subject, file) in candidates {
-        if summary(authority)?.subject != claimed.issuer {
-            continue;
-        }
-        let crl = Crl::signed_by(der, authority)?;
-        let current_number = Crl::parse(current)?.number;
-        if crl.number < current_number {
-            return Err(EnrollError::OlderCrl {
-                number: crl.number,
-                installed: current_number,
-            });
-        }
-        let changed = crl.number > current_number;
-        if changed {
-            store::install_crl(state, file, der)?;
-        }
-        let serial: Serial = summary(subject)?.serial;
-        return Ok(CrlChange {
-            revokes_us: crl.is_revoked(&serial),
-            crl,
-            path: state.join(file),
-            changed,
-        });
-    }
-    Err(EnrollError::ForeignCrl {
-        issuer: claimed.issuer,
-    })
 }
 
 /// Why an enrolment went no further. Nothing was changed.
@@ -302,8 +279,8 @@ pub enum EnrollError {
     File(#[from] FileError),
     #[error("the bundle is refused: {0}")]
     Bundle(#[from] BundleError),
-    #[error("the CRL is refused: {0}")]
-    Crl(#[from] CrlError),
+    #[error("the trust list is refused: {0}")]
+    Trust(#[from] TrustListError),
     #[error("the key can't be used: {0}")]
     Key(rcgen::Error),
     #[error("give `--role` and `--name`: nothing is installed here that would say them")]
@@ -341,8 +318,10 @@ pub enum EnrollError {
         "the CRL has number {number}, the installed one has {installed}: an older CRL is never installed"
     )]
     OlderCrl { number: u64, installed: u64 },
-    #[error("the CRL is of {issuer:?}, which is neither the installed issuing CA nor the root")]
-    ForeignCrl { issuer: String },
+    #[error(
+        "{subject:?} is not among the CAs installed here, and none of them vouches for it: is the file from your CA?"
+    )]
+    Foreign { subject: String },
     #[error("a certificate can't be read")]
     Unreadable,
 }

@@ -45,6 +45,8 @@ pub enum CaError {
     Issue(#[from] IssueError),
     #[error("the new certificate would not be accepted: {0}")]
     Bundle(#[from] BundleError),
+    #[error("the CA's own trust list: {0}")]
+    Trust(#[from] fieldlock_pki::TrustListError),
     #[error("the current CRL: {0}")]
     Crl(#[from] CrlError),
     #[error(transparent)]

@@ -193,16 +193,16 @@ fn revoked_leaf_fails() {
     assert!(crl.to_lowercase().contains(&serial.to_string()), "{crl}");
     assert!(crl.contains("Key Compromise"), "{crl}");
 
-    let crls = site.ca.crls().unwrap();
+    let trust = site.ca.trust().unwrap();
     let revoked = Bundle {
-        crls: crls.clone(),
+        trust: trust.clone(),
         ..issued.bundle
     };
     let output = verify(site.directory.path(), &revoked, 2);
     assert!(!output.status.success());
     assert!(all(&output).contains("certificate revoked"), "{output:?}");
     let unharmed = Bundle {
-        crls,
+        trust,
         ..other.bundle
     };
     assert!(verify(site.directory.path(), &unharmed, 2).status.success());
@@ -352,14 +352,13 @@ fn request(directory: &Path, key: &[&str], extensions: &[&str]) -> String {
 fn verify(directory: &Path, bundle: &Bundle, crls: usize) -> Output {
     let write = |name: &str, text: String| fs::write(directory.join(name), text).unwrap();
     write("leaf.pem", certificate_pem(&bundle.leaf));
-    write("issuing.pem", certificate_pem(&bundle.issuing));
-    write("root.pem", certificate_pem(&bundle.root));
-    let crls: String = bundle
-        .crls
-        .iter()
-        .take(crls)
-        .map(|der| crl_pem(der))
-        .collect();
+    let issuing = &bundle.trust.issuing[0];
+    write("issuing.pem", certificate_pem(issuing));
+    write("root.pem", certificate_pem(&bundle.trust.roots[0]));
+    // The CRL of the issuing CA first.
+    let mut lists = bundle.trust.crls.clone();
+    lists.sort_by_key(|der| fieldlock_pki::Crl::signed_by(der, issuing).is_err());
+    let crls: String = lists.iter().take(crls).map(|der| crl_pem(der)).collect();
     write("crls.pem", crls);
     verify_for(directory, "any")
 }

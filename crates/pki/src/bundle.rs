@@ -1,27 +1,29 @@
 //! What a CA hands over for one leaf: one PEM file with everything an agent needs.
 
 use pem::{EncodeConfig, LineEnding, Pem};
-use x509_parser::prelude::{GeneralName, X509Certificate};
+use x509_parser::prelude::X509Certificate;
 
 use crate::certificate::{self, CertificateError};
-use crate::crl::{Crl, CrlError};
+use crate::crl::Crl;
 use crate::identity::{Identity, IdentityError};
 use crate::serial::Serial;
+use crate::trust::{TrustList, TrustListError};
 
-/// Leaf, issuing CA, root, and the CRLs of both CAs, all DER, in the order of the PEM file.
+/// A leaf and the trust list of its site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
+    /// DER.
     pub leaf: Vec<u8>,
-    pub issuing: Vec<u8>,
-    pub root: Vec<u8>,
-    /// Of the issuing CA (which lists leaves), then of the root (which lists issuing CAs).
-    pub crls: [Vec<u8>; 2],
+    pub trust: TrustList,
 }
 
 /// What a checked bundle proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     pub identity: Identity,
+    /// The CA that signed the leaf, DER, and the root above it.
+    pub issuing: Vec<u8>,
+    pub root: Vec<u8>,
     pub issuing_crl: Crl,
     pub root_crl: Crl,
 }
@@ -30,71 +32,68 @@ impl Bundle {
     /// Longest PEM text taken, in octets: enough for a CRL of some 200,000 entries.
     pub const MAX_PEM: usize = 16 << 20;
 
-    /// Reads the PEM file: exactly five blocks in the order of the fields. Text between the
-    /// blocks is ignored. Signatures are not looked at: that is [`Bundle::check`].
+    /// Reads the PEM file: the leaf, then CAs and CRLs in any order. Text between the blocks is
+    /// ignored. Signatures are not looked at: that is [`Bundle::check`].
     pub fn parse(pem: &str) -> Result<Self, BundleError> {
-        let blocks = blocks(pem)?;
-        let tags: Vec<&str> = blocks.iter().map(Pem::tag).collect();
-        if tags != [CERTIFICATE, CERTIFICATE, CERTIFICATE, X509_CRL, X509_CRL] {
+        let mut blocks = blocks(pem)?;
+        if blocks.len() < 5 || blocks.first().is_none_or(|leaf| leaf.tag() != CERTIFICATE) {
+            let tags: Vec<&str> = blocks.iter().map(Pem::tag).collect();
             return Err(BundleError::Shape {
                 found: tags.join(", "),
             });
         }
-        let mut ders = blocks.into_iter().map(Pem::into_contents);
-        let mut next = || ders.next().unwrap_or_default();
-        Ok(Self {
-            leaf: next(),
-            issuing: next(),
-            root: next(),
-            crls: [next(), next()],
-        })
+        let leaf = blocks.remove(0).into_contents();
+        let trust = TrustList::from_blocks(blocks)?;
+        Ok(Self { leaf, trust })
     }
 
+    /// The leaf, the CA that signed it, then the rest of the trust list.
     pub fn to_pem(&self) -> String {
-        let mut text = String::new();
-        for der in [&self.leaf, &self.issuing, &self.root] {
-            text.push_str(&certificate_pem(der));
-        }
-        for der in &self.crls {
-            text.push_str(&crl_pem(der));
-        }
-        text
+        let signer = self.trust.issuer_of(&self.leaf);
+        let mut rest = self.trust.clone();
+        rest.issuing.retain(|der| Some(der.as_slice()) != signer);
+        let signer = signer.map(certificate_pem).unwrap_or_default();
+        certificate_pem(&self.leaf) + &signer + &rest.to_pem()
     }
 
-    /// Proves everything that does not depend on the time: each signature, each CA's right to
-    /// sign, the site's name constraint, both CRLs, and that neither leaf nor issuing CA is
-    /// revoked.
+    /// Proves everything that does not depend on the time: the trust list, the leaf's signature
+    /// and names, and that neither leaf nor issuing CA is revoked.
     pub fn verify(&self) -> Result<Proof, BundleError> {
         let leaf = parse(&self.leaf, Part::Leaf)?;
-        let issuing = parse(&self.issuing, Part::Issuing)?;
-        let root = parse(&self.root, Part::Root)?;
-        signed(&root, Part::Root, &root, None)?;
-        signed(&issuing, Part::Issuing, &root, None)?;
-        signed(&leaf, Part::Leaf, &issuing, Some(0))?;
-
         let identity = Identity::from_parsed(&leaf)?;
-        check_constraint(&issuing, &identity)?;
-
-        let [issuing_crl, root_crl] = &self.crls;
-        let issuing_crl = crl(issuing_crl, &issuing, Part::Issuing)?;
-        let root_crl = crl(root_crl, &root, Part::Root)?;
+        self.trust.verify(&identity.site)?;
+        let signed_by = |part| BundleError::Signature { part };
+        let issuing = self
+            .trust
+            .issuer_of(&self.leaf)
+            .ok_or(signed_by(Part::Leaf))?;
+        let root = self
+            .trust
+            .root_of(issuing)
+            .ok_or(signed_by(Part::Issuing))?;
+        // Each CA of a verified list has its CRL.
+        let crl = |authority, part| self.trust.crl_of(authority).ok_or(signed_by(part));
+        let issuing_crl = crl(issuing, Part::Issuing)?;
+        let root_crl = crl(root, Part::Root)?;
         not_revoked(&leaf, Part::Leaf, &issuing_crl)?;
-        not_revoked(&issuing, Part::Issuing, &root_crl)?;
+        not_revoked(&parse(issuing, Part::Issuing)?, Part::Issuing, &root_crl)?;
         Ok(Proof {
             identity,
+            issuing: issuing.to_vec(),
+            root: root.to_vec(),
             issuing_crl,
             root_crl,
         })
     }
 
-    /// [`Bundle::verify`], and every certificate and CRL is current at `now` (seconds since
-    /// 1970-01-01 UTC).
+    /// [`Bundle::verify`], and the certificates and CRLs of the leaf's chain are current at `now`
+    /// (seconds since 1970-01-01 UTC).
     pub fn check(&self, now: i64) -> Result<Proof, BundleError> {
         let proof = self.verify()?;
         for (der, part) in [
             (&self.leaf, Part::Leaf),
-            (&self.issuing, Part::Issuing),
-            (&self.root, Part::Root),
+            (&proof.issuing, Part::Issuing),
+            (&proof.root, Part::Root),
         ] {
             check_dates(&parse(der, part)?, part, now)?;
         }
@@ -160,65 +159,6 @@ fn parse(der: &[u8], part: Part) -> Result<X509Certificate<'_>, BundleError> {
     certificate::parse(der).map_err(|error| BundleError::Certificate { part, error })
 }
 
-/// `below` is how many CAs stand between the signer and the leaf of the chain.
-fn signed(
-    certificate: &X509Certificate<'_>,
-    part: Part,
-    signer: &X509Certificate<'_>,
-    below: Option<u32>,
-) -> Result<(), BundleError> {
-    let untrusted = || BundleError::Signature { part };
-    if certificate.issuer().as_raw() != signer.subject().as_raw() {
-        return Err(untrusted());
-    }
-    let constraints = signer
-        .basic_constraints()
-        .ok()
-        .flatten()
-        .ok_or_else(untrusted)?
-        .value;
-    let may_sign = signer
-        .key_usage()
-        .ok()
-        .flatten()
-        .is_some_and(|usage| usage.value.key_cert_sign());
-    let deep_enough = match (constraints.path_len_constraint, below) {
-        (Some(length), Some(below)) => length >= below,
-        (Some(length), None) => length >= 1,
-        (None, _) => true,
-    };
-    if !constraints.ca || !may_sign || !deep_enough {
-        return Err(untrusted());
-    }
-    certificate
-        .verify_signature(Some(signer.public_key()))
-        .map_err(|_| untrusted())
-}
-
-/// The issuing CA may name its own site and nothing else.
-fn check_constraint(issuing: &X509Certificate<'_>, identity: &Identity) -> Result<(), BundleError> {
-    let site = identity.site.as_str();
-    let constraints = issuing.name_constraints().ok().flatten();
-    let permitted = constraints.and_then(|extension| extension.value.permitted_subtrees.as_ref());
-    let only_site = permitted.is_some_and(|subtrees| {
-        !subtrees.is_empty()
-            && subtrees
-                .iter()
-                .all(|subtree| matches!(&subtree.base, GeneralName::DNSName(name) if *name == site))
-    });
-    if only_site {
-        Ok(())
-    } else {
-        Err(BundleError::Constraint {
-            site: site.to_owned(),
-        })
-    }
-}
-
-fn crl(der: &[u8], authority: &X509Certificate<'_>, part: Part) -> Result<Crl, BundleError> {
-    Crl::signed_by_parsed(der, authority).map_err(|error| BundleError::Crl { part, error })
-}
-
 fn not_revoked(
     certificate: &X509Certificate<'_>,
     part: Part,
@@ -277,7 +217,7 @@ pub enum BundleError {
     #[error("it is not PEM")]
     NotPem,
     #[error(
-        "a bundle is the certificates of agent, issuing CA and root, then the CRLs of issuing CA and root; found: {found}"
+        "a bundle is the agent's certificate, then those of its CAs, then their CRLs; found: {found}"
     )]
     Shape { found: String },
     #[error("expected PEM blocks `{wanted}` and no others")]
@@ -288,10 +228,8 @@ pub enum BundleError {
     Signature { part: Part },
     #[error("the agent's certificate: {0}")]
     Identity(#[from] IdentityError),
-    #[error("the issuing CA is not constrained to the site {site}")]
-    Constraint { site: String },
-    #[error("the CRL of the {part}: {error}")]
-    Crl { part: Part, error: CrlError },
+    #[error("the trust list: {0}")]
+    Trust(#[from] TrustListError),
     #[error("the {part} with serial {serial} is revoked")]
     Revoked { part: Part, serial: Serial },
     #[error(

@@ -3,9 +3,8 @@
 //! ```text
 //! STATE/identity/key.pem          private key, PKCS#8, mode 0600
 //! STATE/identity/chain.pem        the agent's certificate, then the issuing CA
-//! STATE/trust/root.pem            the root
-//! STATE/trust/issuing.crl.pem     CRL of the issuing CA
-//! STATE/trust/root.crl.pem        CRL of the root
+//! STATE/identity/previous/        the pair before a renewal, until the new one has worked
+//! STATE/trust/list.pem            roots, issuing CAs and the CRL of each
 //! ```
 //!
 //! An installation replaces several of them, so it first completes a directory `install.ready`
@@ -24,22 +23,23 @@ use zeroize::Zeroizing;
 use crate::bundle::{self, Bundle, BundleError};
 use crate::certificate::{self, Summary};
 use crate::identity::{Identity, IdentityError};
+use crate::trust::{TrustList, TrustListError};
 
 mod install;
 mod request;
 
 use install::Lock;
 
-pub use install::{install, install_crl};
+pub use install::{confirm, install, install_trust, renew, revert};
 pub use request::Request;
 
 pub const KEY: &str = "identity/key.pem";
 /// The key of a request that waits for its certificate.
 pub const REQUESTED_KEY: &str = "identity/key.pem.new";
 pub const CHAIN: &str = "identity/chain.pem";
-pub const ROOT: &str = "trust/root.pem";
-pub const ISSUING_CRL: &str = "trust/issuing.crl.pem";
-pub const ROOT_CRL: &str = "trust/root.crl.pem";
+pub const TRUST: &str = "trust/list.pem";
+/// There while a renewed pair has not worked yet.
+pub const PREVIOUS: &str = "identity/previous";
 
 /// What an agent has installed. The dates are not checked: that is for whoever has a clock.
 pub struct Installed {
@@ -47,9 +47,7 @@ pub struct Installed {
     pub key_der: Zeroizing<Vec<u8>>,
     /// The agent's certificate, then the issuing CA.
     pub chain: Vec<Vec<u8>>,
-    pub root: Vec<u8>,
-    /// Of the issuing CA, then of the root.
-    pub crls: Vec<Vec<u8>>,
+    pub trust: TrustList,
     pub identity: Identity,
 }
 
@@ -76,33 +74,34 @@ impl Installed {
             path: state.join(CHAIN),
             error,
         })?;
-        let root = bundle::certificates_from_pem(&read(state, ROOT)?)
-            .map_err(|error| StoreError::content(state, ROOT, error))
-            .and_then(|certificates| only_one(certificates, state, ROOT))?;
-        let mut crls = Vec::with_capacity(2);
-        for file in [ISSUING_CRL, ROOT_CRL] {
-            let found = bundle::crls_from_pem(&read(state, file)?)
-                .map_err(|error| StoreError::content(state, file, error))?;
-            crls.push(only_one(found, state, file)?);
-        }
+        let trust = TrustList::parse(&read(state, TRUST)?).and_then(|list| {
+            list.verify(&identity.site)?;
+            Ok(list)
+        });
+        let trust = trust.map_err(|error| StoreError::Trust {
+            path: state.join(TRUST),
+            error,
+        })?;
         Ok(Self {
             key_der,
             chain,
-            root,
-            crls,
+            trust,
             identity,
         })
     }
 
     /// The same as a bundle, to be checked as one.
     pub fn bundle(&self) -> Bundle {
-        let der = |list: &[Vec<u8>], index: usize| list.get(index).cloned().unwrap_or_default();
         Bundle {
-            leaf: der(&self.chain, 0),
-            issuing: der(&self.chain, 1),
-            root: self.root.clone(),
-            crls: [der(&self.crls, 0), der(&self.crls, 1)],
+            leaf: self.leaf().to_vec(),
+            trust: self.trust.clone(),
         }
+    }
+
+    /// The agent's certificate.
+    pub fn leaf(&self) -> &[u8] {
+        // A loaded chain has exactly two certificates.
+        self.chain.first().map_or(&[], Vec::as_slice)
     }
 }
 
@@ -141,17 +140,6 @@ pub fn key_fits(key_der: &[u8], leaf: &[u8]) -> bool {
     };
     let hash = certificate::key_hash(&key.subject_public_key_info());
     Summary::of(leaf).is_ok_and(|summary| summary.key_hash == hash)
-}
-
-fn only_one(list: Vec<Vec<u8>>, state: &Path, file: &str) -> Result<Vec<u8>, StoreError> {
-    match <[Vec<u8>; 1]>::try_from(list) {
-        Ok([der]) => Ok(der),
-        Err(list) => Err(StoreError::Blocks {
-            path: state.join(file),
-            blocks: list.len(),
-            expected: 1,
-        }),
-    }
 }
 
 fn read(state: &Path, file: &str) -> Result<String, StoreError> {
@@ -211,6 +199,13 @@ pub enum StoreError {
         blocks: usize,
         expected: usize,
     },
+    #[error("{path}: {error}: install a bundle or the CA's trust list anew", path = path.display())]
+    Trust {
+        path: PathBuf,
+        error: TrustListError,
+    },
+    #[error("there is no earlier certificate to go back to in {path}", path = path.display())]
+    NoPrevious { path: PathBuf },
     #[error("{path}: {error}", path = path.display())]
     Identity { path: PathBuf, error: IdentityError },
     #[error("{path}: {error}", path = path.display())]

@@ -6,7 +6,7 @@ use fieldlock_pki::csr::{self, PublicKey, RequestError};
 use fieldlock_pki::issue::{Authority, Reason, Revocation, RevocationList, Validity};
 use fieldlock_pki::profile::Profile;
 use fieldlock_pki::store::{self, Request};
-use fieldlock_pki::{Crl, Identity, Installed, Role, Serial, Site, StoreError, Summary};
+use fieldlock_pki::{Crl, Identity, Installed, Role, Serial, Site, StoreError, Summary, TrustList};
 use rcgen::KeyPair;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -30,34 +30,33 @@ fn bundle_goes_both_ways_and_proves_its_identity() {
         Identity::from_certificate(&bundle.leaf).unwrap(),
         proof.identity
     );
-    assert!(Identity::from_certificate(&bundle.issuing).is_err());
-    let summary = Summary::of(&bundle.issuing).unwrap();
+    assert!(Identity::from_certificate(&bundle.trust.issuing[0]).is_err());
+    let summary = Summary::of(&proof.issuing).unwrap();
     assert!(summary.is_ca && summary.identity.is_none());
 }
 
 #[test]
-fn order_and_number_of_blocks_are_fixed() {
+fn leaf_comes_first_and_nothing_is_missing() {
     let (_, bundle) = Fixture::new().edge();
-    let blocks: Vec<String> = bundle
-        .to_pem()
-        .split_inclusive("-----END CERTIFICATE-----\n")
-        .flat_map(|part| part.split_inclusive("-----END X509 CRL-----\n"))
-        .map(str::to_owned)
-        .collect();
+    let blocks = pem::parse_many(bundle.to_pem()).unwrap();
     assert_eq!(blocks.len(), 5);
+    let outcome =
+        |blocks: &[pem::Pem]| Bundle::parse(&pem::encode_many(blocks)).and_then(|b| b.check(NOW));
     for missing in 0..5 {
         let mut fewer = blocks.clone();
         fewer.remove(missing);
-        assert!(Bundle::parse(&fewer.concat()).is_err());
+        assert!(outcome(&fewer).is_err(), "{missing}");
     }
-    for (a, b) in [(0, 1), (1, 2), (0, 2), (3, 4), (2, 3)] {
+    for other in 1..5 {
         let mut swapped = blocks.clone();
-        swapped.swap(a, b);
-        let outcome = Bundle::parse(&swapped.concat()).and_then(|bundle| bundle.check(NOW));
-        assert!(outcome.is_err(), "{a} and {b} swapped");
+        swapped.swap(0, other);
+        assert!(outcome(&swapped).is_err(), "{other} first");
     }
-    let twice = blocks.concat() + &blocks.concat();
-    assert!(Bundle::parse(&twice).is_err());
+    let mut reversed = blocks.clone();
+    reversed[1..].reverse();
+    outcome(&reversed).unwrap();
+    let twice = [blocks.clone(), blocks].concat();
+    assert!(outcome(&twice).is_err());
 }
 
 #[test]
@@ -65,10 +64,10 @@ fn no_changed_octet_goes_unnoticed() {
     let (_, bundle) = Fixture::new().edge();
     let parts: [fn(&mut Bundle) -> &mut Vec<u8>; 5] = [
         |bundle| &mut bundle.leaf,
-        |bundle| &mut bundle.issuing,
-        |bundle| &mut bundle.root,
-        |bundle| &mut bundle.crls[0],
-        |bundle| &mut bundle.crls[1],
+        |bundle| &mut bundle.trust.issuing[0],
+        |bundle| &mut bundle.trust.roots[0],
+        |bundle| &mut bundle.trust.crls[0],
+        |bundle| &mut bundle.trust.crls[1],
     ];
     for (index, part) in parts.into_iter().enumerate() {
         let length = part(&mut bundle.clone()).len();
@@ -123,18 +122,20 @@ fn dates_are_checked_at_both_ends() {
 fn revoked_leaf_and_revoked_issuing_ca_prove_nothing() {
     let site = Fixture::new();
     let (_, bundle) = site.edge();
-    for (part, der, signer, index) in [
-        (Part::Leaf, &bundle.leaf, &site.issuing, 0),
-        (Part::Issuing, &bundle.issuing, &site.root, 1),
+    for (part, der, signer) in [
+        (Part::Leaf, &bundle.leaf, &site.issuing),
+        (Part::Issuing, &bundle.trust.issuing[0], &site.root),
     ] {
         let serial = Summary::of(der).unwrap().serial;
         let mut revoked = bundle.clone();
-        revoked.crls[index] = crl(signer, 2, &[serial]);
+        replace_crl(&mut revoked, signer, crl(signer, 2, &[serial]));
+        assert!(revoked.trust.revokes(&revoked.leaf));
         assert!(matches!(
             revoked.verify(),
             Err(BundleError::Revoked { part: found, .. }) if found == part
         ));
     }
+    assert!(!bundle.trust.revokes(&bundle.leaf));
 }
 
 #[test]
@@ -142,10 +143,14 @@ fn crl_of_another_ca_does_not_count() {
     let site = Fixture::new();
     let (_, bundle) = site.edge();
     let other = Fixture::new();
-    for (index, signer) in [(0, &other.issuing), (0, &site.root), (1, &other.root)] {
+    for (of, signer) in [
+        (&site.issuing, &other.issuing),
+        (&site.issuing, &site.root),
+        (&site.root, &other.root),
+    ] {
         let mut mixed = bundle.clone();
-        mixed.crls[index] = crl(signer, 2, &[]);
-        assert!(matches!(mixed.verify(), Err(BundleError::Crl { .. })));
+        replace_crl(&mut mixed, of, crl(signer, 2, &[]));
+        assert!(matches!(mixed.verify(), Err(BundleError::Trust(_))));
     }
 }
 
@@ -157,10 +162,18 @@ fn a_leaf_signs_nothing() {
     let (_, forged) = leaf_of(&leaf, "spiffe://plant1.example/headend/hd-1");
     let chain = Bundle {
         leaf: forged,
-        issuing: bundle.leaf.clone(),
-        ..bundle
+        ..bundle.clone()
     };
     assert!(matches!(chain.verify(), Err(BundleError::Signature { .. })));
+    let pem = [&chain.leaf, &bundle.leaf].map(|der| bundle::certificate_pem(der));
+    assert!(Bundle::parse(&(pem.concat() + &bundle.trust.to_pem())).is_err());
+    let mut list = bundle.trust.clone();
+    list.issuing.push(bundle.leaf);
+    let chain = Bundle {
+        trust: list,
+        ..chain
+    };
+    assert!(chain.verify().is_err());
 }
 
 #[test]
@@ -168,11 +181,7 @@ fn root_signs_no_leaf_in_place_of_the_issuing_ca() {
     let site = Fixture::new();
     let (_, bundle) = site.edge();
     let (_, leaf) = leaf_of(&site.root, "spiffe://plant1.example/edge/press-07");
-    let chain = Bundle {
-        leaf,
-        issuing: bundle.root.clone(),
-        ..bundle
-    };
+    let chain = Bundle { leaf, ..bundle };
     assert!(chain.verify().is_err());
 }
 
@@ -183,7 +192,7 @@ fn summaries_and_parsers_survive_any_octets() {
     let name = "press-07".parse().unwrap();
     let pem = csr::request(&key, Role::Edge, &name).unwrap();
     let request = pem::parse(&pem).unwrap().into_contents();
-    for der in [&bundle.leaf, &bundle.crls[0], &request] {
+    for der in [&bundle.leaf, &bundle.trust.crls[0], &request] {
         for position in 0..der.len() {
             for value in [0x00, 0x7f, 0x80, 0xff] {
                 let mut changed = der.clone();
@@ -298,7 +307,7 @@ fn installation_cut_short_is_all_old_or_all_new() {
     let (old_key, old) = site.edge();
     let (new_key, new) = site.edge();
     // How many files had been moved when the power failed; 0 is right after the commit.
-    for moved in 0..=5 {
+    for moved in 0..=3 {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path();
         store::install(state, &old_key.serialize_pem(), &old).unwrap();
@@ -306,13 +315,7 @@ fn installation_cut_short_is_all_old_or_all_new() {
         let finished = tempfile::tempdir().unwrap();
         store::install(finished.path(), &new_key.serialize_pem(), &new).unwrap();
         fs::create_dir(&ready).unwrap();
-        let files = [
-            store::KEY,
-            store::CHAIN,
-            store::ROOT,
-            store::ISSUING_CRL,
-            store::ROOT_CRL,
-        ];
+        let files = [store::KEY, store::CHAIN, store::TRUST];
         for (index, file) in files.into_iter().enumerate() {
             let name = file.rsplit('/').next().unwrap();
             let to = if index < moved {
@@ -337,6 +340,39 @@ fn installation_cut_short_is_all_old_or_all_new() {
     assert_eq!(Installed::load(state).unwrap().bundle(), new);
 }
 
+#[test]
+fn a_renewed_pair_can_be_taken_back_until_it_has_worked() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path();
+    let site = Fixture::new();
+    let (key, bundle) = site.edge();
+    store::install(state, &key.serialize_pem(), &bundle).unwrap();
+    assert!(matches!(
+        store::revert(state),
+        Err(StoreError::NoPrevious { .. })
+    ));
+    let renew = || {
+        let (key, renewed) = site.edge();
+        let issuing = &renewed.trust.issuing[0];
+        store::renew(state, &key.serialize_pem(), &renewed.leaf, issuing).unwrap();
+        let installed = Installed::load(state).unwrap();
+        assert_eq!(installed.leaf(), renewed.leaf);
+        assert_eq!(installed.trust, bundle.trust);
+    };
+    // The second renewal must not push out the pair that is known to work.
+    renew();
+    renew();
+    let mode = |file: &str| fs::metadata(state.join(file)).unwrap().permissions().mode();
+    assert_eq!(mode("identity/previous") & 0o777, 0o700);
+    assert_eq!(mode("identity/previous/key.pem") & 0o777, 0o600);
+    store::revert(state).unwrap();
+    assert_eq!(Installed::load(state).unwrap().bundle(), bundle);
+    renew();
+    store::confirm(state).unwrap();
+    assert!(store::revert(state).is_err());
+    assert!(!state.join(store::PREVIOUS).exists());
+}
+
 struct Fixture {
     root: Authority,
     issuing: Authority,
@@ -359,14 +395,23 @@ impl Fixture {
 
     fn edge(&self) -> (KeyPair, Bundle) {
         let (key, leaf) = leaf_of(&self.issuing, "spiffe://plant1.example/edge/press-07");
-        let bundle = Bundle {
-            leaf,
-            issuing: self.issuing.certificate().to_vec(),
-            root: self.root.certificate().to_vec(),
-            crls: [crl(&self.issuing, 1, &[]), crl(&self.root, 1, &[])],
+        let authorities = [&self.issuing, &self.root];
+        let mut crls = authorities.map(|authority| crl(authority, 1, &[])).to_vec();
+        crls.sort_unstable();
+        let trust = TrustList {
+            roots: vec![self.root.certificate().to_vec()],
+            issuing: vec![self.issuing.certificate().to_vec()],
+            crls,
+            ..TrustList::default()
         };
-        (key, bundle)
+        (key, Bundle { leaf, trust })
     }
+}
+
+fn replace_crl(bundle: &mut Bundle, of: &Authority, new: Vec<u8>) {
+    let crls = &mut bundle.trust.crls;
+    crls.retain(|der| Crl::signed_by(der, of.certificate()).is_err());
+    crls.push(new);
 }
 
 fn leaf_of(authority: &Authority, uri: &str) -> (KeyPair, Vec<u8>) {

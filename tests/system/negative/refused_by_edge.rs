@@ -106,14 +106,20 @@ fn refuses_at(mut pair: Pair, transport: Transport, face: Face, reason: &str) {
 }
 
 fn no_crl() {
+    const BEGIN_CRL: &str = "-----BEGIN X509 CRL-----";
     for role in [Role::Edge, Role::Headend] {
-        for missing in ["trust/issuing.crl.pem", "trust/root.crl.pem"] {
+        for crls in 0..=1 {
             let mut pair = Setup::new(Transport::Quic).prepare();
             let agent = match role {
                 Role::Edge => &mut pair.edge,
                 Role::Headend => &mut pair.headend,
             };
-            std::fs::remove_file(agent.state().join(missing)).unwrap();
+            let list = agent.state().join("trust/list.pem");
+            let text = std::fs::read_to_string(&list).unwrap();
+            let parts: Vec<_> = text.split(BEGIN_CRL).collect();
+            std::fs::write(&list, parts[..=crls].join(BEGIN_CRL)).unwrap();
+            refuses_to_start(agent, "needs exactly one CRL");
+            std::fs::remove_file(&list).unwrap();
             refuses_to_start(agent, "fieldlock enroll");
         }
     }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use fieldlock_pki::{Crl, Identity, Installed, Role, StoreError, Summary};
+use fieldlock_pki::{Identity, Installed, Role, StoreError, Summary, TrustList};
 use fieldlock_session::ALPN;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
@@ -47,8 +47,7 @@ pub enum TrustError {
 pub(crate) struct Trust {
     pub(crate) identity: Identity,
     pub(crate) leaf: Summary,
-    /// Next update of the issuing CA's and the root's CRL, unix seconds.
-    pub(crate) crl_next_update: [i64; 2],
+    pub(crate) list: TrustList,
     /// This agent's own certificate stands on a CRL: nobody accepts it.
     pub(crate) revoked: bool,
     verifier: Verifier,
@@ -87,11 +86,19 @@ impl Trust {
         let tls = |error: &dyn fmt::Display| TrustError::Tls(error.to_string());
         let provider = Arc::new(provider());
         let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from(installed.root.clone()))
-            .map_err(|error| tls(&error))?;
+        for root in &installed.trust.roots {
+            roots
+                .add(CertificateDer::from(root.clone()))
+                .map_err(|error| tls(&error))?;
+        }
         let roots = Arc::new(roots);
-        let crls: Vec<_> = installed.crls.iter().cloned().map(Into::into).collect();
+        let crls: Vec<_> = installed
+            .trust
+            .crls
+            .iter()
+            .cloned()
+            .map(Into::into)
+            .collect();
         let chain: Vec<_> = installed
             .chain
             .iter()
@@ -115,21 +122,12 @@ impl Trust {
             client = Some(client_config(provider, verifier.clone(), chain, key)?);
             Verifier::Headends(verifier)
         };
-        let next_update = |der: &Vec<u8>| Crl::parse(der).map_or(0, |crl| crl.next_update);
-        let mut crl_next_update = [0; 2];
-        for (slot, der) in crl_next_update.iter_mut().zip(&installed.crls) {
-            *slot = next_update(der);
-        }
-        let leaf = installed.chain.first().map_or(&[][..], Vec::as_slice);
-        let leaf = Summary::of(leaf).map_err(|error| tls(&error))?;
-        let revoked = installed
-            .crls
-            .iter()
-            .any(|der| Crl::parse(der).is_ok_and(|crl| crl.is_revoked(&leaf.serial)));
+        let leaf = Summary::of(installed.leaf()).map_err(|error| tls(&error))?;
+        let revoked = installed.trust.revokes(installed.leaf());
         Ok(Self {
             identity: installed.identity.clone(),
             leaf,
-            crl_next_update,
+            list: installed.trust.clone(),
             revoked,
             verifier,
             server,

@@ -180,7 +180,7 @@ fn another_root_needs_to_be_asked_for() {
         replace_root: true,
     };
     enroll::install(&state, &pem, &replace, Time::now()).unwrap();
-    assert_eq!(Installed::load(&state).unwrap().root, issued.bundle.root);
+    assert_eq!(Installed::load(&state).unwrap().trust, issued.bundle.trust);
 }
 
 #[test]
@@ -203,19 +203,14 @@ fn revocation_reaches_an_agent_by_file_and_never_goes_back() {
         )
         .unwrap();
     let new = site.ca.crls().unwrap().map(|der| crl_pem(&der)).concat();
-    let changes = enroll::install_crls(&state, &new).unwrap();
-    assert_eq!(
-        changes
-            .iter()
-            .map(|change| change.changed)
-            .collect::<Vec<_>>(),
-        [true, false]
-    );
-    assert!(changes.iter().all(|change| !change.revokes_us));
-    let crl = fieldlock_pki::Crl::parse(&Installed::load(&state).unwrap().crls[0]).unwrap();
-    assert!(crl.is_revoked(&edge.summary.serial));
+    let change = enroll::merge_trust(&state, &new).unwrap();
+    assert_eq!(change.merged.news.len(), 1);
+    assert_eq!(change.crls.len(), 2);
+    assert!(!change.revokes_us);
+    let list = Installed::load(&state).unwrap().trust;
+    assert!(list.revokes(&edge.bundle.leaf));
 
-    let error = enroll::install_crls(&state, &old).unwrap_err();
+    let error = enroll::merge_trust(&state, &old).unwrap_err();
     assert!(matches!(error, EnrollError::OlderCrl { .. }), "{error}");
     let foreign = Site::new()
         .ca
@@ -223,14 +218,14 @@ fn revocation_reaches_an_agent_by_file_and_never_goes_back() {
         .unwrap()
         .map(|der| crl_pem(&der))
         .concat();
-    let error = enroll::install_crls(&state, &foreign).unwrap_err();
-    assert!(matches!(error, EnrollError::ForeignCrl { .. }), "{error}");
+    let error = enroll::merge_trust(&state, &foreign).unwrap_err();
+    assert!(matches!(error, EnrollError::Foreign { .. }), "{error}");
 
     // A bundle from before the revocation does not bring the old list back.
     let pem = headend.bundle.to_pem();
     enroll::install(&state, &pem, &Expect::default(), Time::now()).unwrap();
-    let crl = fieldlock_pki::Crl::parse(&Installed::load(&state).unwrap().crls[0]).unwrap();
-    assert!(crl.is_revoked(&edge.summary.serial));
+    let list = Installed::load(&state).unwrap().trust;
+    assert!(list.revokes(&edge.bundle.leaf));
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn revoked_leaf_is_refused() {
         .revoke(&site.authority, &serials, Reason::Superseded, Time::now())
         .unwrap();
     let bundle = Bundle {
-        crls: site.ca.crls().unwrap(),
+        trust: site.ca.trust().unwrap(),
         ..issued.bundle
     };
     let error = verify_client(&bundle, 2).unwrap_err();
@@ -98,10 +98,8 @@ fn leaf_outside_the_site_is_refused() {
 fn another_ca_of_the_same_site_is_not_trusted() {
     let ours = Site::new().issue(Role::Edge, "press-07");
     let theirs = Site::new().issue(Role::Edge, "press-07");
-    let mixed = Bundle {
-        root: ours.bundle.root,
-        ..theirs.bundle
-    };
+    let mut mixed = theirs.bundle;
+    mixed.trust.roots = ours.bundle.trust.roots;
     assert!(verify_client(&mixed, 2).is_err());
     assert!(mixed.verify().is_err());
 }
@@ -134,21 +132,23 @@ fn verify_server(bundle: &Bundle, name: &str) -> Result<(), Error> {
 fn roots(bundle: &Bundle) -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots
-        .add(CertificateDer::from(bundle.root.clone()))
+        .add(CertificateDer::from(bundle.trust.roots[0].clone()))
         .unwrap();
     Arc::new(roots)
 }
 
 fn chain(bundle: &Bundle) -> [CertificateDer<'static>; 2] {
-    [&bundle.leaf, &bundle.issuing].map(|der| CertificateDer::from(der.clone()))
+    [&bundle.leaf, &bundle.trust.issuing[0]].map(|der| CertificateDer::from(der.clone()))
 }
 
+/// The CRL of the issuing CA first.
 fn revocations(bundle: &Bundle, count: usize) -> Vec<CertificateRevocationListDer<'static>> {
-    bundle
-        .crls
-        .iter()
+    let issuing = &bundle.trust.issuing[0];
+    let mut crls = bundle.trust.crls.clone();
+    crls.sort_by_key(|der| fieldlock_pki::Crl::signed_by(der, issuing).is_err());
+    crls.into_iter()
         .take(count)
-        .map(|der| CertificateRevocationListDer::from(der.clone()))
+        .map(CertificateRevocationListDer::from)
         .collect()
 }
 

@@ -147,24 +147,22 @@ fn install(args: Install) -> Result<(), EnrollError> {
 
 fn crl(args: &Crl) -> Result<(), EnrollError> {
     let text = enroll::read_file(&args.file)?;
-    for change in enroll::install_crls(&args.state, &text)? {
-        let crl = &change.crl;
-        if change.revokes_us {
-            eprintln!(
-                "warning: this agent's certificate or its CA is revoked: no tunnel will accept it; enrol anew"
-            );
-        }
+    let change = enroll::merge_trust(&args.state, &text)?;
+    if change.revokes_us {
+        eprintln!(
+            "warning: this agent's certificate or its CA is revoked: no tunnel will accept it; enrol anew"
+        );
+    }
+    for news in &change.merged.news {
+        eprintln!("installed: {news}");
+    }
+    for crl in &change.crls {
         print(&format!(
-            "CRL {} of {}: {} revoked, next one due {}, {}\n",
+            "CRL {} of {}: {} revoked, next one due {}\n",
             crl.number,
             crl.issuer,
             crl.revoked().len(),
             Time(crl.next_update),
-            if change.changed {
-                "installed"
-            } else {
-                "was installed already"
-            },
         ))?;
     }
     Ok(())

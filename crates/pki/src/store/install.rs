@@ -5,54 +5,101 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::{CHAIN, ISSUING_CRL, KEY, ROOT, ROOT_CRL, StoreError, request};
+use zeroize::Zeroizing;
+
+use super::{CHAIN, KEY, PREVIOUS, StoreError, TRUST, request};
 use crate::bundle::{self, Bundle};
+use crate::trust::TrustList;
 
 /// Installs a verified bundle with its key as one step: after a crash an agent finds either all
 /// old files or all new ones.
 pub fn install(state: &Path, key_pem: &str, bundle: &Bundle) -> Result<(), StoreError> {
     make_directories(state)?;
     let _lock = Lock::exclusive(state)?;
+    // Who installs by hand has chosen: there is no way back to an earlier pair.
+    remove_directory(&state.join(PREVIOUS))?;
+    let issuing = bundle.trust.issuer_of(&bundle.leaf).unwrap_or_default();
+    let chain = bundle::certificate_pem(&bundle.leaf) + &bundle::certificate_pem(issuing);
+    commit(
+        state,
+        &[
+            (KEY, key_pem),
+            (CHAIN, &chain),
+            (TRUST, &bundle.trust.to_pem()),
+        ],
+    )
+}
+
+/// Installs a renewed key and certificate; the old pair is kept until [`confirm`]. `issuing` is
+/// the CA that signed `leaf`; both DER.
+pub fn renew(state: &Path, key_pem: &str, leaf: &[u8], issuing: &[u8]) -> Result<(), StoreError> {
+    let _lock = Lock::exclusive(state)?;
+    let previous = state.join(PREVIOUS);
+    // Of two renewals in a row the pair that worked last is the one to keep.
+    if !previous.exists() {
+        let staging = state.join(STAGING);
+        remove_directory(&staging)?;
+        make_private_directory(&staging)?;
+        for file in [KEY, CHAIN] {
+            let content = Zeroizing::new(super::read(state, file)?);
+            write_new(&staging, base(file), content.as_bytes())?;
+        }
+        sync_directory(&staging)?;
+        rename(&staging, &previous)?;
+    }
+    let chain = bundle::certificate_pem(leaf) + &bundle::certificate_pem(issuing);
+    commit(state, &[(KEY, key_pem), (CHAIN, &chain)])
+}
+
+/// The renewed pair has worked: the earlier one is not needed any more.
+pub fn confirm(state: &Path) -> Result<(), StoreError> {
+    let _lock = Lock::exclusive(state)?;
+    remove_directory(&state.join(PREVIOUS))
+}
+
+/// Puts the pair before the renewal back into force.
+pub fn revert(state: &Path) -> Result<(), StoreError> {
+    let _lock = Lock::exclusive(state)?;
+    let previous = state.join(PREVIOUS);
+    if !previous.exists() {
+        return Err(StoreError::NoPrevious { path: previous });
+    }
+    let read = |file: &str| super::read(&previous, base(file)).map(Zeroizing::new);
+    let (key, chain) = (read(KEY)?, read(CHAIN)?);
+    commit(state, &[(KEY, &key), (CHAIN, &chain)])?;
+    remove_directory(&previous)
+}
+
+/// Replaces the trust list.
+pub fn install_trust(state: &Path, list: &TrustList) -> Result<(), StoreError> {
+    let _lock = Lock::exclusive(state)?;
+    replace(state, TRUST, list.to_pem().as_bytes())
+}
+
+/// Puts files into place as one step.
+fn commit(state: &Path, files: &[(&str, &str)]) -> Result<(), StoreError> {
     let staging = state.join(STAGING);
     remove_directory(&staging)?;
     make_private_directory(&staging)?;
-    let chain = [&bundle.leaf, &bundle.issuing].map(|der| bundle::certificate_pem(der));
-    let [issuing_crl, root_crl] = &bundle.crls;
-    write_new(&staging, "key.pem", key_pem.as_bytes())?;
-    write_new(&staging, "chain.pem", chain.concat().as_bytes())?;
-    write_new(
-        &staging,
-        "root.pem",
-        bundle::certificate_pem(&bundle.root).as_bytes(),
-    )?;
-    write_new(
-        &staging,
-        "issuing.crl.pem",
-        bundle::crl_pem(issuing_crl).as_bytes(),
-    )?;
-    write_new(
-        &staging,
-        "root.crl.pem",
-        bundle::crl_pem(root_crl).as_bytes(),
-    )?;
+    for (file, content) in files {
+        write_new(&staging, base(file), content.as_bytes())?;
+    }
     sync_directory(&staging)?;
     rename(&staging, &state.join(READY))?;
     sync_directory(state)?;
     finish(state)
 }
 
-/// Replaces one CRL file (`ISSUING_CRL` or `ROOT_CRL`).
-pub fn install_crl(state: &Path, file: &str, der: &[u8]) -> Result<(), StoreError> {
-    let _lock = Lock::exclusive(state)?;
-    replace(state, file, bundle::crl_pem(der).as_bytes())
+/// The last part of a path of the store.
+fn base(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
 }
 
 /// Moves the files of a completed installation into place. Doing it twice is harmless.
 fn finish(state: &Path) -> Result<(), StoreError> {
     let ready = state.join(READY);
-    for file in [KEY, CHAIN, ROOT, ISSUING_CRL, ROOT_CRL] {
-        let name = file.rsplit('/').next().unwrap_or(file);
-        let from = ready.join(name);
+    for file in [KEY, CHAIN, TRUST] {
+        let from = ready.join(base(file));
         if from.exists() {
             rename(&from, &state.join(file))?;
         }
@@ -67,7 +114,7 @@ fn finish(state: &Path) -> Result<(), StoreError> {
 pub(super) fn replace(state: &Path, file: &str, content: &[u8]) -> Result<(), StoreError> {
     let path = state.join(file);
     let parent = path.parent().unwrap_or(state);
-    let temporary = format!(".{}.tmp", file.rsplit('/').next().unwrap_or(file));
+    let temporary = format!(".{}.tmp", base(file));
     match fs::remove_file(parent.join(&temporary)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(StoreError::io(path, error));
