@@ -11,6 +11,7 @@ mod interop;
 mod negative;
 mod rtu;
 mod smoke;
+mod splice;
 
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -43,5 +44,6 @@ fn trials() -> Vec<Trial> {
     trials.extend(interop::trials());
     trials.extend(rtu::trials());
     trials.extend(negative::trials());
+    trials.extend(splice::trials());
     trials
 }

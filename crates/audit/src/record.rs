@@ -122,6 +122,10 @@ pub enum Kind {
     ClientOpen,
     ClientClose,
     ClientRefused,
+    /// A connection was passed on to the CA.
+    EnrollOpen,
+    /// It ended; `reason` has octets and time.
+    EnrollClose,
     /// A write was allowed and is about to leave for the device: durable before it does.
     WriteIntent,
     /// What came of a [`Kind::WriteIntent`].
@@ -160,6 +164,8 @@ impl Kind {
             Kind::ClientOpen => "client-open",
             Kind::ClientClose => "client-close",
             Kind::ClientRefused => "client-refused",
+            Kind::EnrollOpen => "enroll-open",
+            Kind::EnrollClose => "enroll-close",
             Kind::WriteIntent => "write-intent",
             Kind::WriteOutcome => "write-outcome",
             Kind::Denied => "denied",

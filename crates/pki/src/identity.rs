@@ -197,6 +197,13 @@ pub struct Name(String);
 #[serde(try_from = "String", into = "String")]
 pub struct Site(String);
 
+impl Name {
+    /// What the enrolment server of a CA is called unless it is told otherwise.
+    pub fn ca() -> Self {
+        Self("ca".to_owned())
+    }
+}
+
 impl Site {
     /// So that `NAME.ROLE.SITE` with the longest name and role stays a DNS name (253 octets).
     pub const MAX_LEN: usize = 180;

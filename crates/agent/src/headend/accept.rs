@@ -13,18 +13,19 @@ use quinn::{Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
 use socket2::Type;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use super::Headend;
+use super::hello::{self, Wanted};
 use super::tunnel::TunnelHandler;
+use super::{Headend, splice};
 use crate::socket;
 use crate::tls::{Negotiated, TrustError, group_name};
 use crate::tunnel::{End, Link, Path, Peer, quic, tcp, udp};
 
 /// From the first packet to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+const NOT_IN_TIME: &str = "no complete handshake in time";
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// What quinn may hold of connections that nobody has accepted yet.
 const INCOMING_EACH: u64 = 16 * 1024;
@@ -141,7 +142,7 @@ async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, handshake: Handsh
     };
     let connected = match timeout(HANDSHAKE, connected).await {
         Ok(connected) => connected,
-        Err(_) => Err("no complete handshake in time".to_owned()),
+        Err(_) => Err(NOT_IN_TIME.to_owned()),
     };
     drop(handshake);
     match connected {
@@ -237,20 +238,40 @@ async fn tls_tunnel(
     address: SocketAddr,
     handshake: Handshake,
 ) {
+    let deadline = Instant::now() + HANDSHAKE;
+    let wanted = async {
+        socket::prepare_tunnel(&stream)?;
+        hello::read(stream).await
+    };
+    let start = match timeout_at(deadline, wanted).await {
+        Ok(Ok(Wanted::Tunnel(start))) => start,
+        Ok(Ok(Wanted::Authority(stream, read))) => {
+            drop(handshake);
+            splice::carry(headend, stream, read, address).await;
+            return;
+        }
+        Ok(Err(error)) => {
+            headend.handshake_refused(address, Transport::Tls, &error.to_string());
+            return;
+        }
+        Err(_) => {
+            headend.handshake_refused(address, Transport::Tls, NOT_IN_TIME);
+            return;
+        }
+    };
     let connected = async {
-        socket::prepare_tunnel(&stream).map_err(|error| error.to_string())?;
         let config = headend.posture.trust().tls_server();
         let config = config.ok_or("no server configuration")?;
-        let stream = TlsAcceptor::from(config)
-            .accept(stream)
+        let stream = start
+            .into_stream(config)
             .await
             .map_err(|error| error.to_string())?;
         let peer = tls_peer(stream.get_ref().1, address)?;
         Ok::<_, String>((stream, peer))
     };
-    let connected = match timeout(HANDSHAKE, connected).await {
+    let connected = match timeout_at(deadline, connected).await {
         Ok(connected) => connected,
-        Err(_) => Err("no complete handshake in time".to_owned()),
+        Err(_) => Err(NOT_IN_TIME.to_owned()),
     };
     drop(handshake);
     match connected {

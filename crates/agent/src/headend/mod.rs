@@ -1,7 +1,8 @@
 //! The headend: faces SCADA, HMIs and historians, and is the choke point toward the cells.
 //!
 //! - `client`, `request`: Modbus/TCP clients, each judged by [`fieldlock_conduit::client`].
-//! - `accept`: where edges dial in.
+//! - `accept`, `hello`: where edges dial in.
+//! - `splice`, `gate`: connections that are meant for the CA.
 //! - `tunnel`: which edge may offer which device.
 //! - `channel`: requests under way to a device.
 //!
@@ -11,7 +12,10 @@ mod accept;
 pub(crate) use accept::{quic_peer, tls_peer};
 mod channel;
 mod client;
+mod gate;
+mod hello;
 mod request;
+mod splice;
 mod status;
 mod tunnel;
 
@@ -45,6 +49,7 @@ use crate::{StartError, instance, stop_signal};
 use accept::Port;
 use channel::Channel;
 use client::ClientConn;
+use gate::Gate;
 use tunnel::EdgeTunnel;
 
 /// A device as the headend knows it, whether or not its edge is connected.
@@ -74,6 +79,7 @@ pub(crate) struct Counters {
     pub(crate) no_route: Counter,
     pub(crate) clients_refused: Counter,
     pub(crate) handshakes_refused: Counter,
+    pub(crate) splices_refused: Counter,
 }
 
 struct Listening {
@@ -103,6 +109,8 @@ pub(crate) struct Headend {
     clients: RefCell<HashMap<u32, Rc<ClientConn>>>,
     per_address: RefCell<HashMap<IpAddr, usize>>,
     handshakes: Rc<Cell<usize>>,
+    /// Connections to the CA.
+    splices: RefCell<Gate>,
     /// When a second agent with the key of this edge was refused last.
     duplicates: RefCell<HashMap<String, Instant>>,
     next_client: Cell<u32>,
@@ -154,6 +162,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         clients: RefCell::default(),
         per_address: RefCell::default(),
         handshakes: Rc::default(),
+        splices: RefCell::default(),
         duplicates: RefCell::default(),
         next_client: Cell::new(0),
         next_link: Cell::new(0),

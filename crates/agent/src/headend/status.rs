@@ -25,6 +25,7 @@ impl Headend {
             .values()
             .map(|listening| listening.address.to_string())
             .collect();
+        status["ca_connections"] = self.splices.borrow().open().into();
         status["counters"] = json!(self.counters);
         status
     }

@@ -22,6 +22,8 @@ pub struct File {
     pub policy: PathBuf,
     #[serde(default)]
     pub tunnel: Tunnel,
+    /// Where certificates come from; without it no connection is passed on to a CA.
+    pub ca: Option<Authority>,
     #[serde(default)]
     pub device: Vec<Device>,
     #[serde(default)]
@@ -55,6 +57,26 @@ impl Default for Tunnel {
             max_tunnels: default_tunnels(),
         }
     }
+}
+
+/// The CA, and how much may go to it through this headend.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// `HOST:PORT` of `ca serve`.
+    pub address: String,
+    /// NAME in its certificate.
+    #[serde(default = "default_ca")]
+    pub name: Name,
+    /// Connections passed on at once.
+    #[serde(default = "default_ca_connections")]
+    pub max_connections: usize,
+    /// And from one address.
+    #[serde(default = "default_ca_connections_per_address")]
+    pub max_connections_per_address: usize,
+    /// New ones from one address within a minute.
+    #[serde(default = "default_ca_new")]
+    pub new_per_minute: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -128,6 +150,15 @@ impl File {
         ensure(file, !self.tunnel.listen.is_empty(), || {
             "tunnel.listen is empty: edges have nowhere to dial".into()
         })?;
+        if let Some(ca) = &self.ca {
+            let port = ca
+                .address
+                .rsplit_once(':')
+                .map(|(_, port)| port.parse::<u16>());
+            ensure(file, matches!(port, Some(Ok(1..))), || {
+                format!("ca.address `{}` is not HOST:PORT", ca.address)
+            })?;
+        }
         let mut addresses = HashSet::new();
         let mut names = HashSet::new();
         for device in &self.device {
@@ -201,6 +232,22 @@ fn default_handshakes() -> usize {
 
 fn default_tunnels() -> usize {
     16_384
+}
+
+fn default_ca() -> Name {
+    Name::ca()
+}
+
+fn default_ca_connections() -> usize {
+    256
+}
+
+fn default_ca_connections_per_address() -> usize {
+    16
+}
+
+fn default_ca_new() -> usize {
+    60
 }
 
 fn default_drain() -> Span {

@@ -1,0 +1,198 @@
+//! Connections to the CA, carried as octets: TLS ends there, so that this headend sees neither
+//! token nor pin, and a cell needs one outbound address.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::{Kind, Party, Record};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep_until, timeout};
+use tracing::info;
+
+use super::Headend;
+use super::gate::Limits;
+use crate::ledger::denial;
+use crate::settings::headend::Authority;
+use crate::socket;
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longer than a long poll of the trust list (50 s).
+const IDLE: Duration = Duration::from_secs(90);
+const LIFE: Duration = Duration::from_secs(3600);
+/// Both ways together. The longest trust list has 16 MiB.
+const MAX_OCTETS: u64 = 64 << 20;
+const BUFFER: usize = 8 * 1024;
+
+/// Carries one connection until it ends; `read` is what was read from it already.
+pub(super) async fn carry(
+    headend: Rc<Headend>,
+    stream: TcpStream,
+    read: Vec<u8>,
+    from: SocketAddr,
+) {
+    let peer = Arc::new(Party {
+        address: Some(from.ip()),
+        port: Some(from.port()),
+        ..Party::default()
+    });
+    let settings = headend.settings();
+    let Some(authority) = &settings.ca else {
+        headend.refuse_splice(
+            &peer,
+            "EST (ALPN `http/1.1`) was asked for, and no `[ca]` is configured",
+        );
+        return;
+    };
+    let limits = limits(authority);
+    let entered = headend
+        .splices
+        .borrow_mut()
+        .enter(from.ip(), &limits, Instant::now());
+    if let Err(full) = entered {
+        headend.refuse_splice(&peer, &full.to_string());
+        return;
+    }
+    let started = Instant::now();
+    let carried = Carried::new();
+    let end = match connect(&authority.address).await {
+        Ok(upstream) => {
+            let note = Record {
+                client: Some(peer.clone()),
+                ..Record::new(Kind::EnrollOpen)
+            };
+            headend.ledger.note(note);
+            both_ways(stream, upstream, &read, &carried).await
+        }
+        Err(error) => {
+            let reason = format!("the CA at {} can't be reached: {error}", authority.address);
+            headend.refuse_splice(&peer, &reason);
+            headend.splices.borrow_mut().leave(from.ip());
+            return;
+        }
+    };
+    headend.splices.borrow_mut().leave(from.ip());
+    let reason = format!(
+        "{end}; {} octets to the CA, {} from it, {:.1} s",
+        carried.up.get(),
+        carried.down.get(),
+        started.elapsed().as_secs_f64()
+    );
+    info!(address = %from, "connection to the CA ended: {reason}");
+    headend.ledger.note(Record {
+        client: Some(peer),
+        reason: Some(reason.into()),
+        ..Record::new(Kind::EnrollClose)
+    });
+}
+
+impl Headend {
+    fn refuse_splice(&self, peer: &Arc<Party>, reason: &str) {
+        self.counters.splices_refused.add();
+        let record = denial(Kind::ClientRefused, peer, reason);
+        if self.ledger.repeated(record) {
+            info!(address = ?peer.address, "connection to the CA refused: {reason}");
+        }
+    }
+}
+
+fn limits(authority: &Authority) -> Limits {
+    Limits {
+        open: authority.max_connections,
+        open_per_address: authority.max_connections_per_address,
+        per_minute: authority.new_per_minute,
+    }
+}
+
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let stream = timeout(CONNECT, TcpStream::connect(address))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    socket::prepare_client(&stream)?;
+    Ok(stream)
+}
+
+/// What went through so far, and when last.
+struct Carried {
+    up: Cell<u64>,
+    down: Cell<u64>,
+    last: Cell<Instant>,
+}
+
+impl Carried {
+    fn new() -> Self {
+        Self {
+            up: Cell::new(0),
+            down: Cell::new(0),
+            last: Cell::new(Instant::now()),
+        }
+    }
+
+    fn add(&self, way: &Cell<u64>, octets: usize) -> io::Result<()> {
+        way.set(way.get() + octets as u64);
+        self.last.set(Instant::now());
+        if self.up.get() + self.down.get() > MAX_OCTETS {
+            return Err(io::Error::other(
+                "more octets than one connection may carry",
+            ));
+        }
+        Ok(())
+    }
+}
+
+async fn both_ways(
+    mut client: TcpStream,
+    mut authority: TcpStream,
+    read: &[u8],
+    carried: &Carried,
+) -> String {
+    let (from_client, to_client) = client.split();
+    let (from_authority, mut to_authority) = authority.split();
+    let up = async {
+        to_authority.write_all(read).await?;
+        carried.add(&carried.up, read.len())?;
+        pump(from_client, to_authority, |n| carried.add(&carried.up, n)).await
+    };
+    let down = pump(from_authority, to_client, |n| carried.add(&carried.down, n));
+    let ended = async {
+        match tokio::try_join!(up, down) {
+            Ok(_) => "closed".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    };
+    tokio::select! {
+        end = timeout(LIFE, ended) => end.unwrap_or_else(|_| "open for too long".into()),
+        () = idle(carried) => "idle for too long".into(),
+    }
+}
+
+async fn idle(carried: &Carried) {
+    loop {
+        let deadline = carried.last.get() + IDLE;
+        if Instant::now() >= deadline {
+            return;
+        }
+        sleep_until(deadline.into()).await;
+    }
+}
+
+/// One way, until its end, which is passed on.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    count: impl Fn(usize) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+        count(read)?;
+    }
+}
