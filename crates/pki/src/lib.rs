@@ -5,6 +5,7 @@
 //! - [`bundle`]: what a CA hands over, checked signature by signature.
 //! - [`profile`], [`csr`], [`issue`]: the signing side, without its files and records.
 //! - [`trust`]: roots, issuing CAs and CRLs, and how a list of them grows.
+//! - [`token`], [`est`]: what enrolment over the network carries.
 //! - [`store`]: the files that an agent starts from.
 //!
 //! Times are seconds since 1970-01-01 UTC and always arguments: nothing here reads a clock.
@@ -13,12 +14,14 @@ pub mod bundle;
 pub mod certificate;
 pub mod crl;
 pub mod csr;
+pub mod est;
 mod hex;
 pub mod identity;
 pub mod issue;
 pub mod profile;
 pub mod serial;
 pub mod store;
+pub mod token;
 pub mod trust;
 
 pub use bundle::{Bundle, BundleError};
@@ -27,4 +30,5 @@ pub use crl::{Crl, CrlError};
 pub use identity::{Identity, IdentityError, Name, NameError, Role, Site};
 pub use serial::Serial;
 pub use store::{Installed, StoreError};
+pub use token::{Secret, Token, TokenError};
 pub use trust::{TrustList, TrustListError};
