@@ -111,6 +111,14 @@ impl Ca {
         &self.records
     }
 
+    pub(crate) fn record(&mut self, now: Time, event: Event) -> Result<(), CaError> {
+        Ok(self.records.append(now, event)?)
+    }
+
+    pub fn root_certificate(&self) -> &[u8] {
+        &self.root
+    }
+
     /// The issuing CA with its private key.
     pub fn unlock(&self, passphrase: &Passphrase) -> Result<Authority, CaError> {
         let key = keyfile::load(&self.directory.join(ISSUING_KEY), passphrase)?;

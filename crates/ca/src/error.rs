@@ -83,6 +83,24 @@ pub enum CaError {
         "standard input can't be both the request and the passphrase: give `--passphrase-file`"
     )]
     OneStdin,
+    #[error(transparent)]
+    Token(#[from] fieldlock_pki::TokenError),
+    #[error("the token is not one of this CA for this role and name, or was cancelled")]
+    TokenUnknown,
+    #[error("the token ended on {expires}: have another one made with `fieldlock ca token`")]
+    TokenExpired { expires: Time },
+    #[error(
+        "the token was used already, for another key: if that was not you, revoke the certificate; then have another token made"
+    )]
+    TokenUsed,
+    #[error("the certificate {serial} is revoked: this identity must be enrolled anew")]
+    RevokedCertificate { serial: Serial },
+    #[error(
+        "the certificate ended on {ended}, more than the {days} days ago within which it may be renewed: enroll anew with a token"
+    )]
+    TooLate { ended: Time, days: u16 },
+    #[error("the certificate was not issued by this CA")]
+    NotOurs,
     #[error("a CA certificate can't be read")]
     Unreadable,
     #[error("the system gave no random numbers")]
@@ -105,6 +123,23 @@ impl CaError {
         })
     }
 
+    /// True for what an asker over the network did wrong, and may be told.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            CaError::Request(_)
+                | CaError::KeyKind { .. }
+                | CaError::UsedKey { .. }
+                | CaError::RevokedKey { .. }
+                | CaError::TokenUnknown
+                | CaError::TokenExpired { .. }
+                | CaError::TokenUsed
+                | CaError::RevokedCertificate { .. }
+                | CaError::TooLate { .. }
+                | CaError::NotOurs
+        )
+    }
+
     /// True for what was wrong in the command line or the settings rather than in the doing.
     pub fn is_usage(&self) -> bool {
         matches!(
@@ -114,6 +149,7 @@ impl CaError {
                 | CaError::OneStdin
                 | CaError::SameDirectory { .. }
                 | CaError::Ambiguous { .. }
+                | CaError::Token(_)
         )
     }
 }

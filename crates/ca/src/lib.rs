@@ -4,6 +4,7 @@
 //! - [`records`] is the append-only account of what it did, [`settings`] its lifetimes.
 //! - [`keyfile`] and [`passphrase`] keep the CA's keys encrypted.
 //! - [`make`] makes keys for agents on the same machine.
+//! - [`enrolment`] issues to who shows a token or the present certificate.
 //! - [`enroll`] makes an agent's key and request, and installs the answer.
 //!
 //! Everything here reads and writes files; what a certificate may contain is decided in
@@ -12,6 +13,7 @@
 pub mod authority;
 pub mod clock;
 pub mod enroll;
+pub mod enrolment;
 mod error;
 mod file;
 pub mod init;
@@ -23,6 +25,7 @@ pub mod settings;
 
 pub use authority::{Access, Ca, Issued, Order};
 pub use clock::Time;
+pub use enrolment::{Credentials, TokenOrder};
 pub use error::CaError;
 pub use file::FileError;
 pub use passphrase::Passphrase;

@@ -48,6 +48,8 @@ pub enum Event {
         next_update: Time,
         revoked: usize,
     },
+    /// A one-time token was made.
+    Token(TokenEntry),
     /// A certificate was asked for and not given.
     Refused {
         role: Role,
@@ -90,6 +92,16 @@ impl Entry {
     }
 }
 
+/// A one-time token. Its use is the certificate whose [`Source`] names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenEntry {
+    /// SHA-256 of the secret, hexadecimal.
+    pub hash: String,
+    pub role: Role,
+    pub name: Name,
+    pub expires: Time,
+}
+
 /// Where the key of a leaf came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,6 +110,10 @@ pub enum Source {
     Request(String),
     /// Made by the CA, with the certificate.
     Made,
+    /// Over the network by the token with this hash.
+    Token(String),
+    /// Over the network by the certificate with this serial.
+    Renewal(Serial),
 }
 
 /// The file, read whole, and open for appending.
@@ -106,6 +122,7 @@ pub struct Records {
     path: PathBuf,
     file: File,
     entries: Vec<Entry>,
+    tokens: Vec<TokenEntry>,
     revoked: BTreeMap<Serial, (Time, Reason)>,
     highest_crl: BTreeMap<&'static str, u64>,
     /// Octets of an interrupted last line that were dropped.
@@ -129,6 +146,7 @@ impl Records {
             path: path.to_owned(),
             file,
             entries: Vec::new(),
+            tokens: Vec::new(),
             revoked: BTreeMap::new(),
             highest_crl: BTreeMap::new(),
             torn: None,
@@ -158,6 +176,16 @@ impl Records {
 
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    pub fn tokens(&self) -> &[TokenEntry] {
+        &self.tokens
+    }
+
+    /// The certificate that the token with this hash was used for.
+    pub fn enrolled_by(&self, hash: &str) -> Option<&Entry> {
+        let by = |entry: &&Entry| matches!(&entry.source, Source::Token(token) if token == hash);
+        self.entries.iter().find(by)
     }
 
     pub fn revocation(&self, serial: &Serial) -> Option<(Time, Reason)> {
@@ -217,6 +245,7 @@ impl Records {
     fn apply(&mut self, record: Record) {
         match record.event {
             Event::Issued(entry) => self.entries.push(entry),
+            Event::Token(token) => self.tokens.push(token),
             Event::Revoked { serial, reason } => {
                 // The first revocation counts: a later one must not move its date.
                 self.revoked.entry(serial).or_insert((record.time, reason));

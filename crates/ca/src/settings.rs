@@ -1,9 +1,10 @@
 //! The settings of a CA: its site and its lifetimes.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use fieldlock_pki::{Role, Site};
+use fieldlock_pki::{Name, Role, Site};
 use serde::{Deserialize, Serialize};
 
 use crate::file::{self, FileError};
@@ -18,6 +19,42 @@ pub struct Settings {
     /// Life of leaf certificates in days, where it differs from the role's profile.
     #[serde(default)]
     pub days: BTreeMap<Role, u16>,
+    #[serde(default)]
+    pub serve: Serve,
+}
+
+/// How `ca serve` serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Serve {
+    pub listen: SocketAddr,
+    /// NAME in the server's own certificate, `NAME.ca.SITE`.
+    pub name: Name,
+    /// `HOST:PORT` that tokens say, where they are not told otherwise: of a headend, or of this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// How long after its end a certificate may still be renewed.
+    pub renew_expired_days: u16,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// And from one address. Those that a headend passes on come from the headend's.
+    pub max_connections_per_address: usize,
+    /// From one address (IPv6: one /64).
+    pub requests_per_minute: u32,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 4434)),
+            name: Name::ca(),
+            address: None,
+            renew_expired_days: 30,
+            max_connections: 512,
+            max_connections_per_address: 256,
+            requests_per_minute: 600,
+        }
+    }
 }
 
 /// How long a CA lives and how long its CRLs do, in days, each at least 1.
@@ -41,6 +78,7 @@ impl Settings {
             root: own.root.or(built_in.root)?,
             issuing: own.issuing.or(built_in.issuing)?,
             days: own.days,
+            serve: own.serve,
         };
         settings.check()?;
         Ok(settings)
@@ -89,6 +127,7 @@ struct Written {
     root: WrittenLifetime,
     issuing: WrittenLifetime,
     days: BTreeMap<Role, u16>,
+    serve: Serve,
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize)]

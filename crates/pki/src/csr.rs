@@ -33,8 +33,16 @@ impl PublicKey {
         if !["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"].contains(&block.tag()) {
             return Err(RequestError::NotPem);
         }
-        let (rest, request) = X509CertificationRequest::from_der(block.contents())
-            .map_err(|_| RequestError::Malformed)?;
+        Self::from_request_der(block.contents())
+    }
+
+    /// The same of a DER request.
+    pub fn from_request_der(der: &[u8]) -> Result<Self, RequestError> {
+        if der.len() > Self::MAX_REQUEST {
+            return Err(RequestError::TooLong);
+        }
+        let (rest, request) =
+            X509CertificationRequest::from_der(der).map_err(|_| RequestError::Malformed)?;
         if !rest.is_empty() {
             return Err(RequestError::Trailing { octets: rest.len() });
         }

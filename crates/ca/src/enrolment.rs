@@ -1,0 +1,211 @@
+//! Certificates for who asks over the network: by a one-time token, or by the certificate that
+//! is to be followed by a new one.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use fieldlock_pki::bundle::{self, Bundle};
+use fieldlock_pki::csr::PublicKey;
+use fieldlock_pki::issue::Authority;
+use fieldlock_pki::token::{Secret, Token, check_address};
+use fieldlock_pki::{Name, Role, Summary};
+
+use crate::authority::{Ca, Issued, Life, Order};
+use crate::clock::Time;
+use crate::error::CaError;
+use crate::records::{Entry, Event, Source, TokenEntry};
+
+/// A token to be made.
+#[derive(Debug)]
+pub struct TokenOrder {
+    pub role: Role,
+    pub name: Name,
+    /// `HOST:PORT` where the box finds the CA, perhaps through a headend.
+    pub address: String,
+    /// Seconds.
+    pub life: i64,
+}
+
+/// What an asker shows in place of a certificate.
+#[derive(Debug)]
+pub struct Credentials {
+    pub role: Role,
+    pub name: Name,
+    pub secret: Secret,
+}
+
+impl Ca {
+    /// Makes a token and records it, hashed.
+    pub fn token(&mut self, order: TokenOrder, now: Time) -> Result<(Token, TokenEntry), CaError> {
+        check_address(&order.address)?;
+        let mut secret = [0; Secret::LEN];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| CaError::Random)?;
+        let secret = Secret::new(secret);
+        let entry = TokenEntry {
+            hash: hex(&secret.hash()),
+            role: order.role,
+            name: order.name.clone(),
+            expires: Time(now.0.saturating_add(order.life)),
+        };
+        self.record(now, Event::Token(entry.clone()))?;
+        let token = Token {
+            role: order.role,
+            name: order.name,
+            address: order.address,
+            root: sha256(self.root_certificate()),
+            secret,
+        };
+        Ok((token, entry))
+    }
+
+    /// The certificate that a token is for. A token is used once; who repeats its use with the
+    /// same key gets the same certificate, since the first answer may have been lost.
+    pub fn enroll(
+        &mut self,
+        authority: &Authority,
+        credentials: &Credentials,
+        key: PublicKey,
+        now: Time,
+    ) -> Result<Issued, CaError> {
+        let found = self.find_token(credentials, now);
+        let hash = self.on_record(&credentials.role, &credentials.name, &key, now, found)?;
+        if let Some(entry) = self.records().enrolled_by(&hash) {
+            let entry = entry.clone();
+            let repeated = self.repeat(&entry, &key, now);
+            return self.on_record(&credentials.role, &credentials.name, &key, now, repeated);
+        }
+        let order = Order {
+            role: credentials.role,
+            name: credentials.name.clone(),
+            key,
+            source: Source::Token(hash),
+            life: Life::Usual,
+        };
+        self.issue(authority, order, now)
+    }
+
+    /// A new certificate for who holds `current` (DER), of the same identity. It may have ended
+    /// within the site's window, and must not be revoked.
+    pub fn reenroll(
+        &mut self,
+        authority: &Authority,
+        current: &[u8],
+        key: PublicKey,
+        now: Time,
+    ) -> Result<Issued, CaError> {
+        let serial = Summary::of(current)
+            .map_err(|_| CaError::Unreadable)?
+            .serial;
+        let pem = bundle::certificate_pem(current);
+        let known = self.records().entries().iter();
+        let entry = known
+            .filter(|entry| entry.serial == serial)
+            .find(|entry| entry.certificate == pem)
+            .cloned()
+            .ok_or(CaError::NotOurs)?;
+        let renewable = self.renewable(&entry, now);
+        self.on_record(&entry.role, &entry.name, &key, now, renewable)?;
+        let order = Order {
+            role: entry.role,
+            name: entry.name,
+            key,
+            source: Source::Renewal(entry.serial),
+            life: Life::Usual,
+        };
+        self.issue(authority, order, now)
+    }
+
+    /// Tokens that can still be used.
+    pub fn open_tokens(&self, now: Time) -> Vec<&TokenEntry> {
+        let open = |token: &&TokenEntry| {
+            now <= token.expires && self.records().enrolled_by(&token.hash).is_none()
+        };
+        self.records().tokens().iter().filter(open).collect()
+    }
+
+    /// The hash of the token that the credentials show.
+    fn find_token(&self, credentials: &Credentials, now: Time) -> Result<String, CaError> {
+        let shown = hex(&credentials.secret.hash());
+        let same = |token: &&TokenEntry| {
+            verify_slices_are_equal(token.hash.as_bytes(), shown.as_bytes()).is_ok()
+        };
+        let token = self
+            .records()
+            .tokens()
+            .iter()
+            .filter(|token| token.role == credentials.role && token.name == credentials.name)
+            .find(same)
+            .ok_or(CaError::TokenUnknown)?;
+        if now > token.expires && self.records().enrolled_by(&shown).is_none() {
+            return Err(CaError::TokenExpired {
+                expires: token.expires,
+            });
+        }
+        Ok(shown)
+    }
+
+    fn repeat(&self, entry: &Entry, key: &PublicKey, now: Time) -> Result<Issued, CaError> {
+        if entry.key_hash != key.hash() {
+            return Err(CaError::TokenUsed);
+        }
+        self.renewable(entry, now)?;
+        let leaf = bundle::certificates_from_pem(&entry.certificate)?.concat();
+        let summary = Summary::of(&leaf).map_err(|_| CaError::Unreadable)?;
+        let bundle = Bundle {
+            leaf,
+            trust: self.trust()?,
+        };
+        Ok(Issued {
+            bundle,
+            summary,
+            still_valid: Vec::new(),
+            cut_short: false,
+        })
+    }
+
+    fn renewable(&self, entry: &Entry, now: Time) -> Result<(), CaError> {
+        if self.records().revocation(&entry.serial).is_some() {
+            return Err(CaError::RevokedCertificate {
+                serial: entry.serial.clone(),
+            });
+        }
+        let days = self.settings().serve.renew_expired_days;
+        if now > entry.not_after.plus_days(days) {
+            return Err(CaError::TooLate {
+                ended: entry.not_after,
+                days,
+            });
+        }
+        Ok(())
+    }
+
+    /// Puts a refusal on record on its way out.
+    fn on_record<T>(
+        &mut self,
+        role: &Role,
+        name: &Name,
+        key: &PublicKey,
+        now: Time,
+        outcome: Result<T, CaError>,
+    ) -> Result<T, CaError> {
+        if let Err(refusal) = &outcome {
+            let event = Event::Refused {
+                role: *role,
+                name: name.clone(),
+                key_hash: key.hash().to_owned(),
+                reason: refusal.to_string(),
+            };
+            self.record(now, event)?;
+        }
+        outcome
+    }
+}
+
+fn sha256(octets: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, octets);
+    hash.copy_from_slice(digest.as_ref());
+    hash
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
