@@ -10,7 +10,7 @@ import sys
 # Lowest first; a crate may depend on any ring below its own.
 RINGS = [
     {"modbus", "session", "pki", "audit"},
-    {"policy", "ca"},
+    {"policy", "ca", "enroll"},
     {"conduit"},
     {"sim", "agent"},
     {"fieldlock"},

@@ -28,7 +28,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub use agent::{Agent, Role, audit_of};
 pub use host::Hosted;
 pub use pair::{DEVICE, EDGE, HEADEND, OPEN_POLICY, Pair, Setup, Transport};
-pub use site::Site;
+pub use site::{CaServer, Site};
 
 /// For what should be there at once, on a machine that is busy with other tests.
 pub const SOON: Duration = Duration::from_secs(15);

@@ -3,21 +3,32 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fieldlock_testkit::process::Directory;
+use fieldlock_testkit::ports::free_address;
+use fieldlock_testkit::process::{Directory, Process};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::SOON;
 use crate::agent::Role;
-use crate::binary::run_ok;
+use crate::binary::{self, run_ok};
 
 /// A site with a CA. Commands on it run one after another.
 #[derive(Debug)]
 pub struct Site {
     directory: Directory,
     issued: Mutex<HashMap<String, PathBuf>>,
+}
+
+/// A running `ca serve`. Killed when dropped.
+#[derive(Debug)]
+pub struct CaServer {
+    pub address: SocketAddr,
+    pub process: Process,
+    _directory: Directory,
 }
 
 static SHARED: Mutex<Option<Arc<Site>>> = Mutex::new(None);
@@ -110,6 +121,45 @@ impl Site {
     /// Copies an identity into the state directory of an agent.
     pub fn install(&self, role: Role, name: &str, state: &Path) {
         copy_state(&self.identity(role, name), state);
+    }
+
+    /// `ca serve` for this site, at a port of its own.
+    pub fn serve(&self) -> CaServer {
+        let address = free_address().unwrap();
+        let directory = Directory::new().unwrap();
+        let mut command = binary::command();
+        command
+            .args(["ca", "serve", "--dir"])
+            .arg(self.ca())
+            .arg("--passphrase-file")
+            .arg(self.passphrase_file())
+            .args(["--listen", &address.to_string()]);
+        let mut process = Process::start("ca", &mut command, directory.path()).unwrap();
+        if let Err(error) = process.wait_log("listening", SOON) {
+            panic!("{error}");
+        }
+        CaServer {
+            address,
+            process,
+            _directory: directory,
+        }
+    }
+
+    /// A one-time token for `ROLE/NAME` that says `address`.
+    pub fn token(&self, role: &str, name: &str, address: SocketAddr) -> String {
+        let text = run_ok(&[
+            &"ca",
+            &"token",
+            &"--dir",
+            &self.ca(),
+            &"--role",
+            &role,
+            &"--name",
+            &name,
+            &"--address",
+            &address.to_string(),
+        ]);
+        text.trim().to_owned()
     }
 
     /// Revokes the certificates of `ROLE/NAME`; the CA's file with the current CRL. (A copy

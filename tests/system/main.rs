@@ -6,6 +6,8 @@
 
 mod captures;
 mod cli;
+mod enroll;
+mod est;
 mod faults;
 mod interop;
 mod negative;
@@ -45,5 +47,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(rtu::trials());
     trials.extend(negative::trials());
     trials.extend(splice::trials());
+    trials.extend(enroll::trials());
+    trials.extend(est::trials());
     trials
 }

@@ -497,6 +497,8 @@ pub(crate) const ISSUING_KEY: &str = "issuing.key.pem";
 pub(crate) const ISSUING_CRL: &str = "issuing.crl.pem";
 pub(crate) const ROOT_CRL: &str = "root.crl.pem";
 pub(crate) const RECORDS: &str = "records.jsonl";
+/// Files whose change means that something else is to be published.
+pub(crate) const PUBLISHED: [&str; 5] = [RECORDS, ROOT, ISSUING, ISSUING_CRL, ROOT_CRL];
 pub(crate) const LOCK: &str = "lock";
 /// Certificates and CRLs begin five minutes ago, for clocks that are behind.
 pub(crate) const BACKDATE_SECONDS: i64 = 300;

@@ -6,7 +6,7 @@ use fieldlock_pki::bundle::{self, Bundle};
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::Authority;
 use fieldlock_pki::token::{Secret, Token, check_address};
-use fieldlock_pki::{Name, Role, Summary};
+use fieldlock_pki::{Name, Role, Summary, certificate};
 
 use crate::authority::{Ca, Issued, Life, Order};
 use crate::clock::Time;
@@ -50,7 +50,7 @@ impl Ca {
             role: order.role,
             name: order.name,
             address: order.address,
-            root: sha256(self.root_certificate()),
+            root: certificate::hash(self.root_certificate()),
             secret,
         };
         Ok((token, entry))
@@ -197,13 +197,6 @@ impl Ca {
         }
         outcome
     }
-}
-
-fn sha256(octets: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, octets);
-    hash.copy_from_slice(digest.as_ref());
-    hash
 }
 
 fn hex(octets: &[u8]) -> String {

@@ -101,6 +101,19 @@ pub enum CaError {
     TooLate { ended: Time, days: u16 },
     #[error("the certificate was not issued by this CA")]
     NotOurs,
+    #[error(
+        "no address for the token: give `--address HOST:PORT`, or set `address` under [serve] in ca.toml"
+    )]
+    NoAddress,
+    #[error("can't listen on {address}: {error}")]
+    Listen {
+        address: std::net::SocketAddr,
+        error: std::io::Error,
+    },
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("the operation was interrupted")]
+    Interrupted,
     #[error("a CA certificate can't be read")]
     Unreadable,
     #[error("the system gave no random numbers")]
@@ -150,6 +163,7 @@ impl CaError {
                 | CaError::SameDirectory { .. }
                 | CaError::Ambiguous { .. }
                 | CaError::Token(_)
+                | CaError::NoAddress
         )
     }
 }

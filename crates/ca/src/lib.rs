@@ -1,18 +1,17 @@
-//! The bundled certificate authority, and the asking side of enrolment.
+//! The bundled certificate authority.
 //!
 //! - [`init`] makes a CA directory, [`authority`] issues, revokes and publishes from it.
 //! - [`records`] is the append-only account of what it did, [`settings`] its lifetimes.
+//! - [`serve`] does it over the network.
 //! - [`keyfile`] and [`passphrase`] keep the CA's keys encrypted.
 //! - [`make`] makes keys for agents on the same machine.
 //! - [`enrolment`] issues to who shows a token or the present certificate.
-//! - [`enroll`] makes an agent's key and request, and installs the answer.
 //!
 //! Everything here reads and writes files; what a certificate may contain is decided in
 //! `fieldlock-pki`. Times are passed in as [`clock::Time`].
 
 pub mod authority;
 pub mod clock;
-pub mod enroll;
 pub mod enrolment;
 mod error;
 mod file;
@@ -21,6 +20,7 @@ pub mod keyfile;
 pub mod make;
 pub mod passphrase;
 pub mod records;
+pub mod serve;
 pub mod settings;
 
 pub use authority::{Access, Ca, Issued, Order};

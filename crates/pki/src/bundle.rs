@@ -171,7 +171,11 @@ fn not_revoked(
     Ok(())
 }
 
-fn check_dates(certificate: &X509Certificate<'_>, part: Part, now: i64) -> Result<(), BundleError> {
+pub(crate) fn check_dates(
+    certificate: &X509Certificate<'_>,
+    part: Part,
+    now: i64,
+) -> Result<(), BundleError> {
     let not_before = certificate.validity().not_before.timestamp();
     let not_after = certificate.validity().not_after.timestamp();
     if now < not_before {

@@ -44,6 +44,13 @@ impl Summary {
     }
 }
 
+/// SHA-256 of a certificate.
+pub fn hash(der: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(sha256(der).as_ref());
+    hash
+}
+
 /// SHA-256 of a certificate as `openssl x509 -fingerprint -sha256` prints it.
 pub fn fingerprint(der: &[u8]) -> String {
     hex::upper_with_colons(sha256(der).as_ref())

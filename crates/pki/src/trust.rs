@@ -10,10 +10,10 @@ use std::fmt;
 use pem::Pem;
 use x509_parser::prelude::{GeneralName, X509Certificate};
 
-use crate::bundle::{self, BundleError};
+use crate::bundle::{self, BundleError, Part};
 use crate::certificate::{self, CertificateError};
 use crate::crl::{Crl, CrlError};
-use crate::identity::Site;
+use crate::identity::{Identity, Site};
 use crate::serial::Serial;
 
 /// DER objects, each kind sorted, so that equal lists are equal octets.
@@ -203,6 +203,30 @@ impl TrustList {
         next.verify(site)?;
         *self = next;
         Ok(merged)
+    }
+
+    /// Judges the chain of `leaf` (DER) at `now` (seconds since 1970-01-01 UTC): signatures, site,
+    /// dates, and what the CRLs of this list revoke.
+    pub fn judge(&self, leaf: &[u8], now: i64) -> Result<Identity, BundleError> {
+        let identity = Identity::from_certificate(leaf)?;
+        let unsigned = |part| BundleError::Signature { part };
+        let issuing = self.issuer_of(leaf).ok_or(unsigned(Part::Leaf))?;
+        let root = self.root_of(issuing).ok_or(unsigned(Part::Issuing))?;
+        check_constraint(&parse(issuing)?, &identity.site)?;
+        for (der, part) in [
+            (leaf, Part::Leaf),
+            (issuing, Part::Issuing),
+            (root, Part::Root),
+        ] {
+            bundle::check_dates(&parse(der)?, part, now)?;
+        }
+        match self.revokes(leaf) {
+            true => Err(BundleError::Revoked {
+                part: Part::Leaf,
+                serial: Serial::from_octets(parse(leaf)?.raw_serial()),
+            }),
+            false => Ok(identity),
+        }
     }
 
     /// The issuing CA of this list that signed `leaf` (DER).

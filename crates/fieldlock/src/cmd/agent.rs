@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::ValueEnum;
 use fieldlock_agent::{Agent, StartError};
-use tracing_subscriber::EnvFilter;
+
+use super::log::Log;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -21,23 +21,8 @@ pub(crate) struct Args {
     /// Read and try everything, open and dial nothing
     #[arg(long)]
     check: bool,
-    /// What to log: error, warn, info, debug, trace, or a filter like info,fieldlock_agent=debug
-    #[arg(
-        long,
-        env = "FIELDLOCK_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    log: String,
-    /// How to log
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    #[command(flatten)]
+    log: Log,
 }
 
 pub(crate) fn run(agent: Agent, args: &Args) -> ExitCode {
@@ -55,30 +40,12 @@ pub(crate) fn run(agent: Agent, args: &Args) -> ExitCode {
             Err(error) => report(&error),
         };
     }
-    let filter = match EnvFilter::try_new(&args.log) {
-        Ok(filter) => filter,
-        Err(error) => {
-            eprintln!("error: --log `{}`: {error}", args.log);
-            return ExitCode::from(2);
-        }
-    };
-    start_logging(filter, args.log_format);
+    if let Err(code) = args.log.start() {
+        return code;
+    }
     match fieldlock_agent::run(agent, &file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
-    }
-}
-
-fn start_logging(filter: EnvFilter, format: LogFormat) {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => {
-            let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            builder.with_ansi(terminal).with_target(false).init();
-        }
-        LogFormat::Json => builder.json().init(),
     }
 }
 

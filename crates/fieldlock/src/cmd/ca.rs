@@ -1,6 +1,8 @@
 //! `fieldlock ca`: the bundled certificate authority.
 
 mod report;
+mod serve;
+mod token;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -24,6 +26,8 @@ use report::{describe, details, output, print, print_json, tell_crl, tell_issued
 #[command(after_help = "Examples:
   fieldlock ca init --site plant1.example --dir ca --root-out /media/usb/root
   fieldlock ca sign press-07.csr --dir ca --role edge --name press-07 --out press-07.pem
+  fieldlock ca token --dir ca --role edge --name press-07 --address hd-1.dmz.example:4433
+  fieldlock ca serve --dir ca
   fieldlock ca revoke press-07 --dir ca --reason key-compromise
 The passphrase comes from `--passphrase-file`, a prompt, or standard input; never from an argument.")]
 pub(crate) struct Args {
@@ -36,6 +40,8 @@ enum Command {
     Init(Init),
     Issue(Issue),
     Sign(Sign),
+    Token(token::Token),
+    Serve(serve::Serve),
     List(List),
     Show(Show),
     Revoke(Revoke),
@@ -226,6 +232,11 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Init(args) => init(args),
         Command::Issue(args) => issue(args),
         Command::Sign(args) => sign(args),
+        Command::Token(args) => token::run(args),
+        Command::Serve(args) => match serve::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::List(args) => list(&args),
         Command::Show(args) => show(&args),
         Command::Revoke(args) => revoke(&args),

@@ -1,13 +1,14 @@
 //! `fieldlock enroll`: an agent's key, request and certificate.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use fieldlock_ca::Time;
-use fieldlock_ca::enroll::{self, EnrollError, Expect};
-use fieldlock_pki::{Name, Role};
+use fieldlock_enroll::files::{self as enroll, EnrollError, Expect, InstalledNow};
+use fieldlock_pki::{Name, Role, Token};
+use zeroize::Zeroizing;
 
 /// Give an agent its identity: request, have it signed at the CA, install
 #[derive(Debug, Parser)]
@@ -25,6 +26,7 @@ pub(crate) struct Args {
 enum Command {
     Request(Request),
     Install(Install),
+    Join(Join),
     Crl(Crl),
 }
 
@@ -64,6 +66,25 @@ struct Install {
     replace_root: bool,
 }
 
+/// Get a certificate by a one-time token of `fieldlock ca token`
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  fieldlock enroll join --state /var/lib/fieldlock/edge
+  fieldlock enroll join --state /var/lib/fieldlock/edge --token-file /media/usb/token
+The token comes from the file, a prompt, or standard input; never from an argument, which every
+process on the machine can read. The private key is made here and stays here.")]
+struct Join {
+    /// State directory of the agent
+    #[arg(long)]
+    state: PathBuf,
+    /// File with the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Refused: a token does not belong on a command line
+    #[arg(value_name = "TOKEN", hide = true)]
+    token: Option<String>,
+}
+
 /// Install the CRLs of a file, as `fieldlock ca crl` prints them
 #[derive(Debug, Parser)]
 struct Crl {
@@ -78,6 +99,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let done = match args.command {
         Command::Request(args) => request(args),
         Command::Install(args) => install(args),
+        Command::Join(args) => join(&args),
         Command::Crl(args) => crl(&args),
     };
     match done {
@@ -126,13 +148,55 @@ fn install(args: Install) -> Result<(), EnrollError> {
         replace_root: args.replace_root,
     };
     let expected = expect.root.is_some();
-    let installed = enroll::install(&args.state, &text, &expect, Time::now())?;
-    eprintln!("installed in {}", args.state.display());
+    let installed = enroll::install(&args.state, &text, &expect, Time::now().0)?;
     if !installed.root_known && !expected {
         eprintln!(
             "note: this root was not known here before. Compare its fingerprint with the CA's, or repeat with `--root FINGERPRINT`"
         );
     }
+    tell(&installed, &args.state)
+}
+
+fn join(args: &Join) -> Result<(), EnrollError> {
+    if args.token.is_some() {
+        return Err(EnrollError::TokenArgument);
+    }
+    let token = read_token(args.token_file.as_deref())?;
+    eprintln!(
+        "joining as {}/{} at {}",
+        token.role, token.name, token.address
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| EnrollError::io(Path::new("the runtime"), error))?;
+    let joining = fieldlock_enroll::join::join(&args.state, &token, Time::now().0);
+    let installed = runtime.block_on(joining)?;
+    tell(&installed, &args.state)
+}
+
+fn read_token(file: Option<&Path>) -> Result<Token, EnrollError> {
+    let text = match file {
+        Some(path) => Zeroizing::new(enroll::read_file(path)?),
+        None if io::stdin().is_terminal() => {
+            let prompted = rpassword::prompt_password("Token: ");
+            Zeroizing::new(prompted.map_err(|error| EnrollError::io(Path::new("terminal"), error))?)
+        }
+        None => {
+            let mut line = Zeroizing::new(String::new());
+            io::stdin()
+                .lock()
+                .take(Token::MAX_LEN as u64)
+                .read_line(&mut line)
+                .map_err(|error| EnrollError::io(Path::new("standard input"), error))?;
+            line
+        }
+    };
+    Ok(text.parse()?)
+}
+
+fn tell(installed: &InstalledNow, state: &Path) -> Result<(), EnrollError> {
+    eprintln!("installed in {}", state.display());
     print(&format!(
         "identity     {}\nissuer       {}\nserial       {}\nvalid        {} to {}\nfingerprint  {}\nroot         {}\n",
         installed.identity,

@@ -52,6 +52,10 @@ pub(super) fn details(ca: &Ca, entry: &Entry, now: Time) -> String {
     };
     let source = match &entry.source {
         Source::Request(file) => format!("request {file:?}"),
+        Source::Token(hash) => {
+            format!("one-time token {}", hash.get(..8).unwrap_or_default())
+        }
+        Source::Renewal(serial) => format!("renewal of {serial}"),
         Source::Made => "made with the certificate".to_owned(),
     };
     format!(

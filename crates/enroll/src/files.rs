@@ -4,17 +4,18 @@
 //! the answer trustworthy is the fingerprint of the root, compared by a person at the first
 //! installation ([`Expect::root`]) and by this module ever after.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use fieldlock_pki::bundle::{Bundle, BundleError};
 use fieldlock_pki::store::{self, Installed, Request, StoreError};
 use fieldlock_pki::trust::{Merged, TrustList, TrustListError};
-use fieldlock_pki::{Crl, Identity, Name, Role, Summary, csr};
+use fieldlock_pki::{Crl, Identity, Name, Role, Summary, TokenError, csr};
 use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
-use crate::clock::Time;
-use crate::file::{self, FileError};
+use crate::client::ClientError;
 
 /// A request ready to be sent.
 #[derive(Debug)]
@@ -78,10 +79,10 @@ pub fn install(
     state: &Path,
     pem: &str,
     expect: &Expect,
-    now: Time,
+    now: i64,
 ) -> Result<InstalledNow, EnrollError> {
     let mut bundle = Bundle::parse(pem)?;
-    let proof = bundle.check(now.0)?;
+    let proof = bundle.check(now)?;
     let summary = |der: &[u8]| Summary::of(der).map_err(|_| EnrollError::Unreadable);
     let leaf = summary(&bundle.leaf)?;
     let root = summary(&proof.root)?;
@@ -145,7 +146,14 @@ pub fn merge_trust(state: &Path, pem: &str) -> Result<TrustChange, EnrollError> 
 
 /// Reads a bundle or CRL file of at most [`Bundle::MAX_PEM`] octets.
 pub fn read_file(path: &Path) -> Result<String, EnrollError> {
-    Ok(file::read(path, Bundle::MAX_PEM as u64)?)
+    let read = || {
+        let mut text = String::new();
+        File::open(path)?
+            .take(Bundle::MAX_PEM as u64)
+            .read_to_string(&mut text)?;
+        Ok(text)
+    };
+    read().map_err(|error| EnrollError::io(path, error))
 }
 
 fn asked_identity(
@@ -275,8 +283,22 @@ fn plain(fingerprint: &str) -> String {
 pub enum EnrollError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("{path}: {error}", path = path.display())]
+    File { path: PathBuf, error: io::Error },
     #[error(transparent)]
-    File(#[from] FileError),
+    Token(#[from] TokenError),
+    #[error(
+        "a token does not belong on a command line, where every process can read it: use `--token-file`, the prompt or standard input. This one has been seen: cancel it by using it or let it end"
+    )]
+    TokenArgument,
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the CA's trust list lacks the root that the token names")]
+    NoTrustList,
+    #[error(
+        "{identity} is installed here already: give another `--state`, or remove that one first"
+    )]
+    Installed { identity: Identity },
     #[error("the bundle is refused: {0}")]
     Bundle(#[from] BundleError),
     #[error("the trust list is refused: {0}")]
@@ -327,15 +349,18 @@ pub enum EnrollError {
 }
 
 impl EnrollError {
-    pub fn io(path: &Path, error: std::io::Error) -> Self {
-        Self::File(FileError {
+    pub fn io(path: &Path, error: io::Error) -> Self {
+        Self::File {
             path: path.to_owned(),
             error,
-        })
+        }
     }
 
     /// True for what was wrong in the command line rather than in the doing.
     pub fn is_usage(&self) -> bool {
-        matches!(self, EnrollError::Unnamed)
+        matches!(
+            self,
+            EnrollError::Unnamed | EnrollError::Token(_) | EnrollError::TokenArgument
+        )
     }
 }

@@ -1,0 +1,361 @@
+//! `ca serve`: enrolment over the network (EST, RFC 7030), and the trust list for who waits for
+//! it to change.
+//!
+//! Only the issuing CA's key is here. Every operation opens the CA's directory anew, so that
+//! commands in another terminal go on working, and what they change is seen within [`LOOK`].
+
+mod http;
+mod limit;
+mod tls;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fieldlock_pki::TrustList;
+use fieldlock_pki::issue::Authority;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rcgen::KeyPair;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{interval, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, error, info, warn};
+use zeroize::Zeroizing;
+
+use crate::authority::{Access, Ca, Life, Order};
+use crate::clock::Time;
+use crate::error::CaError;
+use crate::records::Source;
+use crate::settings::Serve;
+use fieldlock_pki::Role;
+use fieldlock_pki::csr::PublicKey;
+use http::Peer;
+use limit::{Asker, Limits};
+use tls::Keys;
+
+/// How often the directory is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEADER: Duration = Duration::from_secs(10);
+/// Of a whole connection, which carries one request: a long poll takes up to 60 s of it.
+const CONNECTION: Duration = Duration::from_secs(90);
+const DRAIN: Duration = Duration::from_secs(5);
+/// Life of the server's own certificate, in days; it is renewed after two thirds.
+const OWN_DAYS: u16 = 7;
+const HOURLY: Duration = Duration::from_secs(3600);
+
+/// The trust list as it is handed out.
+#[derive(Debug)]
+pub(crate) struct Published {
+    list: Arc<TrustList>,
+    /// With its quotes (RFC 9110, section 8.8.3).
+    etag: String,
+}
+
+impl Published {
+    fn new(list: TrustList) -> Self {
+        let mut etag = String::from("\"");
+        for octet in list.hash() {
+            // Writing to a String can't fail.
+            let _ = write!(etag, "{octet:02x}");
+        }
+        etag.push('"');
+        Self {
+            list: Arc::new(list),
+            etag,
+        }
+    }
+}
+
+/// What the tasks of the server share.
+#[derive(Debug)]
+pub(crate) struct Server {
+    directory: PathBuf,
+    authority: Arc<Authority>,
+    settings: Serve,
+    keys: Arc<Keys>,
+    published: watch::Sender<Arc<Published>>,
+    limits: Mutex<Limits>,
+}
+
+/// A server that listens, and is not serving yet.
+#[derive(Debug)]
+pub struct Bound {
+    server: Arc<Server>,
+    listener: TcpListener,
+}
+
+impl Bound {
+    /// Opens the port, and gets the server a certificate of its own CA.
+    pub async fn open(
+        directory: &Path,
+        authority: Authority,
+        listen: Option<SocketAddr>,
+    ) -> Result<Self, CaError> {
+        let ca = Ca::open(directory, Access::Read)?;
+        let settings = ca.settings().serve.clone();
+        let list = Published::new(ca.trust()?);
+        drop(ca);
+        let address = listen.unwrap_or(settings.listen);
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| CaError::Listen { address, error })?;
+        let limits = Limits::new(
+            settings.requests_per_minute,
+            settings.max_connections,
+            settings.max_connections_per_address,
+            Instant::now(),
+        );
+        let server = Arc::new(Server {
+            directory: directory.to_owned(),
+            authority: Arc::new(authority),
+            settings,
+            keys: Keys::new(list.list.clone()),
+            published: watch::Sender::new(Arc::new(list)),
+            limits: Mutex::new(limits),
+        });
+        server.maintain().await?;
+        server.renew_own().await?;
+        Ok(Self { server, listener })
+    }
+
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until SIGTERM or SIGINT; answers under way may finish.
+    pub async fn run(self) -> Result<(), CaError> {
+        let config = self.server.keys.config()?;
+        let acceptor = TlsAcceptor::from(config);
+        let watcher = tokio::spawn(watch_directory(self.server.clone()));
+        let mut connections = JoinSet::new();
+        let mut stop = std::pin::pin!(stop_signal());
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = connections.join_next(), if !connections.is_empty() => continue,
+                () = &mut stop => break,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let asker = Asker::from(address.ip());
+                    if self.server.limits().open(asker, Instant::now()) {
+                        let server = self.server.clone();
+                        let acceptor = acceptor.clone();
+                        connections.spawn(async move {
+                            connection(server.clone(), acceptor, stream, address.ip()).await;
+                            server.limits().close(asker);
+                        });
+                    } else {
+                        debug!(%address, "too many connections");
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "accepting a connection failed");
+                    sleep(LOOK).await;
+                }
+            }
+        }
+        drop(self.listener);
+        watcher.abort();
+        info!("stopping");
+        let all = async { while connections.join_next().await.is_some() {} };
+        let _ = timeout(DRAIN, all).await;
+        Ok(())
+    }
+}
+
+impl Server {
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_ask(&self, address: IpAddr) -> bool {
+        self.limits().request(address.into(), Instant::now())
+    }
+
+    fn published(&self) -> Arc<Published> {
+        self.published.borrow().clone()
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// Opens the CA, alone, and does something with it on a thread that may wait for the disk.
+    async fn with_ca<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut Ca, &Authority, Time) -> Result<T, CaError> + Send + 'static,
+    ) -> Result<T, CaError> {
+        let server = self.clone();
+        let done = spawn_blocking(move || {
+            let mut ca = Ca::open(&server.directory, Access::Write)?;
+            work(&mut ca, &server.authority, Time::now())
+        });
+        done.await.map_err(|_| CaError::Interrupted)?
+    }
+
+    /// Issues the CRL that is due, and publishes what has changed.
+    async fn maintain(self: &Arc<Self>) -> Result<(), CaError> {
+        let (list, renewed) = self
+            .with_ca(|ca, authority, now| {
+                let due = ca.crl_due(now)?;
+                if due {
+                    ca.renew_crl(authority, now)?;
+                }
+                Ok((ca.trust()?, due))
+            })
+            .await?;
+        if renewed {
+            info!("the CRL of the issuing CA was due: issued anew");
+        }
+        let published = Published::new(list);
+        if published.etag != self.published().etag {
+            info!(
+                trust_list = published.etag,
+                "another trust list is published"
+            );
+            self.keys.set_trust(published.list.clone());
+            self.published.send_replace(Arc::new(published));
+        }
+        Ok(())
+    }
+
+    /// Gets the server a new key and certificate.
+    async fn renew_own(self: &Arc<Self>) -> Result<(), CaError> {
+        let key = KeyPair::generate().map_err(|error| CaError::Issue(error.into()))?;
+        let pkcs8 = Zeroizing::new(key.serialize_der());
+        let order = Order {
+            role: Role::Ca,
+            name: self.settings.name.clone(),
+            key: PublicKey::of(&key)?,
+            source: Source::Made,
+            life: Life::Days(OWN_DAYS),
+        };
+        let issued = self
+            .with_ca(move |ca, authority, now| ca.issue(authority, order, now))
+            .await?;
+        Ok(self.keys.set_own(&issued.bundle, &pkcs8)?)
+    }
+
+    fn warn_of_dates(&self) {
+        let now = Time::now();
+        for crl in self.published().list.crl_dates() {
+            let left = crl.next_update - now.0;
+            let life = crl.next_update - crl.this_update;
+            if left * 3 >= life {
+                continue;
+            }
+            let (name, days) = (crl.authority, left.div_euclid(86_400));
+            let what = match crl.is_root {
+                true => "issue it with `fieldlock ca root crl`",
+                false => "see the errors above",
+            };
+            if left < 0 {
+                error!("the CRL of {name:?} is past its date: {what}");
+            } else {
+                warn!("the CRL of {name:?} is good for {days} days more: {what}");
+            }
+        }
+    }
+}
+
+/// One connection, one request.
+async fn connection(
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    address: IpAddr,
+) {
+    let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            debug!(%address, "handshake: {error}");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificate = certificates.and_then(|chain| chain.first());
+    let peer = Peer {
+        address,
+        certificate: certificate.map(|leaf| Arc::from(leaf.as_ref())),
+    };
+    let service = service_fn(move |request| {
+        let (server, peer) = (server.clone(), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(http::answer(server, peer, request).await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER)
+        .keep_alive(false)
+        .max_buf_size(MAX_HEADER)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = timeout(CONNECTION, serving).await {
+        debug!(%address, "connection: {error}");
+    }
+}
+
+const MAX_HEADER: usize = 16 * 1024;
+
+/// Sees what other commands change, and what time brings.
+async fn watch_directory(server: Arc<Server>) {
+    let mut tick = interval(LOOK);
+    let mut seen = stamps(&server.directory);
+    let mut hour = Instant::now();
+    let mut own = Instant::now();
+    server.warn_of_dates();
+    loop {
+        tick.tick().await;
+        let now = stamps(&server.directory);
+        let hourly = hour.elapsed() >= HOURLY;
+        if now != seen || hourly {
+            if let Err(error) = server.maintain().await {
+                error!("the CA's directory: {error}");
+            }
+            seen = stamps(&server.directory);
+        }
+        if hourly {
+            hour = Instant::now();
+            server.warn_of_dates();
+        }
+        if own.elapsed() >= HOURLY * 24 * u32::from(OWN_DAYS) * 2 / 3 {
+            own = Instant::now();
+            if let Err(error) = server.renew_own().await {
+                error!("the server's own certificate: {error}");
+            }
+        }
+    }
+}
+
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+fn stamps(directory: &Path) -> Vec<Stamp> {
+    let stamp = |name: &&str| {
+        let data = fs::metadata(directory.join(name)).ok()?;
+        Some((data.ino(), data.len(), data.mtime(), data.mtime_nsec()))
+    };
+    crate::authority::PUBLISHED.iter().map(stamp).collect()
+}
+
+async fn stop_signal() {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

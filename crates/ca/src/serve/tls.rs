@@ -1,0 +1,141 @@
+//! TLS of the enrolment server: TLS 1.3, HTTP/1.1 only, a certificate of its own CA, and clients
+//! that may show one.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use fieldlock_pki::bundle::Bundle;
+use fieldlock_pki::{Identity, Summary, TrustList};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{self, CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
+};
+use zeroize::Zeroizing;
+
+/// What the server shows and whom it takes for one of its own; both change while it runs.
+pub(super) struct Keys {
+    own: RwLock<Option<Arc<CertifiedKey>>>,
+    trust: RwLock<Arc<TrustList>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
+impl Keys {
+    pub(super) fn new(trust: Arc<TrustList>) -> Arc<Self> {
+        Arc::new(Self {
+            own: RwLock::default(),
+            trust: RwLock::new(trust),
+            provider: Arc::new(aws_lc_rs::default_provider()),
+        })
+    }
+
+    /// Puts a certificate of the server and its key (PKCS#8 DER) in force. The whole chain is
+    /// shown: who joins knows the root's fingerprint and nothing else.
+    pub(super) fn set_own(&self, bundle: &Bundle, key: &Zeroizing<Vec<u8>>) -> Result<(), Error> {
+        let proof = bundle
+            .verify()
+            .map_err(|error| Error::General(error.to_string()))?;
+        let chain = [bundle.leaf.clone(), proof.issuing, proof.root];
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_vec()));
+        let key = self.provider.key_provider.load_private_key(key)?;
+        let own = CertifiedKey::new(chain.map(CertificateDer::from).to_vec(), key);
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(own));
+        Ok(())
+    }
+
+    pub(super) fn set_trust(&self, trust: Arc<TrustList>) {
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
+    }
+
+    pub(super) fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, Error> {
+        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(self.clone())
+            .with_cert_resolver(self.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.max_early_data_size = 0;
+        Ok(Arc::new(config))
+    }
+
+    /// Signature and names are judged here; end and revocation by the CA's records, which know
+    /// the window for renewals and put a refusal on record.
+    fn judge(&self, leaf: &[u8], now: UnixTime) -> Result<(), CertificateError> {
+        let trust = self.trust.read().unwrap_or_else(PoisonError::into_inner);
+        let issuing = trust.issuer_of(leaf);
+        if issuing.and_then(|issuing| trust.root_of(issuing)).is_none() {
+            return Err(CertificateError::UnknownIssuer);
+        }
+        let malformed = |_| CertificateError::BadEncoding;
+        Identity::from_certificate(leaf).map_err(malformed)?;
+        let summary = Summary::of(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        match u64::try_from(summary.not_before) {
+            Ok(from) if from <= now.as_secs() => Ok(()),
+            _ => Err(CertificateError::NotValidYet),
+        }
+    }
+}
+
+impl ResolvesServerCert for Keys {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        own.clone()
+    }
+}
+
+impl ClientCertVerifier for Keys {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.judge(leaf, now)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken here".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

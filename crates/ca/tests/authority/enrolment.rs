@@ -1,0 +1,170 @@
+//! Tokens and renewals, with the time as an argument.
+
+use std::sync::Arc;
+use std::thread;
+
+use fieldlock_ca::authority::Life;
+use fieldlock_ca::{Access, Ca, CaError, Credentials, Time, TokenOrder, make};
+use fieldlock_pki::csr::PublicKey;
+use fieldlock_pki::issue::Reason;
+use fieldlock_pki::{Role, Secret};
+
+use crate::site::Site;
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 86_400;
+
+#[test]
+fn a_token_is_good_once_and_for_one_name() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let token = token(&mut site.ca, "press-07", now);
+    let other_name = credentials("press-08", &token);
+    let guessed = credentials("press-07", &Secret::new([7; 16]));
+    for wrong in [&other_name, &guessed] {
+        let refused = site.ca.enroll(&site.authority, wrong, key(), now);
+        assert!(matches!(refused, Err(CaError::TokenUnknown)));
+    }
+    let right = credentials("press-07", &token);
+    let issued = site.ca.enroll(&site.authority, &right, key(), now).unwrap();
+    assert_eq!(
+        issued.summary.identity.unwrap().uri(),
+        "spiffe://plant1.example/edge/press-07"
+    );
+    let again = site.ca.enroll(&site.authority, &right, key(), now);
+    assert!(matches!(again, Err(CaError::TokenUsed)));
+    assert_eq!(site.ca.records().entries().len(), 1);
+    assert!(site.ca.open_tokens(now).is_empty());
+}
+
+#[test]
+fn after_a_lost_answer_the_same_key_gets_the_same_certificate() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let right = credentials("press-07", &token(&mut site.ca, "press-07", now));
+    let kept = make::Key::generate().unwrap();
+    let ask = |site: &mut Site, at| {
+        let key = kept.public().unwrap();
+        site.ca.enroll(&site.authority, &right, key, at)
+    };
+    let first = ask(&mut site, now).unwrap();
+    // The token has ended meanwhile: it was used in time.
+    let second = ask(&mut site, Time(now.0 + 3 * HOUR)).unwrap();
+    assert_eq!(first.bundle.leaf, second.bundle.leaf);
+    assert_eq!(site.ca.records().entries().len(), 1);
+
+    let serials = [first.summary.serial];
+    site.ca
+        .revoke(&site.authority, &serials, Reason::KeyCompromise, now)
+        .unwrap();
+    assert!(matches!(
+        ask(&mut site, now),
+        Err(CaError::RevokedCertificate { .. })
+    ));
+}
+
+#[test]
+fn a_token_ends() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let right = credentials("press-07", &token(&mut site.ca, "press-07", now));
+    let late = Time(now.0 + HOUR + 1);
+    let refused = site.ca.enroll(&site.authority, &right, key(), late);
+    assert!(matches!(refused, Err(CaError::TokenExpired { .. })));
+    site.ca
+        .enroll(&site.authority, &right, key(), Time(now.0 + HOUR))
+        .unwrap();
+}
+
+#[test]
+fn of_a_hundred_at_once_one_gets_the_certificate() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let right = Arc::new(credentials(
+        "press-07",
+        &token(&mut site.ca, "press-07", now),
+    ));
+    let directory = site.path("ca");
+    let Site {
+        ca,
+        authority,
+        directory: _kept,
+    } = site;
+    drop(ca);
+    let authority = Arc::new(authority);
+    let asking = (0..100).map(|_| {
+        let (directory, right, authority) = (directory.clone(), right.clone(), authority.clone());
+        thread::spawn(move || {
+            let mut ca = Ca::open(&directory, Access::Write).unwrap();
+            ca.enroll(&authority, &right, key(), now).is_ok()
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    let good = asking.into_iter().filter_map(|one| one.join().ok());
+    assert_eq!(good.filter(|good| *good).count(), 1);
+    let ca = Ca::open(&directory, Access::Read).unwrap();
+    assert_eq!(ca.records().entries().len(), 1);
+}
+
+#[test]
+fn secrets_are_not_kept() {
+    let mut site = Site::new();
+    let secret = token(&mut site.ca, "press-07", Time::now());
+    let records = std::fs::read_to_string(site.path("ca/records.jsonl")).unwrap();
+    assert!(records.contains("\"token\""));
+    assert!(!records.contains(secret.to_text().as_str()));
+}
+
+#[test]
+fn renewal_goes_by_the_present_certificate_until_the_window_closes() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let short = Life::Between(Time(now.0 - 10 * DAY), Time(now.0 - DAY));
+    let (_, ended) = site.issue_for(Role::Edge, "press-07", short).unwrap();
+    let leaf = ended.bundle.leaf.clone();
+    let renewed = site
+        .ca
+        .reenroll(&site.authority, &leaf, key(), now)
+        .unwrap();
+    assert_eq!(renewed.summary.identity, ended.summary.identity);
+    assert!(renewed.summary.not_after > now.0 + 80 * DAY);
+
+    let late = Time(now.0 + 30 * DAY);
+    let refused = site.ca.reenroll(&site.authority, &leaf, key(), late);
+    assert!(matches!(refused, Err(CaError::TooLate { .. })));
+
+    let serials = [renewed.summary.serial.clone()];
+    site.ca
+        .revoke(&site.authority, &serials, Reason::KeyCompromise, now)
+        .unwrap();
+    let refused = site
+        .ca
+        .reenroll(&site.authority, &renewed.bundle.leaf, key(), now);
+    assert!(matches!(refused, Err(CaError::RevokedCertificate { .. })));
+
+    let foreign = Site::new().issue(Role::Edge, "press-07").bundle.leaf;
+    let refused = site.ca.reenroll(&site.authority, &foreign, key(), now);
+    assert!(matches!(refused, Err(CaError::NotOurs)));
+}
+
+fn token(ca: &mut Ca, name: &str, now: Time) -> Secret {
+    let order = TokenOrder {
+        role: Role::Edge,
+        name: name.parse().unwrap(),
+        address: "127.0.0.1:4434".to_owned(),
+        life: HOUR,
+    };
+    ca.token(order, now).unwrap().0.secret.clone()
+}
+
+fn credentials(name: &str, secret: &Secret) -> Credentials {
+    Credentials {
+        role: Role::Edge,
+        name: name.parse().unwrap(),
+        secret: secret.clone(),
+    }
+}
+
+fn key() -> PublicKey {
+    make::Key::generate().unwrap().public().unwrap()
+}

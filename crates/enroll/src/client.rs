@@ -1,0 +1,362 @@
+//! A client of `ca serve`: EST (RFC 7030) and the trust list. One request on each connection,
+//! bounded in time and size; redirects are not followed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use fieldlock_pki::bundle::Bundle;
+use fieldlock_pki::est::{self, EstError};
+use fieldlock_pki::store::{self, Installed};
+use fieldlock_pki::{Identity, Name, Role, Secret, TrustList, TrustListError, csr};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use rcgen::KeyPair;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{CertificateError, ClientConfig};
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
+
+use crate::verify::{CaVerifier, Known};
+
+const CONNECT: Duration = Duration::from_secs(5);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Where the CA is, and how it is recognised.
+pub struct Client {
+    addresses: Vec<String>,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new certificate for a new key, not installed yet.
+pub struct Renewed {
+    /// PKCS#8.
+    pub key_pem: Zeroizing<String>,
+    /// DER.
+    pub leaf: Vec<u8>,
+    /// The CA that signed it, DER.
+    pub issuing: Vec<u8>,
+}
+
+impl std::fmt::Debug for Renewed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Renewed(..)")
+    }
+}
+
+/// A trust list, and the tag by which the CA knows that we have it.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    pub list: TrustList,
+    pub etag: String,
+}
+
+impl Client {
+    /// Knows nothing of the CA but the SHA-256 of its root's certificate.
+    pub fn pinned(address: String, root: [u8; 32]) -> Result<Self, ClientError> {
+        // The name is not known yet, and the pin says more than any name.
+        let name = ServerName::try_from("ca.invalid").map_err(|_| ClientError::Name)?;
+        let mut config = config(Known::Root(root), None)?;
+        config.enable_sni = false;
+        Ok(Self {
+            addresses: vec![address],
+            config: Arc::new(config),
+            name,
+        })
+    }
+
+    /// Goes by the installed trust list. `addresses` are `HOST:PORT` and tried in turn; `ca` is
+    /// the NAME in the CA's certificate. The installed certificate is shown.
+    pub fn installed(
+        addresses: Vec<String>,
+        installed: &Installed,
+        ca: &Name,
+    ) -> Result<Self, ClientError> {
+        let expected = Identity {
+            site: installed.identity.site.clone(),
+            role: Role::Ca,
+            name: ca.clone(),
+        };
+        let name = ServerName::try_from(expected.dns()).map_err(|_| ClientError::Name)?;
+        let known = Known::List(installed.trust.clone(), expected);
+        Ok(Self {
+            addresses,
+            config: Arc::new(config(known, Some(installed))?),
+            name,
+        })
+    }
+
+    /// The certificate (DER) that a token is for. `request` is PEM.
+    pub async fn enroll(
+        &self,
+        role: Role,
+        name: &Name,
+        secret: &Secret,
+        request: &str,
+    ) -> Result<Vec<u8>, ClientError> {
+        let login = Zeroizing::new(format!("{role}/{name}:{}", *secret.to_text()));
+        let basic = Zeroizing::new(format!("Basic {}", STANDARD.encode(login.as_bytes())));
+        let mut authorization = HeaderValue::from_str(&basic).map_err(|_| ClientError::Name)?;
+        authorization.set_sensitive(true);
+        self.ask("simpleenroll", request, Some(authorization)).await
+    }
+
+    /// A certificate for a new key, of the identity that is installed.
+    pub async fn reenroll(&self, installed: &Installed) -> Result<Renewed, ClientError> {
+        let key = KeyPair::generate().map_err(ClientError::Key)?;
+        let identity = &installed.identity;
+        let request =
+            csr::request(&key, identity.role, &identity.name).map_err(ClientError::Key)?;
+        let leaf = self.ask("simplereenroll", &request, None).await?;
+        let bundle = Bundle {
+            leaf,
+            trust: installed.trust.clone(),
+        };
+        let proof = bundle
+            .verify()
+            .map_err(|error| ClientError::Unfit(error.to_string()))?;
+        if proof.identity != *identity || !store::key_fits(key.serialized_der(), &bundle.leaf) {
+            let text = "it is for another key or identity".to_owned();
+            return Err(ClientError::Unfit(text));
+        }
+        Ok(Renewed {
+            key_pem: Zeroizing::new(key.serialize_pem()),
+            leaf: bundle.leaf,
+            issuing: proof.issuing,
+        })
+    }
+
+    /// The CA's trust list, or `None` if it is still the one with `etag` after `wait`.
+    pub async fn trust(
+        &self,
+        etag: Option<&str>,
+        wait: Duration,
+    ) -> Result<Option<Fetched>, ClientError> {
+        let mut request = request(Method::GET, est::TRUST_PATH.to_owned(), Bytes::new());
+        let headers = request.headers_mut();
+        if let Some(Ok(tag)) = etag.map(HeaderValue::from_str) {
+            headers.insert(header::IF_NONE_MATCH, tag);
+            let prefer = format!("wait={}", wait.as_secs());
+            if let Ok(prefer) = HeaderValue::from_str(&prefer) {
+                headers.insert("prefer", prefer);
+            }
+        }
+        let answer = self.exchange(request, Bundle::MAX_PEM, wait).await?;
+        if answer.status == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let answer = answer.check()?;
+        let etag = answer.headers.get(header::ETAG);
+        let etag = etag.and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+        let pem = std::str::from_utf8(&answer.body).map_err(|_| EstError::NotCertificates)?;
+        Ok(Some(Fetched {
+            list: TrustList::parse(pem)?,
+            etag: etag.to_owned(),
+        }))
+    }
+
+    async fn ask(
+        &self,
+        operation: &str,
+        csr_pem: &str,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Vec<u8>, ClientError> {
+        let der = pem::parse(csr_pem).map_err(|_| EstError::NotCertificates)?;
+        let body = Bytes::from(est::encode(der.contents()));
+        let path = format!("{}{operation}", est::PATH);
+        let mut request = request(Method::POST, path, body);
+        let headers = request.headers_mut();
+        let pkcs10 = HeaderValue::from_static(est::PKCS10);
+        headers.insert(header::CONTENT_TYPE, pkcs10);
+        if let Some(authorization) = authorization {
+            headers.insert(header::AUTHORIZATION, authorization);
+        }
+        let answer = self
+            .exchange(request, est::MAX_BODY, Duration::ZERO)
+            .await?;
+        let message = est::decode(&answer.check()?.body)?;
+        let certificates = est::parse_certs_only(&message)?;
+        match <[Vec<u8>; 1]>::try_from(certificates) {
+            Ok([leaf]) => Ok(leaf),
+            Err(_) => Err(ClientError::Unfit("expected one certificate".to_owned())),
+        }
+    }
+
+    /// Sends a request once; another address is tried only while nothing was sent.
+    async fn exchange(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Answer, ClientError> {
+        let (address, stream) = self.connect().await?;
+        if let Ok(host) = HeaderValue::from_str(&address) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        let lost = |error: hyper::Error| ClientError::Lost(error.to_string());
+        let exchange = async {
+            let (mut sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+            let answer = async {
+                let response = sender.send_request(request).await.map_err(lost)?;
+                let (head, body) = response.into_parts();
+                let body = Limited::new(body, limit).collect().await;
+                let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+                    true => ClientError::TooLong { limit },
+                    false => ClientError::Lost(error.to_string()),
+                })?;
+                Ok(Answer {
+                    status: head.status,
+                    headers: head.headers,
+                    body: body.to_bytes(),
+                })
+            };
+            let mut answer = std::pin::pin!(answer);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                answer = &mut answer => answer,
+                // The connection may end before its last octets have been looked at.
+                _ = &mut connection => answer.await,
+            }
+        };
+        match timeout(ANSWER + wait, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ClientError::Lost("no answer in time".to_owned())),
+        }
+    }
+
+    async fn connect(&self) -> Result<(String, TlsStream<TcpStream>), ClientError> {
+        let mut tried = Vec::new();
+        for address in &self.addresses {
+            match self.connect_to(address).await {
+                Ok(stream) => return Ok((address.clone(), stream)),
+                Err(error) => tried.push(format!("{address}: {}", reason(&error))),
+            }
+        }
+        Err(ClientError::Unreachable {
+            tried: tried.join("; "),
+        })
+    }
+
+    async fn connect_to(&self, address: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+        let stream = timeout(CONNECT, TcpStream::connect(address))
+            .await
+            .map_err(|_| late())??;
+        let connector = TlsConnector::from(self.config.clone());
+        timeout(HANDSHAKE, connector.connect(self.name.clone(), stream))
+            .await
+            .map_err(|_| late())?
+    }
+}
+
+/// What our own verifier said, without the wrappings of TLS.
+fn reason(error: &std::io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(own))) => own.0.to_string(),
+        _ => error.to_string(),
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn check(self) -> Result<Self, ClientError> {
+        if self.status == StatusCode::OK {
+            return Ok(self);
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        let text: String = text
+            .chars()
+            .filter(|character| !character.is_control())
+            .take(300)
+            .collect();
+        Err(ClientError::Refused {
+            status: self.status.as_u16(),
+            text,
+        })
+    }
+}
+
+fn request(method: Method, path: String, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    // The path is one of ours and always parses.
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    request
+}
+
+fn config(known: Known, own: Option<&Installed>) -> Result<ClientConfig, ClientError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Arc::new(CaVerifier {
+        known,
+        provider: provider.clone(),
+    });
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match own {
+        Some(own) => {
+            let chain = own.chain.iter().cloned().map(CertificateDer::from);
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.key_der.to_vec()));
+            builder.with_client_auth_cert(chain.collect(), key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(config)
+}
+
+/// Why the CA gave nothing.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error("the CA can't be reached: {tried}")]
+    Unreachable { tried: String },
+    #[error("the CA refuses ({status}): {text}")]
+    Refused { status: u16, text: String },
+    #[error("the answer was lost ({0}): it is safe to ask again")]
+    Lost(String),
+    #[error("the answer is longer than {limit} octets")]
+    TooLong { limit: usize },
+    #[error("the CA's answer can't be read: {0}")]
+    Est(#[from] EstError),
+    #[error("the CA's trust list: {0}")]
+    Trust(#[from] TrustListError),
+    #[error("the CA's certificate is refused: {0}")]
+    Unfit(String),
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("the key can't be used: {0}")]
+    Key(rcgen::Error),
+    #[error("a name is not one that TLS can carry")]
+    Name,
+}

@@ -1,0 +1,123 @@
+//! Whether the server is the CA: by the root's fingerprint where nothing else is known yet, by
+//! the installed trust list afterwards.
+
+use std::sync::Arc;
+
+use fieldlock_pki::bundle::{BundleError, certificate_pem};
+use fieldlock_pki::{Identity, Role, TrustList, certificate};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{self, CryptoProvider};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+use thiserror::Error as ThisError;
+
+/// What is known of the CA.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// SHA-256 of its root's certificate.
+    Root([u8; 32]),
+    List(TrustList, Identity),
+}
+
+/// Why a server is not the CA.
+#[derive(Debug, Clone, PartialEq, Eq, ThisError)]
+pub(crate) enum NotTheCa {
+    #[error(
+        "the server at this address does not show the root that the token names: it is another CA, or somebody is in between"
+    )]
+    Root,
+    #[error("the server's certificate: {0}")]
+    Chain(#[from] BundleError),
+    #[error("the server is {got}, expected was the CA")]
+    Role { got: Identity },
+    #[error("the server is {got}, expected was {expected}: see `name` under [ca]")]
+    Name { got: Identity, expected: Identity },
+}
+
+impl From<NotTheCa> for Error {
+    fn from(error: NotTheCa) -> Self {
+        CertificateError::Other(OtherError(Arc::new(error))).into()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct CaVerifier {
+    pub(crate) known: Known,
+    pub(crate) provider: Arc<CryptoProvider>,
+}
+
+impl CaVerifier {
+    fn judge(&self, leaf: &[u8], rest: &[CertificateDer<'_>], now: i64) -> Result<(), NotTheCa> {
+        let identity = match &self.known {
+            Known::Root(pin) => shown(rest, pin)?.judge(leaf, now)?,
+            Known::List(list, expected) => {
+                let identity = list.judge(leaf, now)?;
+                if identity.role == Role::Ca && identity != *expected {
+                    return Err(NotTheCa::Name {
+                        got: identity,
+                        expected: expected.clone(),
+                    });
+                }
+                identity
+            }
+        };
+        match identity.role {
+            Role::Ca => Ok(()),
+            _ => Err(NotTheCa::Role { got: identity }),
+        }
+    }
+}
+
+/// The CAs that the server shows, if the root is the expected one.
+fn shown(rest: &[CertificateDer<'_>], pin: &[u8; 32]) -> Result<TrustList, NotTheCa> {
+    let is_root = |der: &&CertificateDer<'_>| certificate::hash(der) == *pin;
+    if rest.iter().filter(is_root).count() != 1 || rest.len() > MAX_SHOWN {
+        return Err(NotTheCa::Root);
+    }
+    let pem: String = rest.iter().map(|der| certificate_pem(der)).collect();
+    let mut list = TrustList::parse(&pem).map_err(BundleError::from)?;
+    list.roots.retain(|der| certificate::hash(der) == *pin);
+    Ok(list)
+}
+
+const MAX_SHOWN: usize = 4;
+
+impl ServerCertVerifier for CaVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        self.judge(leaf, intermediates, now)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken here".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

@@ -1,0 +1,48 @@
+//! What the long-running commands log, on standard error.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Log {
+    /// What to log: error, warn, info, debug, trace, or a filter like info,fieldlock_agent=debug
+    #[arg(
+        long,
+        env = "FIELDLOCK_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    log: String,
+    /// How to log
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Log {
+    pub(crate) fn start(&self) -> Result<(), ExitCode> {
+        let filter = EnvFilter::try_new(&self.log).map_err(|error| {
+            eprintln!("error: --log `{}`: {error}", self.log);
+            ExitCode::from(2)
+        })?;
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr);
+        match self.log_format {
+            LogFormat::Text => {
+                let terminal = io::stderr().is_terminal();
+                builder.with_ansi(terminal).with_target(false).init();
+            }
+            LogFormat::Json => builder.json().init(),
+        }
+        Ok(())
+    }
+}
