@@ -384,6 +384,7 @@ pub fn hello(devices: &[&str]) -> Hello {
         agent_version: "rogue".into(),
         instance: [0x5A; 16],
         policy: [0; 32],
+        trust: None,
         tunnel: 0,
         devices: devices.iter().map(offer).collect(),
     }

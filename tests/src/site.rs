@@ -84,9 +84,18 @@ impl Site {
         self.issue(role, name, &format!("{role}-{name}"), "--state", &[])
     }
 
+    /// As [`identity`](Self::identity), valid from and to so many minutes from now.
+    pub fn identity_between(&self, role: Role, name: &str, from: i64, to: i64) -> PathBuf {
+        self.between(role, name, from, to, "--state")
+    }
+
     /// A directory with key.pem and bundle.pem, valid from and to so many minutes from now.
     /// No agent would install it.
     pub fn issued_between(&self, role: Role, name: &str, from: i64, to: i64) -> PathBuf {
+        self.between(role, name, from, to, "--out")
+    }
+
+    fn between(&self, role: Role, name: &str, from: i64, to: i64, into: &str) -> PathBuf {
         let now = Timestamp::now();
         let at = |minutes: i64| {
             let time = now.checked_add(SignedDuration::from_mins(minutes)).unwrap();
@@ -96,7 +105,7 @@ impl Site {
         };
         let key = format!("{role}-{name}-{from}-{to}");
         let more = ["--not-before", &at(from), "--not-after", &at(to)];
-        self.issue(role, name, &key, "--out", &more)
+        self.issue(role, name, &key, into, &more)
     }
 
     /// Issues once for each `key`, which names the directory.

@@ -14,6 +14,7 @@ mod negative;
 mod rtu;
 mod smoke;
 mod splice;
+mod trust;
 
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -49,5 +50,6 @@ fn trials() -> Vec<Trial> {
     trials.extend(splice::trials());
     trials.extend(enroll::trials());
     trials.extend(est::trials());
+    trials.extend(trust::trials());
     trials
 }

@@ -27,6 +27,8 @@ pub(crate) mod alarm {
     pub(crate) const CRL: &str = "crl-expired";
     pub(crate) const CERTIFICATE: &str = "certificate-expires";
     pub(crate) const REVOKED: &str = "certificate-revoked";
+    pub(crate) const RENEWAL: &str = "renewal-failed";
+    pub(crate) const AUTHORITY: &str = "ca-unreachable";
     pub(crate) const DUPLICATE: &str = "duplicate-identity";
 }
 

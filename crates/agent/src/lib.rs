@@ -2,13 +2,14 @@
 //!
 //! - [`headend`] and [`edge`]: the two ends; neither knows the other.
 //! - [`tunnel`] and [`tls`]: what carries a session, and who is at its other end.
-//! - [`ledger`], [`posture`], [`control`], [`reload`]: what every agent has.
+//! - [`ledger`], [`posture`], [`authority`], [`control`], [`reload`]: what every agent has.
 //! - [`settings`]: configuration files.
 //!
 //! An agent runs on one thread. At a few thousand requests a second system calls are the
 //! cost, and a second worker only adds wake-ups across cores; the audit log has a thread
 //! of its own, since it waits for the disk.
 
+mod authority;
 mod control;
 mod counter;
 mod edge;

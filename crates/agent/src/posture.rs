@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use fieldlock_audit::{Kind, Record};
-use fieldlock_pki::Role;
+use fieldlock_pki::{Role, TrustList, store};
 use fieldlock_policy::Policy;
 use tracing::info;
 
@@ -94,6 +94,40 @@ impl Posture {
                 false
             }
         }
+    }
+
+    /// Takes from an offered trust list what is vouched for and newer, installs it and puts it in
+    /// force; whether it changed anything. `whole`: it came from the CA itself, so what it leaves
+    /// out is dropped.
+    pub(crate) fn take_trust(
+        &self,
+        state: &Path,
+        offered: &TrustList,
+        whole: bool,
+        ledger: &Ledger,
+    ) -> Result<bool, String> {
+        let mut list = self.trust().list.clone();
+        let site = &self.trust().identity.site;
+        let merged = match whole {
+            true => list.replace(offered, site),
+            false => list.merge(offered, site),
+        };
+        let merged = merged.map_err(|error| error.to_string())?;
+        if merged.news.is_empty() {
+            return Ok(false);
+        }
+        store::install_trust(state, &list).map_err(|error| error.to_string())?;
+        for news in &merged.news {
+            reloaded(ledger, &format!("trust list: {news}"));
+        }
+        Ok(self.reload_trust(state, ledger))
+    }
+
+    /// A CRL of the list is past its next update.
+    pub(crate) fn has_stale_crl(&self) -> bool {
+        let now = unix_now();
+        let dates = self.trust().list.crl_dates();
+        dates.iter().any(|crl| crl.next_update < now)
     }
 
     /// Raises and clears the alarms about what runs out.

@@ -20,6 +20,8 @@ use crate::wire::{Reader, Short, put_short};
 pub const HEADER_LEN: usize = 5;
 /// Largest `len` on the control channel (a hello with many devices).
 pub const MAX_CONTROL: usize = 32 * 1024;
+/// Largest piece of a trust list.
+pub const MAX_PIECE: usize = 16 * 1024;
 /// Largest `len` on a device channel: a client's names, or a PDU and its head.
 pub const MAX_DEVICE: usize = 1024;
 /// The control channel.
@@ -44,6 +46,13 @@ pub enum Frame<'a> {
     },
     /// The sender's policy has changed: SHA-256 of the one in force.
     Policy([u8; 32]),
+    /// A piece of the headend's trust list (PEM), at most [`MAX_PIECE`] octets.
+    Trust {
+        last: bool,
+        piece: &'a [u8],
+    },
+    /// The edge has this trust list in force.
+    TrustHave([u8; 32]),
     /// No new requests after this one; answers in flight still come.
     Drain,
     ClientOpen(ClientOpen<'a>),
@@ -122,6 +131,8 @@ mod kind {
     pub(super) const GOODBYE: u8 = 0x05;
     pub(super) const POLICY: u8 = 0x06;
     pub(super) const DRAIN: u8 = 0x07;
+    pub(super) const TRUST: u8 = 0x08;
+    pub(super) const TRUST_HAVE: u8 = 0x09;
     pub(super) const CLIENT_OPEN: u8 = 0x10;
     pub(super) const CLIENT_CLOSE: u8 = 0x11;
     pub(super) const REQUEST: u8 = 0x12;
@@ -159,7 +170,7 @@ impl<'a> Frame<'a> {
 
     fn body(channel: u16, kind: u8, body: &'a [u8]) -> Result<Self, FrameError> {
         let frame = match (channel, kind) {
-            (CONTROL, kind::HELLO..=kind::DRAIN) => Self::control(kind, body)?,
+            (CONTROL, kind::HELLO..=kind::TRUST_HAVE) => Self::control(kind, body)?,
             (1.., kind::CLIENT_OPEN..=kind::ANSWER) => Self::device(kind, body)?,
             _ => return Err(FrameError::Kind { channel, kind }),
         };
@@ -188,6 +199,16 @@ impl<'a> Frame<'a> {
                 return Ok(Self::Goodbye { code, text });
             }
             kind::POLICY => Self::Policy(reader.array().map_err(shape)?),
+            kind::TRUST => {
+                let last = match reader.u8().map_err(shape)? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(FrameError::Shape { kind }),
+                };
+                let piece = reader.rest();
+                return Ok(Self::Trust { last, piece });
+            }
+            kind::TRUST_HAVE => Self::TrustHave(reader.array().map_err(shape)?),
             _ => Self::Drain,
         };
         complete(reader, kind, frame)
@@ -253,6 +274,15 @@ impl<'a> Frame<'a> {
             }
             Self::Policy(hash) => {
                 out.push(kind::POLICY);
+                out.extend_from_slice(hash);
+            }
+            Self::Trust { last, piece } => {
+                out.push(kind::TRUST);
+                out.push(u8::from(*last));
+                out.extend_from_slice(piece);
+            }
+            Self::TrustHave(hash) => {
+                out.push(kind::TRUST_HAVE);
                 out.extend_from_slice(hash);
             }
             Self::Drain => out.push(kind::DRAIN),

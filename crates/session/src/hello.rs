@@ -29,6 +29,9 @@ pub struct Hello {
     pub instance: [u8; 16],
     /// SHA-256 of the policy in force.
     pub policy: [u8; 32],
+    /// Hash of the trust list in force. An edge that says it takes another from its headend;
+    /// peers that don't say it are not offered any.
+    pub trust: Option<[u8; 32]>,
     /// Id of this tunnel in both audit logs; given by the headend, 0 in an edge's hello.
     pub tunnel: u64,
     /// What the edge offers; the n-th is channel n. Empty in a headend's hello.
@@ -69,6 +72,7 @@ mod tag {
     pub(super) const POLICY: u8 = 3;
     pub(super) const TUNNEL: u8 = 4;
     pub(super) const DEVICE: u8 = 5;
+    pub(super) const TRUST: u8 = 6;
 }
 
 impl Hello {
@@ -77,6 +81,9 @@ impl Hello {
         field(&mut out, tag::AGENT_VERSION, self.agent_version.as_bytes());
         field(&mut out, tag::INSTANCE, &self.instance);
         field(&mut out, tag::POLICY, &self.policy);
+        if let Some(trust) = &self.trust {
+            field(&mut out, tag::TRUST, trust);
+        }
         field(&mut out, tag::TUNNEL, &self.tunnel.to_be_bytes());
         for device in &self.devices {
             let mut value = Vec::new();
@@ -98,6 +105,7 @@ impl Hello {
         let mut agent_version = None;
         let mut instance = None;
         let mut policy = None;
+        let mut trust = None;
         let mut tunnel = None;
         let mut devices = Vec::new();
         while !reader.is_empty() {
@@ -108,6 +116,7 @@ impl Hello {
                 tag::AGENT_VERSION => agent_version = Some(printable(value.rest(), tag)?),
                 tag::INSTANCE => instance = Some(value.array().map_err(malformed)?),
                 tag::POLICY => policy = Some(value.array().map_err(malformed)?),
+                tag::TRUST => trust = Some(value.array().map_err(malformed)?),
                 tag::TUNNEL => tunnel = Some(value.u64().map_err(malformed)?),
                 tag::DEVICE if devices.len() == MAX_DEVICES => {
                     return Err(HelloError::Devices {
@@ -134,6 +143,7 @@ impl Hello {
             agent_version: agent_version.ok_or(missing(tag::AGENT_VERSION))?,
             instance: instance.ok_or(missing(tag::INSTANCE))?,
             policy: policy.ok_or(missing(tag::POLICY))?,
+            trust,
             tunnel: tunnel.ok_or(missing(tag::TUNNEL))?,
             devices,
         })
@@ -196,6 +206,7 @@ mod tests {
             agent_version: "0.1.0".into(),
             instance: [1; 16],
             policy: [2; 32],
+            trust: Some([4; 32]),
             tunnel: 3,
             devices: vec![DeviceOffer {
                 name: "press-07".into(),
@@ -227,7 +238,12 @@ mod tests {
             &[0, 64, 0, 0, 3, 232],
         ]
         .concat();
-        assert_eq!(Hello::decode(&recorded), Ok(hello()));
+        // It says nothing of a trust list.
+        let expected = Hello {
+            trust: None,
+            ..hello()
+        };
+        assert_eq!(Hello::decode(&recorded), Ok(expected));
     }
 
     #[test]

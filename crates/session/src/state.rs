@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::frame::{CONTROL, Frame, FrameError};
+use crate::frame::{CONTROL, Frame, FrameError, MAX_PIECE};
 use crate::hello::{Hello, HelloError};
 
 /// Which end of the tunnel this is.
@@ -50,6 +50,10 @@ const PROBE: Duration = Duration::from_secs(1);
 
 /// Control frames waiting to be sent, at most: a peer that pings and never reads.
 const MAX_OUT: usize = 64 * 1024;
+
+/// Longest trust list that crosses a tunnel, in octets of PEM: some 2,000 revocations. Who has
+/// more gets it from the CA.
+pub const MAX_TRUST: usize = 128 * 1024;
 
 /// Why a side ends a session; travels in a goodbye.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,6 +121,11 @@ pub enum Event {
     Up(Option<Hello>),
     /// The other side's policy changed.
     Policy([u8; 32]),
+    /// At the edge: the headend's trust list (PEM), to be merged. Before `Up` too, so that a
+    /// revocation is known before anything crosses.
+    Trust(Vec<u8>),
+    /// At the headend: the trust list that the edge has in force.
+    TrustHave([u8; 32]),
     /// The other side takes no new requests on this tunnel.
     Drain,
     /// The probe was answered, or not.
@@ -149,6 +158,8 @@ pub enum Violation {
         "more than {MAX_OUT} octets of answers to pings are waiting: the other side does not read"
     )]
     Flood,
+    #[error("a trust list of more than {MAX_TRUST} octets")]
+    TrustLength,
     #[error("{0}")]
     Credit(&'static str),
 }
@@ -194,6 +205,8 @@ pub struct Session {
     pings: u64,
     probe: Option<Instant>,
     round_trip: Option<Duration>,
+    /// Pieces of a trust list so far.
+    trust: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -223,6 +236,7 @@ impl Session {
             pings: 0,
             probe: None,
             round_trip: None,
+            trust: Vec::new(),
             out: Vec::new(),
         }
     }
@@ -274,6 +288,16 @@ impl Session {
             }
             (Frame::Pong(token), ..) => Ok(self.pong(now, token)),
             (Frame::Policy(hash), _, State::Up) => Ok(Some(Event::Policy(hash))),
+            (Frame::Trust { last, piece }, Side::Edge, State::AwaitHello | State::Up) => {
+                if self.trust.len() + piece.len() > MAX_TRUST {
+                    return Err(Violation::TrustLength);
+                }
+                self.trust.extend_from_slice(piece);
+                Ok(last.then(|| Event::Trust(std::mem::take(&mut self.trust))))
+            }
+            (Frame::TrustHave(hash), Side::Headend, State::AwaitReady | State::Up) => {
+                Ok(Some(Event::TrustHave(hash)))
+            }
             (Frame::Drain, _, State::Up) => Ok(Some(Event::Drain)),
             (_, _, State::Closed) => Ok(None),
             (frame, _, state) => Err(Violation::Unexpected {
@@ -317,6 +341,27 @@ impl Session {
     pub fn policy_changed(&mut self, hash: [u8; 32]) {
         if self.state == State::Up {
             self.send(Frame::Policy(hash));
+        }
+    }
+
+    /// At the headend: offers a trust list, before the hello is accepted or later. A longer one
+    /// than [`MAX_TRUST`] is not sent.
+    pub fn offer_trust(&mut self, pem: &[u8]) {
+        let open = matches!(self.state, State::Judging | State::AwaitReady | State::Up);
+        if !open || pem.len() > MAX_TRUST {
+            return;
+        }
+        let mut pieces = pem.chunks(MAX_PIECE).peekable();
+        while let Some(piece) = pieces.next() {
+            let last = pieces.peek().is_none();
+            self.send(Frame::Trust { last, piece });
+        }
+    }
+
+    /// At the edge: tells which trust list is in force.
+    pub fn have_trust(&mut self, hash: [u8; 32]) {
+        if matches!(self.state, State::AwaitHello | State::Up) {
+            self.send(Frame::TrustHave(hash));
         }
     }
 
@@ -413,6 +458,8 @@ fn frame_name(frame: &Frame<'_>) -> &'static str {
         Frame::Pong(_) => "pong",
         Frame::Goodbye { .. } => "goodbye",
         Frame::Policy(_) => "policy",
+        Frame::Trust { .. } => "trust",
+        Frame::TrustHave(_) => "trust-have",
         Frame::Drain => "drain",
         Frame::ClientOpen(_) => "client-open",
         Frame::ClientClose { .. } => "client-close",
@@ -432,6 +479,7 @@ mod tests {
             agent_version: "0.1.0".into(),
             instance: [1; 16],
             policy: [2; 32],
+            trust: Some([4; 32]),
             tunnel: 0,
             devices: vec![DeviceOffer {
                 name: "press-07".into(),
@@ -439,6 +487,58 @@ mod tests {
                 answer_within: 1,
             }],
         }
+    }
+
+    #[test]
+    fn a_trust_list_comes_before_the_hello_and_any_time_later() {
+        let mut pair = Pair::new();
+        pair.exchange();
+        let list = vec![7; 3 * MAX_PIECE / 2];
+        pair.headend.offer_trust(&list);
+        pair.headend.accept(pair.now, &hello());
+        pair.exchange();
+        let place = |wanted: fn(&Event) -> bool| {
+            let events = pair.events.iter();
+            events
+                .enumerate()
+                .find(|(_, (_, e))| wanted(e))
+                .map(|(n, _)| n)
+        };
+        let trust = place(|event| matches!(event, Event::Trust(_))).unwrap();
+        let up = place(|event| matches!(event, Event::Up(Some(_)))).unwrap();
+        assert!(trust < up);
+        assert!(matches!(&pair.events[trust].1, Event::Trust(got) if *got == list));
+        pair.edge.have_trust([9; 32]);
+        pair.exchange();
+        assert!(
+            pair.events
+                .contains(&(Side::Headend, Event::TrustHave([9; 32])))
+        );
+        pair.events.clear();
+        pair.headend.offer_trust(&[1]);
+        pair.exchange();
+        assert_eq!(pair.events, [(Side::Edge, Event::Trust(vec![1]))]);
+    }
+
+    #[test]
+    fn a_trust_list_is_bounded_and_flows_one_way() {
+        let mut pair = Pair::up();
+        let piece = vec![0; MAX_PIECE];
+        let frame = || Frame::Trust {
+            last: false,
+            piece: &piece,
+        };
+        let pieces = MAX_TRUST / MAX_PIECE;
+        for _ in 0..pieces {
+            pair.edge.handle(pair.now, frame()).unwrap();
+        }
+        let more = pair.edge.handle(pair.now, frame());
+        assert_eq!(more, Err(Violation::TrustLength));
+        assert!(pair.headend.handle(pair.now, frame()).is_err());
+        let have = Frame::TrustHave([0; 32]);
+        assert!(Pair::up().edge.handle(pair.now, have).is_err());
+        pair.headend.offer_trust(&vec![0; MAX_TRUST + 1]);
+        assert!(!pair.headend.poll_transmit(&mut Vec::new()));
     }
 
     /// Both ends on one virtual clock; the link can be cut.

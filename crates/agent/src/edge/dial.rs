@@ -31,6 +31,8 @@ const RESOLVE: Duration = Duration::from_secs(2);
 /// While on TLS: when QUIC is tried again, doubling from the first to the last.
 const RETURN_FIRST: Duration = Duration::from_secs(5);
 const RETURN_LAST: Duration = Duration::from_secs(300);
+/// While a headend's certificate is about to end, and it has not got another.
+const RENEW_AGAIN: Duration = Duration::from_secs(600);
 /// Different failures that are remembered, so as not to be repeated in the log.
 const COMPLAINTS: usize = 16;
 
@@ -40,6 +42,7 @@ pub(crate) struct Dialled {
     pub(crate) last_error: RefCell<Option<String>>,
     closing: Cell<bool>,
     renew: Cell<bool>,
+    renewed: Cell<Option<Instant>>,
     attention: Notify,
 }
 
@@ -50,6 +53,7 @@ impl Dialled {
             last_error: RefCell::default(),
             closing: Cell::new(false),
             renew: Cell::new(false),
+            renewed: Cell::new(None),
             attention: Notify::new(),
         })
     }
@@ -62,6 +66,15 @@ impl Dialled {
     pub(crate) fn close(&self) {
         self.closing.set(true);
         self.attention.notify_one();
+    }
+
+    /// [`Dialled::renew`], at most every ten minutes.
+    pub(crate) fn renew_again(&self) {
+        let due = |last: Instant| last.elapsed() >= RENEW_AGAIN;
+        if self.renewed.get().is_none_or(due) {
+            self.renewed.set(Some(Instant::now()));
+            self.renew();
+        }
     }
 
     /// Dials anew with what the edge has by now; the headend lets the older tunnel finish.

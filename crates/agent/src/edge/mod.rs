@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
-use fieldlock_pki::Role;
+use fieldlock_pki::{Name, Role, TrustList};
 use fieldlock_session::{Close, DeviceOffer, Hello, VERSION};
 use quinn::Endpoint;
 use socket2::Type;
@@ -26,9 +26,10 @@ use tokio::sync::Notify;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
 
+use crate::authority::{self, Member, Unproven};
 use crate::control::Control;
 use crate::ledger::{Ledger, alarm};
-use crate::posture::{Posture, refused, reloaded, short_hex};
+use crate::posture::{Posture, refused, reloaded, short_hex, unix_now};
 use crate::reload::{Changed, Watch};
 use crate::settings::edge::{Device as DeviceConfig, File};
 use crate::socket;
@@ -59,6 +60,9 @@ pub(crate) struct Edge {
     dialled: RefCell<HashMap<String, Rc<Dialled>>>,
     tunnels: RefCell<Tunnels>,
     next_link: Cell<u32>,
+    unproven: Rc<Unproven>,
+    /// The last link that may have been dialled with the certificate before this one.
+    before_renewal: Cell<u32>,
 }
 
 /// Reads and tries everything that [`run`] needs, and opens nothing.
@@ -106,6 +110,8 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         dialled: RefCell::default(),
         tunnels: RefCell::default(),
         next_link: Cell::new(0),
+        unproven: Rc::default(),
+        before_renewal: Cell::new(0),
     });
     edge.start();
     tokio::task::spawn_local({
@@ -139,6 +145,9 @@ impl Edge {
         tokio::task::spawn_local(release_durable(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         tokio::task::spawn_local(watch_dates(self.clone()));
+        let unproven = self.unproven.clone();
+        tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
+        tokio::task::spawn_local(authority::follow_list(self.clone(), false));
         info!(identity = %self.posture.trust().identity.uri(), "edge runs");
     }
 
@@ -169,6 +178,7 @@ impl Edge {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             instance: self.instance,
             policy: self.posture.hash(),
+            trust: Some(self.posture.trust().list.hash()),
             tunnel: 0,
             devices: self.devices.borrow().iter().map(offer).collect(),
         }
@@ -265,13 +275,72 @@ impl Edge {
                 link.policy_changed(self.posture.hash());
             }
         }
-        if changed.includes(&settings.state)
-            && self.posture.reload_trust(&settings.state, &self.ledger)
-        {
-            self.sweep();
+        if changed.includes(&settings.state) {
+            self.reload_trust();
+        }
+    }
+
+    /// Reads key, certificate and trust list again. With another certificate it dials anew.
+    fn reload_trust(&self) {
+        let before = self.posture.trust();
+        let state = &self.settings().state;
+        if !self.posture.reload_trust(state, &self.ledger) {
+            return;
+        }
+        let after = self.posture.trust();
+        self.trust_changed();
+        if before.leaf != after.leaf {
+            self.before_renewal.set(self.next_link.get());
             for dialled in self.dialled.borrow().values() {
                 dialled.renew();
             }
+        }
+    }
+
+    /// What a headend, or the CA, says of whom to trust. Nothing is taken that is not signed.
+    fn take_trust(&self, offered: &TrustList, whole: bool) -> Result<(), String> {
+        let state = &self.settings().state;
+        let taken = self
+            .posture
+            .take_trust(state, offered, whole, &self.ledger)?;
+        if taken {
+            self.trust_changed();
+        }
+        Ok(())
+    }
+
+    /// A tunnel came up; if it was dialled with the renewed certificate, that works.
+    fn proven(&self, link: &Link) {
+        if link.number > self.before_renewal.get() {
+            self.unproven.proven(&self.settings().state);
+        }
+    }
+
+    /// A headend's certificate ends under a live tunnel: a new one beside it, in time, goes by
+    /// the certificate that the headend has got meanwhile.
+    fn watch_headends(&self) {
+        let now = unix_now();
+        let tunnels = self.tunnels.borrow();
+        for (link, _) in tunnels.values() {
+            if link.has_expired(now) {
+                link.close(Close::NotTrusted, "the headend's certificate has expired");
+            }
+        }
+        for (name, dialled) in self.dialled.borrow().iter() {
+            let mut own = tunnels
+                .values()
+                .filter(|(link, _)| link.peer.identity.name.as_str() == name);
+            if own.any(|(link, _)| link.is_up() && link.expires_soon(now)) {
+                dialled.renew_again();
+            }
+        }
+    }
+
+    fn trust_changed(&self) {
+        self.sweep();
+        let hash = self.posture.trust().list.hash();
+        for (link, _) in self.tunnels.borrow().values() {
+            link.have_trust(hash);
         }
     }
 
@@ -350,6 +419,48 @@ impl Edge {
     }
 }
 
+impl Member for Edge {
+    fn posture(&self) -> &Posture {
+        &self.posture
+    }
+
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn state(&self) -> PathBuf {
+        self.settings().state.clone()
+    }
+
+    fn authority(&self) -> Option<(Vec<String>, Name)> {
+        let settings = self.settings();
+        let ca = &settings.ca;
+        let mut addresses = ca.address.clone();
+        if addresses.is_empty() {
+            let headends = settings.headend.iter();
+            addresses.extend(headends.flat_map(|headend| headend.address.iter().cloned()));
+        }
+        Some((addresses, ca.name.clone()))
+    }
+
+    fn take_list(&self, list: &TrustList) -> Result<(), String> {
+        self.take_trust(list, true)
+    }
+
+    fn identity_changed(&self) {
+        self.reload_trust();
+    }
+
+    fn is_connected(&self) -> bool {
+        let tunnels = self.tunnels.borrow();
+        tunnels.values().any(|(link, _)| link.is_up())
+    }
+
+    fn seed(&self) -> u64 {
+        u64::from_be_bytes(self.instance[..8].try_into().unwrap_or_default())
+    }
+}
+
 /// Lets writes go whose intent has reached the disk.
 async fn release_durable(edge: Rc<Edge>) {
     let durable = Rc::new(Notify::new());
@@ -378,9 +489,10 @@ async fn watch_files(edge: Rc<Edge>) {
 }
 
 async fn watch_dates(edge: Rc<Edge>) {
-    let mut hourly = interval(Duration::from_secs(3600));
+    let mut minutely = interval(Duration::from_secs(60));
     loop {
-        hourly.tick().await;
+        minutely.tick().await;
         edge.posture.watch_dates(&edge.ledger);
+        edge.watch_headends();
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Decision, Kind, Outcome, Party, Record};
 use fieldlock_conduit::admit::{Refused, admit};
 use fieldlock_conduit::device::ClientKey;
+use fieldlock_pki::TrustList;
 use fieldlock_policy::{Client, Origin, Side, View};
 use fieldlock_session::frame::Frame;
 use fieldlock_session::{ClientOpen, Close, Event, Hello, Outcome as Wire, Violation};
@@ -123,10 +124,27 @@ impl TunnelHandler {
             "tunnel up"
         );
         *self.hello.borrow_mut() = hello;
+        self.edge.proven(link);
         self.edge.ledger.clear(alarm::DUPLICATE, &self.headend);
         self.edge
             .ledger
             .note(self.tunnel_record(Kind::TunnelUp, link));
+    }
+
+    /// The headend's own certificate is judged again by what it brings.
+    fn take_trust(&self, link: &Rc<Link>, pem: &[u8]) {
+        let offered = std::str::from_utf8(pem).map_err(|error| error.to_string());
+        let offered =
+            offered.and_then(|pem| TrustList::parse(pem).map_err(|error| error.to_string()));
+        let taken = offered.and_then(|offered| self.edge.take_trust(&offered, false));
+        match taken {
+            Ok(()) => link.have_trust(self.edge.posture.trust().list.hash()),
+            Err(reason) => {
+                let text = format!("the trust list of this headend is refused: {reason}");
+                warn!(headend = &*self.headend, "{text}");
+                link.close(Close::Protocol, text);
+            }
+        }
     }
 
     fn tunnel_record(&self, kind: Kind, link: &Link) -> Record {
@@ -264,9 +282,11 @@ impl Handler for TunnelHandler {
                     hello.policy = hash;
                 }
             }
+            Event::Trust(pem) => self.take_trust(link, &pem),
             // The headend sends nothing new; what is under way is answered as ever.
             Event::Drain | Event::Probed { .. } => {}
-            Event::Hello(_) | Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => {}
+            Event::Hello(_) | Event::TrustHave(_) => {}
+            Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => {}
         }
     }
 

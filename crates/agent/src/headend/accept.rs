@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldlock_pki::Identity;
+use fieldlock_pki::{Identity, Summary};
 use fieldlock_session::{ALPN, Transport};
 use quinn::{Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
@@ -202,8 +202,10 @@ fn peer(
     }
     let leaf = chain.first().ok_or("the peer showed no certificate")?;
     let identity = Identity::from_certificate(leaf).map_err(|error| error.to_string())?;
+    let summary = Summary::of(leaf).map_err(|error| error.to_string())?;
     Ok(Peer {
         identity,
+        valid: (summary.not_before, summary.not_after),
         chain,
         address: canonical(address),
         transport,

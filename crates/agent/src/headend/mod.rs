@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::client::Routes;
-use fieldlock_pki::Role;
+use fieldlock_pki::{Name, Role, TrustList};
 use fieldlock_policy::Policy;
 use fieldlock_session::{Close, Hello, Transport};
 use serde::Serialize;
@@ -38,10 +38,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::authority::{self, Member, Unproven};
 use crate::control::Control;
 use crate::counter::Counter;
 use crate::ledger::{Ledger, alarm, denial};
-use crate::posture::{Posture, refused, reloaded, short_hex};
+use crate::posture::{Posture, refused, reloaded, short_hex, unix_now};
 use crate::reload::{Changed, Watch};
 use crate::settings::headend::File;
 use crate::tunnel::Link;
@@ -116,6 +117,7 @@ pub(crate) struct Headend {
     next_client: Cell<u32>,
     next_link: Cell<u32>,
     counters: Counters,
+    unproven: Rc<Unproven>,
 }
 
 /// Reads and tries everything that [`run`] needs, and opens nothing.
@@ -167,6 +169,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         next_client: Cell::new(0),
         next_link: Cell::new(0),
         counters: Counters::default(),
+        unproven: Rc::default(),
     });
     headend.apply_settings().await?;
     let control = Control::bind(&state)?;
@@ -205,6 +208,9 @@ impl Headend {
         tokio::task::spawn_local(async move { ledger.run().await });
         tokio::task::spawn_local(watch_files(self.clone()));
         tokio::task::spawn_local(watch_dates(self.clone()));
+        let unproven = self.unproven.clone();
+        tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
+        tokio::task::spawn_local(authority::follow_list(self.clone(), true));
         info!(identity = %identity.uri(), "headend runs");
         Ok(())
     }
@@ -303,6 +309,13 @@ impl Headend {
 
     fn put_accepted(&self, link: &Link, hello: Hello) {
         self.accepted.borrow_mut().insert(link.number, hello);
+    }
+
+    /// An edge that is not up yet has another trust list in force than its hello said.
+    fn note_trust(&self, link: &Link, hash: [u8; 32]) {
+        if let Some(hello) = self.accepted.borrow_mut().get_mut(&link.number) {
+            hello.trust = Some(hash);
+        }
     }
 
     fn take_accepted(&self, link: &Link) -> Option<Hello> {
@@ -447,13 +460,27 @@ impl Headend {
         if changed.includes(&settings.state)
             && self.posture.reload_trust(&settings.state, &self.ledger)
         {
-            for port in &self.ports {
-                if let Err(error) = port.configure(self) {
-                    warn!(%error, "QUIC keeps the old certificate");
-                }
-            }
-            self.sweep();
+            self.trust_changed();
         }
+    }
+
+    /// Another certificate or trust list is in force: new handshakes go by it, live tunnels are
+    /// judged again, and edges hear of it.
+    fn trust_changed(&self) {
+        for port in &self.ports {
+            if let Err(error) = port.configure(self) {
+                warn!(%error, "QUIC keeps the old certificate");
+            }
+        }
+        // Before the sweep, so that who is cut learns why.
+        let trust = self.posture.trust();
+        let (hash, pem) = (trust.list.hash(), trust.list.to_pem());
+        for tunnel in self.tunnels.borrow().values() {
+            if tunnel.trust.get().is_some_and(|theirs| theirs != hash) {
+                tunnel.link.offer_trust(&pem);
+            }
+        }
+        self.sweep();
     }
 
     async fn reload_settings(self: &Rc<Self>) {
@@ -516,6 +543,11 @@ impl Headend {
                     reason: Some(reason.clone().into()),
                     ..self.tunnel_record(Kind::Revoked, link)
                 });
+                // No request leaves while the last words are under way.
+                let tunnels = self.tunnels.borrow();
+                if let Some(tunnel) = tunnels.values().find(|t| t.link.number == link.number) {
+                    self.release_devices(tunnel);
+                }
                 link.close(Close::NotTrusted, reason);
             }
         }
@@ -560,6 +592,53 @@ impl Headend {
     }
 }
 
+impl Member for Headend {
+    fn posture(&self) -> &Posture {
+        &self.posture
+    }
+
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn state(&self) -> PathBuf {
+        self.settings().state.clone()
+    }
+
+    fn authority(&self) -> Option<(Vec<String>, Name)> {
+        let settings = self.settings();
+        let ca = settings.ca.as_ref()?;
+        Some((vec![ca.address.clone()], ca.name.clone()))
+    }
+
+    fn take_list(&self, list: &TrustList) -> Result<(), String> {
+        let state = &self.settings().state;
+        if self.posture.take_trust(state, list, true, &self.ledger)? {
+            self.trust_changed();
+        }
+        Ok(())
+    }
+
+    fn identity_changed(&self) {
+        if self
+            .posture
+            .reload_trust(&self.settings().state, &self.ledger)
+        {
+            self.trust_changed();
+        }
+    }
+
+    /// Edges keep their tunnels when a headend gets another certificate: that none has come up
+    /// with it yet says nothing.
+    fn is_connected(&self) -> bool {
+        false
+    }
+
+    fn seed(&self) -> u64 {
+        u64::from_be_bytes(self.instance[..8].try_into().unwrap_or_default())
+    }
+}
+
 async fn watch_files(headend: Rc<Headend>) {
     let mut watch = match Watch::new(headend.files()) {
         Ok(watch) => watch,
@@ -576,9 +655,15 @@ async fn watch_files(headend: Rc<Headend>) {
 }
 
 async fn watch_dates(headend: Rc<Headend>) {
-    let mut hourly = interval(Duration::from_secs(3600));
+    let mut minutely = interval(Duration::from_secs(60));
     loop {
-        hourly.tick().await;
+        minutely.tick().await;
         headend.posture.watch_dates(&headend.ledger);
+        let now = unix_now();
+        for link in headend.links.borrow().values() {
+            if link.has_expired(now) {
+                link.close(Close::NotTrusted, "this edge's certificate has expired");
+            }
+        }
     }
 }

@@ -43,6 +43,7 @@ impl Headend {
             "version": tunnel.hello.agent_version,
             "policy": short_hex(&policy),
             "same_policy": policy == self.posture.hash(),
+            "same_trust": tunnel.trust.get() == Some(self.posture.trust().list.hash()),
             "under_way": tunnel.under_way(),
         })
     }

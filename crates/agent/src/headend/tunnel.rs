@@ -1,7 +1,7 @@
 //! Tunnels at the headend: who may offer which device, and which tunnel owns it.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub(crate) struct EdgeTunnel {
     pub(crate) channels: RefCell<Vec<Rc<Channel>>>,
     /// Hash of the edge's policy, as it last said.
     pub(crate) policy: RefCell<[u8; 32]>,
+    /// Hash of the edge's trust list, as it last said; `None` for one that takes none from here.
+    pub(crate) trust: Cell<Option<[u8; 32]>>,
     /// Waits for the answer to a probe of this tunnel, to take its place.
     contender: RefCell<Option<(Rc<Link>, Hello)>>,
 }
@@ -152,12 +154,17 @@ impl Handler for TunnelHandler {
                     *tunnel.policy.borrow_mut() = hash;
                 }
             }
+            Event::TrustHave(hash) => match &*self.tunnel.borrow() {
+                Some(tunnel) => tunnel.trust.set(Some(hash)),
+                // Before it is up: what the hello said of it is out of date.
+                None => self.headend.note_trust(link, hash),
+            },
             Event::Drain => {
                 if let Some(tunnel) = &*self.tunnel.borrow() {
                     self.headend.release_devices(tunnel);
                 }
             }
-            Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => {}
+            Event::Trust(_) | Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => {}
         }
     }
 
@@ -215,10 +222,19 @@ impl Headend {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             instance: self.instance,
             policy: self.policy_hash(),
+            trust: None,
             tunnel: link.number.into(),
             devices: Vec::new(),
         };
         self.put_accepted(link, hello.clone());
+        // Before our hello: the edge judges us by it before anything crosses.
+        let trust = self.posture.trust();
+        if hello
+            .trust
+            .is_some_and(|theirs| theirs != trust.list.hash())
+        {
+            link.offer_trust(&trust.list.to_pem());
+        }
         link.accept(&answer, hello.devices.len());
     }
 
@@ -253,6 +269,7 @@ impl Headend {
         let tunnel = Rc::new(EdgeTunnel {
             link: link.clone(),
             policy: RefCell::new(hello.policy),
+            trust: Cell::new(hello.trust),
             channels: RefCell::default(),
             contender: RefCell::default(),
             hello,
@@ -278,6 +295,7 @@ impl Headend {
             "tunnel up"
         );
         self.ledger.note(self.tunnel_record(Kind::TunnelUp, link));
+        self.unproven.proven(&self.settings().state);
         if let Some(older) = self.put_tunnel(&tunnel) {
             tokio::task::spawn_local(drain(older));
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{SettingsError, Span, ensure, load};
 
 /// Keys that hold lists of scalars, for the environment.
-pub(super) const LISTS: &[&str] = &[];
+pub(super) const LISTS: &[&str] = &["ca.address"];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,6 +17,9 @@ pub struct File {
     /// Key, certificate, CRLs, audit log, control socket.
     pub state: PathBuf,
     pub policy: PathBuf,
+    /// Where certificates are renewed; through the headends, where it is not set.
+    #[serde(default)]
+    pub ca: Authority,
     #[serde(default)]
     pub headend: Vec<Headend>,
     #[serde(default)]
@@ -24,6 +27,27 @@ pub struct File {
     /// How long SIGTERM lets requests under way finish.
     #[serde(default = "default_drain")]
     pub drain: Span,
+}
+
+/// The CA.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// `HOST:PORT`, tried in turn; the addresses of the headends where there is none.
+    #[serde(default)]
+    pub address: Vec<String>,
+    /// NAME in its certificate.
+    #[serde(default = "Name::ca")]
+    pub name: Name,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self {
+            address: Vec::new(),
+            name: Name::ca(),
+        }
+    }
 }
 
 /// A headend to dial.

@@ -66,7 +66,7 @@ pub struct Authority {
     /// `HOST:PORT` of `ca serve`.
     pub address: String,
     /// NAME in its certificate.
-    #[serde(default = "default_ca")]
+    #[serde(default = "Name::ca")]
     pub name: Name,
     /// Connections passed on at once.
     #[serde(default = "default_ca_connections")]
@@ -232,10 +232,6 @@ fn default_handshakes() -> usize {
 
 fn default_tunnels() -> usize {
     16_384
-}
-
-fn default_ca() -> Name {
-    Name::ca()
 }
 
 fn default_ca_connections() -> usize {

@@ -28,6 +28,8 @@ pub(crate) use outbox::Outbox;
 pub(crate) struct Peer {
     pub(crate) identity: Identity,
     pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// First and last second of its certificate, since 1970.
+    pub(crate) valid: (i64, i64),
     pub(crate) address: SocketAddr,
     pub(crate) transport: Transport,
     /// Key exchange group that was negotiated.
@@ -197,6 +199,17 @@ impl Link {
         })
     }
 
+    /// The other side's certificate has ended.
+    pub(crate) fn has_expired(&self, now: i64) -> bool {
+        now > self.peer.valid.1
+    }
+
+    /// It is in the last sixth of its life.
+    pub(crate) fn expires_soon(&self, now: i64) -> bool {
+        let (from, to) = self.peer.valid;
+        to.saturating_sub(now) < to.saturating_sub(from) / 6
+    }
+
     /// Both hellos have been acknowledged, now or before.
     pub(crate) fn was_up(&self) -> bool {
         self.was_up.get()
@@ -235,6 +248,18 @@ impl Link {
 
     pub(crate) fn policy_changed(&self, hash: [u8; 32]) {
         self.session.borrow_mut().policy_changed(hash);
+        self.flush_control();
+    }
+
+    /// At the headend: offers its trust list (PEM).
+    pub(crate) fn offer_trust(&self, pem: &str) {
+        self.session.borrow_mut().offer_trust(pem.as_bytes());
+        self.flush_control();
+    }
+
+    /// At the edge: says which trust list is in force.
+    pub(crate) fn have_trust(&self, hash: [u8; 32]) {
+        self.session.borrow_mut().have_trust(hash);
         self.flush_control();
     }
 
@@ -367,12 +392,14 @@ mod tests {
             agent_version: "0.1.0".into(),
             instance: [1; 16],
             policy: [2; 32],
+            trust: None,
             tunnel: 0,
             devices: Vec::new(),
         };
         let peer = Peer {
             identity: Identity::from_uri("spiffe://plant1.example/edge/press-07").unwrap(),
             chain: Vec::new(),
+            valid: (0, i64::MAX),
             address: "192.0.2.1:4433".parse().unwrap(),
             transport: Transport::Tls,
             group: String::new(),

@@ -38,6 +38,9 @@ pub(crate) fn transport(streams: u32) -> TransportConfig {
     config
 }
 
+/// How long the last words of a closing tunnel may take.
+const FAREWELL: Duration = Duration::from_millis(300);
+
 /// Runs the tunnel until it ends.
 pub(crate) async fn run(link: Rc<Link>, handler: Rc<dyn Handler>) -> End {
     let Path::Quic(connection) = &link.path else {
@@ -57,6 +60,11 @@ pub(crate) async fn run(link: Rc<Link>, handler: Rc<dyn Handler>) -> End {
         Some(reason) if !matches!(end, End::Closed { .. } | End::Violation(_)) => describe(reason),
         _ => end,
     };
+    if matches!(end, End::Closed { .. }) {
+        // Closing drops what has not left yet. The other side closes when it has read our
+        // goodbye, and whatever stands before it.
+        let _ = timeout(FAREWELL, connection.closed()).await;
+    }
     let (code, text) = match &end {
         End::Closed { reason, text } => (*reason as u32, text.as_str()),
         End::Violation(_) => (Close::Protocol as u32, ""),

@@ -55,6 +55,7 @@ fn own_hello(instance: u8) -> Hello {
         agent_version: "0.1.0".into(),
         instance: [instance; 16],
         policy: [2; 32],
+        trust: None,
         tunnel: 7,
         devices: vec![DeviceOffer {
             name: "press-07".into(),

@@ -64,6 +64,8 @@ fn check_frame(channel: u16, frame: &Frame<'_>, bytes: &[u8]) {
         | Frame::Pong(_)
         | Frame::Goodbye { .. }
         | Frame::Policy(_)
+        | Frame::Trust { .. }
+        | Frame::TrustHave(_)
         | Frame::Drain => true,
         Frame::ClientOpen(_)
         | Frame::ClientClose { .. }

@@ -1,0 +1,223 @@
+//! What an agent gets from its CA by itself: a certificate in time, and the trust list.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fieldlock_enroll::Client;
+use fieldlock_pki::{Installed, Name, Summary, TrustList, store};
+use fieldlock_session::Backoff;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::ledger::{Ledger, alarm};
+use crate::posture::{Posture, reloaded, unix_now};
+
+/// An agent, seen from here.
+pub(crate) trait Member {
+    fn posture(&self) -> &Posture;
+    fn ledger(&self) -> &Ledger;
+    fn state(&self) -> PathBuf;
+    /// Where the CA is, and the NAME in its certificate; `None` where none is configured.
+    fn authority(&self) -> Option<(Vec<String>, Name)>;
+    /// A whole list of the CA itself.
+    fn take_list(&self, list: &TrustList) -> Result<(), String>;
+    /// Another key and certificate are installed.
+    fn identity_changed(&self);
+    /// Whether a tunnel is up: then the network is not to blame for one that is not.
+    fn is_connected(&self) -> bool;
+    /// Differs between agents.
+    fn seed(&self) -> u64;
+}
+
+/// A renewed pair that has not worked yet.
+#[derive(Debug, Default)]
+pub(crate) struct Unproven(Cell<bool>);
+
+impl Unproven {
+    /// A tunnel has come up: if it was with the renewed pair, the earlier one can go.
+    pub(crate) fn proven(&self, state: &std::path::Path) {
+        if self.0.take()
+            && let Err(error) = store::confirm(state)
+        {
+            warn!("the certificate before the renewal stays on the disk: {error}");
+        }
+    }
+
+    pub(crate) fn renewed(&self) {
+        self.0.set(true);
+    }
+
+    fn is_pending(&self) -> bool {
+        self.0.get()
+    }
+}
+
+/// How often the time is compared with what is due.
+const LOOK: Duration = Duration::from_secs(20);
+/// A renewed pair must have worked by then.
+const PROOF: Duration = Duration::from_secs(60);
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+const RETRY_LAST: Duration = Duration::from_secs(3600);
+/// Of the trust list: an outage of the CA must not delay a revocation for long.
+const FETCH_LAST: Duration = Duration::from_secs(30);
+const LONG_POLL: Duration = Duration::from_secs(50);
+
+/// When a certificate is to be renewed, in seconds since 1970: after two thirds of its life, a
+/// tenth more or less by `seed`, so that boxes that were enrolled together don't come together.
+pub(crate) fn renewal_due(leaf: &Summary, seed: u64) -> i64 {
+    let life = leaf.not_after - leaf.not_before;
+    // 0.60 to 0.73 of the life, in thousandths.
+    let share = 600 + i64::try_from(seed % 134).unwrap_or(0);
+    leaf.not_before + (life / 1000) * share + (life % 1000) * share / 1000
+}
+
+/// Renews the certificate for as long as the agent runs.
+pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unproven>) {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LAST, member.seed());
+    loop {
+        let trust = member.posture().trust();
+        let due = renewal_due(&trust.leaf, member.seed());
+        let Some((addresses, ca)) = member.authority() else {
+            sleep(LOOK).await;
+            continue;
+        };
+        let left = due - unix_now();
+        if left > 0 {
+            let left = Duration::from_secs(left.unsigned_abs());
+            sleep(LOOK.min(left)).await;
+            continue;
+        }
+        drop(trust);
+        match renew(&*member, addresses, &ca).await {
+            Ok(leaf) => {
+                backoff.reset();
+                info!(serial = %leaf.serial, "certificate renewed");
+                reloaded(
+                    member.ledger(),
+                    &format!("certificate {} by renewal", leaf.serial),
+                );
+                member.ledger().clear(alarm::RENEWAL, "");
+                unproven.renewed();
+                member.identity_changed();
+                prove(&*member, &unproven).await;
+            }
+            Err(reason) => {
+                let text = format!("the certificate can't be renewed: {reason}");
+                member.ledger().raise(alarm::RENEWAL, "", &text);
+                sleep(backoff.delay()).await;
+            }
+        }
+    }
+}
+
+async fn renew(member: &impl Member, addresses: Vec<String>, ca: &Name) -> Result<Summary, String> {
+    let state = member.state();
+    let client = |installed: &Installed| {
+        Client::installed(addresses.clone(), installed, ca).map_err(|error| error.to_string())
+    };
+    let load = || Installed::load(&state).map_err(|error| error.to_string());
+    // The new certificate may come from a CA that is not known here yet.
+    let fetched = client(&load()?)?.trust(None, Duration::ZERO).await;
+    if let Some(fetched) = fetched.map_err(|error| error.to_string())? {
+        member.take_list(&fetched.list)?;
+    }
+    let installed = load()?;
+    let renewed = client(&installed)?.reenroll(&installed).await;
+    let renewed = renewed.map_err(|error| error.to_string())?;
+    store::renew(&state, &renewed.key_pem, &renewed.leaf, &renewed.issuing)
+        .map_err(|error| error.to_string())?;
+    Summary::of(&renewed.leaf).map_err(|error| error.to_string())
+}
+
+/// Goes back to the earlier pair if the new one does not work where the earlier still does.
+async fn prove(member: &impl Member, unproven: &Unproven) {
+    sleep(PROOF).await;
+    if !unproven.is_pending() || !member.is_connected() {
+        return;
+    }
+    unproven.0.set(false);
+    let text = "no tunnel came up with the renewed certificate: the earlier one is in force again";
+    member.ledger().raise(alarm::RENEWAL, "", text);
+    match store::revert(&member.state()) {
+        Ok(()) => member.identity_changed(),
+        Err(error) => warn!("going back to the earlier certificate failed: {error}"),
+    }
+}
+
+/// Follows the CA's trust list: `always` by a long poll, otherwise only while a CRL is past its
+/// date.
+pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
+    let mut backoff = Backoff::new(RETRY_FIRST, FETCH_LAST, member.seed());
+    loop {
+        let Some((addresses, ca)) = member.authority() else {
+            sleep(LOOK).await;
+            continue;
+        };
+        if !always && !member.posture().has_stale_crl() {
+            sleep(LOOK).await;
+            continue;
+        }
+        match fetch(&*member, addresses, &ca, always).await {
+            Ok(()) => {
+                backoff.reset();
+                member.ledger().clear(alarm::AUTHORITY, "");
+                if !always {
+                    sleep(LOOK).await;
+                }
+            }
+            Err(reason) => {
+                debug!("trust list: {reason}");
+                let text = format!("no trust list from the CA: {reason}");
+                member.ledger().raise(alarm::AUTHORITY, "", &text);
+                sleep(backoff.delay()).await;
+            }
+        }
+    }
+}
+
+async fn fetch(
+    member: &impl Member,
+    addresses: Vec<String>,
+    ca: &Name,
+    wait: bool,
+) -> Result<(), String> {
+    let installed = Installed::load(&member.state()).map_err(|error| error.to_string())?;
+    let client = Client::installed(addresses, &installed, ca).map_err(|error| error.to_string())?;
+    let hash = member.posture().trust().list.hash();
+    let digits: String = hash.iter().map(|octet| format!("{octet:02x}")).collect();
+    let wait = if wait { LONG_POLL } else { Duration::ZERO };
+    let fetched = client.trust(Some(&format!("\"{digits}\"")), wait).await;
+    match fetched.map_err(|error| error.to_string())? {
+        Some(fetched) => member.take_list(&fetched.list),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_is_due_around_two_thirds_of_any_life() {
+        for life in [600, 86_400, 90 * 86_400, 30 * 365 * 86_400_i64] {
+            let leaf = Summary {
+                subject: String::new(),
+                issuer: String::new(),
+                serial: "1".parse().unwrap(),
+                not_before: 1000,
+                not_after: 1000 + life,
+                identity: None,
+                fingerprint: String::new(),
+                key_hash: String::new(),
+                is_ca: false,
+            };
+            let dues: Vec<i64> = (0..1000).map(|seed| renewal_due(&leaf, seed)).collect();
+            let (first, last) = (dues.iter().min().unwrap(), dues.iter().max().unwrap());
+            assert!(*first >= 1000 + life * 59 / 100, "{first}");
+            assert!(*last <= 1000 + life * 74 / 100, "{last}");
+            assert!(last - first > life / 10);
+        }
+    }
+}

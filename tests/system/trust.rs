@@ -1,0 +1,234 @@
+//! What reaches the agents from the CA while they run: revocations, trust lists, renewals.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::Kind;
+use fieldlock_testkit::wait::wait_until;
+use fieldlock_tests::answers::write_one;
+use fieldlock_tests::{Agent, Pair, Role, SOON, Setup, Site, Transport, trial, within};
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials: Vec<Trial> = [
+        trial::both("attacks::a09_edge_revoked_at_the_ca_is_cut", edge_revoked),
+        trial::both("trust::headend_revoked_at_the_ca_is_cut", headend_revoked),
+        trial::both("trust::stale_list_is_replaced_before_traffic", stale_edge),
+        trial::both("trust::edge_renews_under_traffic", edge_renews),
+        trial::both("trust::headend_renews_under_traffic", headend_renews),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    trials.push(trial::test(
+        "trust::expired_certificate_comes_back_by_itself",
+        expired_edge,
+    ));
+    trials.push(trial::test(
+        "attacks::a01_stolen_box_and_its_copy",
+        stolen_box,
+    ));
+    trials
+}
+
+/// From the command at the CA to the cut; revocation has to be below this.
+const CUT: Duration = Duration::from_secs(2);
+
+/// Attack 9: a revoked device keeps its live tunnel, or comes back.
+fn edge_revoked(transport: Transport) {
+    let edge = format!("cut-{transport}");
+    let (_server, mut pair) = with_ca(transport, &edge, "hd-1");
+    let cut = revoke(Role::Edge, &edge, || !pair.is_connected());
+    eprintln!("{transport}: {cut:?} from the end of `ca revoke` to the cut");
+    pair.headend
+        .wait_record("the revocation", |r| r.kind == Kind::Revoked);
+    // Refused on the way back, and it knows why.
+    pair.edge.wait_that("the alarm", |edge| {
+        edge.alarms().iter().any(|a| a == "certificate-revoked")
+    });
+    assert!(!pair.is_connected());
+}
+
+fn headend_revoked(transport: Transport) {
+    let headend = format!("hd-cut-{transport}");
+    let (_server, pair) = with_ca(transport, "press-07", &headend);
+    let cut = revoke(Role::Headend, &headend, || tunnels(&pair.edge) == 0);
+    eprintln!("{transport}: {cut:?} from the end of `ca revoke` to the cut");
+    pair.edge
+        .wait_record("the revocation", |r| r.kind == Kind::Revoked);
+}
+
+/// The edge was off while the list changed: it gets the new one before anything crosses.
+fn stale_edge(transport: Transport) {
+    let site = Site::shared();
+    let mut pair = Setup::new(transport).prepare();
+    let list = |agent: &Agent| fs::read_to_string(agent.state().join("trust/list.pem")).unwrap();
+    let other = format!("other-{transport}");
+    site.identity(Role::Edge, &other);
+    let crl = site.revoke(Role::Edge, &other);
+    pair.headend.install_crl(&crl);
+    assert_ne!(list(&pair.edge), list(&pair.headend));
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    assert_eq!(list(&pair.edge), list(&pair.headend));
+    assert_eq!(pair.headend.status()["tunnels"][0]["same_trust"], true);
+    write_one(&mut pair.client(), 40, 7);
+
+    // And later ones over the live tunnel, which stays.
+    let another = format!("another-{transport}");
+    site.identity(Role::Edge, &another);
+    let crl = site.revoke(Role::Edge, &another);
+    pair.headend.install_crl(&crl);
+    within(SOON, "the edge to have it", || {
+        list(&pair.edge) == list(&pair.headend)
+    });
+    within(SOON, "the headend to know", || {
+        pair.headend.status()["tunnels"][0]["same_trust"] == true
+    });
+    assert_eq!(pair.edge.audit_kind(Kind::TunnelUp).len(), 1);
+}
+
+fn edge_renews(transport: Transport) {
+    let edge = format!("renew-{transport}");
+    let identity = Site::shared().identity_between(Role::Edge, &edge, -60, 15);
+    let (_server, pair) = renewing(transport, &edge, "hd-1", Role::Edge, &identity);
+    writes_go_on_while(&pair, || is_renewed(&pair.edge, &identity));
+    within(SOON, "the earlier pair to be gone", || {
+        !pair.edge.state().join("identity/previous").exists()
+    });
+    assert_eq!(pair.edge.alarms(), [""; 0]);
+}
+
+fn headend_renews(transport: Transport) {
+    let headend = format!("hd-renew-{transport}");
+    let identity = Site::shared().identity_between(Role::Headend, &headend, -60, 15);
+    let (_server, mut pair) = renewing(transport, "press-07", &headend, Role::Headend, &identity);
+    writes_go_on_while(&pair, || is_renewed(&pair.headend, &identity));
+    // Whoever comes next sees the new one, and that proves it.
+    pair.edge.kill();
+    pair.edge.start();
+    pair.wait_up();
+    within(SOON, "the earlier pair to be gone", || {
+        !pair.headend.state().join("identity/previous").exists()
+    });
+}
+
+/// A box that was off for longer than its certificate lived comes back without a visit.
+fn expired_edge() {
+    let identity = Site::shared().identity_between(Role::Edge, "slept-07", -60, -10);
+    let (_server, mut pair) = prepared(Transport::Auto, "slept-07", "hd-1");
+    replace_identity(&pair.edge, &identity);
+    pair.headend.start();
+    pair.headend.wait_ready();
+    pair.edge.start();
+    pair.wait_up();
+    write_one(&mut pair.client(), 40, 7);
+}
+
+/// Attack 1: a box is stolen and its state copied; one command locks both out, and the box that
+/// was not stolen goes on.
+fn stolen_box() {
+    let (_server, mut pair) = with_ca(Transport::Auto, "stolen-07", "hd-1");
+    let copy = pair.directory.join("copy");
+    let copied = std::process::Command::new("cp")
+        .args(["-a"])
+        .arg(pair.edge.state())
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
+    revoke(Role::Edge, "stolen-07", || !pair.is_connected());
+    pair.edge.kill();
+    // The thief's copy does not know of it yet, and is told.
+    fs::remove_dir_all(pair.edge.state()).unwrap();
+    fs::rename(&copy, pair.edge.state()).unwrap();
+    let before = pair.headend.audit_kind(Kind::TunnelRefused).len();
+    pair.edge.start();
+    within(SOON, "the copy to be refused", || {
+        pair.headend.audit_kind(Kind::TunnelRefused).len() > before
+    });
+    assert!(!pair.is_connected());
+}
+
+fn prepared(transport: Transport, edge: &str, headend: &str) -> (fieldlock_tests::CaServer, Pair) {
+    let server = Site::shared().serve();
+    let pair = Setup::new(transport)
+        .named(edge, headend)
+        .answer_within("5s")
+        .headend(&format!("[ca]\naddress = \"{}\"\n", server.address))
+        .prepare();
+    (server, pair)
+}
+
+fn with_ca(transport: Transport, edge: &str, headend: &str) -> (fieldlock_tests::CaServer, Pair) {
+    let (server, mut pair) = prepared(transport, edge, headend);
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    (server, pair)
+}
+
+/// One of the two starts with a certificate that is due at once.
+fn renewing(
+    transport: Transport,
+    edge: &str,
+    headend: &str,
+    role: Role,
+    identity: &Path,
+) -> (fieldlock_tests::CaServer, Pair) {
+    let (server, mut pair) = prepared(transport, edge, headend);
+    match role {
+        Role::Edge => replace_identity(&pair.edge, identity),
+        Role::Headend => replace_identity(&pair.headend, identity),
+    }
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    (server, pair)
+}
+
+fn replace_identity(agent: &Agent, identity: &Path) {
+    for file in ["identity/key.pem", "identity/chain.pem"] {
+        fs::copy(identity.join(file), agent.state().join(file)).unwrap();
+    }
+}
+
+fn is_renewed(agent: &Agent, identity: &Path) -> bool {
+    let chain = |state: &Path| fs::read(state.join("identity/chain.pem")).unwrap();
+    chain(&agent.state()) != chain(identity)
+}
+
+/// No write fails before, while and after the certificate changes.
+fn writes_go_on_while(pair: &Pair, renewed: impl Fn() -> bool) {
+    let mut client = pair.client();
+    let mut value = 0;
+    let mut write = || {
+        value = (value + 1) % 1000;
+        write_one(&mut client, 40, value);
+    };
+    wait_until("the renewal", SOON, || {
+        write();
+        renewed()
+    })
+    .unwrap();
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(2) {
+        write();
+    }
+}
+
+/// Time from the end of the command until `cut` holds.
+fn revoke(role: Role, name: &str, cut: impl FnMut() -> bool) -> Duration {
+    Site::shared().revoke(role, name);
+    let revoked = Instant::now();
+    within(CUT, "the cut", cut);
+    revoked.elapsed()
+}
+
+fn tunnels(edge: &Agent) -> usize {
+    let status = edge.status();
+    let headends = status["headends"].as_array().unwrap();
+    let tunnels = |headend: &serde_json::Value| headend["tunnels"].as_array().unwrap().len();
+    headends.iter().map(tunnels).sum()
+}
