@@ -76,6 +76,17 @@ fn cacerts() {
     let p7 = ["pkcs7", "-inform", "DER", "-in", "cacerts.p7"];
     let text = est.openssl(&[&p7[..], &["-print_certs", "-noout"]].concat());
     assert_eq!(text.matches("subject=").count(), 2, "{text}");
+    // With these the server is who it says, whatever address was dialled.
+    est.openssl(&[&p7[..], &["-print_certs", "-out", "cas.pem"]].concat());
+    let port = est.server.address.port();
+    let output = Command::new(Peer::find("curl").unwrap())
+        .current_dir(est.directory.path())
+        .args(["-s", "--cacert", "cas.pem", "--connect-to"])
+        .arg(format!("ca.ca.plant1.example:{port}:127.0.0.1:{port}"))
+        .arg(format!("https://ca.ca.plant1.example:{port}/crl/"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", binary::text(&output));
     let attributes = est.curl("/.well-known/est/csrattrs", &[]).1;
     est.write("attributes.b64", &attributes);
     est.openssl(&[

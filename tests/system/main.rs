@@ -10,6 +10,7 @@ mod enroll;
 mod est;
 mod faults;
 mod interop;
+mod lint;
 mod negative;
 mod rtu;
 mod smoke;
@@ -51,5 +52,6 @@ fn trials() -> Vec<Trial> {
     trials.extend(enroll::trials());
     trials.extend(est::trials());
     trials.extend(trust::trials());
+    trials.extend(lint::trials());
     trials
 }

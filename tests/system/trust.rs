@@ -25,6 +25,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         "trust::expired_certificate_comes_back_by_itself",
         expired_edge,
     ));
+    trials.push(trial::with_peers(
+        "attacks::a11_no_fresh_list_to_be_had",
+        &["faketime"],
+        stale_lists,
+    ));
     trials.push(trial::test(
         "attacks::a01_stolen_box_and_its_copy",
         stolen_box,
@@ -125,6 +130,60 @@ fn expired_edge() {
     pair.edge.start();
     pair.wait_up();
     write_one(&mut pair.client(), 40, 7);
+}
+
+/// Attack 11: the CA can't be reached until its list is past its date. Within the grace there is an
+/// alarm and traffic; after it no new tunnel.
+fn stale_lists() {
+    // A CA whose lists are good for a day, and agents whose clocks are ahead of it.
+    let site = Site::new();
+    let ahead = |pair: &mut Pair, time: &str| {
+        for agent in [&mut pair.edge, &mut pair.headend] {
+            agent.set_environment("LD_PRELOAD", &faketime());
+            agent.set_environment("FAKETIME", time);
+            agent.set_environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+    };
+    for (time, works) in [("+40d", true), ("+70d", false)] {
+        let mut pair = Setup::new(Transport::Auto).prepare();
+        for (agent, role, name) in [
+            (&pair.edge, Role::Edge, "press-07"),
+            (&pair.headend, Role::Headend, "hd-1"),
+        ] {
+            fs::remove_dir_all(agent.state()).unwrap();
+            site.install(role, name, &agent.state());
+        }
+        ahead(&mut pair, time);
+        pair.headend.start();
+        pair.edge.start();
+        if works {
+            pair.wait_up();
+            write_one(&mut pair.client(), 40, 7);
+            for agent in [&pair.edge, &pair.headend] {
+                let alarms = agent.alarms();
+                let raised = alarms.iter().any(|alarm| alarm.starts_with("crl-expired"));
+                assert!(raised, "{alarms:?}");
+            }
+        } else {
+            let refused = pair
+                .headend
+                .wait_record("the refusal", |r| r.kind == Kind::TunnelRefused);
+            let reason = refused.reason.unwrap();
+            assert!(
+                reason.contains("too old") || reason.contains("alert"),
+                "{reason}"
+            );
+            assert!(!pair.is_connected());
+        }
+    }
+}
+
+/// What the program `faketime` preloads.
+fn faketime() -> String {
+    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
+    let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
+    let found = folders.map(library).find(|path| path.exists());
+    found.unwrap().to_str().unwrap().to_owned()
 }
 
 /// Attack 1: a box is stolen and its state copied; one command locks both out, and the box that

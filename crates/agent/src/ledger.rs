@@ -25,6 +25,7 @@ pub(crate) mod alarm {
     pub(crate) const CONFIGURATION: &str = "configuration-refused";
     pub(crate) const TRUST: &str = "trust-refused";
     pub(crate) const CRL: &str = "crl-expired";
+    pub(crate) const ROOT_CRL: &str = "root-crl-expires";
     pub(crate) const CERTIFICATE: &str = "certificate-expires";
     pub(crate) const REVOKED: &str = "certificate-revoked";
     pub(crate) const RENEWAL: &str = "renewal-failed";

@@ -17,22 +17,31 @@ use tracing::info;
 
 use crate::StartError;
 use crate::ledger::{Ledger, alarm};
+use crate::settings::{AfterGrace, Trust as Settings};
 use crate::tls::Trust;
 
 #[derive(Debug)]
 pub(crate) struct Posture {
     role: Role,
+    /// As they were at the start.
+    settings: Settings,
     policy: RefCell<Arc<Policy>>,
     hash: Cell<[u8; 32]>,
     trust: RefCell<Rc<Trust>>,
 }
 
 impl Posture {
-    pub(crate) fn load(role: Role, policy: &Path, state: &Path) -> Result<Self, StartError> {
-        let trust = Trust::load(state, role)?;
+    pub(crate) fn load(
+        role: Role,
+        policy: &Path,
+        state: &Path,
+        settings: Settings,
+    ) -> Result<Self, StartError> {
+        let trust = Trust::load(state, role, settings)?;
         let (policy, hash) = read_policy(policy).map_err(StartError::Policy)?;
         Ok(Self {
             role,
+            settings,
             policy: RefCell::new(Arc::new(policy)),
             hash: Cell::new(hash),
             trust: RefCell::new(Rc::new(trust)),
@@ -79,7 +88,7 @@ impl Posture {
 
     /// Puts what `state` holds of key, certificate and CRLs in force.
     pub(crate) fn reload_trust(&self, state: &Path, ledger: &Ledger) -> bool {
-        match Trust::load(state, self.role) {
+        match Trust::load(state, self.role, self.settings) {
             Ok(trust) => {
                 *self.trust.borrow_mut() = Rc::new(trust);
                 ledger.clear(alarm::TRUST, "");
@@ -123,6 +132,17 @@ impl Posture {
         Ok(self.reload_trust(state, ledger))
     }
 
+    /// Live tunnels are to end as well when a CRL is past its grace.
+    pub(crate) fn cuts_stale(&self) -> bool {
+        let trust = self.trust();
+        let now = unix_now();
+        let dates = trust.list.crl_dates();
+        self.settings.after_grace == AfterGrace::Cut
+            && dates
+                .iter()
+                .any(|crl| crl.next_update + trust.grace() < now)
+    }
+
     /// A CRL of the list is past its next update.
     pub(crate) fn has_stale_crl(&self) -> bool {
         let now = unix_now();
@@ -136,14 +156,33 @@ impl Posture {
         let trust = self.trust();
         for crl in trust.list.crl_dates() {
             let name = &crl.authority;
-            if crl.next_update < now {
+            let left = crl.next_update - now;
+            if left < 0 {
+                let until = crl.next_update + trust.grace();
+                let then = match (until < now, self.settings.after_grace) {
+                    (false, _) => "it stays in force for the grace period",
+                    (true, AfterGrace::Keep) => "no new tunnel is accepted",
+                    (true, AfterGrace::Cut) => "no tunnel is accepted",
+                };
                 let text = format!(
                     "the CRL of {name:?} is past its next update: what was revoked since \
-                     is not known; install a fresh one with `fieldlock enroll crl`"
+                     is not known; {then}; install a fresh one with `fieldlock enroll crl`"
                 );
                 ledger.raise(alarm::CRL, name, &text);
             } else {
                 ledger.clear(alarm::CRL, name);
+            }
+            // Only a person can renew a root's, so there is a warning long before.
+            let life = crl.next_update - crl.this_update;
+            if crl.is_root && left >= 0 && left < life / 3 {
+                let share = if left < life / 6 { "sixth" } else { "third" };
+                let text = format!(
+                    "less than a {share} of the life of the CRL of {name:?} is left: \
+                     issue it with `fieldlock ca root crl`"
+                );
+                ledger.raise(alarm::ROOT_CRL, name, &text);
+            } else {
+                ledger.clear(alarm::ROOT_CRL, name);
             }
         }
         if trust.revoked {

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Name, the Debian package that brings it, and where else to look.
-const KNOWN: [(&str, &str); 7] = [
+const KNOWN: [(&str, &str); 10] = [
     ("openssl", "openssl"),
     ("mbpoll", "mbpoll"),
     ("haproxy", "haproxy"),
     ("stunnel4", "stunnel4"),
     ("socat", "socat"),
     ("tshark", "tshark"),
+    ("curl", "curl"),
+    ("faketime", "faketime"),
+    ("pkilint", "pip install pkilint"),
     ("pymodbus", "python3-pymodbus or pip install pymodbus"),
 ];
 
@@ -24,13 +27,16 @@ const ALSO: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 pub struct Peer;
 
 impl Peer {
-    /// The program, or for `pymodbus` a Python that can import it: `FIELDLOCK_PYTHON`, else
+    /// The program, or for `pymodbus` and `pkilint` a Python that can import it: `FIELDLOCK_PYTHON`, else
     /// the virtual environment `target/test-venv`, else `python3`.
     pub fn find(name: &str) -> Option<PathBuf> {
         match name {
             "pymodbus" => pythons()
                 .into_iter()
-                .find(|python| imports_pymodbus(python)),
+                .find(|python| imports(python, "pymodbus")),
+            "pkilint" => pythons()
+                .into_iter()
+                .find(|python| imports(python, "pkilint")),
             program => in_path(program),
         }
     }
@@ -99,9 +105,9 @@ fn pythons() -> Vec<PathBuf> {
         .collect()
 }
 
-fn imports_pymodbus(python: &Path) -> bool {
+fn imports(python: &Path, module: &str) -> bool {
     let tried = Command::new(python)
-        .args(["-c", "import pymodbus"])
+        .args(["-c", &format!("import {module}")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

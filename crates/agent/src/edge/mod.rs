@@ -68,7 +68,12 @@ pub(crate) struct Edge {
 /// Reads and tries everything that [`run`] needs, and opens nothing.
 pub(crate) fn check(file: &Path) -> Result<String, StartError> {
     let settings = File::load(file)?;
-    let posture = Posture::load(Role::Edge, &settings.policy, &settings.state)?;
+    let posture = Posture::load(
+        Role::Edge,
+        &settings.policy,
+        &settings.state,
+        settings.trust,
+    )?;
     for headend in &settings.headend {
         for address in &headend.address {
             std::net::ToSocketAddrs::to_socket_addrs(address.as_str()).map_err(|error| {
@@ -93,7 +98,12 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 /// Runs an edge until it is told to stop.
 pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
     let settings = File::load(file)?;
-    let posture = Posture::load(Role::Edge, &settings.policy, &settings.state)?;
+    let posture = Posture::load(
+        Role::Edge,
+        &settings.policy,
+        &settings.state,
+        settings.trust,
+    )?;
     let ledger = Ledger::open(&settings.state, posture.trust().identity.name.as_str())?;
     ledger.set_policy(&short_hex(&posture.hash()));
     let drain = settings.drain.0;
@@ -277,6 +287,11 @@ impl Edge {
         }
         if changed.includes(&settings.state) {
             self.reload_trust();
+        }
+        if *changed == Changed::All {
+            for dialled in self.dialled.borrow().values() {
+                dialled.renew();
+            }
         }
     }
 
@@ -493,6 +508,9 @@ async fn watch_dates(edge: Rc<Edge>) {
     loop {
         minutely.tick().await;
         edge.posture.watch_dates(&edge.ledger);
+        if edge.posture.cuts_stale() {
+            edge.sweep();
+        }
         edge.watch_headends();
     }
 }

@@ -123,7 +123,12 @@ pub(crate) struct Headend {
 /// Reads and tries everything that [`run`] needs, and opens nothing.
 pub(crate) fn check(file: &Path) -> Result<String, StartError> {
     let settings = File::load(file)?;
-    let posture = Posture::load(Role::Headend, &settings.policy, &settings.state)?;
+    let posture = Posture::load(
+        Role::Headend,
+        &settings.policy,
+        &settings.state,
+        settings.trust,
+    )?;
     Ok(format!(
         "{}: headend `{}` of {}, {} devices, {} listeners, policy {}",
         file.display(),
@@ -138,7 +143,12 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 /// Runs a headend until it is told to stop.
 pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
     let settings = File::load(file)?;
-    let posture = Posture::load(Role::Headend, &settings.policy, &settings.state)?;
+    let posture = Posture::load(
+        Role::Headend,
+        &settings.policy,
+        &settings.state,
+        settings.trust,
+    )?;
     let ledger = Ledger::open(&settings.state, posture.trust().identity.name.as_str())?;
     ledger.set_policy(&short_hex(&posture.hash()));
     let mut ports = Vec::new();
@@ -659,6 +669,9 @@ async fn watch_dates(headend: Rc<Headend>) {
     loop {
         minutely.tick().await;
         headend.posture.watch_dates(&headend.ledger);
+        if headend.posture.cuts_stale() {
+            headend.sweep();
+        }
         let now = unix_now();
         for link in headend.links.borrow().values() {
             if link.has_expired(now) {

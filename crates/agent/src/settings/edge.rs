@@ -6,7 +6,7 @@ use fieldlock_pki::Name;
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
 use serde::Deserialize;
 
-use super::{SettingsError, Span, ensure, load};
+use super::{SettingsError, Span, Trust, ensure, load};
 
 /// Keys that hold lists of scalars, for the environment.
 pub(super) const LISTS: &[&str] = &["ca.address"];
@@ -17,6 +17,8 @@ pub struct File {
     /// Key, certificate, CRLs, audit log, control socket.
     pub state: PathBuf,
     pub policy: PathBuf,
+    #[serde(default)]
+    pub trust: Trust,
     /// Where certificates are renewed; through the headends, where it is not set.
     #[serde(default)]
     pub ca: Authority,

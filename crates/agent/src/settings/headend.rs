@@ -9,7 +9,7 @@ use fieldlock_conduit::client::{Routes, Target};
 use fieldlock_pki::Name;
 use serde::Deserialize;
 
-use super::{SettingsError, Span, ensure, load};
+use super::{SettingsError, Span, Trust, ensure, load};
 
 /// Keys that hold lists of scalars, for the environment.
 pub(super) const LISTS: &[&str] = &["tunnel.listen"];
@@ -20,6 +20,8 @@ pub struct File {
     /// Key, certificate, CRLs, audit log, control socket.
     pub state: PathBuf,
     pub policy: PathBuf,
+    #[serde(default)]
+    pub trust: Trust,
     #[serde(default)]
     pub tunnel: Tunnel,
     /// Where certificates come from; without it no connection is passed on to a CA.

@@ -118,7 +118,7 @@ fn with_nearest(message: &str) -> String {
     message.to_owned()
 }
 
-/// A length of time as people write it: `"250ms"`, `"1s"`, `"5m"`.
+/// A length of time as people write it: `"250ms"`, `"1s"`, `"5m"`, `"30d"`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -137,7 +137,9 @@ impl fmt::Debug for Span {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse::<jiff::SignedDuration>()
+        let days = jiff::SpanRelativeTo::days_are_24_hours();
+        text.parse::<jiff::Span>()
+            .and_then(|span| span.to_duration(days))
             .ok()
             .and_then(|span| Duration::try_from(span).ok())
             .map(Self)
@@ -147,6 +149,32 @@ impl<'de> Deserialize<'de> for Span {
                 ))
             })
     }
+}
+
+/// What an agent does when no fresh revocation list can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trust {
+    /// How long after its date a list is still good for new tunnels.
+    pub crl_grace: Span,
+    pub after_grace: AfterGrace,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self {
+            crl_grace: Span(Duration::from_secs(30 * 86_400)),
+            after_grace: AfterGrace::Keep,
+        }
+    }
+}
+
+/// What happens to live tunnels then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AfterGrace {
+    Keep,
+    Cut,
 }
 
 /// Fails with a text about the whole file when `wrong` holds.

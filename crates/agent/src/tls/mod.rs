@@ -22,9 +22,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
+use crate::settings::{AfterGrace, Trust as Settings};
 pub(crate) use key_exchange::Negotiated;
 use key_exchange::{GROUPS, NotedConfig};
-use verify::{EdgeVerifier, HeadendVerifier};
+use verify::{EdgeVerifier, Freshness, HeadendVerifier, grace};
 
 /// Why an agent can't start, or keep, its side of the tunnel.
 #[derive(Debug, Error)]
@@ -50,6 +51,7 @@ pub(crate) struct Trust {
     pub(crate) list: TrustList,
     /// This agent's own certificate stands on a CRL: nobody accepts it.
     pub(crate) revoked: bool,
+    settings: Settings,
     verifier: Verifier,
     server: Option<Arc<ServerConfig>>,
     client: Option<Arc<ClientConfig>>,
@@ -70,7 +72,7 @@ impl fmt::Debug for Trust {
 
 impl Trust {
     /// Loads key, chain, root and CRLs from `state` for an agent of `role`.
-    pub(crate) fn load(state: &Path, role: Role) -> Result<Self, TrustError> {
+    pub(crate) fn load(state: &Path, role: Role, settings: Settings) -> Result<Self, TrustError> {
         let installed = Installed::load(state)?;
         if installed.identity.role != role {
             return Err(TrustError::Role {
@@ -79,10 +81,10 @@ impl Trust {
                 expected: role,
             });
         }
-        Self::build(&installed, role)
+        Self::build(&installed, role, settings)
     }
 
-    fn build(installed: &Installed, role: Role) -> Result<Self, TrustError> {
+    fn build(installed: &Installed, role: Role, settings: Settings) -> Result<Self, TrustError> {
         let tls = |error: &dyn fmt::Display| TrustError::Tls(error.to_string());
         let provider = Arc::new(provider());
         let mut roots = RootCertStore::empty();
@@ -108,15 +110,17 @@ impl Trust {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(installed.key_der.to_vec()));
         let site = installed.identity.site.clone();
 
+        let freshness = Freshness::new(&installed.trust, settings);
+
         let (mut server, mut client) = (None, None);
         let verifier = if role == Role::Headend {
-            let verifier = EdgeVerifier::new(roots, crls, provider.clone(), site)
+            let verifier = EdgeVerifier::new(roots, crls, provider.clone(), site, freshness)
                 .map_err(|error| tls(&error))?;
             let verifier = Arc::new(verifier);
             server = Some(server_config(provider, verifier.clone(), chain, key)?);
             Verifier::Edges(verifier)
         } else {
-            let verifier = HeadendVerifier::new(roots, crls, provider.clone(), site)
+            let verifier = HeadendVerifier::new(roots, crls, provider.clone(), site, freshness)
                 .map_err(|error| tls(&error))?;
             let verifier = Arc::new(verifier);
             client = Some(client_config(provider, verifier.clone(), chain, key)?);
@@ -129,6 +133,7 @@ impl Trust {
             leaf,
             list: installed.trust.clone(),
             revoked,
+            settings,
             verifier,
             server,
             client,
@@ -178,17 +183,23 @@ impl Trust {
         };
         let now = UnixTime::now();
         let verdict = match &self.verifier {
-            Verifier::Edges(verifier) => verifier
-                .verify_client_cert(leaf, intermediates, now)
-                .map(drop),
+            Verifier::Edges(verifier) => verifier.judge(leaf, intermediates, now),
             Verifier::Headends(verifier) => {
                 let name = ServerName::try_from(identity.dns()).map_err(|e| e.to_string())?;
-                verifier
-                    .verify_server_cert(leaf, intermediates, &name, &[], now)
-                    .map(drop)
+                verifier.judge(leaf, intermediates, &name, now)
             }
         };
-        verdict.map_err(|error| error.to_string())
+        let verdict = verdict.map_err(|error| error.to_string());
+        if self.settings.after_grace == AfterGrace::Cut {
+            let fresh = Freshness::new(&self.list, self.settings).check(leaf, now);
+            fresh.map_err(|stale| stale.to_string())?;
+        }
+        verdict
+    }
+
+    /// Seconds that a CRL is good for after its date.
+    pub(crate) fn grace(&self) -> i64 {
+        grace(self.settings)
     }
 }
 

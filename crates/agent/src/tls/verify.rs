@@ -4,9 +4,10 @@
 //! URI SAN is judged here, since webpki does not look at it. Both happen inside the
 //! handshake, and again for live tunnels when the trust changes.
 
+use std::fmt;
 use std::sync::Arc;
 
-use fieldlock_pki::{Identity, Role, Site};
+use fieldlock_pki::{Identity, Role, Site, Summary, TrustList};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -19,8 +20,10 @@ use rustls::{
 };
 use thiserror::Error;
 
+use crate::settings::Trust as Settings;
+
 /// A certificate that is sound, but not that of a peer this agent talks to.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub(crate) enum NotThisPeer {
     #[error("certificate without a usable identity: {0}")]
     Identity(String),
@@ -28,8 +31,19 @@ pub(crate) enum NotThisPeer {
     Role { got: Role, expected: Role },
     #[error("certificate of site {got}, this agent belongs to {expected}")]
     Site { got: Site, expected: Site },
+    #[error(
+        "the CRL of {authority:?} is too old: nobody knows whether this certificate is revoked; get a fresh one from the CA"
+    )]
+    Stale { authority: String },
     #[error("certificate of headend {got}, this one is configured as {expected}")]
     Name { got: String, expected: String },
+}
+
+/// rustls shows errors of verifiers by their `Debug`, to people.
+impl fmt::Debug for NotThisPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl From<NotThisPeer> for Error {
@@ -38,11 +52,53 @@ impl From<NotThisPeer> for Error {
     }
 }
 
+/// Until when each issuing CA's word on revocations is good enough for a new tunnel: its CRL's
+/// next update or its root's, whichever is earlier, and the grace.
+#[derive(Debug)]
+pub(super) struct Freshness {
+    /// Issuer of leaves, seconds since 1970.
+    until: Vec<(String, i64)>,
+}
+
+pub(super) fn grace(settings: Settings) -> i64 {
+    i64::try_from(settings.crl_grace.0.as_secs()).unwrap_or(i64::MAX)
+}
+
+impl Freshness {
+    pub(super) fn new(list: &TrustList, settings: Settings) -> Self {
+        let until = list.issuing.iter().filter_map(|issuing| {
+            let own = list.crl_of(issuing)?;
+            let root = list.crl_of(list.root_of(issuing)?)?;
+            let next_update = own.next_update.min(root.next_update);
+            Some((own.issuer, next_update.saturating_add(grace(settings))))
+        });
+        Self {
+            until: until.collect(),
+        }
+    }
+
+    pub(super) fn check(&self, leaf: &[u8], now: UnixTime) -> Result<(), NotThisPeer> {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let issuer = Summary::of(leaf).map(|leaf| leaf.issuer);
+        let issuer = issuer.map_err(|error| NotThisPeer::Identity(error.to_string()))?;
+        // An issuer that is not in the list has failed the chain already.
+        match self
+            .until
+            .iter()
+            .find(|(authority, _)| *authority == issuer)
+        {
+            Some((_, until)) if now > *until => Err(NotThisPeer::Stale { authority: issuer }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Judges the certificate of an edge; runs at the headend.
 #[derive(Debug)]
 pub(super) struct EdgeVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     site: Site,
+    freshness: Freshness,
 }
 
 impl EdgeVerifier {
@@ -51,12 +107,33 @@ impl EdgeVerifier {
         crls: Vec<CertificateRevocationListDer<'static>>,
         provider: Arc<CryptoProvider>,
         site: Site,
+        freshness: Freshness,
     ) -> Result<Self, String> {
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider)
             .with_crls(crls)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { chain, site })
+        Ok(Self {
+            chain,
+            site,
+            freshness,
+        })
+    }
+}
+
+impl EdgeVerifier {
+    /// All but the age of the CRLs.
+    pub(super) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        self.chain
+            .verify_client_cert(leaf, intermediates, now)
+            .map_err(without_clock)?;
+        judge(leaf, Role::Edge, &self.site)?;
+        Ok(())
     }
 }
 
@@ -67,12 +144,9 @@ impl ClientCertVerifier for EdgeVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .chain
-            .verify_client_cert(leaf, intermediates, now)
-            .map_err(without_clock)?;
-        judge(leaf, Role::Edge, &self.site)?;
-        Ok(verified)
+        self.judge(leaf, intermediates, now)?;
+        self.freshness.check(leaf, now)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -107,6 +181,7 @@ impl ClientCertVerifier for EdgeVerifier {
 pub(super) struct HeadendVerifier {
     chain: Arc<WebPkiServerVerifier>,
     site: Site,
+    freshness: Freshness,
 }
 
 impl HeadendVerifier {
@@ -115,27 +190,31 @@ impl HeadendVerifier {
         crls: Vec<CertificateRevocationListDer<'static>>,
         provider: Arc<CryptoProvider>,
         site: Site,
+        freshness: Freshness,
     ) -> Result<Self, String> {
         let chain = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .with_crls(crls)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { chain, site })
+        Ok(Self {
+            chain,
+            site,
+            freshness,
+        })
     }
 }
 
-impl ServerCertVerifier for HeadendVerifier {
-    fn verify_server_cert(
+impl HeadendVerifier {
+    /// All but the age of the CRLs.
+    pub(super) fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verified = self
-            .chain
-            .verify_server_cert(leaf, intermediates, server_name, ocsp, now)
+    ) -> Result<(), Error> {
+        self.chain
+            .verify_server_cert(leaf, intermediates, server_name, &[], now)
             .map_err(without_clock)?;
         let identity = judge(leaf, Role::Headend, &self.site)?;
         let expected = server_name.to_str();
@@ -146,7 +225,22 @@ impl ServerCertVerifier for HeadendVerifier {
             }
             .into());
         }
-        Ok(verified)
+        Ok(())
+    }
+}
+
+impl ServerCertVerifier for HeadendVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.judge(leaf, intermediates, server_name, now)?;
+        self.freshness.check(leaf, now)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
