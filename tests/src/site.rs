@@ -132,6 +132,50 @@ impl Site {
         copy_state(&self.identity(role, name), state);
     }
 
+    /// A file or folder of this site: `root` has the root's key.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// `fieldlock ca ARGUMENTS` on this CA.
+    pub fn ca_command(&self, arguments: &[&dyn AsRef<OsStr>]) -> String {
+        run_ok(
+            &[
+                &[&"ca" as &dyn AsRef<OsStr>],
+                arguments,
+                &[&"--dir", &self.ca()],
+            ]
+            .concat(),
+        )
+    }
+
+    /// The same for one that needs the passphrase.
+    pub fn unlocked_command(&self, arguments: &[&dyn AsRef<OsStr>]) -> String {
+        let passphrase = self.passphrase_file();
+        let unlock: [&dyn AsRef<OsStr>; 2] = [&"--passphrase-file", &passphrase];
+        self.ca_command(&[arguments, &unlock].concat())
+    }
+
+    /// `fieldlock ca root COMMAND ARGUMENTS` with the root in the folder `root`, offline.
+    pub fn root_command(
+        &self,
+        command: &str,
+        arguments: &[&dyn AsRef<OsStr>],
+        root: &str,
+    ) -> String {
+        let (root, passphrase) = (self.path(root), self.passphrase_file());
+        let start: [&dyn AsRef<OsStr>; 3] = [&"ca", &"root", &command];
+        let end: [&dyn AsRef<OsStr>; 6] = [
+            &"--root",
+            &root,
+            &"--site",
+            &Self::NAME,
+            &"--passphrase-file",
+            &passphrase,
+        ];
+        run_ok(&[&start[..], arguments, &end].concat())
+    }
+
     /// `ca serve` for this site, at a port of its own.
     pub fn serve(&self) -> CaServer {
         let address = free_address().unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::Kind;
 use fieldlock_testkit::wait::wait_until;
 use fieldlock_tests::answers::write_one;
-use fieldlock_tests::{Agent, Pair, Role, SOON, Setup, Site, Transport, trial, within};
+use fieldlock_tests::{Agent, Pair, Role, SOON, Setup, Site, Transport, binary, trial, within};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -29,6 +29,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         "attacks::a11_no_fresh_list_to_be_had",
         &["faketime"],
         stale_lists,
+    ));
+    trials.extend(trial::both(
+        "trust::root_and_issuing_ca_turn_over_under_traffic",
+        turn_over,
+    ));
+    trials.push(trial::test(
+        "attacks::a07_issuing_ca_stolen_and_revoked",
+        issuing_revoked,
     ));
     trials.push(trial::test(
         "attacks::a01_stolen_box_and_its_copy",
@@ -145,14 +153,7 @@ fn stale_lists() {
         }
     };
     for (time, works) in [("+40d", true), ("+70d", false)] {
-        let mut pair = Setup::new(Transport::Auto).prepare();
-        for (agent, role, name) in [
-            (&pair.edge, Role::Edge, "press-07"),
-            (&pair.headend, Role::Headend, "hd-1"),
-        ] {
-            fs::remove_dir_all(agent.state()).unwrap();
-            site.install(role, name, &agent.state());
-        }
+        let (_server, mut pair) = own_site(&site, Transport::Auto);
         ahead(&mut pair, time);
         pair.headend.start();
         pair.edge.start();
@@ -184,6 +185,107 @@ fn faketime() -> String {
     let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
     let found = folders.map(library).find(|path| path.exists());
     found.unwrap().to_str().unwrap().to_owned()
+}
+
+/// A new root, an issuing CA below it, and both agents renewed under it, while writes go on.
+fn turn_over(transport: Transport) {
+    let site = Site::new();
+    let (_server, mut pair) = own_site(&site, transport);
+    // Made by the old CA, and due for renewal at once.
+    let due = [(Role::Edge, "press-07"), (Role::Headend, "hd-1")]
+        .map(|(role, name)| site.identity_between(role, name, -60, 15));
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+
+    let root2 = site.root_command("new", &[&"--root-out", &site.path("root2")], "root");
+    let root2 = pair.directory.write("root2.pem", &root2).unwrap();
+    site.ca_command(&[&"root", &"add", &root2]);
+    writes_go_on_while(&pair, || authorities(&pair.edge) == 4);
+    assert_eq!(
+        authorities(&pair.headend),
+        4,
+        "two roots, a link, an issuing CA"
+    );
+
+    let request = site.unlocked_command(&[&"issuing", &"new"]);
+    let request = pair.directory.write("next.csr", &request).unwrap();
+    let signed = site.root_command("sign", &[&request], "root2");
+    let signed = pair.directory.write("next.pem", &signed).unwrap();
+    let mark = site.unlocked_command(&[&"issuing", &"add", &signed]);
+    let mark = mark.trim();
+    writes_go_on_while(&pair, || {
+        authorities(&pair.edge) == 5 && authorities(&pair.headend) == 5
+    });
+
+    site.ca_command(&[&"issuing", &"use", &mark]);
+    let [edge, headend] = &due;
+    replace_identity(&pair.edge, edge);
+    writes_go_on_while(&pair, || is_renewed(&pair.edge, edge));
+    replace_identity(&pair.headend, headend);
+    writes_go_on_while(&pair, || is_renewed(&pair.headend, headend));
+    for agent in [&mut pair.edge, &mut pair.headend] {
+        agent.kill();
+        agent.start();
+    }
+    pair.wait_up();
+    write_one(&mut pair.client(), 40, 7);
+
+    // The old one has leaves that are valid yet.
+    let list = site.ca_command(&[&"issuing", &"list"]);
+    let old = list.lines().find(|line| line.contains("trusted")).unwrap();
+    let old = old.split_whitespace().next().unwrap();
+    let drop: [&dyn AsRef<std::ffi::OsStr>; 6] =
+        [&"ca", &"issuing", &"drop", &old, &"--dir", &site.ca()];
+    let refused = binary::text(&binary::run(&drop));
+    assert!(refused.contains("press-07"), "{refused}");
+}
+
+/// Attack 7: the issuing CA's key is stolen. The root's CRL takes everything under it out.
+fn issuing_revoked() {
+    let site = Site::new();
+    let (_server, mut pair) = own_site(&site, Transport::Auto);
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    let list = site.ca_command(&[&"issuing", &"list"]);
+    let mark = list.split_whitespace().next().unwrap().to_owned();
+    site.unlocked_command(&[
+        &"root",
+        &"crl",
+        &"--root",
+        &site.path("root"),
+        &"--revoke",
+        &mark,
+        &"--reason",
+        &"key-compromise",
+    ]);
+    within(CUT, "every tunnel to be cut", || !pair.is_connected());
+    pair.headend
+        .wait_record("the revocation", |r| r.kind == Kind::Revoked);
+}
+
+/// Agents of a site of the test's own, and its CA.
+fn own_site(site: &Site, transport: Transport) -> (fieldlock_tests::CaServer, Pair) {
+    let server = site.serve();
+    let pair = Setup::new(transport)
+        .answer_within("5s")
+        .headend(&format!("[ca]\naddress = \"{}\"\n", server.address))
+        .prepare();
+    for (agent, role, name) in [
+        (&pair.edge, Role::Edge, "press-07"),
+        (&pair.headend, Role::Headend, "hd-1"),
+    ] {
+        fs::remove_dir_all(agent.state()).unwrap();
+        site.install(role, name, &agent.state());
+    }
+    (server, pair)
+}
+
+/// How many CA certificates an agent trusts.
+fn authorities(agent: &Agent) -> usize {
+    let list = fs::read_to_string(agent.state().join("trust/list.pem")).unwrap();
+    list.matches("BEGIN CERTIFICATE").count()
 }
 
 /// Attack 1: a box is stolen and its state copied; one command locks both out, and the box that

@@ -54,8 +54,10 @@ impl Unproven {
     }
 }
 
-/// How often the time is compared with what is due.
-const LOOK: Duration = Duration::from_secs(20);
+/// How often the time is compared with what is due; another certificate may be there by then.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often an edge looks whether its lists are past their date.
+const LOOK_AT_LISTS: Duration = Duration::from_secs(60);
 /// A renewed pair must have worked by then.
 const PROOF: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -152,11 +154,11 @@ pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
     let mut backoff = Backoff::new(RETRY_FIRST, FETCH_LAST, member.seed());
     loop {
         let Some((addresses, ca)) = member.authority() else {
-            sleep(LOOK).await;
+            sleep(LOOK_AT_LISTS).await;
             continue;
         };
         if !always && !member.posture().has_stale_crl() {
-            sleep(LOOK).await;
+            sleep(LOOK_AT_LISTS).await;
             continue;
         }
         match fetch(&*member, addresses, &ca, always).await {
@@ -164,7 +166,7 @@ pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
                 backoff.reset();
                 member.ledger().clear(alarm::AUTHORITY, "");
                 if !always {
-                    sleep(LOOK).await;
+                    sleep(LOOK_AT_LISTS).await;
                 }
             }
             Err(reason) => {

@@ -18,14 +18,15 @@ use fieldlock_pki::bundle::{self, Bundle, BundleError};
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::{Authority, Reason, Revocation, RevocationList, Validity};
 use fieldlock_pki::profile::Profile;
-use fieldlock_pki::{Crl, Name, Role, Serial, Summary, TrustList};
+use fieldlock_pki::{Crl, Name, Role, Serial, Summary, TrustList, certificate};
 
 use crate::clock::Time;
 use crate::error::CaError;
 use crate::file;
+use crate::generation::{Generation, Keys, MORE};
 use crate::keyfile;
 use crate::passphrase::Passphrase;
-use crate::records::{Entry, Event, Level, Records, Source};
+use crate::records::{Change, Entry, Event, Level, Records, Source};
 use crate::settings::Settings;
 
 /// An opened CA directory. Another command waits until it is dropped.
@@ -35,7 +36,9 @@ pub struct Ca {
     settings: Settings,
     records: Records,
     root: Vec<u8>,
-    issuing: Vec<u8>,
+    generations: Vec<Generation>,
+    /// Index of the one in use.
+    active: usize,
     _lock: File,
 }
 
@@ -82,15 +85,57 @@ impl Ca {
         Self::check(directory)?;
         let write = access == Access::Write;
         let lock = lock(&directory.join(LOCK), access)?;
-        let only = |name| only_certificate(&directory.join(name));
-        Ok(Self {
+        let mut ca = Self {
             directory: directory.to_owned(),
             settings: Settings::load(&directory.join(SETTINGS))?,
             records: Records::open(&directory.join(RECORDS), write)?,
-            root: only(ROOT)?,
-            issuing: only(ISSUING)?,
+            root: only_certificate(&directory.join(ROOT))?,
+            generations: Vec::new(),
+            active: 0,
             _lock: lock,
-        })
+        };
+        ca.reload_generations()?;
+        Ok(ca)
+    }
+
+    /// Brings the issuing CAs in line with the records.
+    pub(crate) fn reload_generations(&mut self) -> Result<(), CaError> {
+        let mut marks = vec![String::new()];
+        let mut active = String::new();
+        for (mark, change) in self.records.issuing() {
+            match change {
+                Change::Added => marks.push(mark.clone()),
+                Change::Used => active.clone_from(mark),
+                Change::Dropped => marks.retain(|known| known != mark),
+            }
+        }
+        let load = |mark: String| {
+            let certificate = only_certificate(&self.path(&Generation::file(&mark, "pem")))?;
+            Ok(Generation { mark, certificate })
+        };
+        let generations: Vec<_> = marks
+            .into_iter()
+            .map(load)
+            .collect::<Result<_, CaError>>()?;
+        let place = generations.iter().position(|known| known.mark == active);
+        self.active = place.ok_or(CaError::Broken {
+            path: self.path(RECORDS),
+        })?;
+        self.generations = generations;
+        Ok(())
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn all_generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
+    pub(crate) fn active(&self) -> &Generation {
+        // `reload_generations` has found it there.
+        &self.generations[self.active]
     }
 
     /// Fails early, before anyone is asked for a passphrase.
@@ -115,14 +160,22 @@ impl Ca {
         Ok(self.records.append(now, event)?)
     }
 
-    pub fn root_certificate(&self) -> &[u8] {
-        &self.root
+    /// The root above the issuing CA in use, DER.
+    pub fn root_certificate(&self) -> Result<Vec<u8>, CaError> {
+        let list = self.trust()?;
+        let root = list.root_of(&self.active().certificate);
+        Ok(root.ok_or(CaError::NoRoot)?.to_vec())
     }
 
-    /// The issuing CA with its private key.
-    pub fn unlock(&self, passphrase: &Passphrase) -> Result<Authority, CaError> {
-        let key = keyfile::load(&self.directory.join(ISSUING_KEY), passphrase)?;
-        Ok(Authority::new(self.issuing.clone(), key)?)
+    /// The issuing CAs with their private keys.
+    pub fn unlock(&self, passphrase: &Passphrase) -> Result<Keys, CaError> {
+        let unlock = |generation: &Generation| {
+            let path = self.path(&Generation::file(&generation.mark, "key.pem"));
+            let key = keyfile::load(&path, passphrase)?;
+            Ok(Authority::new(generation.certificate.clone(), key)?)
+        };
+        let keys: Result<_, CaError> = self.generations.iter().map(unlock).collect();
+        Ok(Keys::new(keys?))
     }
 
     /// The root with its private key, which is in `directory`.
@@ -136,12 +189,7 @@ impl Ca {
     }
 
     /// Signs, records, and only then hands over. A CRL that is due is issued on the way.
-    pub fn issue(
-        &mut self,
-        authority: &Authority,
-        order: Order,
-        now: Time,
-    ) -> Result<Issued, CaError> {
+    pub fn issue(&mut self, keys: &Keys, order: Order, now: Time) -> Result<Issued, CaError> {
         let profile = Profile::of(order.role)?;
         if let Err(refusal) = self.admit(&order, &profile) {
             let event = Event::Refused {
@@ -155,8 +203,9 @@ impl Ca {
         }
         let (validity, cut_short) = self.validity(&order, &profile, now)?;
         if self.crl_due(now)? {
-            self.renew_crl(authority, now)?;
+            self.renew_crl(keys, now)?;
         }
+        let authority = keys.of(&self.active().certificate)?;
         let still_valid = self.valid_certificates(order.role, &order.name, now);
         let serial = random_serial()?;
         let identity = fieldlock_pki::Identity {
@@ -194,7 +243,7 @@ impl Ca {
     /// Records the revocations and issues the CRL that tells of them.
     pub fn revoke(
         &mut self,
-        authority: &Authority,
+        keys: &Keys,
         serials: &[Serial],
         reason: Reason,
         now: Time,
@@ -206,58 +255,135 @@ impl Ca {
             };
             self.records.append(now, event)?;
         }
-        self.renew_crl(authority, now)
+        self.renew_crl(keys, now)
     }
 
-    /// Issues the CRL of the issuing CA anew.
-    pub fn renew_crl(&mut self, authority: &Authority, now: Time) -> Result<Crl, CaError> {
+    /// Issues the CRLs of the issuing CAs anew; that of the one in use comes back.
+    pub fn renew_crl(&mut self, keys: &Keys, now: Time) -> Result<Crl, CaError> {
+        let mut newest = None;
+        for generation in self.generations.clone() {
+            let authority = keys.of(&generation.certificate)?;
+            let crl = self.publish_issuing(authority, &generation.mark, now)?;
+            if generation == *self.active() {
+                newest = Some(crl);
+            }
+        }
+        newest.ok_or(CaError::NotUnlocked)
+    }
+
+    pub(crate) fn publish_issuing(
+        &mut self,
+        authority: &Authority,
+        mark: &str,
+        now: Time,
+    ) -> Result<Crl, CaError> {
+        let issuer = Summary::of(authority.certificate()).map_err(|_| CaError::Unreadable)?;
         let revoked = self
             .records
             .revoked()
+            .filter(|(serial, _)| self.is_issued_by(serial, &issuer.subject))
             .map(|(serial, (time, reason))| Revocation {
                 serial: serial.clone(),
                 time: time.0,
                 reason: *reason,
             })
             .collect();
-        self.publish(authority, Level::Issuing, revoked, now)
+        let path = self.path(&Generation::file(mark, "crl.pem"));
+        self.publish(authority, Level::Issuing, revoked, &path, now)
     }
 
-    /// Issues the CRL of the root anew; it lists nothing as long as the issuing CA is in use.
+    /// A serial that is not on record is everybody's.
+    fn is_issued_by(&self, serial: &Serial, issuer: &str) -> bool {
+        let mut entries = self.records.entries().iter();
+        let Some(entry) = entries.find(|entry| entry.serial == *serial) else {
+            return true;
+        };
+        let leaf = bundle::certificates_from_pem(&entry.certificate).map(|der| der.concat());
+        let leaf = leaf.map(|der| Summary::of(&der));
+        !matches!(leaf, Ok(Ok(leaf)) if leaf.issuer != issuer)
+    }
+
+    /// Issues the CRL of the root anew.
     pub fn renew_root_crl(&mut self, root: &Authority, now: Time) -> Result<Crl, CaError> {
-        self.publish(root, Level::Root, Vec::new(), now)
+        let revoked = self.records.revoked_authorities().iter();
+        let revoked = revoked.map(|(serial, time, reason)| Revocation {
+            serial: serial.clone(),
+            time: time.0,
+            reason: *reason,
+        });
+        let revoked = revoked.collect();
+        let path = self.path(ROOT_CRL);
+        self.publish(root, Level::Root, revoked, &path, now)
+    }
+
+    /// Takes an issuing CA out of service, by the root's CRL: nothing under it is accepted any
+    /// more.
+    pub fn revoke_issuing(
+        &mut self,
+        root: &Authority,
+        mark: &str,
+        reason: Reason,
+        now: Time,
+    ) -> Result<Crl, CaError> {
+        let found = self
+            .generations()
+            .into_iter()
+            .find(|(own, _, _)| own == mark);
+        let (_, _, generation) = found.ok_or_else(|| CaError::NoGeneration {
+            mark: mark.to_owned(),
+        })?;
+        let summary = Summary::of(&generation.certificate).map_err(|_| CaError::Unreadable)?;
+        let event = Event::AuthorityRevoked {
+            serial: summary.serial,
+            reason,
+        };
+        self.record(now, event)?;
+        self.renew_root_crl(root, now)
     }
 
     /// Whom agents of this site trust.
     pub fn trust(&self) -> Result<TrustList, CaError> {
-        let pem = [&self.root, &self.issuing].map(|der| bundle::certificate_pem(der));
-        let crls = self.crls()?.map(|der| bundle::crl_pem(&der));
-        Ok(TrustList::parse(&(pem.concat() + &crls.concat()))?)
+        let mut list = self.more()?;
+        list.roots.push(self.root.clone());
+        list.crls.push(only_crl(&self.path(ROOT_CRL))?);
+        for generation in &self.generations {
+            list.issuing.push(generation.certificate.clone());
+            let path = self.path(&Generation::file(&generation.mark, "crl.pem"));
+            list.crls.push(only_crl(&path)?);
+        }
+        let dropped = self.records.dropped_roots();
+        list.roots
+            .retain(|der| !dropped.contains(&certificate::fingerprint(der)));
+        Ok(list.tidy()?)
     }
 
-    /// The current CRLs (DER): of the issuing CA, then of the root.
+    /// The current CRLs (DER): of the issuing CA in use, then of the first root.
     pub fn crls(&self) -> Result<[Vec<u8>; 2], CaError> {
-        let crl = |name| only_crl(&self.directory.join(name));
-        Ok([crl(ISSUING_CRL)?, crl(ROOT_CRL)?])
+        let issuing = only_crl(&self.crl_path(Level::Issuing))?;
+        Ok([issuing, only_crl(&self.path(ROOT_CRL))?])
     }
 
     /// True if half the life of the issuing CA's CRL has passed, or if it lacks a revocation
     /// (the command that recorded it was interrupted).
     pub fn crl_due(&self, now: Time) -> Result<bool, CaError> {
-        let [der, _] = self.crls()?;
-        let crl = Crl::parse(&der)?;
-        let half = crl.this_update + (crl.next_update - crl.this_update) / 2;
-        let behind = self
-            .records
-            .revoked()
-            .any(|(serial, _)| !crl.is_revoked(serial));
-        Ok(now.0 >= half || behind)
+        for generation in &self.generations {
+            let der = only_crl(&self.path(&Generation::file(&generation.mark, "crl.pem")))?;
+            let crl = Crl::parse(&der)?;
+            let half = crl.this_update + (crl.next_update - crl.this_update) / 2;
+            let behind = self.records.revoked().any(|(serial, _)| {
+                !crl.is_revoked(serial) && self.is_issued_by(serial, &crl.issuer)
+            });
+            if now.0 >= half || behind {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub fn crl_path(&self, level: Level) -> PathBuf {
         self.directory.join(match level {
-            Level::Issuing => ISSUING_CRL,
-            Level::Root => ROOT_CRL,
+            Level::Issuing => Generation::file(&self.active().mark, "crl.pem"),
+            Level::Root => ROOT_CRL.to_owned(),
         })
     }
 
@@ -353,7 +479,7 @@ impl Ca {
         profile: &Profile,
         now: Time,
     ) -> Result<(Validity, bool), CaError> {
-        let authority = Summary::of(&self.issuing).map_err(|_| CaError::Unreadable)?;
+        let authority = Summary::of(&self.active().certificate).map_err(|_| CaError::Unreadable)?;
         let end = Time(authority.not_after);
         if now > end {
             return Err(CaError::IssuingEnded { end });
@@ -393,6 +519,7 @@ impl Ca {
         authority: &Authority,
         level: Level,
         revoked: Vec<Revocation>,
+        path: &Path,
         now: Time,
     ) -> Result<Crl, CaError> {
         let life = match level {
@@ -415,7 +542,7 @@ impl Ca {
             revoked: count,
         };
         self.records.append(now, event)?;
-        file::replace(&self.crl_path(level), bundle::crl_pem(&der).as_bytes())?;
+        file::replace(path, bundle::crl_pem(&der).as_bytes())?;
         Ok(Crl::parse(&der)?)
     }
 }
@@ -498,7 +625,7 @@ pub(crate) const ISSUING_CRL: &str = "issuing.crl.pem";
 pub(crate) const ROOT_CRL: &str = "root.crl.pem";
 pub(crate) const RECORDS: &str = "records.jsonl";
 /// Files whose change means that something else is to be published.
-pub(crate) const PUBLISHED: [&str; 5] = [RECORDS, ROOT, ISSUING, ISSUING_CRL, ROOT_CRL];
+pub(crate) const PUBLISHED: [&str; 4] = [RECORDS, ISSUING_CRL, ROOT_CRL, MORE];
 pub(crate) const LOCK: &str = "lock";
 /// Certificates and CRLs begin five minutes ago, for clocks that are behind.
 pub(crate) const BACKDATE_SECONDS: i64 = 300;

@@ -4,13 +4,13 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use fieldlock_pki::bundle::{self, Bundle};
 use fieldlock_pki::csr::PublicKey;
-use fieldlock_pki::issue::Authority;
 use fieldlock_pki::token::{Secret, Token, check_address};
 use fieldlock_pki::{Name, Role, Summary, certificate};
 
 use crate::authority::{Ca, Issued, Life, Order};
 use crate::clock::Time;
 use crate::error::CaError;
+use crate::generation::Keys;
 use crate::records::{Entry, Event, Source, TokenEntry};
 
 /// A token to be made.
@@ -50,7 +50,7 @@ impl Ca {
             role: order.role,
             name: order.name,
             address: order.address,
-            root: certificate::hash(self.root_certificate()),
+            root: certificate::hash(&self.root_certificate()?),
             secret,
         };
         Ok((token, entry))
@@ -60,7 +60,7 @@ impl Ca {
     /// same key gets the same certificate, since the first answer may have been lost.
     pub fn enroll(
         &mut self,
-        authority: &Authority,
+        keys: &Keys,
         credentials: &Credentials,
         key: PublicKey,
         now: Time,
@@ -79,14 +79,14 @@ impl Ca {
             source: Source::Token(hash),
             life: Life::Usual,
         };
-        self.issue(authority, order, now)
+        self.issue(keys, order, now)
     }
 
     /// A new certificate for who holds `current` (DER), of the same identity. It may have ended
     /// within the site's window, and must not be revoked.
     pub fn reenroll(
         &mut self,
-        authority: &Authority,
+        keys: &Keys,
         current: &[u8],
         key: PublicKey,
         now: Time,
@@ -110,7 +110,7 @@ impl Ca {
             source: Source::Renewal(entry.serial),
             life: Life::Usual,
         };
-        self.issue(authority, order, now)
+        self.issue(keys, order, now)
     }
 
     /// Tokens that can still be used.

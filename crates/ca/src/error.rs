@@ -105,6 +105,24 @@ pub enum CaError {
         "no address for the token: give `--address HOST:PORT`, or set `address` under [serve] in ca.toml"
     )]
     NoAddress,
+    #[error(
+        "this issuing CA's key is not open here: it was added with another passphrase, or its key file is missing"
+    )]
+    NotUnlocked,
+    #[error(
+        "no root that this CA trusts has signed it: have it signed with `fieldlock ca root sign`"
+    )]
+    NoRoot,
+    #[error("no CA has the mark {mark:?}: see `fieldlock ca issuing list`")]
+    NoGeneration { mark: String },
+    #[error("{mark} is in use: put another in its place first, with `fieldlock ca issuing use`")]
+    InUse { mark: String },
+    #[error(
+        "{mark} has leaves that are still valid: {leaves}. They are renewed under the CA in use by themselves; wait for it, or revoke them"
+    )]
+    LeavesLeft { mark: String, leaves: String },
+    #[error("{subject:?} is vouched for by no root that this CA trusts")]
+    Foreign { subject: String },
     #[error("can't listen on {address}: {error}")]
     Listen {
         address: std::net::SocketAddr,
@@ -164,6 +182,7 @@ impl CaError {
                 | CaError::Ambiguous { .. }
                 | CaError::Token(_)
                 | CaError::NoAddress
+                | CaError::NoGeneration { .. }
         )
     }
 }

@@ -104,7 +104,7 @@ fn authorities(plan: &Plan, now: Time) -> Result<(Authority, Authority), CaError
         not_before: now.0 - BACKDATE_SECONDS,
         not_after: now.plus_days(days).0,
     };
-    let mark = mark()?;
+    let mark = new_mark()?;
     let key = || KeyPair::generate().map_err(|error| CaError::Issue(error.into()));
     let root = Authority::root(
         &settings.site,
@@ -192,7 +192,7 @@ fn record_authority(
 
 /// Eight hexadecimal digits in the names of both CAs. Verifiers find a CA's CRL by its name, so
 /// two generations of one site must not share it.
-fn mark() -> Result<String, CaError> {
+pub(crate) fn new_mark() -> Result<String, CaError> {
     let serial = random_serial()?.to_string();
     Ok(serial.chars().rev().take(8).collect())
 }

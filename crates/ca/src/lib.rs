@@ -5,16 +5,19 @@
 //! - [`serve`] does it over the network.
 //! - [`keyfile`] and [`passphrase`] keep the CA's keys encrypted.
 //! - [`make`] makes keys for agents on the same machine.
+//! - [`generation`] turns issuing CAs and roots over, [`ceremony`] is what the root's key does.
 //! - [`enrolment`] issues to who shows a token or the present certificate.
 //!
 //! Everything here reads and writes files; what a certificate may contain is decided in
 //! `fieldlock-pki`. Times are passed in as [`clock::Time`].
 
 pub mod authority;
+pub mod ceremony;
 pub mod clock;
 pub mod enrolment;
 mod error;
 mod file;
+pub mod generation;
 pub mod init;
 pub mod keyfile;
 pub mod make;
@@ -28,6 +31,7 @@ pub use clock::Time;
 pub use enrolment::{Credentials, TokenOrder};
 pub use error::CaError;
 pub use file::FileError;
+pub use generation::{Generation, Keys};
 pub use passphrase::Passphrase;
 pub use records::{Entry, Source};
 pub use settings::Settings;

@@ -48,6 +48,20 @@ pub enum Event {
         next_update: Time,
         revoked: usize,
     },
+    /// What became of an issuing CA.
+    Issuing {
+        mark: String,
+        change: Change,
+    },
+    /// The root with this fingerprint is trusted no more.
+    RootDropped {
+        fingerprint: String,
+    },
+    /// The root revoked an issuing CA.
+    AuthorityRevoked {
+        serial: Serial,
+        reason: Reason,
+    },
     /// A one-time token was made.
     Token(TokenEntry),
     /// A certificate was asked for and not given.
@@ -57,6 +71,15 @@ pub enum Event {
         key_hash: String,
         reason: String,
     },
+}
+
+/// A step in the life of an issuing CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    Added,
+    Used,
+    Dropped,
 }
 
 /// Which of the two CAs.
@@ -123,6 +146,9 @@ pub struct Records {
     file: File,
     entries: Vec<Entry>,
     tokens: Vec<TokenEntry>,
+    issuing: Vec<(String, Change)>,
+    dropped_roots: Vec<String>,
+    revoked_authorities: Vec<(Serial, Time, Reason)>,
     revoked: BTreeMap<Serial, (Time, Reason)>,
     highest_crl: BTreeMap<&'static str, u64>,
     /// Octets of an interrupted last line that were dropped.
@@ -147,6 +173,9 @@ impl Records {
             file,
             entries: Vec::new(),
             tokens: Vec::new(),
+            issuing: Vec::new(),
+            dropped_roots: Vec::new(),
+            revoked_authorities: Vec::new(),
             revoked: BTreeMap::new(),
             highest_crl: BTreeMap::new(),
             torn: None,
@@ -176,6 +205,20 @@ impl Records {
 
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The changes of issuing CAs, oldest first.
+    pub(crate) fn issuing(&self) -> &[(String, Change)] {
+        &self.issuing
+    }
+
+    /// Fingerprints.
+    pub(crate) fn dropped_roots(&self) -> &[String] {
+        &self.dropped_roots
+    }
+
+    pub(crate) fn revoked_authorities(&self) -> &[(Serial, Time, Reason)] {
+        &self.revoked_authorities
     }
 
     pub fn tokens(&self) -> &[TokenEntry] {
@@ -246,6 +289,11 @@ impl Records {
         match record.event {
             Event::Issued(entry) => self.entries.push(entry),
             Event::Token(token) => self.tokens.push(token),
+            Event::Issuing { mark, change } => self.issuing.push((mark, change)),
+            Event::RootDropped { fingerprint } => self.dropped_roots.push(fingerprint),
+            Event::AuthorityRevoked { serial, reason } => {
+                self.revoked_authorities.push((serial, record.time, reason));
+            }
             Event::Revoked { serial, reason } => {
                 // The first revocation counts: a later one must not move its date.
                 self.revoked.entry(serial).or_insert((record.time, reason));

@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fieldlock_pki::TrustList;
-use fieldlock_pki::issue::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,6 +33,8 @@ use zeroize::Zeroizing;
 use crate::authority::{Access, Ca, Life, Order};
 use crate::clock::Time;
 use crate::error::CaError;
+use crate::generation as issuing;
+use crate::passphrase::Passphrase;
 use crate::records::Source;
 use crate::settings::Serve;
 use fieldlock_pki::Role;
@@ -80,7 +81,9 @@ impl Published {
 #[derive(Debug)]
 pub(crate) struct Server {
     directory: PathBuf,
-    authority: Arc<Authority>,
+    passphrase: Passphrase,
+    /// Opened again when a CA was added that they lack.
+    opened: Mutex<Arc<issuing::Keys>>,
     settings: Serve,
     keys: Arc<Keys>,
     published: watch::Sender<Arc<Published>>,
@@ -98,12 +101,13 @@ impl Bound {
     /// Opens the port, and gets the server a certificate of its own CA.
     pub async fn open(
         directory: &Path,
-        authority: Authority,
+        passphrase: Passphrase,
         listen: Option<SocketAddr>,
     ) -> Result<Self, CaError> {
         let ca = Ca::open(directory, Access::Read)?;
         let settings = ca.settings().serve.clone();
         let list = Published::new(ca.trust()?);
+        let opened = ca.unlock(&passphrase)?;
         drop(ca);
         let address = listen.unwrap_or(settings.listen);
         let listener = TcpListener::bind(address)
@@ -117,7 +121,8 @@ impl Bound {
         );
         let server = Arc::new(Server {
             directory: directory.to_owned(),
-            authority: Arc::new(authority),
+            passphrase,
+            opened: Mutex::new(Arc::new(opened)),
             settings,
             keys: Keys::new(list.list.clone()),
             published: watch::Sender::new(Arc::new(list)),
@@ -194,23 +199,33 @@ impl Server {
     /// Opens the CA, alone, and does something with it on a thread that may wait for the disk.
     async fn with_ca<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&mut Ca, &Authority, Time) -> Result<T, CaError> + Send + 'static,
+        work: impl FnOnce(&mut Ca, &issuing::Keys, Time) -> Result<T, CaError> + Send + 'static,
     ) -> Result<T, CaError> {
         let server = self.clone();
         let done = spawn_blocking(move || {
             let mut ca = Ca::open(&server.directory, Access::Write)?;
-            work(&mut ca, &server.authority, Time::now())
+            let opened = server.opened(&ca)?;
+            work(&mut ca, &opened, Time::now())
         });
         done.await.map_err(|_| CaError::Interrupted)?
+    }
+
+    fn opened(&self, ca: &Ca) -> Result<Arc<issuing::Keys>, CaError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generations = ca.all_generations().iter();
+        if generations.any(|known| opened.of(&known.certificate).is_err()) {
+            *opened = Arc::new(ca.unlock(&self.passphrase)?);
+        }
+        Ok(opened.clone())
     }
 
     /// Issues the CRL that is due, and publishes what has changed.
     async fn maintain(self: &Arc<Self>) -> Result<(), CaError> {
         let (list, renewed) = self
-            .with_ca(|ca, authority, now| {
+            .with_ca(|ca, keys, now| {
                 let due = ca.crl_due(now)?;
                 if due {
-                    ca.renew_crl(authority, now)?;
+                    ca.renew_crl(keys, now)?;
                 }
                 Ok((ca.trust()?, due))
             })
@@ -242,7 +257,7 @@ impl Server {
             life: Life::Days(OWN_DAYS),
         };
         let issued = self
-            .with_ca(move |ca, authority, now| ca.issue(authority, order, now))
+            .with_ca(move |ca, keys, now| ca.issue(keys, order, now))
             .await?;
         Ok(self.keys.set_own(&issued.bundle, &pkcs8)?)
     }

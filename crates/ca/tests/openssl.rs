@@ -234,6 +234,8 @@ fn leaf_of_another_site_fails() {
         .unwrap();
     let leaf = site
         .authority
+        .first()
+        .unwrap()
         .leaf(
             &identity,
             &Profile::of(Role::Edge).unwrap(),

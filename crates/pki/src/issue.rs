@@ -62,15 +62,23 @@ impl Authority {
         serial: &Serial,
         validity: Validity,
     ) -> Result<Self, IssueError> {
-        let mut parameters = authority_parameters(site, "issuing CA", mark, serial, validity)?;
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        // Only DNS: verifiers refuse every URI below a CA with a URI constraint.
-        parameters.name_constraints = Some(NameConstraints {
-            permitted_subtrees: vec![GeneralSubtree::DnsName(site.to_string())],
-            excluded_subtrees: Vec::new(),
-        });
+        let parameters = issuing_parameters(site, mark, serial, validity)?;
         let certificate = parameters.signed_by(&key, &self.issuer()?)?.der().to_vec();
         Ok(Self { certificate, key })
+    }
+
+    /// The same for a key that is elsewhere; DER.
+    pub fn issuing_for(
+        &self,
+        site: &Site,
+        mark: &str,
+        key: &PublicKey,
+        serial: &Serial,
+        validity: Validity,
+    ) -> Result<Vec<u8>, IssueError> {
+        let parameters = issuing_parameters(site, mark, serial, validity)?;
+        let certificate = parameters.signed_by(&key.info, &self.issuer()?)?;
+        Ok(certificate.der().to_vec())
     }
 
     /// Certifies the key of a newer root, so that who trusts this root can follow to that one
@@ -248,6 +256,22 @@ fn authority_parameters(
     let mut parameters = parameters(serial, validity)?;
     parameters.distinguished_name = distinguished_name(site, &format!("Fieldlock {what} {mark}"));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(parameters)
+}
+
+fn issuing_parameters(
+    site: &Site,
+    mark: &str,
+    serial: &Serial,
+    validity: Validity,
+) -> Result<CertificateParams, IssueError> {
+    let mut parameters = authority_parameters(site, "issuing CA", mark, serial, validity)?;
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    // Only DNS: verifiers refuse every URI below a CA with a URI constraint.
+    parameters.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName(site.to_string())],
+        excluded_subtrees: Vec::new(),
+    });
     Ok(parameters)
 }
 

@@ -107,6 +107,21 @@ impl TrustList {
             .collect()
     }
 
+    /// Sorted, each object once, and without the older CRLs of a CA and those of no CA in it.
+    pub fn tidy(mut self) -> Result<Self, TrustListError> {
+        let offered = std::mem::take(&mut self.crls);
+        self.sort();
+        for der in offered {
+            let one = Self {
+                crls: vec![der],
+                ..Self::default()
+            };
+            self.take_crls(&one, &mut Merged::default())?;
+        }
+        self.sort();
+        Ok(self)
+    }
+
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -302,7 +302,7 @@ async fn enroll(
     let who = format!("{}/{}", credentials.role, credentials.name);
     server.may_fail()?;
     let outcome = server
-        .with_ca(move |ca, authority, now| ca.enroll(authority, &credentials, key, now))
+        .with_ca(move |ca, keys, now| ca.enroll(keys, &credentials, key, now))
         .await;
     certificate(server, peer, &who, outcome)
 }
@@ -315,7 +315,7 @@ async fn reenroll(
 ) -> Result<Answer, Answer> {
     server.may_fail()?;
     let outcome = server
-        .with_ca(move |ca, authority, now| ca.reenroll(authority, &current, key, now))
+        .with_ca(move |ca, keys, now| ca.reenroll(keys, &current, key, now))
         .await;
     certificate(server, peer, "renewal", outcome)
 }

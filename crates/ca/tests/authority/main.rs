@@ -3,6 +3,7 @@
 
 mod enrolment;
 mod lifecycle;
+mod rotation;
 #[path = "../site/mod.rs"]
 mod site;
 mod webpki;

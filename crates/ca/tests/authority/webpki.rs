@@ -72,6 +72,8 @@ fn leaf_outside_the_site_is_refused() {
     let now = Time::now();
     let leaf = site
         .authority
+        .first()
+        .unwrap()
         .leaf(
             &Identity::from_uri("spiffe://plant2.example/edge/press-07").unwrap(),
             &Profile::of(Role::Edge).unwrap(),

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use fieldlock_ca::authority::Life;
 use fieldlock_ca::init::{self, Plan};
-use fieldlock_ca::{Access, Ca, CaError, Issued, Order, Passphrase, Settings, Source, Time, make};
+use fieldlock_ca::{
+    Access, Ca, CaError, Issued, Keys, Order, Passphrase, Settings, Source, Time, make,
+};
 use fieldlock_pki::Role;
 use fieldlock_pki::csr::PublicKey;
-use fieldlock_pki::issue::Authority;
 
 pub(crate) const PASSPHRASE: &str = "correct horse battery";
 pub(crate) const SITE: &str = "plant1.example";
@@ -15,7 +16,7 @@ pub(crate) const SITE: &str = "plant1.example";
 pub(crate) struct Site {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) ca: Ca,
-    pub(crate) authority: Authority,
+    pub(crate) authority: Keys,
 }
 
 impl Site {

@@ -1,6 +1,7 @@
 //! `fieldlock ca`: the bundled certificate authority.
 
 mod report;
+mod rotate;
 mod serve;
 mod token;
 
@@ -13,10 +14,12 @@ use fieldlock_ca::authority::Life;
 use fieldlock_ca::init::{self, Plan};
 use fieldlock_ca::records::Level;
 use fieldlock_ca::settings::MAX_DAYS;
-use fieldlock_ca::{Access, Ca, CaError, Entry, Order, Passphrase, Settings, Source, Time, make};
+use fieldlock_ca::{
+    Access, Ca, CaError, Entry, Keys, Order, Passphrase, Settings, Source, Time, make,
+};
 use fieldlock_pki::bundle;
 use fieldlock_pki::csr::PublicKey;
-use fieldlock_pki::issue::{Authority, Reason};
+use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Name, Role, Site};
 
 use report::{describe, details, output, print, print_json, tell_crl, tell_issued};
@@ -46,7 +49,8 @@ enum Command {
     Show(Show),
     Revoke(Revoke),
     Crl(PrintCrl),
-    Root(Root),
+    Issuing(rotate::Issuing),
+    Root(rotate::Root),
 }
 
 /// The CA that a command works on.
@@ -203,30 +207,6 @@ struct PrintCrl {
     out: Option<PathBuf>,
 }
 
-/// Work with the root's key
-#[derive(Debug, Parser)]
-struct Root {
-    #[command(subcommand)]
-    command: RootCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum RootCommand {
-    Crl(RootCrl),
-}
-
-/// Issue the root's CRL anew: once a year
-#[derive(Debug, Parser)]
-#[command(after_help = "Example:
-  fieldlock ca root crl --dir ca --root /media/usb/root")]
-struct RootCrl {
-    #[command(flatten)]
-    unlock: Unlock,
-    /// Directory with the root's key
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-}
-
 pub(crate) fn run(args: Args) -> ExitCode {
     let done = match args.command {
         Command::Init(args) => init(args),
@@ -241,9 +221,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Show(args) => show(&args),
         Command::Revoke(args) => revoke(&args),
         Command::Crl(args) => crl(&args),
-        Command::Root(Root {
-            command: RootCommand::Crl(args),
-        }) => root_crl(&args),
+        Command::Issuing(args) => rotate::issuing(args),
+        Command::Root(args) => rotate::root(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -424,21 +403,13 @@ fn crl(args: &PrintCrl) -> Result<(), CaError> {
         }
         ca
     };
-    let text: String = ca.crls()?.iter().map(|der| bundle::crl_pem(der)).collect();
+    let crls = ca.trust()?.crls;
+    let text: String = crls.iter().map(|der| bundle::crl_pem(der)).collect();
     output(args.out.as_deref(), &text)
 }
 
-fn root_crl(args: &RootCrl) -> Result<(), CaError> {
-    Ca::check(&args.unlock.at.dir)?;
-    let passphrase = Passphrase::obtain(args.unlock.passphrase_file.as_deref(), "the root")?;
-    let mut ca = open(&args.unlock.at.dir, Access::Write)?;
-    let root = ca.unlock_root(&args.root, &passphrase)?;
-    tell_crl(&ca.renew_root_crl(&root, Time::now())?);
-    print(&format!("{}\n", ca.crl_path(Level::Root).display()))
-}
-
 /// The passphrase is asked for before the CA is locked: other commands don't wait for typing.
-fn unlock(args: &Unlock) -> Result<(Ca, Authority), CaError> {
+fn unlock(args: &Unlock) -> Result<(Ca, Keys), CaError> {
     Ca::check(&args.at.dir)?;
     let passphrase = Passphrase::obtain(args.passphrase_file.as_deref(), "the CA")?;
     let ca = open(&args.at.dir, Access::Write)?;

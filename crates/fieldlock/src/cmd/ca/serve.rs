@@ -6,11 +6,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fieldlock_ca::serve::Bound;
-use fieldlock_ca::{Ca, CaError};
+use fieldlock_ca::{Access, Ca, CaError, Passphrase};
 use fieldlock_pki::Summary;
-use fieldlock_pki::issue::Authority;
 
-use super::{Unlock, unlock};
+use super::{Unlock, open};
 use crate::cmd::log::Log;
 
 /// Serve enrolment and renewal over the network (EST, RFC 7030), and publish CRLs
@@ -33,8 +32,11 @@ pub(super) struct Serve {
 }
 
 pub(super) fn run(args: &Serve) -> Result<ExitCode, CaError> {
-    let (ca, authority) = unlock(&args.unlock)?;
     let directory = &args.unlock.at.dir;
+    Ca::check(directory)?;
+    let passphrase = Passphrase::obtain(args.unlock.passphrase_file.as_deref(), "the CA")?;
+    let ca = open(directory, Access::Write)?;
+    ca.unlock(&passphrase)?;
     tell(&ca, directory)?;
     // The server opens the directory for each operation, and would wait for this one.
     drop(ca);
@@ -48,16 +50,16 @@ pub(super) fn run(args: &Serve) -> Result<ExitCode, CaError> {
         .enable_all()
         .build()
         .map_err(|error| CaError::io(Path::new("the runtime"), error))?;
-    runtime.block_on(serve(directory, authority, args.listen))?;
+    runtime.block_on(serve(directory, passphrase, args.listen))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(
     directory: &Path,
-    authority: Authority,
+    passphrase: Passphrase,
     listen: Option<SocketAddr>,
 ) -> Result<(), CaError> {
-    let bound = Bound::open(directory, authority, listen).await?;
+    let bound = Bound::open(directory, passphrase, listen).await?;
     if let Ok(address) = bound.address() {
         tracing::info!(%address, "EST and CRLs: listening");
     }
@@ -65,7 +67,7 @@ async fn serve(
 }
 
 fn tell(ca: &Ca, directory: &Path) -> Result<(), CaError> {
-    let root = Summary::of(ca.root_certificate()).map_err(|_| CaError::Unreadable)?;
+    let root = Summary::of(&ca.root_certificate()?).map_err(|_| CaError::Unreadable)?;
     let settings = &ca.settings().serve;
     eprintln!("CA of {} in {}", ca.settings().site, directory.display());
     eprintln!("root         {}", root.fingerprint);
