@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,7 +53,11 @@ impl Site {
             directory: Directory::new().unwrap(),
             issued: Mutex::default(),
         };
-        let passphrase = site.directory.write("passphrase", "only for tests\n");
+        let passphrase = site
+            .directory
+            .write("passphrase", "only for tests\n")
+            .unwrap();
+        fs::set_permissions(&passphrase, Permissions::from_mode(0o600)).unwrap();
         run_ok(&[
             &"ca",
             &"init",
@@ -64,7 +68,7 @@ impl Site {
             &"--root-out",
             &site.directory.join("root"),
             &"--passphrase-file",
-            &passphrase.unwrap(),
+            &passphrase,
         ]);
         site
     }

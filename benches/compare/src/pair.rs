@@ -4,8 +4,9 @@
 //! to read holding registers and nothing else.
 
 use std::env;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -52,7 +53,9 @@ impl Fieldlock {
             program,
             directory: directory.to_owned(),
         };
-        fs::write(directory.join("passphrase"), PASSPHRASE)?;
+        let passphrase = directory.join("passphrase");
+        fs::write(&passphrase, PASSPHRASE)?;
+        fs::set_permissions(&passphrase, Permissions::from_mode(0o600))?;
         fs::write(directory.join("policy.toml"), POLICY)?;
         fieldlock.ca(&["init", "--site", "compare.example"])?;
         Ok(fieldlock)

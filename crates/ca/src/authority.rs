@@ -292,6 +292,16 @@ impl Ca {
         self.publish(authority, Level::Issuing, revoked, &path, now)
     }
 
+    pub(crate) fn is_known_revoked(&self, level: Level, serial: &Serial) -> bool {
+        match level {
+            Level::Issuing => self.records.revocation(serial).is_some(),
+            Level::Root => {
+                let mut known = self.records.revoked_authorities().iter();
+                known.any(|(known, _, _)| known == serial)
+            }
+        }
+    }
+
     /// A serial that is not on record is everybody's.
     fn is_issued_by(&self, serial: &Serial, issuer: &str) -> bool {
         let mut entries = self.records.entries().iter();

@@ -123,6 +123,8 @@ pub enum CaError {
     LeavesLeft { mark: String, leaves: String },
     #[error("{subject:?} is vouched for by no root that this CA trusts")]
     Foreign { subject: String },
+    #[error("{path} is not a whole backup: {what}", path = path.display())]
+    Backup { path: PathBuf, what: String },
     #[error("can't listen on {address}: {error}")]
     Listen {
         address: std::net::SocketAddr,

@@ -2,6 +2,7 @@
 //!
 //! - [`init`] makes a CA directory, [`authority`] issues, revokes and publishes from it.
 //! - [`records`] is the append-only account of what it did, [`settings`] its lifetimes.
+//! - [`backup`] keeps it in one file.
 //! - [`serve`] does it over the network.
 //! - [`keyfile`] and [`passphrase`] keep the CA's keys encrypted.
 //! - [`make`] makes keys for agents on the same machine.
@@ -12,6 +13,7 @@
 //! `fieldlock-pki`. Times are passed in as [`clock::Time`].
 
 pub mod authority;
+pub mod backup;
 pub mod ceremony;
 pub mod clock;
 pub mod enrolment;

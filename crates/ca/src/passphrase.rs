@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Read};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -28,7 +29,7 @@ impl Passphrase {
     /// input. `what` says what it opens.
     pub fn obtain(file: Option<&Path>, what: &str) -> Result<Self, PassphraseError> {
         match file {
-            Some(path) => Self::from_line(&file::read(path, MAX_FILE)?),
+            Some(path) => Self::from_file(path),
             None if io::stdin().is_terminal() => prompt(&format!("Passphrase for {what}: ")),
             None => Self::from_stdin(),
         }
@@ -50,6 +51,19 @@ impl Passphrase {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+
+    fn from_file(path: &Path) -> Result<Self, PassphraseError> {
+        let data = file::at(path, || std::fs::metadata(path))?;
+        // A descriptor or a pipe (`/dev/fd/3`, `<(...)`) has no rights to speak of.
+        let mode = data.mode() & 0o777;
+        if data.is_file() && mode & 0o077 != 0 {
+            return Err(PassphraseError::Readable {
+                path: path.to_owned(),
+                mode,
+            });
+        }
+        Self::from_line(&file::read(path, MAX_FILE)?)
     }
 
     fn from_stdin() -> Result<Self, PassphraseError> {
@@ -84,6 +98,11 @@ fn prompt(text: &str) -> Result<Passphrase, PassphraseError> {
 pub enum PassphraseError {
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(
+        "{path} can be read by others (mode {mode:03o}): run `chmod 600 {path}`",
+        path = path.display()
+    )]
+    Readable { path: PathBuf, mode: u32 },
     #[error("can't read the passphrase: {0}")]
     Terminal(io::Error),
     #[error(

@@ -1,6 +1,7 @@
 //! The CA and its agents, without foreign programs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod backup;
 mod enrolment;
 mod lifecycle;
 mod rotation;

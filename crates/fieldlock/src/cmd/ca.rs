@@ -1,5 +1,6 @@
 //! `fieldlock ca`: the bundled certificate authority.
 
+mod backup;
 mod report;
 mod rotate;
 mod serve;
@@ -49,6 +50,8 @@ enum Command {
     Show(Show),
     Revoke(Revoke),
     Crl(PrintCrl),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     Issuing(rotate::Issuing),
     Root(rotate::Root),
 }
@@ -221,6 +224,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Show(args) => show(&args),
         Command::Revoke(args) => revoke(&args),
         Command::Crl(args) => crl(&args),
+        Command::Backup(args) => backup::make(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Issuing(args) => rotate::issuing(args),
         Command::Root(args) => rotate::root(args),
     };
