@@ -20,10 +20,11 @@ use fieldlock_pki::issue::{Authority, Reason, Revocation, RevocationList, Validi
 use fieldlock_pki::profile::Profile;
 use fieldlock_pki::{Crl, Name, Role, Serial, Summary, TrustList, certificate};
 
+use crate::ceremony;
 use crate::clock::Time;
 use crate::error::CaError;
 use crate::file;
-use crate::generation::{Generation, Keys, MORE};
+use crate::generation::{self, Generation, Keys, MORE};
 use crate::keyfile;
 use crate::passphrase::Passphrase;
 use crate::records::{Change, Entry, Event, Level, Records, Source};
@@ -178,14 +179,22 @@ impl Ca {
         Ok(Keys::new(keys?))
     }
 
-    /// The root with its private key, which is in `directory`.
+    /// A root that agents trust, with its private key, which is in `directory`.
     pub fn unlock_root(
         &self,
         directory: &Path,
         passphrase: &Passphrase,
     ) -> Result<Authority, CaError> {
-        let key = keyfile::load(&directory.join(ROOT_KEY), passphrase)?;
-        Ok(Authority::new(self.root.clone(), key)?)
+        let root = ceremony::open(directory, passphrase)?;
+        match self
+            .trust()?
+            .roots
+            .iter()
+            .any(|der| der == root.certificate())
+        {
+            true => Ok(root),
+            false => Err(CaError::NoRoot),
+        }
     }
 
     /// Signs, records, and only then hands over. A CRL that is due is issued on the way.
@@ -302,6 +311,15 @@ impl Ca {
         }
     }
 
+    /// The first root's CRL has the plain name.
+    pub fn root_crl_path(&self, root: &[u8]) -> Result<PathBuf, CaError> {
+        if root == self.root {
+            return Ok(self.path(ROOT_CRL));
+        }
+        let mark = generation::mark_of(root)?;
+        Ok(self.path(&format!("root-{mark}.crl.pem")))
+    }
+
     /// A serial that is not on record is everybody's.
     fn is_issued_by(&self, serial: &Serial, issuer: &str) -> bool {
         let mut entries = self.records.entries().iter();
@@ -322,7 +340,7 @@ impl Ca {
             reason: *reason,
         });
         let revoked = revoked.collect();
-        let path = self.path(ROOT_CRL);
+        let path = self.root_crl_path(root.certificate())?;
         self.publish(root, Level::Root, revoked, &path, now)
     }
 
@@ -354,6 +372,12 @@ impl Ca {
     /// Whom agents of this site trust.
     pub fn trust(&self) -> Result<TrustList, CaError> {
         let mut list = self.more()?;
+        for root in &list.roots {
+            let path = self.root_crl_path(root)?;
+            if path.exists() {
+                list.crls.push(only_crl(&path)?);
+            }
+        }
         list.roots.push(self.root.clone());
         list.crls.push(only_crl(&self.path(ROOT_CRL))?);
         for generation in &self.generations {

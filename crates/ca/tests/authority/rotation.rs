@@ -73,6 +73,10 @@ fn a_new_root_is_followed_and_the_old_one_goes() {
     let pem = ceremony::new_root(&old, &name, &directory, &passphrase(), (100, 10), now).unwrap();
     site.ca.add_root(&pem).unwrap();
     let next = add_from(&mut site, "usb2", now);
+    let second = site.ca.unlock_root(&directory, &passphrase()).unwrap();
+    let crl = site.ca.renew_root_crl(&second, Time(now.0 + DAY)).unwrap();
+    let list = site.ca.trust().unwrap();
+    assert_eq!(list.crl_of(second.certificate()).unwrap(), crl);
     site.ca.use_issuing(&next, now).unwrap();
     assert_ne!(site.ca.root_certificate().unwrap(), old_root);
 

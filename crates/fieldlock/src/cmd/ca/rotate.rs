@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use fieldlock_ca::records::Level;
 use fieldlock_ca::{Access, Ca, CaError, Passphrase, Time, ceremony};
 use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Site, Summary};
@@ -245,7 +244,8 @@ fn crl(args: &RootCrl, now: Time) -> Result<(), CaError> {
         None => ca.renew_root_crl(&root, now)?,
     };
     tell_crl(&crl);
-    print(&format!("{}\n", ca.crl_path(Level::Root).display()))
+    let path = ca.root_crl_path(root.certificate())?;
+    print(&format!("{}\n", path.display()))
 }
 
 fn passphrase(args: &Unlock) -> Result<Passphrase, CaError> {
