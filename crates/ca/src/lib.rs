@@ -2,7 +2,7 @@
 //!
 //! - [`init`] makes a CA directory, [`authority`] issues, revokes and publishes from it.
 //! - [`records`] is the append-only account of what it did, [`settings`] its lifetimes.
-//! - [`backup`] keeps it in one file.
+//! - [`expiry`] tells what runs out next, [`backup`] keeps it in one file.
 //! - [`serve`] does it over the network.
 //! - [`keyfile`] and [`passphrase`] keep the CA's keys encrypted.
 //! - [`make`] makes keys for agents on the same machine.
@@ -18,6 +18,7 @@ pub mod ceremony;
 pub mod clock;
 pub mod enrolment;
 mod error;
+pub mod expiry;
 mod file;
 pub mod generation;
 pub mod init;

@@ -179,6 +179,8 @@ impl TrustList {
     /// Takes from `offered` what a root of this list vouches for and what is newer, whoever
     /// carried it. On an error nothing is taken.
     pub fn merge(&mut self, offered: &Self, site: &Site) -> Result<Merged, TrustListError> {
+        // Each comparison may cost a signature: a carrier must not be able to ask for many.
+        offered.check_count()?;
         let mut next = self.clone();
         let mut merged = Merged::default();
         next.take_roots(offered, &mut merged)?;
@@ -423,17 +425,28 @@ impl TrustList {
     }
 
     fn check_size(&self) -> Result<(), TrustListError> {
-        let fits = !self.roots.is_empty()
-            && self.roots.len() <= Self::MAX_ROOTS
+        match self.roots.is_empty() {
+            true => Err(self.size()),
+            false => self.check_count(),
+        }
+    }
+
+    fn check_count(&self) -> Result<(), TrustListError> {
+        let fits = self.roots.len() <= Self::MAX_ROOTS
             && self.links.len() <= Self::MAX_ROOTS
-            && self.issuing.len() <= Self::MAX_ISSUING;
+            && self.issuing.len() <= Self::MAX_ISSUING
+            && self.crls.len() <= Self::MAX_ROOTS + Self::MAX_ISSUING;
         match fits {
             true => Ok(()),
-            false => Err(TrustListError::Size {
-                roots: self.roots.len(),
-                links: self.links.len(),
-                issuing: self.issuing.len(),
-            }),
+            false => Err(self.size()),
+        }
+    }
+
+    fn size(&self) -> TrustListError {
+        TrustListError::Size {
+            roots: self.roots.len(),
+            links: self.links.len(),
+            issuing: self.issuing.len(),
         }
     }
 

@@ -23,7 +23,7 @@ use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Name, Role, Site};
 
-use report::{describe, details, output, print, print_json, tell_crl, tell_issued};
+use report::{describe, details, output, print, print_csv, print_json, tell_crl, tell_issued};
 
 /// Make and run the certificate authority of a site
 #[derive(Debug, Parser)]
@@ -47,6 +47,7 @@ enum Command {
     Token(token::Token),
     Serve(serve::Serve),
     List(List),
+    Expiring(Expiring),
     Show(Show),
     Revoke(Revoke),
     Crl(PrintCrl),
@@ -162,9 +163,45 @@ struct Sign {
 
 /// List the certificates that were issued
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  fieldlock ca list --role edge --state valid
+  fieldlock ca list --name press-07 --json")]
 struct List {
     #[command(flatten)]
     at: At,
+    #[arg(long)]
+    role: Option<Role>,
+    #[arg(long)]
+    name: Option<Name>,
+    /// valid, not-yet-valid, expired or revoked
+    #[arg(long, value_parser = ["valid", "not-yet-valid", "expired", "revoked"])]
+    state: Option<String>,
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// One line each, with commas, for a spreadsheet
+    #[arg(long)]
+    csv: bool,
+}
+
+impl List {
+    fn shows(&self, ca: &Ca, entry: &Entry, now: Time) -> bool {
+        let state = ca.state(entry, now).as_str();
+        self.role.is_none_or(|role| role == entry.role)
+            && self.name.as_ref().is_none_or(|name| *name == entry.name)
+            && self.state.as_ref().is_none_or(|wanted| wanted == state)
+    }
+}
+
+/// What runs out next: certificates, CAs, CRLs
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:
+  fieldlock ca expiring --within 30 --json")]
+struct Expiring {
+    #[command(flatten)]
+    at: At,
+    /// Days from now
+    #[arg(long, value_name = "DAYS", default_value = "90", value_parser = days())]
+    within: u16,
     #[arg(long)]
     json: bool,
 }
@@ -221,6 +258,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
             Err(error) => Err(error),
         },
         Command::List(args) => list(&args),
+        Command::Expiring(args) => expiring(&args),
         Command::Show(args) => show(&args),
         Command::Revoke(args) => revoke(&args),
         Command::Crl(args) => crl(&args),
@@ -338,9 +376,13 @@ fn sign(args: Sign) -> Result<(), CaError> {
 fn list(args: &List) -> Result<(), CaError> {
     let ca = open(&args.at.dir, Access::Read)?;
     let now = Time::now();
-    let entries: Vec<&Entry> = ca.records().entries().iter().collect();
+    let entries = ca.records().entries().iter();
+    let entries: Vec<&Entry> = entries.filter(|e| args.shows(&ca, e, now)).collect();
     if args.json {
         return print_json(&ca, &entries, now);
+    }
+    if args.csv {
+        return print_csv(&ca, &entries, now);
     }
     let mut text = format!(
         "{:<9} {:<24} {:<14} {:>5}  {:<20}  {}\n",
@@ -355,6 +397,27 @@ fn list(args: &List) -> Result<(), CaError> {
             entry.not_after.days_from(now),
             entry.not_after,
             entry.serial
+        ));
+    }
+    print(&text)
+}
+
+fn expiring(args: &Expiring) -> Result<(), CaError> {
+    let ca = open(&args.at.dir, Access::Read)?;
+    let mut all = ca.expiring(Time::now())?;
+    all.retain(|item| item.days_left < i64::from(args.within));
+    if args.json {
+        let text = serde_json::to_string_pretty(&all).map_err(|_| CaError::Unreadable)?;
+        return print(&format!("{text}\n"));
+    }
+    let mut text = String::new();
+    for item in all {
+        text.push_str(&format!(
+            "{:>5} days  {}  {:<11}  {}\n",
+            item.days_left,
+            item.ends,
+            item.kind.as_str(),
+            item.name
         ));
     }
     print(&text)

@@ -50,6 +50,8 @@ bounded!(
     client_side,
     device_side,
     policy_parse,
+    enrolment,
+    trust_list,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.

@@ -10,6 +10,8 @@
 //! | [`mbap_stream`], [`modbus_request`], [`client_side`] | a Modbus client |
 //! | [`modbus_answer`], [`rtu_answer`], [`device_side`] | a device |
 //! | [`tunnel_frame`], [`hello`], [`session_ops`] | the other end of a tunnel |
+//! | [`enrolment`] | an asker at the CA, or what stands in its place |
+//! | [`trust_list`] | a carrier of trust lists |
 //! | [`policy_parse`] | an editor |
 
 #![allow(
@@ -23,6 +25,7 @@
 mod bounded;
 mod client;
 mod device;
+mod enrolment;
 mod framing;
 mod input;
 mod pdu;
@@ -32,6 +35,7 @@ mod tunnel;
 
 pub use client::client_side;
 pub use device::device_side;
+pub use enrolment::{enrolment, trust_list};
 pub use framing::{mbap_stream, rtu_answer};
 pub use pdu::{modbus_answer, modbus_request};
 pub use policy::policy_parse;

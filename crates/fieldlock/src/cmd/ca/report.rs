@@ -95,6 +95,25 @@ pub(super) fn print_json(ca: &Ca, entries: &[&Entry], now: Time) -> Result<(), C
     print(&format!("{:#}\n", serde_json::Value::Array(list)))
 }
 
+/// Names and serials come from small alphabets without commas, quotes or signs that a spreadsheet
+/// takes for the beginning of a formula; `-` begins none of them.
+pub(super) fn print_csv(ca: &Ca, entries: &[&Entry], now: Time) -> Result<(), CaError> {
+    let mut text = "role,name,state,not_before,not_after,serial,key_hash\n".to_owned();
+    for entry in entries {
+        text.push_str(&format!(
+            "{},{},{},{},{},{},{}\n",
+            entry.role,
+            entry.name,
+            ca.state(entry, now).as_str(),
+            entry.not_before,
+            entry.not_after,
+            entry.serial,
+            entry.key_hash
+        ));
+    }
+    print(&text)
+}
+
 pub(super) fn output(file: Option<&Path>, text: &str) -> Result<(), CaError> {
     match file {
         Some(path) => {
