@@ -32,10 +32,15 @@ pub(crate) trait Member {
 }
 
 /// A renewed pair that has not worked yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Unproven(Cell<bool>);
 
 impl Unproven {
+    /// What an earlier run of the agent left to be proven.
+    pub(crate) fn at_start(state: &std::path::Path) -> Rc<Self> {
+        Rc::new(Self(Cell::new(state.join(store::PREVIOUS).exists())))
+    }
+
     /// A tunnel has come up: if it was with the renewed pair, the earlier one can go.
     pub(crate) fn proven(&self, state: &std::path::Path) {
         if self.0.take()
@@ -94,7 +99,6 @@ pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unpr
         drop(trust);
         match renew(&*member, addresses, &ca).await {
             Ok(leaf) => {
-                backoff.reset();
                 info!(serial = %leaf.serial, "certificate renewed");
                 reloaded(
                     member.ledger(),
@@ -103,7 +107,11 @@ pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unpr
                 member.ledger().clear(alarm::RENEWAL, "");
                 unproven.renewed();
                 member.identity_changed();
-                prove(&*member, &unproven).await;
+                if prove(&*member, &unproven).await {
+                    backoff.reset();
+                } else {
+                    sleep(backoff.delay()).await;
+                }
             }
             Err(reason) => {
                 let text = format!("the certificate can't be renewed: {reason}");
@@ -133,11 +141,12 @@ async fn renew(member: &impl Member, addresses: Vec<String>, ca: &Name) -> Resul
     Summary::of(&renewed.leaf).map_err(|error| error.to_string())
 }
 
-/// Goes back to the earlier pair if the new one does not work where the earlier still does.
-async fn prove(member: &impl Member, unproven: &Unproven) {
+/// Goes back to the earlier pair if the new one does not work where the earlier still does;
+/// whether the new one stays.
+async fn prove(member: &impl Member, unproven: &Unproven) -> bool {
     sleep(PROOF).await;
     if !unproven.is_pending() || !member.is_connected() {
-        return;
+        return true;
     }
     unproven.0.set(false);
     let text = "no tunnel came up with the renewed certificate: the earlier one is in force again";
@@ -146,6 +155,7 @@ async fn prove(member: &impl Member, unproven: &Unproven) {
         Ok(()) => member.identity_changed(),
         Err(error) => warn!("going back to the earlier certificate failed: {error}"),
     }
+    false
 }
 
 /// Follows the CA's trust list: `always` by a long poll, otherwise only while a CRL is past its

@@ -107,6 +107,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
     let ledger = Ledger::open(&settings.state, posture.trust().identity.name.as_str())?;
     ledger.set_policy(&short_hex(&posture.hash()));
     let drain = settings.drain.0;
+    let unproven = Unproven::at_start(&settings.state);
     let control = Control::bind(&settings.state)?;
     let edge = Rc::new(Edge {
         file: file.to_owned(),
@@ -120,7 +121,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         dialled: RefCell::default(),
         tunnels: RefCell::default(),
         next_link: Cell::new(0),
-        unproven: Rc::default(),
+        unproven,
         before_renewal: Cell::new(0),
     });
     edge.start();

@@ -157,6 +157,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         ports.push(Rc::new(port));
     }
     let drain = settings.drain.0;
+    let unproven = Unproven::at_start(&settings.state);
     let state = settings.state.clone();
     let headend = Rc::new(Headend {
         file: file.to_owned(),
@@ -179,7 +180,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         next_client: Cell::new(0),
         next_link: Cell::new(0),
         counters: Counters::default(),
-        unproven: Rc::default(),
+        unproven,
     });
     headend.apply_settings().await?;
     let control = Control::bind(&state)?;
