@@ -11,7 +11,12 @@ use fieldlock_tests::{Agent, Pair, Role, SOON, Setup, Site, Transport, binary, t
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials: Vec<Trial> = [
+    // First, since it takes a minute.
+    let mut trials = vec![trial::test(
+        "trust::renewal_that_does_not_work_is_taken_back",
+        taken_back,
+    )];
+    let others: Vec<Trial> = [
         trial::both("attacks::a09_edge_revoked_at_the_ca_is_cut", edge_revoked),
         trial::both("trust::headend_revoked_at_the_ca_is_cut", headend_revoked),
         trial::both("trust::stale_list_is_replaced_before_traffic", stale_edge),
@@ -21,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     .into_iter()
     .flatten()
     .collect();
+    trials.extend(others);
     trials.push(trial::test(
         "trust::expired_certificate_comes_back_by_itself",
         expired_edge,
@@ -125,6 +131,39 @@ fn headend_renews(transport: Transport) {
     pair.wait_up();
     within(SOON, "the earlier pair to be gone", || {
         !pair.headend.state().join("identity/previous").exists()
+    });
+}
+
+/// The edge renews under an issuing CA that its headend does not know: no tunnel comes up with the
+/// new certificate, and after a minute the earlier one is in force again. The tunnel stays.
+fn taken_back() {
+    let site = Site::new();
+    let server = site.serve();
+    let due = site.identity_between(Role::Edge, "press-07", -60, 15);
+    let pair = Setup::new(Transport::Tls)
+        .answer_within("5s")
+        .edge(&format!("[ca]\naddress = [\"{}\"]\n", server.address))
+        .prepare();
+    let mut pair = of_site(&site, pair);
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+
+    let request = site.unlocked_command(&[&"issuing", &"new"]);
+    let request = pair.directory.write("next.csr", &request).unwrap();
+    let signed = site.root_command("sign", &[&request], "root");
+    let signed = pair.directory.write("next.pem", &signed).unwrap();
+    let mark = site.unlocked_command(&[&"issuing", &"add", &signed]);
+    site.ca_command(&[&"issuing", &"use", &mark.trim()]);
+
+    replace_identity(&pair.edge, &due);
+    writes_go_on_while(&pair, || is_renewed(&pair.edge, &due));
+    within(Duration::from_secs(90), "the way back", || {
+        !is_renewed(&pair.edge, &due)
+    });
+    write_one(&mut pair.client(), 40, 7);
+    pair.edge.wait_that("the alarm", |edge| {
+        edge.alarms().iter().any(|a| a == "renewal-failed")
     });
 }
 
@@ -272,6 +311,11 @@ fn own_site(site: &Site, transport: Transport) -> (fieldlock_tests::CaServer, Pa
         .answer_within("5s")
         .headend(&format!("[ca]\naddress = \"{}\"\n", server.address))
         .prepare();
+    (server, of_site(site, pair))
+}
+
+/// Gives both agents identities of `site`.
+fn of_site(site: &Site, pair: Pair) -> Pair {
     for (agent, role, name) in [
         (&pair.edge, Role::Edge, "press-07"),
         (&pair.headend, Role::Headend, "hd-1"),
@@ -279,7 +323,7 @@ fn own_site(site: &Site, transport: Transport) -> (fieldlock_tests::CaServer, Pa
         fs::remove_dir_all(agent.state()).unwrap();
         site.install(role, name, &agent.state());
     }
-    (server, pair)
+    pair
 }
 
 /// How many CA certificates an agent trusts.
