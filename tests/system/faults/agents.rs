@@ -136,6 +136,7 @@ fn one_of_two(transport: Transport) {
     pair.headend.start();
     pair.edge.start();
     pair.wait_up();
+    second.wait_ready();
     second.wait_that("its device", |headend| {
         headend.status()["devices"][0]["connected"] == true
     });
