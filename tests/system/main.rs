@@ -6,6 +6,7 @@
 
 mod captures;
 mod cli;
+mod custody;
 mod enroll;
 mod est;
 mod faults;
@@ -53,6 +54,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(splice::trials());
     trials.extend(enroll::trials());
     trials.extend(est::trials());
+    trials.extend(custody::trials());
     trials.extend(lint::trials());
     trials
 }

@@ -6,7 +6,7 @@
 //! CA/issuing.pem       the issuing CA, and CA/issuing.key.pem its encrypted key
 //! CA/issuing.crl.pem   current CRL of the issuing CA
 //! CA/root.crl.pem      current CRL of the root
-//! CA/records.jsonl     what was done
+//! CA/records.db        what was done
 //! CA/lock              held by the command that works here
 //! ```
 
@@ -23,11 +23,12 @@ use fieldlock_pki::{Crl, Name, Role, Serial, Summary, TrustList, certificate};
 use crate::ceremony;
 use crate::clock::Time;
 use crate::error::CaError;
+use crate::event::{Change, Entry, Event, Level, Source};
 use crate::file;
 use crate::generation::{self, Generation, Keys, MORE};
 use crate::keyfile;
 use crate::passphrase::Passphrase;
-use crate::records::{Change, Entry, Event, Level, Records, Source};
+use crate::records::Records;
 use crate::settings::Settings;
 
 /// An opened CA directory. Another command waits until it is dropped.
@@ -84,12 +85,11 @@ pub struct Issued {
 impl Ca {
     pub fn open(directory: &Path, access: Access) -> Result<Self, CaError> {
         Self::check(directory)?;
-        let write = access == Access::Write;
         let lock = lock(&directory.join(LOCK), access)?;
         let mut ca = Self {
             directory: directory.to_owned(),
             settings: Settings::load(&directory.join(SETTINGS))?,
-            records: Records::open(&directory.join(RECORDS), write)?,
+            records: Records::open(&directory.join(RECORDS))?,
             root: only_certificate(&directory.join(ROOT))?,
             generations: Vec::new(),
             active: 0,
@@ -103,11 +103,11 @@ impl Ca {
     pub(crate) fn reload_generations(&mut self) -> Result<(), CaError> {
         let mut marks = vec![String::new()];
         let mut active = String::new();
-        for (mark, change) in self.records.issuing() {
+        for (mark, change) in self.records.issuing()? {
             match change {
-                Change::Added => marks.push(mark.clone()),
-                Change::Used => active.clone_from(mark),
-                Change::Dropped => marks.retain(|known| known != mark),
+                Change::Added => marks.push(mark),
+                Change::Used => active = mark,
+                Change::Dropped => marks.retain(|known| *known != mark),
             }
         }
         let load = |mark: String| {
@@ -215,7 +215,7 @@ impl Ca {
             self.renew_crl(keys, now)?;
         }
         let authority = keys.of(&self.active().certificate)?;
-        let still_valid = self.valid_certificates(order.role, &order.name, now);
+        let still_valid = self.valid_certificates(order.role, &order.name, now)?;
         let serial = random_serial()?;
         let identity = fieldlock_pki::Identity {
             site: self.settings.site.clone(),
@@ -287,28 +287,22 @@ impl Ca {
         now: Time,
     ) -> Result<Crl, CaError> {
         let issuer = Summary::of(authority.certificate()).map_err(|_| CaError::Unreadable)?;
-        let revoked = self
-            .records
-            .revoked()
-            .filter(|(serial, _)| self.is_issued_by(serial, &issuer.subject))
-            .map(|(serial, (time, reason))| Revocation {
-                serial: serial.clone(),
-                time: time.0,
-                reason: *reason,
-            })
-            .collect();
+        let mut revoked = Vec::new();
+        for revocation in self.records.revoked()? {
+            if self.is_issued_by(&revocation.0, &issuer.subject)? {
+                revoked.push(revocation);
+            }
+        }
         let path = self.path(&Generation::file(mark, "crl.pem"));
         self.publish(authority, Level::Issuing, revoked, &path, now)
     }
 
-    pub(crate) fn is_known_revoked(&self, level: Level, serial: &Serial) -> bool {
-        match level {
-            Level::Issuing => self.records.revocation(serial).is_some(),
-            Level::Root => {
-                let mut known = self.records.revoked_authorities().iter();
-                known.any(|(known, _, _)| known == serial)
-            }
-        }
+    pub(crate) fn is_known_revoked(&self, level: Level, serial: &Serial) -> Result<bool, CaError> {
+        let known = match level {
+            Level::Issuing => return Ok(self.records.revocation(serial)?.is_some()),
+            Level::Root => self.records.revoked_authorities()?,
+        };
+        Ok(known.iter().any(|(known, _, _)| known == serial))
     }
 
     /// The first root's CRL has the plain name.
@@ -321,25 +315,18 @@ impl Ca {
     }
 
     /// A serial that is not on record is everybody's.
-    fn is_issued_by(&self, serial: &Serial, issuer: &str) -> bool {
-        let mut entries = self.records.entries().iter();
-        let Some(entry) = entries.find(|entry| entry.serial == *serial) else {
-            return true;
+    fn is_issued_by(&self, serial: &Serial, issuer: &str) -> Result<bool, CaError> {
+        let Some(entry) = self.records.certificate(serial)? else {
+            return Ok(true);
         };
         let leaf = bundle::certificates_from_pem(&entry.certificate).map(|der| der.concat());
         let leaf = leaf.map(|der| Summary::of(&der));
-        !matches!(leaf, Ok(Ok(leaf)) if leaf.issuer != issuer)
+        Ok(!matches!(leaf, Ok(Ok(leaf)) if leaf.issuer != issuer))
     }
 
     /// Issues the CRL of the root anew.
     pub fn renew_root_crl(&mut self, root: &Authority, now: Time) -> Result<Crl, CaError> {
-        let revoked = self.records.revoked_authorities().iter();
-        let revoked = revoked.map(|(serial, time, reason)| Revocation {
-            serial: serial.clone(),
-            time: time.0,
-            reason: *reason,
-        });
-        let revoked = revoked.collect();
+        let revoked = self.records.revoked_authorities()?;
         let path = self.root_crl_path(root.certificate())?;
         self.publish(root, Level::Root, revoked, &path, now)
     }
@@ -385,7 +372,7 @@ impl Ca {
             let path = self.path(&Generation::file(&generation.mark, "crl.pem"));
             list.crls.push(only_crl(&path)?);
         }
-        let dropped = self.records.dropped_roots();
+        let dropped = self.records.dropped_roots()?;
         list.roots
             .retain(|der| !dropped.contains(&certificate::fingerprint(der)));
         Ok(list.tidy()?)
@@ -400,15 +387,18 @@ impl Ca {
     /// True if half the life of the issuing CA's CRL has passed, or if it lacks a revocation
     /// (the command that recorded it was interrupted).
     pub fn crl_due(&self, now: Time) -> Result<bool, CaError> {
+        let revoked = self.records.revoked()?;
         for generation in &self.generations {
             let der = only_crl(&self.path(&Generation::file(&generation.mark, "crl.pem")))?;
             let crl = Crl::parse(&der)?;
             let half = crl.this_update + (crl.next_update - crl.this_update) / 2;
-            let behind = self.records.revoked().any(|(serial, _)| {
-                !crl.is_revoked(serial) && self.is_issued_by(serial, &crl.issuer)
-            });
-            if now.0 >= half || behind {
+            if now.0 >= half {
                 return Ok(true);
+            }
+            for (serial, _, _) in &revoked {
+                if !crl.is_revoked(serial) && self.is_issued_by(serial, &crl.issuer)? {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -422,32 +412,22 @@ impl Ca {
     }
 
     /// The certificates meant by a name, a role and name (`edge/press-07`) or a serial number.
-    pub fn find(&self, what: &str) -> Result<Vec<&Entry>, CaError> {
+    pub fn find(&self, what: &str) -> Result<Vec<Entry>, CaError> {
         let (role, name) = match what.split_once('/') {
             Some((role, name)) => (Some(role), name),
             None => (None, what),
         };
-        let named: Vec<&Entry> = self
-            .records
-            .entries()
-            .iter()
-            .filter(|entry| entry.name.as_str() == name)
-            .filter(|entry| role.is_none_or(|role| role == entry.role.as_str()))
-            .collect();
+        let mut named = self.records.certificates_named(name)?;
+        named.retain(|entry| role.is_none_or(|role| role == entry.role.as_str()));
         if !named.is_empty() {
             return Ok(named);
         }
-        let serial: Option<Serial> = what.parse().ok();
-        let numbered: Vec<&Entry> = self
-            .records
-            .entries()
-            .iter()
-            .filter(|entry| Some(&entry.serial) == serial.as_ref())
-            .collect();
-        if numbered.is_empty() {
-            return Err(CaError::Unknown(what.to_owned()));
-        }
-        Ok(numbered)
+        let numbered = match what.parse() {
+            Ok(serial) => self.records.certificate(&serial)?,
+            Err(_) => None,
+        };
+        let numbered = numbered.ok_or_else(|| CaError::Unknown(what.to_owned()))?;
+        Ok(vec![numbered])
     }
 
     /// The certificates that `revoke` should hit: of one identity, not expired, not revoked yet.
@@ -463,45 +443,41 @@ impl Ca {
                 second: *second,
             });
         }
-        let serials: Vec<Serial> = found
-            .into_iter()
-            .filter(|entry| self.records.revocation(&entry.serial).is_none())
-            .filter(|entry| entry.not_after >= now)
-            .map(|entry| entry.serial.clone())
-            .collect();
+        let mut serials = Vec::new();
+        for entry in found {
+            let revoked = self.records.revocation(&entry.serial)?.is_some();
+            if !revoked && entry.not_after >= now {
+                serials.push(entry.serial);
+            }
+        }
         if serials.is_empty() {
             return Err(CaError::NothingToRevoke(what.to_owned()));
         }
         Ok(serials)
     }
 
-    pub fn state(&self, entry: &Entry, now: Time) -> State {
-        match self.records.revocation(&entry.serial) {
+    pub fn state(&self, entry: &Entry, now: Time) -> Result<State, CaError> {
+        Ok(match self.records.revocation(&entry.serial)? {
             Some((time, reason)) => State::Revoked { time, reason },
             None if now > entry.not_after => State::Expired,
             None if now < entry.not_before => State::NotYetValid,
             None => State::Valid,
-        }
+        })
     }
 
     fn admit(&self, order: &Order, profile: &Profile) -> Result<(), CaError> {
         if !profile.keys.contains(&order.key.kind()) {
             return Err(CaError::KeyKind { role: order.role });
         }
-        for entry in self.records.entries() {
-            if entry.key_hash != order.key.hash() {
-                continue;
+        for entry in self.records.certificates_of_key(order.key.hash())? {
+            let Entry {
+                serial, role, name, ..
+            } = entry;
+            if self.records.revocation(&serial)?.is_some() {
+                return Err(CaError::RevokedKey { serial });
             }
-            if self.records.revocation(&entry.serial).is_some() {
-                return Err(CaError::RevokedKey {
-                    serial: entry.serial.clone(),
-                });
-            }
-            if entry.role != order.role || entry.name != order.name {
-                return Err(CaError::UsedKey {
-                    role: entry.role,
-                    name: entry.name.clone(),
-                });
+            if role != order.role || name != order.name {
+                return Err(CaError::UsedKey { role, name });
             }
         }
         Ok(())
@@ -538,21 +514,26 @@ impl Ca {
         Ok((validity, cut_short))
     }
 
-    fn valid_certificates(&self, role: Role, name: &Name, now: Time) -> Vec<Serial> {
-        self.records
-            .entries()
-            .iter()
-            .filter(|entry| entry.role == role && entry.name == *name)
-            .filter(|entry| self.state(entry, now) == State::Valid)
-            .map(|entry| entry.serial.clone())
-            .collect()
+    fn valid_certificates(
+        &self,
+        role: Role,
+        name: &Name,
+        now: Time,
+    ) -> Result<Vec<Serial>, CaError> {
+        let mut valid = Vec::new();
+        for entry in self.records.certificates_named(name.as_str())? {
+            if entry.role == role && self.state(&entry, now)? == State::Valid {
+                valid.push(entry.serial);
+            }
+        }
+        Ok(valid)
     }
 
     fn publish(
         &mut self,
         authority: &Authority,
         level: Level,
-        revoked: Vec<Revocation>,
+        revoked: Vec<(Serial, Time, Reason)>,
         path: &Path,
         now: Time,
     ) -> Result<Crl, CaError> {
@@ -561,13 +542,20 @@ impl Ca {
             Level::Issuing => self.settings.issuing,
         };
         let count = revoked.len();
-        let number = self.records.next_crl_number(level, now);
+        let number = self.records.next_crl_number(level, now)?;
         let next_update = now.plus_days(life.crl_days);
+        let revoked = revoked.into_iter();
         let der = authority.crl(&RevocationList {
             number,
             this_update: now.0 - BACKDATE_SECONDS,
             next_update: next_update.0,
-            revoked,
+            revoked: revoked
+                .map(|(serial, time, reason)| Revocation {
+                    serial,
+                    time: time.0,
+                    reason,
+                })
+                .collect(),
         })?;
         let event = Event::Crl {
             authority: level,
@@ -657,7 +645,7 @@ pub(crate) const ISSUING: &str = "issuing.pem";
 pub(crate) const ISSUING_KEY: &str = "issuing.key.pem";
 pub(crate) const ISSUING_CRL: &str = "issuing.crl.pem";
 pub(crate) const ROOT_CRL: &str = "root.crl.pem";
-pub(crate) const RECORDS: &str = "records.jsonl";
+pub(crate) const RECORDS: &str = "records.db";
 /// Files whose change means that something else is to be published.
 pub(crate) const PUBLISHED: [&str; 4] = [RECORDS, ISSUING_CRL, ROOT_CRL, MORE];
 pub(crate) const LOCK: &str = "lock";

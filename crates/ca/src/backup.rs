@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use fieldlock_pki::issue::Reason;
-use fieldlock_pki::{Crl, Serial, TrustList};
+use fieldlock_pki::{Crl, Serial, TrustList, hex};
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{Access, Ca, LOCK};
+use crate::authority::{Access, Ca, LOCK, RECORDS};
 use crate::clock::Time;
 use crate::error::CaError;
+use crate::event::{Event, Level};
 use crate::file;
-use crate::records::{Event, Level};
+use crate::records::{Record, Records};
 
 /// The file: JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,8 +27,9 @@ struct Backup {
     /// Version of this syntax.
     v: u8,
     made: Time,
-    /// By plain name; all files of a CA are text.
+    /// By plain name; all files of a CA but the database are text.
     files: BTreeMap<String, Kept>,
+    records: Vec<Record>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,13 +42,15 @@ struct Kept {
 /// Writes the CA in `directory` to a new file; how many files it holds.
 pub fn make(directory: &Path, out: &Path, now: Time) -> Result<usize, CaError> {
     // Keeps every other command out, so that the files belong together.
-    let _ca = Ca::open(directory, Access::Read)?;
+    let ca = Ca::open(directory, Access::Read)?;
+    let mut records = Vec::new();
+    ca.records().verify(|record| records.push(record))?;
     let mut files = BTreeMap::new();
     for entry in file::at(directory, || fs::read_dir(directory))? {
         let entry = file::at(directory, || entry)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_file = file::at(&entry.path(), || entry.file_type())?.is_file();
-        if !is_file || name == LOCK || !is_plain(&name) {
+        if !is_file || is_made_anew(&name) || !is_plain(&name) {
             continue;
         }
         let text = file::read(&entry.path(), MAX_FILE)?;
@@ -58,6 +62,7 @@ pub fn make(directory: &Path, out: &Path, now: Time) -> Result<usize, CaError> {
         v: 1,
         made: now,
         files,
+        records,
     };
     let text = serde_json::to_vec(&backup).map_err(|_| CaError::Unreadable)?;
     file::create(out, &text)?;
@@ -91,6 +96,17 @@ pub fn restore(file: &Path, directory: &Path, field: &str, now: Time) -> Result<
         file::create(&staging.join(name), kept.text.as_bytes())?;
     }
     file::create(&staging.join(LOCK), b"")?;
+    let mut records = Records::create(&staging.join(RECORDS))?;
+    for record in &backup.records {
+        let hash = records.append_text(record.time, record.event.get())?;
+        if hash != record.hash {
+            return Err(CaError::Backup {
+                path: file.to_owned(),
+                what: format!("record {} was changed", record.seq),
+            });
+        }
+    }
+    drop(records);
     let mut ca = Ca::open(&staging, Access::Write)?;
     let revoked = catch_up(&mut ca, &TrustList::parse(field)?, now)?;
     drop(ca);
@@ -116,7 +132,7 @@ fn read(path: &Path) -> Result<Backup, CaError> {
         )));
     }
     for (name, kept) in &backup.files {
-        if !is_plain(name) || name == LOCK {
+        if !is_plain(name) || is_made_anew(name) {
             return Err(damaged(format!("{name:?} is no name of a file of a CA")));
         }
         if hash(&kept.text) != kept.sha256 {
@@ -147,7 +163,7 @@ fn catch_up(ca: &mut Ca, field: &TrustList, now: Time) -> Result<Vec<Serial>, Ca
             }
         };
         for serial in crl.revoked() {
-            if ca.is_known_revoked(authority, serial) {
+            if ca.is_known_revoked(authority, serial)? {
                 continue;
             }
             let (serial, reason) = (serial.clone(), Reason::Unspecified);
@@ -171,6 +187,11 @@ fn catch_up(ca: &mut Ca, field: &TrustList, now: Time) -> Result<Vec<Serial>, Ca
     Ok(caught)
 }
 
+/// Files that are not copied: the database is kept as its records.
+fn is_made_anew(name: &str) -> bool {
+    name == LOCK || name.starts_with(RECORDS)
+}
+
 /// Names of files of a CA: no separators, no leading dot, nothing that a file system could take
 /// for something else.
 fn is_plain(name: &str) -> bool {
@@ -190,9 +211,7 @@ fn staging(directory: &Path) -> PathBuf {
 }
 
 fn hash(text: &str) -> String {
-    let digest = digest(&SHA256, text.as_bytes());
-    let octets = digest.as_ref().iter();
-    octets.map(|octet| format!("{octet:02x}")).collect()
+    hex::lower(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 const MAX_FILE: u64 = 1 << 30;
@@ -204,7 +223,7 @@ mod tests {
 
     #[test]
     fn names_can_lead_nowhere() {
-        for good in ["ca.toml", "issuing-0a1b2c3d.key.pem", "records.jsonl"] {
+        for good in ["ca.toml", "issuing-0a1b2c3d.key.pem"] {
             assert!(is_plain(good), "{good}");
         }
         for bad in [

@@ -5,13 +5,13 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use fieldlock_pki::bundle::{self, Bundle};
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::token::{Secret, Token, check_address};
-use fieldlock_pki::{Name, Role, Summary, certificate};
+use fieldlock_pki::{Name, Role, Summary, certificate, hex};
 
 use crate::authority::{Ca, Issued, Life, Order};
 use crate::clock::Time;
 use crate::error::CaError;
+use crate::event::{Entry, Event, Source, TokenEntry};
 use crate::generation::Keys;
-use crate::records::{Entry, Event, Source, TokenEntry};
 
 /// A token to be made.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Ca {
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| CaError::Random)?;
         let secret = Secret::new(secret);
         let entry = TokenEntry {
-            hash: hex(&secret.hash()),
+            hash: hex::lower(&secret.hash()),
             role: order.role,
             name: order.name.clone(),
             expires: Time(now.0.saturating_add(order.life)),
@@ -67,8 +67,7 @@ impl Ca {
     ) -> Result<Issued, CaError> {
         let found = self.find_token(credentials, now);
         let hash = self.on_record(&credentials.role, &credentials.name, &key, now, found)?;
-        if let Some(entry) = self.records().enrolled_by(&hash) {
-            let entry = entry.clone();
+        if let Some(entry) = self.records().enrolled_by(&hash)? {
             let repeated = self.repeat(&entry, &key, now);
             return self.on_record(&credentials.role, &credentials.name, &key, now, repeated);
         }
@@ -95,11 +94,9 @@ impl Ca {
             .map_err(|_| CaError::Unreadable)?
             .serial;
         let pem = bundle::certificate_pem(current);
-        let known = self.records().entries().iter();
+        let known = self.records().certificate(&serial)?;
         let entry = known
-            .filter(|entry| entry.serial == serial)
-            .find(|entry| entry.certificate == pem)
-            .cloned()
+            .filter(|entry| entry.certificate == pem)
             .ok_or(CaError::NotOurs)?;
         let renewable = self.renewable(&entry, now);
         self.on_record(&entry.role, &entry.name, &key, now, renewable)?;
@@ -114,27 +111,41 @@ impl Ca {
     }
 
     /// Tokens that can still be used.
-    pub fn open_tokens(&self, now: Time) -> Vec<&TokenEntry> {
-        let open = |token: &&TokenEntry| {
-            now <= token.expires && self.records().enrolled_by(&token.hash).is_none()
-        };
-        self.records().tokens().iter().filter(open).collect()
+    pub fn open_tokens(&self, now: Time) -> Result<Vec<TokenEntry>, CaError> {
+        let mut open = Vec::new();
+        for token in self.records().tokens()? {
+            if now <= token.expires && self.records().enrolled_by(&token.hash)?.is_none() {
+                open.push(token);
+            }
+        }
+        Ok(open)
+    }
+
+    /// Cancels the tokens of an identity that can still be used; how many.
+    pub fn cancel_tokens(&mut self, role: Role, name: &Name, now: Time) -> Result<usize, CaError> {
+        let mut open = self.open_tokens(now)?;
+        open.retain(|token| token.role == role && token.name == *name);
+        let count = open.len();
+        for token in open {
+            self.record(now, Event::TokenCancelled { hash: token.hash })?;
+        }
+        Ok(count)
     }
 
     /// The hash of the token that the credentials show.
     fn find_token(&self, credentials: &Credentials, now: Time) -> Result<String, CaError> {
-        let shown = hex(&credentials.secret.hash());
-        let same = |token: &&TokenEntry| {
+        let shown = hex::lower(&credentials.secret.hash());
+        let same = |token: &TokenEntry| {
             verify_slices_are_equal(token.hash.as_bytes(), shown.as_bytes()).is_ok()
         };
         let token = self
             .records()
-            .tokens()
-            .iter()
+            .tokens()?
+            .into_iter()
             .filter(|token| token.role == credentials.role && token.name == credentials.name)
             .find(same)
             .ok_or(CaError::TokenUnknown)?;
-        if now > token.expires && self.records().enrolled_by(&shown).is_none() {
+        if now > token.expires && self.records().enrolled_by(&shown)?.is_none() {
             return Err(CaError::TokenExpired {
                 expires: token.expires,
             });
@@ -162,7 +173,7 @@ impl Ca {
     }
 
     fn renewable(&self, entry: &Entry, now: Time) -> Result<(), CaError> {
-        if self.records().revocation(&entry.serial).is_some() {
+        if self.records().revocation(&entry.serial)?.is_some() {
             return Err(CaError::RevokedCertificate {
                 serial: entry.serial.clone(),
             });
@@ -197,8 +208,4 @@ impl Ca {
         }
         outcome
     }
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }

@@ -87,6 +87,8 @@ pub enum CaError {
     Token(#[from] fieldlock_pki::TokenError),
     #[error("the token is not one of this CA for this role and name, or was cancelled")]
     TokenUnknown,
+    #[error("no token of {role}/{name} can still be used: see `fieldlock ca tokens`")]
+    NoToken { role: Role, name: Name },
     #[error("the token ended on {expires}: have another one made with `fieldlock ca token`")]
     TokenExpired { expires: Time },
     #[error(

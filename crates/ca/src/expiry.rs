@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::authority::{Ca, State};
 use crate::clock::Time;
 use crate::error::CaError;
-use crate::records::Entry;
+use crate::event::Entry;
 
 /// Something with an end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,14 +50,15 @@ impl Ca {
             ends,
             days_left: ends.days_from(now),
         };
-        let mut newest: BTreeMap<String, &Entry> = BTreeMap::new();
-        for entry in self.records().entries() {
-            if !matches!(self.state(entry, now), State::Revoked { .. }) {
-                let identity = entry.identity(&self.settings().site).to_string();
-                let known = newest.entry(identity).or_insert(entry);
-                if entry.not_after >= known.not_after {
-                    *known = entry;
-                }
+        let mut newest: BTreeMap<String, Entry> = BTreeMap::new();
+        for entry in self.records().certificates()? {
+            if matches!(self.state(&entry, now)?, State::Revoked { .. }) {
+                continue;
+            }
+            let identity = entry.identity(&self.settings().site).to_string();
+            let known = newest.get(&identity);
+            if known.is_none_or(|known| entry.not_after >= known.not_after) {
+                newest.insert(identity, entry);
             }
         }
         let mut all: Vec<Expiring> = newest

@@ -17,10 +17,10 @@ use rcgen::KeyPair;
 use crate::authority::{Ca, State};
 use crate::clock::Time;
 use crate::error::CaError;
+use crate::event::{Change, Event};
 use crate::file;
 use crate::keyfile;
 use crate::passphrase::Passphrase;
-use crate::records::{Change, Event};
 
 /// An issuing CA that agents trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,18 +120,15 @@ impl Ca {
             });
         }
         let subject = Summary::of(&generation.certificate).map_err(|_| CaError::Unreadable)?;
-        let left: Vec<String> = self
-            .records()
-            .entries()
-            .iter()
-            .filter(|entry| self.state(entry, now) == State::Valid)
-            .filter(|entry| {
-                let leaf = bundle::certificates_from_pem(&entry.certificate);
-                let leaf = leaf.map(|der| Summary::of(&der.concat()));
-                matches!(leaf, Ok(Ok(leaf)) if leaf.issuer == subject.subject)
-            })
-            .map(|entry| format!("{}/{}", entry.role, entry.name))
-            .collect();
+        let mut left = Vec::new();
+        for entry in self.records().certificates()? {
+            let leaf = bundle::certificates_from_pem(&entry.certificate);
+            let leaf = leaf.map(|der| Summary::of(&der.concat()));
+            let below = matches!(leaf, Ok(Ok(leaf)) if leaf.issuer == subject.subject);
+            if below && self.state(&entry, now)? == State::Valid {
+                left.push(format!("{}/{}", entry.role, entry.name));
+            }
+        }
         if !left.is_empty() {
             return Err(CaError::LeavesLeft {
                 mark: mark.to_owned(),

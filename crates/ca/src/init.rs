@@ -14,10 +14,11 @@ use crate::authority::{
 };
 use crate::clock::Time;
 use crate::error::CaError;
+use crate::event::{Event, Level};
 use crate::file;
 use crate::keyfile;
 use crate::passphrase::Passphrase;
-use crate::records::{Event, Level, Records};
+use crate::records::Records;
 use crate::settings::Settings;
 
 /// A CA to be made.
@@ -147,13 +148,13 @@ fn write_directory(
         issuing.key(),
         &plan.passphrase,
     )?;
-    let mut records = Records::open(&directory.join(RECORDS), true)?;
+    let mut records = Records::create(&directory.join(RECORDS))?;
     for (authority, level, name, life) in [
         (root, Level::Root, ROOT_CRL, plan.settings.root),
         (issuing, Level::Issuing, ISSUING_CRL, plan.settings.issuing),
     ] {
         record_authority(&mut records, authority, level, now)?;
-        let number = records.next_crl_number(level, now);
+        let number = records.next_crl_number(level, now)?;
         let next_update = now.plus_days(life.crl_days);
         let der = authority.crl(&RevocationList {
             number,

@@ -1,7 +1,8 @@
 //! The bundled certificate authority.
 //!
 //! - [`init`] makes a CA directory, [`authority`] issues, revokes and publishes from it.
-//! - [`records`] is the append-only account of what it did, [`settings`] its lifetimes.
+//! - [`records`] is the append-only account of what it did, of [`event`]s; [`settings`] its
+//!   lifetimes.
 //! - [`expiry`] tells what runs out next, [`backup`] keeps it in one file.
 //! - [`serve`] does it over the network.
 //! - [`keyfile`] and [`passphrase`] keep the CA's keys encrypted.
@@ -18,6 +19,7 @@ pub mod ceremony;
 pub mod clock;
 pub mod enrolment;
 mod error;
+pub mod event;
 pub mod expiry;
 mod file;
 pub mod generation;
@@ -33,8 +35,8 @@ pub use authority::{Access, Ca, Issued, Order};
 pub use clock::Time;
 pub use enrolment::{Credentials, TokenOrder};
 pub use error::CaError;
+pub use event::{Entry, Source};
 pub use file::FileError;
 pub use generation::{Generation, Keys};
 pub use passphrase::Passphrase;
-pub use records::{Entry, Source};
 pub use settings::Settings;

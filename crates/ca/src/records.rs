@@ -1,321 +1,354 @@
-//! What a CA did: an append-only file of JSON lines, each on the disk before the certificate or
-//! CRL that it speaks of is handed out.
+//! What a CA did: a table of events in SQLite, each on the disk before the certificate or CRL that
+//! it speaks of is handed out.
+//!
+//! An event holds the hash of the one before it, so that one that was changed, taken out or put in
+//! shows ([`Records::verify`]). There is no other table: what is asked for is indexed.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use fieldlock_pki::issue::Reason;
-use fieldlock_pki::{Identity, Name, Role, Serial, Site};
+use fieldlock_pki::{Name, Serial, hex};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, TransactionBehavior};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::clock::Time;
+use crate::event::{Change, Entry, Event, Level, TokenEntry};
 use crate::file::{self, FileError};
 
-/// One line of the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One event with its place.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Record {
-    /// Version of this syntax.
-    pub v: u8,
+    /// From 1, without a gap.
+    pub seq: i64,
     pub time: Time,
-    #[serde(flatten)]
-    pub event: Event,
+    /// SHA-256, hexadecimal, over the hash before it as it stands there (64 zeros before the
+    /// first), `seq` and `time` in seconds as eight octets each, big-endian, and the event's text.
+    pub hash: String,
+    /// JSON, as it was hashed.
+    pub event: Box<RawValue>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Event {
-    /// A CA certificate was made.
-    Authority {
-        authority: Level,
-        serial: Serial,
-        key_hash: String,
-        not_before: Time,
-        not_after: Time,
-    },
-    /// A leaf was signed.
-    Issued(Entry),
-    Revoked {
-        serial: Serial,
-        reason: Reason,
-    },
-    /// A CRL was signed.
-    Crl {
-        authority: Level,
-        number: u64,
-        next_update: Time,
-        revoked: usize,
-    },
-    /// What became of an issuing CA.
-    Issuing {
-        mark: String,
-        change: Change,
-    },
-    /// The root with this fingerprint is trusted no more.
-    RootDropped {
-        fingerprint: String,
-    },
-    /// The root revoked an issuing CA.
-    AuthorityRevoked {
-        serial: Serial,
-        reason: Reason,
-    },
-    /// A one-time token was made.
-    Token(TokenEntry),
-    /// A certificate was asked for and not given.
-    Refused {
-        role: Role,
-        name: Name,
-        key_hash: String,
-        reason: String,
-    },
-}
-
-/// A step in the life of an issuing CA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Change {
-    Added,
-    Used,
-    Dropped,
-}
-
-/// Which of the two CAs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Level {
-    Root,
-    Issuing,
-}
-
-/// An issued leaf.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    pub serial: Serial,
-    pub role: Role,
-    pub name: Name,
-    /// SHA-256 of the SubjectPublicKeyInfo.
-    pub key_hash: String,
-    pub not_before: Time,
-    pub not_after: Time,
-    pub source: Source,
-    /// The certificate itself, PEM.
-    pub certificate: String,
-}
-
-impl Entry {
-    pub fn identity(&self, site: &Site) -> Identity {
-        Identity {
-            site: site.clone(),
-            role: self.role,
-            name: self.name.clone(),
-        }
+impl Record {
+    pub fn event(&self) -> Result<Event, serde_json::Error> {
+        serde_json::from_str(self.event.get())
     }
 }
 
-/// A one-time token. Its use is the certificate whose [`Source`] names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenEntry {
-    /// SHA-256 of the secret, hexadecimal.
-    pub hash: String,
-    pub role: Role,
-    pub name: Name,
-    pub expires: Time,
-}
-
-/// Where the key of a leaf came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// A request file, by the name that it had.
-    Request(String),
-    /// Made by the CA, with the certificate.
-    Made,
-    /// Over the network by the token with this hash.
-    Token(String),
-    /// Over the network by the certificate with this serial.
-    Renewal(Serial),
-}
-
-/// The file, read whole, and open for appending.
+/// The database, open.
 #[derive(Debug)]
 pub struct Records {
     path: PathBuf,
-    file: File,
-    entries: Vec<Entry>,
-    tokens: Vec<TokenEntry>,
-    issuing: Vec<(String, Change)>,
-    dropped_roots: Vec<String>,
-    revoked_authorities: Vec<(Serial, Time, Reason)>,
-    revoked: BTreeMap<Serial, (Time, Reason)>,
-    highest_crl: BTreeMap<&'static str, u64>,
-    /// Octets of an interrupted last line that were dropped.
-    pub torn: Option<usize>,
+    db: Connection,
 }
 
 impl Records {
-    /// Opens the file, or creates it. `write`: an interrupted last line is cut off; otherwise it
-    /// is passed over.
-    pub fn open(path: &Path, write: bool) -> Result<Self, RecordsError> {
-        let file = file::at(path, || {
-            File::options()
-                .read(true)
-                .append(write)
-                .create(write)
-                .mode(0o600)
-                .open(path)
+    /// Makes an empty database; a file that exists is an error.
+    pub(crate) fn create(path: &Path) -> Result<Self, RecordsError> {
+        file::at(path, || {
+            let mut options = File::options();
+            options.write(true).create_new(true).mode(0o600).open(path)
         })?;
-        let octets = file::read_octets(path, MAX_RECORDS)?;
-        let mut records = Self {
-            path: path.to_owned(),
-            file,
-            entries: Vec::new(),
-            tokens: Vec::new(),
-            issuing: Vec::new(),
-            dropped_roots: Vec::new(),
-            revoked_authorities: Vec::new(),
-            revoked: BTreeMap::new(),
-            highest_crl: BTreeMap::new(),
-            torn: None,
-        };
-        records.replay(&octets, write)?;
+        let records = Self::connect(path)?;
+        records.sql(|db| db.execute_batch(SCHEMA))?;
         Ok(records)
     }
 
-    /// On the disk when it returns.
-    pub fn append(&mut self, time: Time, event: Event) -> Result<(), RecordsError> {
-        let record = Record { v: 1, time, event };
-        let mut line = serde_json::to_vec(&record).map_err(|_| RecordsError::Unwritable)?;
-        line.push(b'\n');
-        let before = file::at(&self.path, || self.file.metadata())?.len();
-        let written = file::at(&self.path, || {
-            self.file.write_all(&line)?;
-            self.file.sync_data()
-        });
-        if let Err(error) = written {
-            // On a full disk half a line may stand there; the next record must not join it.
-            let _ = self.cut_to(before);
-            return Err(error.into());
+    pub(crate) fn open(path: &Path) -> Result<Self, RecordsError> {
+        // SQLite's own words for a file that is not there are less clear.
+        file::at(path, || File::open(path))?;
+        let records = Self::connect(path)?;
+        let version: i64 =
+            records.sql(|db| db.query_row("PRAGMA user_version", (), |row| row.get(0)))?;
+        match version {
+            VERSION => Ok(records),
+            version => Err(RecordsError::Version {
+                path: path.to_owned(),
+                version,
+            }),
         }
-        self.apply(record);
-        Ok(())
     }
 
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    fn connect(path: &Path) -> Result<Self, RecordsError> {
+        let failed = |error| RecordsError::Database {
+            path: path.to_owned(),
+            error,
+        };
+        // A rollback journal rather than a write-ahead log: between commands the CA is one file.
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .and_then(|db| {
+                db.busy_timeout(BUSY)?;
+                db.pragma_update(None, "synchronous", "EXTRA")?;
+                Ok(db)
+            })
+            .map_err(failed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            db,
+        })
     }
 
-    /// The changes of issuing CAs, oldest first.
-    pub(crate) fn issuing(&self) -> &[(String, Change)] {
-        &self.issuing
+    /// On the disk when it returns.
+    pub(crate) fn append(&mut self, time: Time, event: Event) -> Result<(), RecordsError> {
+        let text = serde_json::to_string(&event).map_err(|_| RecordsError::Unwritable)?;
+        self.append_text(time, &text).map(|_| ())
     }
 
-    /// Fingerprints.
-    pub(crate) fn dropped_roots(&self) -> &[String] {
-        &self.dropped_roots
+    /// The hash of the new record.
+    pub(crate) fn append_text(&mut self, time: Time, text: &str) -> Result<String, RecordsError> {
+        let Self { path, db } = self;
+        let append = |db: &mut Connection| {
+            let write = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let last = write
+                .prepare_cached("SELECT seq, hash FROM event ORDER BY seq DESC LIMIT 1")?
+                .query_row((), |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let (last, before): (i64, String) = last.unwrap_or((0, NO_HASH.to_owned()));
+            let hash = chain(&before, last + 1, time, text);
+            write
+                .prepare_cached("INSERT INTO event (seq, time, body, hash) VALUES (?, ?, ?, ?)")?
+                .execute((last + 1, time.0, text, &hash))?;
+            write.commit()?;
+            Ok(hash)
+        };
+        append(db).map_err(|error| RecordsError::Database {
+            path: path.clone(),
+            error,
+        })
     }
 
-    pub(crate) fn revoked_authorities(&self) -> &[(Serial, Time, Reason)] {
-        &self.revoked_authorities
+    /// All certificates, in the order of their issuance.
+    pub fn certificates(&self) -> Result<Vec<Entry>, RecordsError> {
+        self.issued("kind = 'issued'", ())
     }
 
-    pub fn tokens(&self) -> &[TokenEntry] {
-        &self.tokens
+    pub fn certificate(&self, serial: &Serial) -> Result<Option<Entry>, RecordsError> {
+        let serial = serial.to_string();
+        let mut found = self.issued("kind = 'issued' AND serial = ?", [serial])?;
+        Ok(found.pop())
+    }
+
+    /// Of every role.
+    pub(crate) fn certificates_named(&self, name: &str) -> Result<Vec<Entry>, RecordsError> {
+        self.issued("kind = 'issued' AND name = ?", [name])
+    }
+
+    pub(crate) fn certificates_of_key(&self, hash: &str) -> Result<Vec<Entry>, RecordsError> {
+        self.issued("kind = 'issued' AND key_hash = ?", [hash])
     }
 
     /// The certificate that the token with this hash was used for.
-    pub fn enrolled_by(&self, hash: &str) -> Option<&Entry> {
-        let by = |entry: &&Entry| matches!(&entry.source, Source::Token(token) if token == hash);
-        self.entries.iter().find(by)
+    pub fn enrolled_by(&self, token: &str) -> Result<Option<Entry>, RecordsError> {
+        let mut found = self.issued("kind = 'issued' AND token = ?", [token])?;
+        Ok(found.pop())
     }
 
-    pub fn revocation(&self, serial: &Serial) -> Option<(Time, Reason)> {
-        self.revoked.get(serial).copied()
+    /// The first revocation counts: a later one does not move its date.
+    pub fn revocation(&self, serial: &Serial) -> Result<Option<(Time, Reason)>, RecordsError> {
+        let found = self.revocations("kind = 'revoked' AND serial = ?", [serial.to_string()])?;
+        let first = found.into_iter().next();
+        Ok(first.map(|(_, time, reason)| (time, reason)))
     }
 
-    pub fn revoked(&self) -> impl ExactSizeIterator<Item = (&Serial, &(Time, Reason))> {
-        self.revoked.iter()
+    /// Of leaves; each once.
+    pub fn revoked(&self) -> Result<Vec<(Serial, Time, Reason)>, RecordsError> {
+        self.revocations("kind = 'revoked'", ())
+    }
+
+    /// Of issuing CAs; each once.
+    pub(crate) fn revoked_authorities(&self) -> Result<Vec<(Serial, Time, Reason)>, RecordsError> {
+        self.revocations("kind = 'authority-revoked'", ())
+    }
+
+    /// The changes of issuing CAs, oldest first.
+    pub(crate) fn issuing(&self) -> Result<Vec<(String, Change)>, RecordsError> {
+        self.select("kind = 'issuing'", (), |_, event| match event {
+            Event::Issuing { mark, change } => Some((mark, change)),
+            _ => None,
+        })
+    }
+
+    /// Fingerprints.
+    pub(crate) fn dropped_roots(&self) -> Result<Vec<String>, RecordsError> {
+        self.select("kind = 'root-dropped'", (), |_, event| match event {
+            Event::RootDropped { fingerprint } => Some(fingerprint),
+            _ => None,
+        })
+    }
+
+    /// That were made and not cancelled.
+    pub(crate) fn tokens(&self) -> Result<Vec<TokenEntry>, RecordsError> {
+        let mut tokens = Vec::new();
+        for event in self.select("kind IN ('token', 'token-cancelled')", (), |_, event| {
+            Some(event)
+        })? {
+            match event {
+                Event::Token(token) => tokens.push(token),
+                Event::TokenCancelled { hash } => {
+                    tokens.retain(|token: &TokenEntry| token.hash != hash);
+                }
+                _ => {}
+            }
+        }
+        Ok(tokens)
     }
 
     /// The number for the next CRL: above every earlier one, and never below the time, so that
     /// records restored from an old copy don't give a number twice.
-    pub fn next_crl_number(&self, level: Level, now: Time) -> u64 {
-        let last = self.highest_crl.get(level.key()).copied().unwrap_or(0);
-        last.saturating_add(1)
-            .max(u64::try_from(now.0).unwrap_or(0))
+    pub(crate) fn next_crl_number(&self, level: Level, now: Time) -> Result<u64, RecordsError> {
+        let numbers = self.select("kind = 'crl'", (), |_, event| match event {
+            Event::Crl {
+                authority, number, ..
+            } if authority == level => Some(number),
+            _ => None,
+        })?;
+        let last = numbers.into_iter().max().unwrap_or(0);
+        let now = u64::try_from(now.0).unwrap_or(0);
+        Ok(last.saturating_add(1).max(now))
     }
 
-    fn replay(&mut self, octets: &[u8], write: bool) -> Result<(), RecordsError> {
-        let last = octets.iter().rposition(|octet| *octet == b'\n');
-        let complete = last.map_or(0, |end| end + 1);
-        let (lines, torn) = octets.split_at(complete);
-        for (index, line) in lines.split_inclusive(|octet| *octet == b'\n').enumerate() {
-            let record: Record =
-                serde_json::from_slice(line).map_err(|error| RecordsError::Damaged {
-                    path: self.path.clone(),
-                    line: index + 1,
-                    message: error.to_string(),
-                })?;
-            if record.v != 1 {
-                return Err(RecordsError::Version {
-                    path: self.path.clone(),
-                    line: index + 1,
-                    version: record.v,
-                });
-            }
-            self.apply(record);
+    /// Gives the records that match every filter to `see`, oldest first.
+    pub fn search(
+        &self,
+        kind: Option<&str>,
+        name: Option<&Name>,
+        since: Option<Time>,
+        mut see: impl FnMut(Record),
+    ) -> Result<(), RecordsError> {
+        let filter = "(?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) AND time >= ?3";
+        let since = since.map_or(i64::MIN, |time| time.0);
+        self.each(filter, (kind, name.map(Name::as_str), since), |record| {
+            see(record);
+            Ok(())
+        })
+    }
+
+    /// Gives every record to `see`, oldest first, after its hash was found right.
+    pub fn verify(&self, mut see: impl FnMut(Record)) -> Result<(), RecordsError> {
+        let sound: String =
+            self.sql(|db| db.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0)))?;
+        if sound != "ok" {
+            return Err(self.damaged(0, sound));
         }
-        if !torn.is_empty() {
-            self.torn = Some(torn.len());
-            if write {
-                self.cut_to(complete as u64)?;
+        let mut before = (0, NO_HASH.to_owned());
+        let each = |record: Record| {
+            if record.seq != before.0 + 1 {
+                return Err(self.damaged(before.0 + 1, "it is missing".to_owned()));
             }
+            let text = record.event.get();
+            if chain(&before.1, record.seq, record.time, text) != record.hash {
+                let what = "it, or one before it, is not what was written".to_owned();
+                return Err(self.damaged(record.seq, what));
+            }
+            before = (record.seq, record.hash.clone());
+            see(record);
+            Ok(())
+        };
+        self.each("1", (), each)
+    }
+
+    fn issued(&self, filter: &str, params: impl Params) -> Result<Vec<Entry>, RecordsError> {
+        self.select(filter, params, |_, event| match event {
+            Event::Issued(entry) => Some(entry),
+            _ => None,
+        })
+    }
+
+    fn revocations(
+        &self,
+        filter: &str,
+        params: impl Params,
+    ) -> Result<Vec<(Serial, Time, Reason)>, RecordsError> {
+        let mut seen = std::collections::BTreeSet::new();
+        self.select(filter, params, |time, event| match event {
+            Event::Revoked { serial, reason } | Event::AuthorityRevoked { serial, reason } => seen
+                .insert(serial.clone())
+                .then_some((serial, time, reason)),
+            _ => None,
+        })
+    }
+
+    fn select<T>(
+        &self,
+        filter: &str,
+        params: impl Params,
+        mut pick: impl FnMut(Time, Event) -> Option<T>,
+    ) -> Result<Vec<T>, RecordsError> {
+        let mut picked = Vec::new();
+        self.each(filter, params, |record| {
+            let event = record
+                .event()
+                .map_err(|error| self.damaged(record.seq, error.to_string()))?;
+            picked.extend(pick(record.time, event));
+            Ok(())
+        })?;
+        Ok(picked)
+    }
+
+    /// Oldest first. `filter` is ours, what comes from outside is in `params`.
+    fn each(
+        &self,
+        filter: &str,
+        params: impl Params,
+        mut see: impl FnMut(Record) -> Result<(), RecordsError>,
+    ) -> Result<(), RecordsError> {
+        let failed = |error| self.failed(error);
+        let sql = format!("SELECT seq, time, hash, body FROM event WHERE {filter} ORDER BY seq");
+        let mut statement = self.db.prepare_cached(&sql).map_err(failed)?;
+        let mut rows = statement.query(params).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            see(self.record(row)?)?;
         }
         Ok(())
     }
 
-    fn cut_to(&mut self, length: u64) -> Result<(), RecordsError> {
-        let cut = || -> io::Result<()> {
-            self.file.set_len(length)?;
-            (&self.file).seek(SeekFrom::End(0))?;
-            self.file.sync_all()
-        };
-        Ok(file::at(&self.path, cut)?)
+    fn record(&self, row: &Row<'_>) -> Result<Record, RecordsError> {
+        let text = |column| row.get(column).map_err(|error| self.failed(error));
+        let number = |column| row.get(column).map_err(|error| self.failed(error));
+        let seq = number(0)?;
+        Ok(Record {
+            seq,
+            time: Time(number(1)?),
+            hash: text(2)?,
+            event: RawValue::from_string(text(3)?)
+                .map_err(|error| self.damaged(seq, error.to_string()))?,
+        })
     }
 
-    fn apply(&mut self, record: Record) {
-        match record.event {
-            Event::Issued(entry) => self.entries.push(entry),
-            Event::Token(token) => self.tokens.push(token),
-            Event::Issuing { mark, change } => self.issuing.push((mark, change)),
-            Event::RootDropped { fingerprint } => self.dropped_roots.push(fingerprint),
-            Event::AuthorityRevoked { serial, reason } => {
-                self.revoked_authorities.push((serial, record.time, reason));
-            }
-            Event::Revoked { serial, reason } => {
-                // The first revocation counts: a later one must not move its date.
-                self.revoked.entry(serial).or_insert((record.time, reason));
-            }
-            Event::Crl {
-                authority, number, ..
-            } => {
-                let highest = self.highest_crl.entry(authority.key()).or_insert(0);
-                *highest = number.max(*highest);
-            }
-            Event::Authority { .. } | Event::Refused { .. } => {}
+    fn sql<T>(
+        &self,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, RecordsError> {
+        run(&self.db).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> RecordsError {
+        RecordsError::Database {
+            path: self.path.clone(),
+            error,
+        }
+    }
+
+    fn damaged(&self, seq: i64, message: String) -> RecordsError {
+        RecordsError::Damaged {
+            path: self.path.clone(),
+            seq,
+            message,
         }
     }
 }
 
-impl Level {
-    fn key(self) -> &'static str {
-        match self {
-            Level::Root => "root",
-            Level::Issuing => "issuing",
-        }
-    }
+fn chain(before: &str, seq: i64, time: Time, text: &str) -> String {
+    let mut octets = before.as_bytes().to_vec();
+    octets.extend(seq.to_be_bytes());
+    octets.extend(time.0.to_be_bytes());
+    octets.extend(text.as_bytes());
+    hex::lower(digest(&SHA256, &octets).as_ref())
 }
 
 /// Why the records can't be used. The CA issues nothing without them.
@@ -323,92 +356,60 @@ impl Level {
 pub enum RecordsError {
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("{path}: {error}", path = path.display())]
+    Database {
+        path: PathBuf,
+        error: rusqlite::Error,
+    },
     #[error(
-        "{path}, line {line} is damaged ({message}): restore the file from a backup; do not delete lines, they hold the revocations",
+        "{path}, record {seq}: {message}. Restore the CA from a backup, and find out who wrote here",
         path = path.display()
     )]
     Damaged {
         path: PathBuf,
-        line: usize,
+        /// 0: the file as a whole.
+        seq: i64,
         message: String,
     },
     #[error(
-        "{path}, line {line} has version {version}, this program knows 1: use a newer one",
+        "{path} has version {version}, this program knows {VERSION}: use a newer one",
         path = path.display()
     )]
-    Version {
-        path: PathBuf,
-        line: usize,
-        version: u8,
-    },
+    Version { path: PathBuf, version: i64 },
     #[error("a record can't be written as JSON")]
     Unwritable,
 }
 
-/// Some 500,000 certificates.
-const MAX_RECORDS: u64 = 1 << 30;
+const VERSION: i64 = 1;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The columns behind `hash` are read out of the event by SQLite itself.
+const SCHEMA: &str = "
+BEGIN;
+CREATE TABLE event (
+    seq      INTEGER PRIMARY KEY,
+    time     INTEGER NOT NULL,
+    body     TEXT NOT NULL,
+    hash     TEXT NOT NULL,
+    kind     TEXT AS (body ->> 'kind'),
+    serial   TEXT AS (body ->> 'serial'),
+    name     TEXT AS (body ->> 'name'),
+    key_hash TEXT AS (body ->> 'key_hash'),
+    token    TEXT AS (body ->> '$.source.token')
+) STRICT;
+CREATE INDEX event_serial ON event (kind, serial);
+CREATE INDEX event_name ON event (kind, name);
+CREATE INDEX event_key ON event (kind, key_hash);
+-- A token is used once.
+CREATE UNIQUE INDEX event_token ON event (kind, token) WHERE token IS NOT NULL;
+CREATE TRIGGER event_update BEFORE UPDATE ON event
+BEGIN SELECT RAISE(ABORT, 'records are never changed'); END;
+CREATE TRIGGER event_delete BEFORE DELETE ON event
+BEGIN SELECT RAISE(ABORT, 'records are never deleted'); END;
+PRAGMA user_version = 1;
+COMMIT;
+";
 
-    #[test]
-    fn interrupted_last_line_is_cut_off_and_the_rest_kept() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("records.jsonl");
-        let serial: Serial = "0a".parse().unwrap();
-        let revoked = |serial: &Serial| Event::Revoked {
-            serial: serial.clone(),
-            reason: Reason::KeyCompromise,
-        };
-        Records::open(&path, true)
-            .unwrap()
-            .append(Time(1000), revoked(&serial))
-            .unwrap();
-        let whole = std::fs::read_to_string(&path).unwrap();
-        for torn in 1..whole.len() {
-            let mut text = whole.clone();
-            text.push_str(whole.get(..torn).unwrap());
-            std::fs::write(&path, &text).unwrap();
+/// Commands on one CA wait for each other's lock; this is for programs that are not ours.
+const BUSY: Duration = Duration::from_secs(5);
 
-            let mut records = Records::open(&path, true).unwrap();
-            assert_eq!(records.torn, Some(torn));
-            assert!(records.revocation(&serial).is_some());
-            let other: Serial = "0b".parse().unwrap();
-            records.append(Time(2000), revoked(&other)).unwrap();
-
-            let again = Records::open(&path, false).unwrap();
-            assert_eq!(again.torn, None, "torn at {torn}");
-            assert_eq!(again.revoked().len(), 2);
-        }
-    }
-
-    #[test]
-    fn damage_in_the_middle_stops_the_ca() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("records.jsonl");
-        std::fs::write(&path, "{\"v\":1,\n").unwrap();
-        assert!(matches!(
-            Records::open(&path, true),
-            Err(RecordsError::Damaged { line: 1, .. })
-        ));
-    }
-
-    #[test]
-    fn crl_numbers_rise_even_when_the_clock_falls_back_or_records_are_lost() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("records.jsonl");
-        let mut records = Records::open(&path, true).unwrap();
-        let first = records.next_crl_number(Level::Issuing, Time(5000));
-        let crl = Event::Crl {
-            authority: Level::Issuing,
-            number: first,
-            next_update: Time(9000),
-            revoked: 0,
-        };
-        records.append(Time(5000), crl).unwrap();
-        assert_eq!(first, 5000);
-        assert_eq!(records.next_crl_number(Level::Issuing, Time(10)), 5001);
-        assert_eq!(records.next_crl_number(Level::Root, Time(10)), 10);
-    }
-}
+const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";

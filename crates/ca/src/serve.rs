@@ -33,9 +33,9 @@ use zeroize::Zeroizing;
 use crate::authority::{Access, Ca, Life, Order};
 use crate::clock::Time;
 use crate::error::CaError;
+use crate::event::Source;
 use crate::generation as issuing;
 use crate::passphrase::Passphrase;
-use crate::records::Source;
 use crate::settings::Serve;
 use fieldlock_pki::Role;
 use fieldlock_pki::csr::PublicKey;
@@ -105,6 +105,7 @@ impl Bound {
         listen: Option<SocketAddr>,
     ) -> Result<Self, CaError> {
         let ca = Ca::open(directory, Access::Read)?;
+        ca.records().verify(|_| ())?;
         let settings = ca.settings().serve.clone();
         let list = Published::new(ca.trust()?);
         let opened = ca.unlock(&passphrase)?;

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-pub(crate) fn lower(octets: &[u8]) -> String {
+/// `abcd..`
+pub fn lower(octets: &[u8]) -> String {
     let mut text = String::with_capacity(octets.len() * 2);
     for octet in octets {
         // Writing to a String can't fail.

@@ -15,7 +15,7 @@ pub mod certificate;
 pub mod crl;
 pub mod csr;
 pub mod est;
-mod hex;
+pub mod hex;
 pub mod identity;
 pub mod issue;
 pub mod profile;

@@ -63,9 +63,11 @@ fn a_backup_that_was_touched_or_names_other_places_is_refused() {
     let text = fs::read_to_string(&file).unwrap();
     let directory = site.path("restored");
     for (from, to) in [
-        ("\"records.jsonl\"", "\"../records.jsonl\""),
-        ("\"records.jsonl\"", "\"/tmp/records.jsonl\""),
-        ("\"records.jsonl\"", "\"lock\""),
+        ("\"ca.toml\"", "\"../ca.toml\""),
+        ("\"ca.toml\"", "\"/tmp/ca.toml\""),
+        ("\"ca.toml\"", "\"lock\""),
+        ("\"ca.toml\"", "\"records.db-journal\""),
+        ("\"kind\":\"crl\"", "\"kind\":\"crL\""),
         ("plant1.example", "plant2.example"),
         ("\"v\":1", "\"v\":2"),
         ("\"v\"", "\"w\""),

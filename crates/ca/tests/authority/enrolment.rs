@@ -33,8 +33,8 @@ fn a_token_is_good_once_and_for_one_name() {
     );
     let again = site.ca.enroll(&site.authority, &right, key(), now);
     assert!(matches!(again, Err(CaError::TokenUsed)));
-    assert_eq!(site.ca.records().entries().len(), 1);
-    assert!(site.ca.open_tokens(now).is_empty());
+    assert_eq!(site.ca.records().certificates().unwrap().len(), 1);
+    assert!(site.ca.open_tokens(now).unwrap().is_empty());
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn after_a_lost_answer_the_same_key_gets_the_same_certificate() {
     // The token has ended meanwhile: it was used in time.
     let second = ask(&mut site, Time(now.0 + 3 * HOUR)).unwrap();
     assert_eq!(first.bundle.leaf, second.bundle.leaf);
-    assert_eq!(site.ca.records().entries().len(), 1);
+    assert_eq!(site.ca.records().certificates().unwrap().len(), 1);
 
     let serials = [first.summary.serial];
     site.ca
@@ -74,6 +74,21 @@ fn a_token_ends() {
     site.ca
         .enroll(&site.authority, &right, key(), Time(now.0 + HOUR))
         .unwrap();
+}
+
+#[test]
+fn a_cancelled_token_is_none() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let right = credentials("press-07", &token(&mut site.ca, "press-07", now));
+    let kept = credentials("press-08", &token(&mut site.ca, "press-08", now));
+    let name = "press-07".parse().unwrap();
+    assert_eq!(site.ca.cancel_tokens(Role::Headend, &name, now).unwrap(), 0);
+    assert_eq!(site.ca.cancel_tokens(Role::Edge, &name, now).unwrap(), 1);
+    assert_eq!(site.ca.open_tokens(now).unwrap().len(), 1);
+    let refused = site.ca.enroll(&site.authority, &right, key(), now);
+    assert!(matches!(refused, Err(CaError::TokenUnknown)));
+    site.ca.enroll(&site.authority, &kept, key(), now).unwrap();
 }
 
 #[test]
@@ -103,14 +118,15 @@ fn of_a_hundred_at_once_one_gets_the_certificate() {
     let good = asking.into_iter().filter_map(|one| one.join().ok());
     assert_eq!(good.filter(|good| *good).count(), 1);
     let ca = Ca::open(&directory, Access::Read).unwrap();
-    assert_eq!(ca.records().entries().len(), 1);
+    assert_eq!(ca.records().certificates().unwrap().len(), 1);
 }
 
 #[test]
 fn secrets_are_not_kept() {
     let mut site = Site::new();
     let secret = token(&mut site.ca, "press-07", Time::now());
-    let records = std::fs::read_to_string(site.path("ca/records.jsonl")).unwrap();
+    let records = std::fs::read(site.path("ca/records.db")).unwrap();
+    let records = String::from_utf8_lossy(&records);
     assert!(records.contains("\"token\""));
     assert!(!records.contains(secret.to_text().as_str()));
 }

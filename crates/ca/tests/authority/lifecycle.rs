@@ -33,7 +33,7 @@ fn keys_are_private_and_files_that_are_not_are_refused() {
         ("usb", 0o700),
         ("ca/issuing.key.pem", 0o600),
         ("usb/root.key.pem", 0o600),
-        ("ca/records.jsonl", 0o600),
+        ("ca/records.db", 0o600),
     ] {
         let found = fs::metadata(site.path(path)).unwrap().permissions().mode();
         assert_eq!(found & 0o777, mode, "{path}");
@@ -246,42 +246,6 @@ fn revoked_and_foreign_keys_get_no_certificate() {
         .unwrap();
     let error = site.sign(&asked, Role::Edge, "press-07").unwrap_err();
     assert!(matches!(error, CaError::RevokedKey { .. }), "{error}");
-}
-
-#[test]
-fn records_survive_a_reopening_and_a_torn_line() {
-    let mut site = Site::new();
-    let issued = site.issue(Role::Edge, "press-07");
-    let serials = [issued.summary.serial.clone()];
-    site.ca
-        .revoke(&site.authority, &serials, Reason::Superseded, Time::now())
-        .unwrap();
-    let Site {
-        directory,
-        ca,
-        authority,
-    } = site;
-    drop(ca);
-    let path = directory.path().join("ca/records.jsonl");
-    let mut file = fs::File::options().append(true).open(&path).unwrap();
-    file.write_all(b"{\"v\":1,\"time\":\"2026-01-01T00:00:00Z\",\"kind\":\"iss\xc3")
-        .unwrap();
-
-    let mut ca = Ca::open(&directory.path().join("ca"), Access::Write).unwrap();
-    assert!(ca.records().torn.is_some());
-    let entry = ca.find("edge/press-07").unwrap()[0].clone();
-    assert_eq!(entry.serial, issued.summary.serial);
-    assert!(matches!(
-        ca.state(&entry, Time::now()),
-        State::Revoked {
-            reason: Reason::Superseded,
-            ..
-        }
-    ));
-    ca.renew_crl(&authority, Time::now()).unwrap();
-    drop(ca);
-    let ca = Ca::open(&directory.path().join("ca"), Access::Read).unwrap();
-    assert_eq!(ca.records().torn, None);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod backup;
 mod enrolment;
 mod lifecycle;
+mod records;
 mod rotation;
 #[path = "../site/mod.rs"]
 mod site;

@@ -1,6 +1,7 @@
 //! `fieldlock ca`: the bundled certificate authority.
 
 mod backup;
+mod records;
 mod report;
 mod rotate;
 mod serve;
@@ -12,18 +13,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use fieldlock_ca::authority::Life;
+use fieldlock_ca::event::Level;
 use fieldlock_ca::init::{self, Plan};
-use fieldlock_ca::records::Level;
 use fieldlock_ca::settings::MAX_DAYS;
-use fieldlock_ca::{
-    Access, Ca, CaError, Entry, Keys, Order, Passphrase, Settings, Source, Time, make,
-};
+use fieldlock_ca::{Access, Ca, CaError, Keys, Order, Passphrase, Settings, Source, Time, make};
 use fieldlock_pki::bundle;
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Name, Role, Site};
 
-use report::{describe, details, output, print, print_csv, print_json, tell_crl, tell_issued};
+use report::{describe, output, print, tell_crl, tell_issued};
 
 /// Make and run the certificate authority of a site
 #[derive(Debug, Parser)]
@@ -46,9 +45,12 @@ enum Command {
     Sign(Sign),
     Token(token::Token),
     Serve(serve::Serve),
-    List(List),
-    Expiring(Expiring),
-    Show(Show),
+    Tokens(token::Tokens),
+    List(records::List),
+    Expiring(records::Expiring),
+    Show(records::Show),
+    Log(records::Log),
+    Verify(records::Verify),
     Revoke(Revoke),
     Crl(PrintCrl),
     Backup(backup::Backup),
@@ -161,65 +163,6 @@ struct Sign {
     out: Option<PathBuf>,
 }
 
-/// List the certificates that were issued
-#[derive(Debug, Parser)]
-#[command(after_help = "Examples:
-  fieldlock ca list --role edge --state valid
-  fieldlock ca list --name press-07 --json")]
-struct List {
-    #[command(flatten)]
-    at: At,
-    #[arg(long)]
-    role: Option<Role>,
-    #[arg(long)]
-    name: Option<Name>,
-    /// valid, not-yet-valid, expired or revoked
-    #[arg(long, value_parser = ["valid", "not-yet-valid", "expired", "revoked"])]
-    state: Option<String>,
-    #[arg(long, conflicts_with = "csv")]
-    json: bool,
-    /// One line each, with commas, for a spreadsheet
-    #[arg(long)]
-    csv: bool,
-}
-
-impl List {
-    fn shows(&self, ca: &Ca, entry: &Entry, now: Time) -> bool {
-        let state = ca.state(entry, now).as_str();
-        self.role.is_none_or(|role| role == entry.role)
-            && self.name.as_ref().is_none_or(|name| *name == entry.name)
-            && self.state.as_ref().is_none_or(|wanted| wanted == state)
-    }
-}
-
-/// What runs out next: certificates, CAs, CRLs
-#[derive(Debug, Parser)]
-#[command(after_help = "Example:
-  fieldlock ca expiring --within 30 --json")]
-struct Expiring {
-    #[command(flatten)]
-    at: At,
-    /// Days from now
-    #[arg(long, value_name = "DAYS", default_value = "90", value_parser = days())]
-    within: u16,
-    #[arg(long)]
-    json: bool,
-}
-
-/// Show the certificates of a name (`press-07`, `edge/press-07`) or a serial number
-#[derive(Debug, Parser)]
-struct Show {
-    #[command(flatten)]
-    at: At,
-    #[arg(value_name = "NAME|SERIAL")]
-    what: String,
-    #[arg(long, conflicts_with = "pem")]
-    json: bool,
-    /// Print the certificates themselves
-    #[arg(long)]
-    pem: bool,
-}
-
 /// Revoke the certificates of a name, or one by serial number, and issue the CRL
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:
@@ -257,9 +200,12 @@ pub(crate) fn run(args: Args) -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
-        Command::List(args) => list(&args),
-        Command::Expiring(args) => expiring(&args),
-        Command::Show(args) => show(&args),
+        Command::Tokens(args) => token::list(&args),
+        Command::List(args) => records::list(&args),
+        Command::Expiring(args) => records::expiring(&args),
+        Command::Show(args) => records::show(&args),
+        Command::Log(args) => records::log(&args),
+        Command::Verify(args) => records::verify(&args),
         Command::Revoke(args) => revoke(&args),
         Command::Crl(args) => crl(&args),
         Command::Backup(args) => backup::make(&args),
@@ -373,77 +319,9 @@ fn sign(args: Sign) -> Result<(), CaError> {
     output(args.out.as_deref(), &issued.bundle.to_pem())
 }
 
-fn list(args: &List) -> Result<(), CaError> {
-    let ca = open(&args.at.dir, Access::Read)?;
-    let now = Time::now();
-    let entries = ca.records().entries().iter();
-    let entries: Vec<&Entry> = entries.filter(|e| args.shows(&ca, e, now)).collect();
-    if args.json {
-        return print_json(&ca, &entries, now);
-    }
-    if args.csv {
-        return print_csv(&ca, &entries, now);
-    }
-    let mut text = format!(
-        "{:<9} {:<24} {:<14} {:>5}  {:<20}  {}\n",
-        "ROLE", "NAME", "STATE", "DAYS", "ENDS", "SERIAL"
-    );
-    for entry in entries {
-        text.push_str(&format!(
-            "{:<9} {:<24} {:<14} {:>5}  {:<20}  {}\n",
-            entry.role,
-            entry.name,
-            ca.state(entry, now).as_str(),
-            entry.not_after.days_from(now),
-            entry.not_after,
-            entry.serial
-        ));
-    }
-    print(&text)
-}
-
-fn expiring(args: &Expiring) -> Result<(), CaError> {
-    let ca = open(&args.at.dir, Access::Read)?;
-    let mut all = ca.expiring(Time::now())?;
-    all.retain(|item| item.days_left < i64::from(args.within));
-    if args.json {
-        let text = serde_json::to_string_pretty(&all).map_err(|_| CaError::Unreadable)?;
-        return print(&format!("{text}\n"));
-    }
-    let mut text = String::new();
-    for item in all {
-        text.push_str(&format!(
-            "{:>5} days  {}  {:<11}  {}\n",
-            item.days_left,
-            item.ends,
-            item.kind.as_str(),
-            item.name
-        ));
-    }
-    print(&text)
-}
-
-fn show(args: &Show) -> Result<(), CaError> {
-    let ca = open(&args.at.dir, Access::Read)?;
-    let now = Time::now();
-    let found = ca.find(&args.what)?;
-    if args.json {
-        return print_json(&ca, &found, now);
-    }
-    if args.pem {
-        let pems: String = found
-            .iter()
-            .map(|entry| entry.certificate.as_str())
-            .collect();
-        return print(&pems);
-    }
-    let texts: Vec<String> = found.iter().map(|entry| details(&ca, entry, now)).collect();
-    print(&texts.join("\n"))
-}
-
 fn revoke(args: &Revoke) -> Result<(), CaError> {
     let now = Time::now();
-    let serials = open(&args.unlock.at.dir, Access::Read)?.find_revocable(&args.what, now)?;
+    let serials = Ca::open(&args.unlock.at.dir, Access::Read)?.find_revocable(&args.what, now)?;
     let (mut ca, authority) = unlock(&args.unlock)?;
     let crl = ca.revoke(&authority, &serials, args.reason, now)?;
     for serial in &serials {
@@ -463,7 +341,7 @@ fn crl(args: &PrintCrl) -> Result<(), CaError> {
         tell_crl(&ca.renew_crl(&authority, now)?);
         ca
     } else {
-        let ca = open(&args.unlock.at.dir, Access::Read)?;
+        let ca = Ca::open(&args.unlock.at.dir, Access::Read)?;
         if ca.crl_due(now)? {
             eprintln!(
                 "warning: the issuing CA's CRL is past half its life or lacks a revocation: repeat with `--renew`"
@@ -480,19 +358,9 @@ fn crl(args: &PrintCrl) -> Result<(), CaError> {
 fn unlock(args: &Unlock) -> Result<(Ca, Keys), CaError> {
     Ca::check(&args.at.dir)?;
     let passphrase = Passphrase::obtain(args.passphrase_file.as_deref(), "the CA")?;
-    let ca = open(&args.at.dir, Access::Write)?;
+    let ca = Ca::open(&args.at.dir, Access::Write)?;
     let authority = ca.unlock(&passphrase)?;
     Ok((ca, authority))
-}
-
-fn open(directory: &Path, access: Access) -> Result<Ca, CaError> {
-    let ca = Ca::open(directory, access)?;
-    if let Some(octets) = ca.records().torn {
-        eprintln!(
-            "note: the last record was interrupted after {octets} octets and does not count: its certificate never left the CA"
-        );
-    }
-    Ok(ca)
 }
 
 fn read_request(path: &Path) -> Result<String, CaError> {

@@ -8,6 +8,9 @@ use fieldlock_ca::{Ca, CaError, Entry, Issued, Source, Time};
 use fieldlock_pki::{Crl, Summary};
 use serde_json::json;
 
+/// A certificate and where it stands.
+pub(super) type Known = (Entry, State);
+
 pub(super) fn tell_issued(issued: &Issued) {
     describe("certificate", &issued.summary);
     if issued.cut_short {
@@ -45,8 +48,8 @@ pub(super) fn describe(what: &str, summary: &Summary) {
     eprintln!("  fingerprint  {}", summary.fingerprint);
 }
 
-pub(super) fn details(ca: &Ca, entry: &Entry, now: Time) -> String {
-    let state = match ca.state(entry, now) {
+pub(super) fn details(ca: &Ca, (entry, state): &Known) -> String {
+    let state = match state {
         State::Revoked { time, reason } => format!("revoked {time} ({reason})"),
         state => state.as_str().to_owned(),
     };
@@ -68,11 +71,10 @@ pub(super) fn details(ca: &Ca, entry: &Entry, now: Time) -> String {
     )
 }
 
-pub(super) fn print_json(ca: &Ca, entries: &[&Entry], now: Time) -> Result<(), CaError> {
-    let list: Vec<serde_json::Value> = entries
+pub(super) fn print_json(ca: &Ca, known: &[Known], now: Time) -> Result<(), CaError> {
+    let list: Vec<serde_json::Value> = known
         .iter()
-        .map(|entry| {
-            let state = ca.state(entry, now);
+        .map(|(entry, state)| {
             let revoked = match state {
                 State::Revoked { time, reason } => json!({ "time": time, "reason": reason }),
                 _ => serde_json::Value::Null,
@@ -97,14 +99,14 @@ pub(super) fn print_json(ca: &Ca, entries: &[&Entry], now: Time) -> Result<(), C
 
 /// Names and serials come from small alphabets without commas, quotes or signs that a spreadsheet
 /// takes for the beginning of a formula; `-` begins none of them.
-pub(super) fn print_csv(ca: &Ca, entries: &[&Entry], now: Time) -> Result<(), CaError> {
+pub(super) fn print_csv(known: &[Known]) -> Result<(), CaError> {
     let mut text = "role,name,state,not_before,not_after,serial,key_hash\n".to_owned();
-    for entry in entries {
+    for (entry, state) in known {
         text.push_str(&format!(
             "{},{},{},{},{},{},{}\n",
             entry.role,
             entry.name,
-            ca.state(entry, now).as_str(),
+            state.as_str(),
             entry.not_before,
             entry.not_after,
             entry.serial,

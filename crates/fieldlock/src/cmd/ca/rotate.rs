@@ -8,7 +8,7 @@ use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Site, Summary};
 
 use super::report::{output, print, tell_crl};
-use super::{At, Unlock, days, open, read_request, reason};
+use super::{At, Unlock, days, read_request, reason};
 
 /// Turn the issuing CA over: new, add, use, drop
 #[derive(Debug, Parser)]
@@ -164,7 +164,7 @@ pub(super) fn issuing(args: Issuing) -> Result<(), CaError> {
     match args.command {
         IssuingCommand::New(args) => {
             let passphrase = passphrase(&args.unlock)?;
-            let ca = open(&args.unlock.at.dir, Access::Write)?;
+            let ca = Ca::open(&args.unlock.at.dir, Access::Write)?;
             let request = ca.new_issuing(&passphrase)?;
             eprintln!("Have it signed by the root: fieldlock ca root sign FILE --root DIR");
             output(args.out.as_deref(), &request)
@@ -172,21 +172,21 @@ pub(super) fn issuing(args: Issuing) -> Result<(), CaError> {
         IssuingCommand::Add(args) => {
             let pem = read_request(&args.file)?;
             let passphrase = passphrase(&args.unlock)?;
-            let mut ca = open(&args.unlock.at.dir, Access::Write)?;
+            let mut ca = Ca::open(&args.unlock.at.dir, Access::Write)?;
             let mark = ca.add_issuing(&pem, &passphrase, now)?;
             eprintln!("Agents hear of it now. When all have: fieldlock ca issuing use {mark}");
             print(&format!("{mark}\n"))
         }
         IssuingCommand::Use(args) => {
-            open(&args.at.dir, Access::Write)?.use_issuing(&args.mark, now)?;
+            Ca::open(&args.at.dir, Access::Write)?.use_issuing(&args.mark, now)?;
             eprintln!("Certificates come from {} from now on", args.mark);
             Ok(())
         }
         IssuingCommand::Drop(args) => {
-            open(&args.at.dir, Access::Write)?.drop_issuing(&args.mark, now)
+            Ca::open(&args.at.dir, Access::Write)?.drop_issuing(&args.mark, now)
         }
         IssuingCommand::List(at) => {
-            let ca = open(&at.dir, Access::Read)?;
+            let ca = Ca::open(&at.dir, Access::Read)?;
             let mut text = String::new();
             for (mark, used, generation) in ca.generations() {
                 let ca = Summary::of(&generation.certificate).map_err(|_| CaError::Unreadable)?;
@@ -224,20 +224,22 @@ pub(super) fn root(args: Root) -> Result<(), CaError> {
         }
         RootCommand::Add(args) => {
             let pem = read_request(&args.file)?;
-            let merged = open(&args.at.dir, Access::Write)?.add_root(&pem)?;
+            let merged = Ca::open(&args.at.dir, Access::Write)?.add_root(&pem)?;
             for news in merged.news {
                 eprintln!("{news}");
             }
             Ok(())
         }
-        RootCommand::Drop(args) => open(&args.at.dir, Access::Write)?.drop_root(&args.mark, now),
+        RootCommand::Drop(args) => {
+            Ca::open(&args.at.dir, Access::Write)?.drop_root(&args.mark, now)
+        }
     }
 }
 
 fn crl(args: &RootCrl, now: Time) -> Result<(), CaError> {
     Ca::check(&args.unlock.at.dir)?;
     let passphrase = Passphrase::obtain(args.unlock.passphrase_file.as_deref(), "the root")?;
-    let mut ca = open(&args.unlock.at.dir, Access::Write)?;
+    let mut ca = Ca::open(&args.unlock.at.dir, Access::Write)?;
     let root = ca.unlock_root(&args.root, &passphrase)?;
     let crl = match &args.revoke {
         Some(mark) => ca.revoke_issuing(&root, mark, args.reason, now)?,

@@ -9,7 +9,7 @@ use fieldlock_ca::serve::Bound;
 use fieldlock_ca::{Access, Ca, CaError, Passphrase};
 use fieldlock_pki::Summary;
 
-use super::{Unlock, open};
+use super::Unlock;
 use crate::cmd::log::Log;
 
 /// Serve enrolment and renewal over the network (EST, RFC 7030), and publish CRLs
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Serve) -> Result<ExitCode, CaError> {
     let directory = &args.unlock.at.dir;
     Ca::check(directory)?;
     let passphrase = Passphrase::obtain(args.unlock.passphrase_file.as_deref(), "the CA")?;
-    let ca = open(directory, Access::Write)?;
+    let ca = Ca::open(directory, Access::Write)?;
     ca.unlock(&passphrase)?;
     tell(&ca, directory)?;
     // The server opens the directory for each operation, and would wait for this one.

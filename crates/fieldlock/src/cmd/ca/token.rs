@@ -1,15 +1,16 @@
-//! `fieldlock ca token`.
+//! `fieldlock ca token` and `tokens`.
 
 use clap::Parser;
-use fieldlock_ca::{Access, CaError, Time, TokenOrder};
+use fieldlock_ca::event::TokenEntry;
+use fieldlock_ca::{Access, Ca, CaError, Time, TokenOrder};
 use fieldlock_pki::{Name, Role};
 use jiff::SignedDuration;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde_json::json;
 
+use super::At;
 use super::report::print;
-use super::{At, open};
 
 /// Make a one-time token, with which a box gets its certificate by itself
 #[derive(Debug, Parser)]
@@ -43,7 +44,7 @@ pub(super) struct Token {
 }
 
 pub(super) fn run(args: Token) -> Result<(), CaError> {
-    let mut ca = open(&args.at.dir, Access::Write)?;
+    let mut ca = Ca::open(&args.at.dir, Access::Write)?;
     let configured = ca.settings().serve.address.clone();
     let order = TokenOrder {
         role: args.role,
@@ -71,6 +72,58 @@ pub(super) fn run(args: Token) -> Result<(), CaError> {
         entry.role, entry.name, entry.expires
     );
     print(&format!("{}\n", *text))
+}
+
+/// List the tokens that can still be used, or cancel those of an identity
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  fieldlock ca tokens --dir ca
+  fieldlock ca tokens --dir ca --cancel edge/press-07")]
+pub(super) struct Tokens {
+    #[command(flatten)]
+    at: At,
+    /// Cancel every open token of this identity
+    #[arg(long, value_name = "ROLE/NAME", value_parser = identity)]
+    cancel: Option<(Role, Name)>,
+    #[arg(long, conflicts_with = "cancel")]
+    json: bool,
+}
+
+pub(super) fn list(args: &Tokens) -> Result<(), CaError> {
+    let now = Time::now();
+    if let Some((role, name)) = &args.cancel {
+        let mut ca = Ca::open(&args.at.dir, Access::Write)?;
+        return match ca.cancel_tokens(*role, name, now)? {
+            0 => Err(CaError::NoToken {
+                role: *role,
+                name: name.clone(),
+            }),
+            count => {
+                eprintln!("{count} cancelled");
+                Ok(())
+            }
+        };
+    }
+    let open = Ca::open(&args.at.dir, Access::Read)?.open_tokens(now)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&open).map_err(|_| CaError::Unreadable)?;
+        return print(&format!("{text}\n"));
+    }
+    let line = |token: TokenEntry| {
+        format!(
+            "{:<9} {:<24} until {}\n",
+            token.role, token.name, token.expires
+        )
+    };
+    print(&open.into_iter().map(line).collect::<String>())
+}
+
+fn identity(text: &str) -> Result<(Role, Name), String> {
+    let (role, name) = text.split_once('/').ok_or("write it as `edge/press-07`")?;
+    Ok((
+        role.parse::<Role>().map_err(|error| error.to_string())?,
+        name.parse::<Name>().map_err(|error| error.to_string())?,
+    ))
 }
 
 fn ttl(text: &str) -> Result<i64, String> {

@@ -1,0 +1,136 @@
+//! What can happen in a CA, as its records spell it.
+
+use fieldlock_pki::issue::Reason;
+use fieldlock_pki::{Identity, Name, Role, Serial, Site};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Time;
+
+/// Names of fields are names of columns in the database, see [`crate::records`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Event {
+    /// A CA certificate was made.
+    Authority {
+        authority: Level,
+        serial: Serial,
+        key_hash: String,
+        not_before: Time,
+        not_after: Time,
+    },
+    /// A leaf was signed.
+    Issued(Entry),
+    Revoked {
+        serial: Serial,
+        reason: Reason,
+    },
+    /// A CRL was signed.
+    Crl {
+        authority: Level,
+        number: u64,
+        next_update: Time,
+        revoked: usize,
+    },
+    /// What became of an issuing CA.
+    Issuing {
+        mark: String,
+        change: Change,
+    },
+    /// The root with this fingerprint is trusted no more.
+    RootDropped {
+        fingerprint: String,
+    },
+    /// The root revoked an issuing CA.
+    AuthorityRevoked {
+        serial: Serial,
+        reason: Reason,
+    },
+    /// A one-time token was made.
+    Token(TokenEntry),
+    /// The token with this hash is not to be used any more.
+    TokenCancelled {
+        hash: String,
+    },
+    /// A certificate was asked for and not given.
+    Refused {
+        role: Role,
+        name: Name,
+        key_hash: String,
+        reason: String,
+    },
+}
+
+/// A step in the life of an issuing CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    Added,
+    Used,
+    Dropped,
+}
+
+/// Which of the two CAs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    Root,
+    Issuing,
+}
+
+/// An issued leaf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub serial: Serial,
+    pub role: Role,
+    pub name: Name,
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub key_hash: String,
+    pub not_before: Time,
+    pub not_after: Time,
+    pub source: Source,
+    /// The certificate itself, PEM.
+    pub certificate: String,
+}
+
+impl Entry {
+    pub fn identity(&self, site: &Site) -> Identity {
+        Identity {
+            site: site.clone(),
+            role: self.role,
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// A one-time token. Its use is the certificate whose [`Source`] names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenEntry {
+    /// SHA-256 of the secret, hexadecimal.
+    pub hash: String,
+    pub role: Role,
+    pub name: Name,
+    pub expires: Time,
+}
+
+/// Where the key of a leaf came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// A request file, by the name that it had.
+    Request(String),
+    /// Made by the CA, with the certificate.
+    Made,
+    /// Over the network by the token with this hash.
+    Token(String),
+    /// Over the network by the certificate with this serial.
+    Renewal(Serial),
+}
+
+impl Level {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Root => "root",
+            Level::Issuing => "issuing",
+        }
+    }
+}
