@@ -1,13 +1,12 @@
 //! A CA and its agents from the first key to the last revocation.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::site::{self, Site};
-use fieldlock_ca::authority::{Life, State};
+use fieldlock_ca::authority::Life;
 use fieldlock_ca::keyfile::KeyFileError;
-use fieldlock_ca::{Access, Ca, CaError, Passphrase, Time, init};
+use fieldlock_ca::{CaError, Passphrase, Time, init};
 use fieldlock_enroll::files::{self as enroll, EnrollError, Expect};
 use fieldlock_pki::bundle::{BundleError, crl_pem};
 use fieldlock_pki::issue::Reason;
