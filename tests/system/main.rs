@@ -6,6 +6,7 @@
 
 mod captures;
 mod cli;
+mod clock;
 mod custody;
 mod enroll;
 mod est;
@@ -55,6 +56,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(enroll::trials());
     trials.extend(est::trials());
     trials.extend(custody::trials());
+    trials.extend(clock::trials());
     trials.extend(lint::trials());
     trials
 }

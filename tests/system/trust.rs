@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::Kind;
 use fieldlock_testkit::wait::wait_until;
+
 use fieldlock_tests::answers::write_one;
 use fieldlock_tests::{Agent, Pair, Role, SOON, Setup, Site, Transport, binary, trial, within};
 use libtest_mimic::Trial;
+
+use crate::clock;
 
 pub(crate) fn trials() -> Vec<Trial> {
     // First, since it takes a minute.
@@ -184,16 +187,11 @@ fn expired_edge() {
 fn stale_lists() {
     // A CA whose lists are good for a day, and agents whose clocks are ahead of it.
     let site = Site::new();
-    let ahead = |pair: &mut Pair, time: &str| {
-        for agent in [&mut pair.edge, &mut pair.headend] {
-            agent.set_environment("LD_PRELOAD", &faketime());
-            agent.set_environment("FAKETIME", time);
-            agent.set_environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        }
-    };
     for (time, works) in [("+40d", true), ("+70d", false)] {
         let (_server, mut pair) = own_site(&site, Transport::Auto);
-        ahead(&mut pair, time);
+        for agent in [&mut pair.edge, &mut pair.headend] {
+            clock::set(agent, time);
+        }
         pair.headend.start();
         pair.edge.start();
         if works {
@@ -216,14 +214,6 @@ fn stale_lists() {
             assert!(!pair.is_connected());
         }
     }
-}
-
-/// What the program `faketime` preloads.
-fn faketime() -> String {
-    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
-    let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
-    let found = folders.map(library).find(|path| path.exists());
-    found.unwrap().to_str().unwrap().to_owned()
 }
 
 /// A new root, an issuing CA below it, and both agents renewed under it, while writes go on.
@@ -305,7 +295,7 @@ fn issuing_revoked() {
 }
 
 /// Agents of a site of the test's own, and its CA.
-fn own_site(site: &Site, transport: Transport) -> (fieldlock_tests::CaServer, Pair) {
+pub(crate) fn own_site(site: &Site, transport: Transport) -> (fieldlock_tests::CaServer, Pair) {
     let server = site.serve();
     let pair = Setup::new(transport)
         .answer_within("5s")
@@ -356,7 +346,11 @@ fn stolen_box() {
     assert!(!pair.is_connected());
 }
 
-fn prepared(transport: Transport, edge: &str, headend: &str) -> (fieldlock_tests::CaServer, Pair) {
+pub(crate) fn prepared(
+    transport: Transport,
+    edge: &str,
+    headend: &str,
+) -> (fieldlock_tests::CaServer, Pair) {
     let server = Site::shared().serve();
     let pair = Setup::new(transport)
         .named(edge, headend)
@@ -393,13 +387,13 @@ fn renewing(
     (server, pair)
 }
 
-fn replace_identity(agent: &Agent, identity: &Path) {
+pub(crate) fn replace_identity(agent: &Agent, identity: &Path) {
     for file in ["identity/key.pem", "identity/chain.pem"] {
         fs::copy(identity.join(file), agent.state().join(file)).unwrap();
     }
 }
 
-fn is_renewed(agent: &Agent, identity: &Path) -> bool {
+pub(crate) fn is_renewed(agent: &Agent, identity: &Path) -> bool {
     let chain = |state: &Path| fs::read(state.join("identity/chain.pem")).unwrap();
     chain(&agent.state()) != chain(identity)
 }

@@ -3,16 +3,16 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fieldlock_enroll::Client;
-use fieldlock_pki::{Installed, Name, Summary, TrustList, store};
+use fieldlock_pki::{Installed, Name, Serial, Summary, TrustList, store};
 use fieldlock_session::Backoff;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::ledger::{Ledger, alarm};
-use crate::posture::{Posture, reloaded, unix_now};
+use crate::posture::{Posture, reloaded};
 
 /// An agent, seen from here.
 pub(crate) trait Member {
@@ -63,6 +63,8 @@ impl Unproven {
 const LOOK: Duration = Duration::from_secs(5);
 /// How often an edge looks whether its lists are past their date.
 const LOOK_AT_LISTS: Duration = Duration::from_secs(60);
+/// How often an agent without a clock asks the CA for the time.
+const ASK_TIME: Duration = Duration::from_secs(3600);
 /// A renewed pair must have worked by then.
 const PROOF: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -83,6 +85,8 @@ pub(crate) fn renewal_due(leaf: &Summary, seed: u64) -> i64 {
 /// Renews the certificate for as long as the agent runs.
 pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unproven>) {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LAST, member.seed());
+    // A certificate of ours, and until when it is not renewed again.
+    let mut fresh: Option<(Serial, Instant)> = None;
     loop {
         let trust = member.posture().trust();
         let due = renewal_due(&trust.leaf, member.seed());
@@ -90,10 +94,12 @@ pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unpr
             sleep(LOOK).await;
             continue;
         };
-        let left = due - unix_now();
-        if left > 0 {
-            let left = Duration::from_secs(left.unsigned_abs());
-            sleep(LOOK.min(left)).await;
+        let left = due - member.posture().clock().now();
+        let is_fresh = |(serial, until): &(Serial, Instant)| {
+            *serial == trust.leaf.serial && Instant::now() < *until
+        };
+        if left > 0 || fresh.as_ref().is_some_and(is_fresh) {
+            sleep(LOOK.min(Duration::from_secs(left.max(1).unsigned_abs()))).await;
             continue;
         }
         drop(trust);
@@ -106,6 +112,10 @@ pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unpr
                 );
                 member.ledger().clear(alarm::RENEWAL, "");
                 unproven.renewed();
+                // By a clock that is far ahead the next one would be due at once.
+                let life = (leaf.not_after - leaf.not_before).unsigned_abs();
+                let rest = Duration::from_secs(life / 3);
+                fresh = Some((leaf.serial, Instant::now() + rest));
                 member.identity_changed();
                 if prove(&*member, &unproven).await {
                     backoff.reset();
@@ -124,8 +134,10 @@ pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unpr
 
 async fn renew(member: &impl Member, addresses: Vec<String>, ca: &Name) -> Result<Summary, String> {
     let state = member.state();
+    let clock = member.posture().clock();
     let client = |installed: &Installed| {
-        Client::installed(addresses.clone(), installed, ca).map_err(|error| error.to_string())
+        Client::installed(addresses.clone(), installed, ca, clock)
+            .map_err(|error| error.to_string())
     };
     let load = || Installed::load(&state).map_err(|error| error.to_string());
     // The new certificate may come from a CA that is not known here yet.
@@ -159,21 +171,25 @@ async fn prove(member: &impl Member, unproven: &Unproven) -> bool {
 }
 
 /// Follows the CA's trust list: `always` by a long poll, otherwise only while a CRL is past its
-/// date.
+/// date, and hourly where only the CA can say what time it is.
 pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
     let mut backoff = Backoff::new(RETRY_FIRST, FETCH_LAST, member.seed());
+    let mut asked = None;
     loop {
         let Some((addresses, ca)) = member.authority() else {
             sleep(LOOK_AT_LISTS).await;
             continue;
         };
-        if !always && !member.posture().has_stale_crl() {
+        let needs_time = member.posture().has_no_clock()
+            && asked.is_none_or(|at: Instant| at.elapsed() >= ASK_TIME);
+        if !always && !member.posture().has_stale_crl() && !needs_time {
             sleep(LOOK_AT_LISTS).await;
             continue;
         }
         match fetch(&*member, addresses, &ca, always).await {
             Ok(()) => {
                 backoff.reset();
+                asked = Some(Instant::now());
                 member.ledger().clear(alarm::AUTHORITY, "");
                 if !always {
                     sleep(LOOK_AT_LISTS).await;
@@ -196,7 +212,9 @@ async fn fetch(
     wait: bool,
 ) -> Result<(), String> {
     let installed = Installed::load(&member.state()).map_err(|error| error.to_string())?;
-    let client = Client::installed(addresses, &installed, ca).map_err(|error| error.to_string())?;
+    let clock = member.posture().clock();
+    let client = Client::installed(addresses, &installed, ca, clock);
+    let client = client.map_err(|error| error.to_string())?;
     let hash = member.posture().trust().list.hash();
     let digits: String = hash.iter().map(|octet| format!("{octet:02x}")).collect();
     let wait = if wait { LONG_POLL } else { Duration::ZERO };

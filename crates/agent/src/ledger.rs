@@ -30,6 +30,7 @@ pub(crate) mod alarm {
     pub(crate) const REVOKED: &str = "certificate-revoked";
     pub(crate) const RENEWAL: &str = "renewal-failed";
     pub(crate) const AUTHORITY: &str = "ca-unreachable";
+    pub(crate) const CLOCK: &str = "clock-wrong";
     pub(crate) const DUPLICATE: &str = "duplicate-identity";
 }
 

@@ -7,13 +7,15 @@ use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use fieldlock_audit::{Kind, Record};
+use fieldlock_enroll::AgentClock;
+use fieldlock_pki::clock::Skew;
 use fieldlock_pki::{Role, TrustList, store};
 use fieldlock_policy::Policy;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::StartError;
 use crate::ledger::{Ledger, alarm};
@@ -28,6 +30,9 @@ pub(crate) struct Posture {
     policy: RefCell<Arc<Policy>>,
     hash: Cell<[u8; 32]>,
     trust: RefCell<Rc<Trust>>,
+    clock: Arc<AgentClock>,
+    /// When the time was written to the state directory last.
+    time_kept: Cell<Option<Instant>>,
 }
 
 impl Posture {
@@ -37,7 +42,8 @@ impl Posture {
         state: &Path,
         settings: Settings,
     ) -> Result<Self, StartError> {
-        let trust = Trust::load(state, role, settings)?;
+        let clock = Arc::new(AgentClock::of_state(state));
+        let trust = Trust::load(state, role, settings, &clock)?;
         let (policy, hash) = read_policy(policy).map_err(StartError::Policy)?;
         Ok(Self {
             role,
@@ -45,7 +51,13 @@ impl Posture {
             policy: RefCell::new(Arc::new(policy)),
             hash: Cell::new(hash),
             trust: RefCell::new(Rc::new(trust)),
+            clock,
+            time_kept: Cell::default(),
         })
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<AgentClock> {
+        &self.clock
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {
@@ -88,12 +100,12 @@ impl Posture {
 
     /// Puts what `state` holds of key, certificate and CRLs in force.
     pub(crate) fn reload_trust(&self, state: &Path, ledger: &Ledger) -> bool {
-        match Trust::load(state, self.role, self.settings) {
+        match Trust::load(state, self.role, self.settings, &self.clock) {
             Ok(trust) => {
                 *self.trust.borrow_mut() = Rc::new(trust);
                 ledger.clear(alarm::TRUST, "");
                 reloaded(ledger, "certificate and revocation lists");
-                self.watch_dates(ledger);
+                self.watch_dates(state, ledger);
                 true
             }
             Err(error) => {
@@ -126,6 +138,7 @@ impl Posture {
             return Ok(false);
         }
         store::install_trust(state, &list).map_err(|error| error.to_string())?;
+        self.clock.witness_list(&list);
         for news in &merged.news {
             reloaded(ledger, &format!("trust list: {news}"));
         }
@@ -135,7 +148,7 @@ impl Posture {
     /// Live tunnels are to end as well when a CRL is past its grace.
     pub(crate) fn cuts_stale(&self) -> bool {
         let trust = self.trust();
-        let now = unix_now();
+        let now = self.clock.steady();
         let dates = trust.list.crl_dates();
         self.settings.after_grace == AfterGrace::Cut
             && dates
@@ -145,14 +158,19 @@ impl Posture {
 
     /// A CRL of the list is past its next update.
     pub(crate) fn has_stale_crl(&self) -> bool {
-        let now = unix_now();
+        let now = self.clock.now();
         let dates = self.trust().list.crl_dates();
         dates.iter().any(|crl| crl.next_update < now)
     }
 
-    /// Raises and clears the alarms about what runs out.
-    pub(crate) fn watch_dates(&self, ledger: &Ledger) {
-        let now = unix_now();
+    /// Raises and clears the alarms about what runs out, and keeps the time.
+    pub(crate) fn watch_dates(&self, state: &Path, ledger: &Ledger) {
+        self.watch_clock(ledger);
+        let kept = self.time_kept.get();
+        if kept.is_some_and(|at| at.elapsed() >= KEEP_TIME) {
+            self.keep_time(state);
+        }
+        let now = self.clock.now();
         let trust = self.trust();
         for crl in trust.list.crl_dates() {
             let name = &crl.authority;
@@ -204,7 +222,55 @@ impl Posture {
             ledger.clear(alarm::CERTIFICATE, "");
         }
     }
+
+    /// The system clock is behind what has certainly passed.
+    pub(crate) fn has_no_clock(&self) -> bool {
+        matches!(self.clock.read().skew, Skew::Behind(_))
+    }
+
+    fn watch_clock(&self, ledger: &Ledger) {
+        let reading = self.clock.read();
+        let text = match reading.skew {
+            Skew::None => return ledger.clear(alarm::CLOCK, ""),
+            Skew::Behind(_) => format!(
+                "the system clock is behind a time that has certainly passed: certificates are judged \
+                 by {}, which runs on; set the clock",
+                crate::status::time(reading.now),
+            ),
+            Skew::Ahead(_) => format!(
+                "the system clock is ahead of all that is known: new tunnels are judged by {}, live \
+                 ones by {} until a handshake has come through; is the clock right?",
+                crate::status::time(reading.now),
+                crate::status::time(reading.steady),
+            ),
+        };
+        ledger.raise(alarm::CLOCK, "", &text);
+    }
+
+    /// A handshake with both certificates came through: it is the time we took it for.
+    pub(crate) fn time_proven(&self, state: &Path) {
+        self.clock.confirm();
+        if self.time_kept.get().is_none() {
+            self.keep_time(state);
+        }
+    }
+
+    /// Writes down what time it is, for a start without a clock.
+    pub(crate) fn keep_time(&self, state: &Path) {
+        let Some(time) = self.clock.to_keep() else {
+            return;
+        };
+        self.time_kept.set(Some(Instant::now()));
+        if let Err(error) = store::keep_time(state, time) {
+            warn!("the time can't be kept for the next start: {error}");
+        }
+    }
 }
+
+/// How often an agent looks at what runs out, and at the clock.
+pub(crate) const WATCH_DATES: Duration = Duration::from_secs(10);
+/// How often the time is written to the disk while an agent runs.
+const KEEP_TIME: Duration = Duration::from_secs(3600);
 
 fn read_policy(file: &Path) -> Result<(Policy, [u8; 32]), String> {
     let name = file.display().to_string();
@@ -235,11 +301,4 @@ pub(crate) fn refused(ledger: &Ledger, text: &str) {
 /// The first 8 octets of a hash: enough to tell policies apart.
 pub(crate) fn short_hex(hash: &[u8; 32]) -> String {
     hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(crate) fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-    })
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use fieldlock_pki::clock::Skew;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ pub(crate) fn common(role: &str, posture: &Posture, ledger: &Ledger, started: In
         })
     });
     let crls = trust.list.crl_dates();
+    let clock = posture.clock().read();
     // The one that runs out first.
     let next_update = |of_root: bool| {
         let dates = crls.iter().filter(|crl| crl.is_root == of_root);
@@ -37,6 +39,14 @@ pub(crate) fn common(role: &str, posture: &Posture, ledger: &Ledger, started: In
             "crl_next_update": time(next_update(false)),
             "root_crl_next_update": time(next_update(true)),
         },
+        "clock": {
+            "time": time(clock.now),
+            "skew_seconds": match clock.skew {
+                Skew::None => 0,
+                Skew::Behind(by) => -by,
+                Skew::Ahead(by) => by,
+            },
+        },
         "audit": {
             "writable": ledger.is_writable(),
             "durable_seq": ledger.durable(),
@@ -51,6 +61,6 @@ pub(crate) fn round_trip(link: &Link) -> Option<f64> {
         .map(|time| (time.as_secs_f64() * 1e6).round() / 1e3)
 }
 
-fn time(unix: i64) -> String {
+pub(crate) fn time(unix: i64) -> String {
     Timestamp::from_second(unix).map_or_else(|_| "never".into(), |time| time.to_string())
 }

@@ -2,7 +2,7 @@
 //! bounded in time and size; redirects are not followed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,6 +28,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
+use crate::clock::AgentClock;
 use crate::verify::{CaVerifier, Known};
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 pub struct Client {
     addresses: Vec<String>,
     config: Arc<ClientConfig>,
+    clock: Arc<AgentClock>,
     name: ServerName<'static>,
 }
 
@@ -74,14 +76,19 @@ pub struct Fetched {
 
 impl Client {
     /// Knows nothing of the CA but the SHA-256 of its root's certificate.
-    pub fn pinned(address: String, root: [u8; 32]) -> Result<Self, ClientError> {
+    pub fn pinned(
+        address: String,
+        root: [u8; 32],
+        clock: &Arc<AgentClock>,
+    ) -> Result<Self, ClientError> {
         // The name is not known yet, and the pin says more than any name.
         let name = ServerName::try_from("ca.invalid").map_err(|_| ClientError::Name)?;
-        let mut config = config(Known::Root(root), None)?;
+        let mut config = config(Known::Root(root), clock, None)?;
         config.enable_sni = false;
         Ok(Self {
             addresses: vec![address],
             config: Arc::new(config),
+            clock: clock.clone(),
             name,
         })
     }
@@ -92,6 +99,7 @@ impl Client {
         addresses: Vec<String>,
         installed: &Installed,
         ca: &Name,
+        clock: &Arc<AgentClock>,
     ) -> Result<Self, ClientError> {
         let expected = Identity {
             site: installed.identity.site.clone(),
@@ -102,7 +110,8 @@ impl Client {
         let known = Known::List(installed.trust.clone(), expected);
         Ok(Self {
             addresses,
-            config: Arc::new(config(known, Some(installed))?),
+            config: Arc::new(config(known, clock, Some(installed))?),
+            clock: clock.clone(),
             name,
         })
     }
@@ -226,7 +235,7 @@ impl Client {
                     true => ClientError::TooLong { limit },
                     false => ClientError::Lost(error.to_string()),
                 })?;
-                Ok(Answer {
+                Ok::<_, ClientError>(Answer {
                     status: head.status,
                     headers: head.headers,
                     body: body.to_bytes(),
@@ -240,10 +249,15 @@ impl Client {
                 _ = &mut connection => answer.await,
             }
         };
-        match timeout(ANSWER + wait, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => Err(ClientError::Lost("no answer in time".to_owned())),
+        let answer = match timeout(ANSWER + wait, exchange).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(ClientError::Lost("no answer in time".to_owned())),
+        };
+        // The CA has the last word on the time: it dates what it signs.
+        if let Some(date) = answer.date() {
+            self.clock.witness(date);
         }
+        Ok(answer)
     }
 
     async fn connect(&self) -> Result<(String, TlsStream<TcpStream>), ClientError> {
@@ -287,6 +301,15 @@ struct Answer {
 }
 
 impl Answer {
+    /// When it was sent, seconds since 1970 (RFC 9110, section 6.6.1).
+    fn date(&self) -> Option<i64> {
+        let date = self.headers.get(header::DATE)?.to_str().ok()?;
+        let since = httpdate::parse_http_date(date)
+            .ok()?
+            .duration_since(UNIX_EPOCH);
+        i64::try_from(since.ok()?.as_secs()).ok()
+    }
+
     fn check(self) -> Result<Self, ClientError> {
         if self.status == StatusCode::OK {
             return Ok(self);
@@ -312,10 +335,15 @@ fn request(method: Method, path: String, body: Bytes) -> Request<Full<Bytes>> {
     request
 }
 
-fn config(known: Known, own: Option<&Installed>) -> Result<ClientConfig, ClientError> {
+fn config(
+    known: Known,
+    clock: &Arc<AgentClock>,
+    own: Option<&Installed>,
+) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Arc::new(CaVerifier {
         known,
+        clock: clock.clone(),
         provider: provider.clone(),
     });
     let builder = ClientConfig::builder_with_provider(provider)

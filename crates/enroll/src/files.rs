@@ -77,11 +77,10 @@ pub struct InstalledNow {
 /// step. CRLs that are installed already and newer are kept; CAs that it leaves out are dropped.
 pub fn install(
     state: &Path,
-    pem: &str,
+    mut bundle: Bundle,
     expect: &Expect,
     now: i64,
 ) -> Result<InstalledNow, EnrollError> {
-    let mut bundle = Bundle::parse(pem)?;
     let proof = bundle.check(now)?;
     let summary = |der: &[u8]| Summary::of(der).map_err(|_| EnrollError::Unreadable);
     let leaf = summary(&bundle.leaf)?;

@@ -1,18 +1,24 @@
 //! Enrolment by a one-time token.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use fieldlock_pki::bundle::Bundle;
 use fieldlock_pki::store::{Installed, StoreError};
 use fieldlock_pki::{Token, certificate};
 
 use crate::client::Client;
+use crate::clock::AgentClock;
 use crate::files::{self, EnrollError, Expect, InstalledNow};
 
 /// Gets a certificate for a key that is made here and installs it, with all that belongs to it.
 /// The key is kept until then: after a lost answer, joining again with the same token ends with
 /// the same certificate.
-pub async fn join(state: &Path, token: &Token, now: i64) -> Result<InstalledNow, EnrollError> {
+pub async fn join(
+    state: &Path,
+    token: &Token,
+    clock: &Arc<AgentClock>,
+) -> Result<InstalledNow, EnrollError> {
     match Installed::load(state) {
         Ok(Installed { identity, .. })
             if (identity.role, &identity.name) != (token.role, &token.name) =>
@@ -30,7 +36,7 @@ pub async fn join(state: &Path, token: &Token, now: i64) -> Result<InstalledNow,
         _ => {}
     }
     let asked = files::request(state, Some(token.role), Some(token.name.clone()), false)?;
-    let client = Client::pinned(token.address.clone(), token.root)?;
+    let client = Client::pinned(token.address.clone(), token.root, clock)?;
     let leaf = client
         .enroll(token.role, &token.name, &token.secret, &asked.pem)
         .await?;
@@ -47,5 +53,6 @@ pub async fn join(state: &Path, token: &Token, now: i64) -> Result<InstalledNow,
         replace_root: false,
     };
     let bundle = Bundle { leaf, trust };
-    files::install(state, &bundle.to_pem(), &expect, now)
+    let now = clock.now_for(&bundle.leaf, &bundle.trust);
+    files::install(state, bundle, &expect, now)
 }

@@ -11,6 +11,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use thiserror::Error as ThisError;
 
+use crate::clock::AgentClock;
+
 /// What is known of the CA.
 #[derive(Debug)]
 pub(crate) enum Known {
@@ -43,15 +45,19 @@ impl From<NotTheCa> for Error {
 #[derive(Debug)]
 pub(crate) struct CaVerifier {
     pub(crate) known: Known,
+    pub(crate) clock: Arc<AgentClock>,
     pub(crate) provider: Arc<CryptoProvider>,
 }
 
 impl CaVerifier {
-    fn judge(&self, leaf: &[u8], rest: &[CertificateDer<'_>], now: i64) -> Result<(), NotTheCa> {
+    fn judge(&self, leaf: &[u8], rest: &[CertificateDer<'_>]) -> Result<(), NotTheCa> {
         let identity = match &self.known {
-            Known::Root(pin) => shown(rest, pin)?.judge(leaf, now)?,
+            Known::Root(pin) => {
+                let list = shown(rest, pin)?;
+                list.judge(leaf, self.clock.now_for(leaf, &list))?
+            }
             Known::List(list, expected) => {
-                let identity = list.judge(leaf, now)?;
+                let identity = list.judge(leaf, self.clock.now_for(leaf, list))?;
                 if identity.role == Role::Ca && identity != *expected {
                     return Err(NotTheCa::Name {
                         got: identity,
@@ -89,10 +95,9 @@ impl ServerCertVerifier for CaVerifier {
         intermediates: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
-        now: UnixTime,
+        _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        self.judge(leaf, intermediates, now)?;
+        self.judge(leaf, intermediates)?;
         Ok(ServerCertVerified::assertion())
     }
 

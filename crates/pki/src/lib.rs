@@ -7,11 +7,13 @@
 //! - [`trust`]: roots, issuing CAs and CRLs, and how a list of them grows.
 //! - [`token`], [`est`]: what enrolment over the network carries.
 //! - [`store`]: the files that an agent starts from.
+//! - [`clock`]: what time it is, where the system's clock may be wrong.
 //!
 //! Times are seconds since 1970-01-01 UTC and always arguments: nothing here reads a clock.
 
 pub mod bundle;
 pub mod certificate;
+pub mod clock;
 pub mod crl;
 pub mod csr;
 pub mod est;

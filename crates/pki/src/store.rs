@@ -5,6 +5,7 @@
 //! STATE/identity/chain.pem        the agent's certificate, then the issuing CA
 //! STATE/identity/previous/        the pair before a renewal, until the new one has worked
 //! STATE/trust/list.pem            roots, issuing CAs and the CRL of each
+//! STATE/trust/time                a time that has passed, seconds since 1970 UTC
 //! ```
 //!
 //! An installation replaces several of them, so it first completes a directory `install.ready`
@@ -30,7 +31,7 @@ mod request;
 
 use install::Lock;
 
-pub use install::{confirm, install, install_trust, renew, revert};
+pub use install::{confirm, install, install_trust, keep_time, renew, revert};
 pub use request::Request;
 
 pub const KEY: &str = "identity/key.pem";
@@ -38,6 +39,8 @@ pub const KEY: &str = "identity/key.pem";
 pub const REQUESTED_KEY: &str = "identity/key.pem.new";
 pub const CHAIN: &str = "identity/chain.pem";
 pub const TRUST: &str = "trust/list.pem";
+/// What the agent starts from when the system's clock is not set.
+pub const TIME: &str = "trust/time";
 /// There while a renewed pair has not worked yet.
 pub const PREVIOUS: &str = "identity/previous";
 
@@ -131,6 +134,12 @@ pub fn load_key(state: &Path, file: &str) -> Result<Zeroizing<Vec<u8>>, StoreErr
         return Err(StoreError::Key { path });
     }
     Ok(Zeroizing::new(block.into_contents()))
+}
+
+/// The time that was kept last. A file that can't be read says nothing: the dates of what is
+/// installed are left.
+pub fn kept_time(state: &Path) -> Option<i64> {
+    read(state, TIME).ok()?.trim().parse().ok()
 }
 
 /// True if the certificate `leaf` (DER) is for the key `key_der` (PKCS#8 DER).

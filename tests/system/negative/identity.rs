@@ -16,7 +16,7 @@ const CUT_AT_MOST: Duration = Duration::from_millis(3500);
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
-        both("negative::second_process_with_one_key", second_process),
+        both("attacks::a02_second_process_with_one_key", second_process),
         both(
             "negative::second_process_replaces_a_dead_one",
             replaces_dead,

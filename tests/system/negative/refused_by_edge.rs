@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> = [
         both("negative::edge_refuses_another_name", another_name),
-        both("negative::edge_refuses_an_edge", edge_as_headend),
+        both("attacks::a24_an_edge_as_headend", edge_as_headend),
         both("negative::edge_refuses_another_ca", another_ca),
         both("negative::edge_refuses_expired", expired),
         both("negative::edge_refuses_revoked", revoked),

@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use crate::authority::{self, Member, Unproven};
 use crate::control::Control;
 use crate::ledger::{Ledger, alarm};
-use crate::posture::{Posture, refused, reloaded, short_hex, unix_now};
+use crate::posture::{Posture, WATCH_DATES, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::settings::edge::{Device as DeviceConfig, File};
 use crate::socket;
@@ -150,7 +150,8 @@ impl Edge {
             ..Record::new(Kind::Start)
         });
         self.apply_settings();
-        self.posture.watch_dates(&self.ledger);
+        let state = &self.settings().state;
+        self.posture.watch_dates(state, &self.ledger);
         let ledger = self.ledger.clone();
         tokio::task::spawn_local(async move { ledger.run().await });
         tokio::task::spawn_local(release_durable(self.clone()));
@@ -327,6 +328,7 @@ impl Edge {
 
     /// A tunnel came up; if it was dialled with the renewed certificate, that works.
     fn proven(&self, link: &Link) {
+        self.posture.time_proven(&self.settings().state);
         if link.number > self.before_renewal.get() {
             self.unproven.proven(&self.settings().state);
         }
@@ -335,7 +337,7 @@ impl Edge {
     /// A headend's certificate ends under a live tunnel: a new one beside it, in time, goes by
     /// the certificate that the headend has got meanwhile.
     fn watch_headends(&self) {
-        let now = unix_now();
+        let now = self.posture.clock().steady();
         let tunnels = self.tunnels.borrow();
         for (link, _) in tunnels.values() {
             if link.has_expired(now) {
@@ -403,6 +405,7 @@ impl Edge {
     // --- end ------------------------------------------------------------------------
 
     async fn stop(&self, drain: Duration) {
+        self.posture.keep_time(&self.settings().state);
         info!("stopping: requests under way may finish within {drain:?}");
         for dialled in self.dialled.borrow().values() {
             dialled.close();
@@ -505,10 +508,11 @@ async fn watch_files(edge: Rc<Edge>) {
 }
 
 async fn watch_dates(edge: Rc<Edge>) {
-    let mut minutely = interval(Duration::from_secs(60));
+    let mut look = interval(WATCH_DATES);
     loop {
-        minutely.tick().await;
-        edge.posture.watch_dates(&edge.ledger);
+        look.tick().await;
+        let state = &edge.settings().state;
+        edge.posture.watch_dates(state, &edge.ledger);
         if edge.posture.cuts_stale() {
             edge.sweep();
         }

@@ -42,7 +42,7 @@ use crate::authority::{self, Member, Unproven};
 use crate::control::Control;
 use crate::counter::Counter;
 use crate::ledger::{Ledger, alarm, denial};
-use crate::posture::{Posture, refused, reloaded, short_hex, unix_now};
+use crate::posture::{Posture, WATCH_DATES, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::settings::headend::File;
 use crate::tunnel::Link;
@@ -214,7 +214,8 @@ impl Headend {
             tokio::task::spawn_local(port.clone().serve(self.clone()));
             info!(address = %port.address, "tunnels: listening on UDP and TCP");
         }
-        self.posture.watch_dates(&self.ledger);
+        let state = &self.settings().state;
+        self.posture.watch_dates(state, &self.ledger);
         let ledger = self.ledger.clone();
         tokio::task::spawn_local(async move { ledger.run().await });
         tokio::task::spawn_local(watch_files(self.clone()));
@@ -567,6 +568,7 @@ impl Headend {
     // --- end ------------------------------------------------------------------------
 
     async fn stop(&self, drain: Duration) {
+        self.posture.keep_time(&self.settings().state);
         info!("stopping: requests under way may finish within {drain:?}");
         for listening in self.listeners.borrow().values() {
             listening.task.abort();
@@ -666,14 +668,15 @@ async fn watch_files(headend: Rc<Headend>) {
 }
 
 async fn watch_dates(headend: Rc<Headend>) {
-    let mut minutely = interval(Duration::from_secs(60));
+    let mut look = interval(WATCH_DATES);
     loop {
-        minutely.tick().await;
-        headend.posture.watch_dates(&headend.ledger);
+        look.tick().await;
+        let state = &headend.settings().state;
+        headend.posture.watch_dates(state, &headend.ledger);
         if headend.posture.cuts_stale() {
             headend.sweep();
         }
-        let now = unix_now();
+        let now = headend.posture.clock().steady();
         for link in headend.links.borrow().values() {
             if link.has_expired(now) {
                 link.close(Close::NotTrusted, "this edge's certificate has expired");

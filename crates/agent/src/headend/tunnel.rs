@@ -295,7 +295,9 @@ impl Headend {
             "tunnel up"
         );
         self.ledger.note(self.tunnel_record(Kind::TunnelUp, link));
-        self.unproven.proven(&self.settings().state);
+        let state = &self.settings().state;
+        self.posture.time_proven(state);
+        self.unproven.proven(state);
         if let Some(older) = self.put_tunnel(&tunnel) {
             tokio::task::spawn_local(drain(older));
         }

@@ -10,13 +10,14 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use fieldlock_enroll::AgentClock;
 use fieldlock_pki::{Identity, Installed, Role, StoreError, Summary, TrustList};
 use fieldlock_session::ALPN;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -25,7 +26,7 @@ use thiserror::Error;
 use crate::settings::{AfterGrace, Trust as Settings};
 pub(crate) use key_exchange::Negotiated;
 use key_exchange::{GROUPS, NotedConfig};
-use verify::{EdgeVerifier, Freshness, HeadendVerifier, grace};
+use verify::{Dates, EdgeVerifier, HeadendVerifier, grace};
 
 /// Why an agent can't start, or keep, its side of the tunnel.
 #[derive(Debug, Error)]
@@ -52,6 +53,7 @@ pub(crate) struct Trust {
     /// This agent's own certificate stands on a CRL: nobody accepts it.
     pub(crate) revoked: bool,
     settings: Settings,
+    clock: Arc<AgentClock>,
     verifier: Verifier,
     server: Option<Arc<ServerConfig>>,
     client: Option<Arc<ClientConfig>>,
@@ -72,7 +74,12 @@ impl fmt::Debug for Trust {
 
 impl Trust {
     /// Loads key, chain, root and CRLs from `state` for an agent of `role`.
-    pub(crate) fn load(state: &Path, role: Role, settings: Settings) -> Result<Self, TrustError> {
+    pub(crate) fn load(
+        state: &Path,
+        role: Role,
+        settings: Settings,
+        clock: &Arc<AgentClock>,
+    ) -> Result<Self, TrustError> {
         let installed = Installed::load(state)?;
         if installed.identity.role != role {
             return Err(TrustError::Role {
@@ -81,10 +88,15 @@ impl Trust {
                 expected: role,
             });
         }
-        Self::build(&installed, role, settings)
+        Self::build(&installed, role, settings, clock)
     }
 
-    fn build(installed: &Installed, role: Role, settings: Settings) -> Result<Self, TrustError> {
+    fn build(
+        installed: &Installed,
+        role: Role,
+        settings: Settings,
+        clock: &Arc<AgentClock>,
+    ) -> Result<Self, TrustError> {
         let tls = |error: &dyn fmt::Display| TrustError::Tls(error.to_string());
         let provider = Arc::new(provider());
         let mut roots = RootCertStore::empty();
@@ -110,17 +122,17 @@ impl Trust {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(installed.key_der.to_vec()));
         let site = installed.identity.site.clone();
 
-        let freshness = Freshness::new(&installed.trust, settings);
+        let dates = Dates::new(&installed.trust, settings, clock.clone());
 
         let (mut server, mut client) = (None, None);
         let verifier = if role == Role::Headend {
-            let verifier = EdgeVerifier::new(roots, crls, provider.clone(), site, freshness)
+            let verifier = EdgeVerifier::new(roots, crls, provider.clone(), site, dates)
                 .map_err(|error| tls(&error))?;
             let verifier = Arc::new(verifier);
             server = Some(server_config(provider, verifier.clone(), chain, key)?);
             Verifier::Edges(verifier)
         } else {
-            let verifier = HeadendVerifier::new(roots, crls, provider.clone(), site, freshness)
+            let verifier = HeadendVerifier::new(roots, crls, provider.clone(), site, dates)
                 .map_err(|error| tls(&error))?;
             let verifier = Arc::new(verifier);
             client = Some(client_config(provider, verifier.clone(), chain, key)?);
@@ -134,6 +146,7 @@ impl Trust {
             list: installed.trust.clone(),
             revoked,
             settings,
+            clock: clock.clone(),
             verifier,
             server,
             client,
@@ -181,7 +194,8 @@ impl Trust {
         let Some((leaf, intermediates)) = peer.split_first() else {
             return Err("the peer showed no certificate".into());
         };
-        let now = UnixTime::now();
+        // A jump of the clock that nothing has proven ends no tunnel.
+        let now = self.clock.steady();
         let verdict = match &self.verifier {
             Verifier::Edges(verifier) => verifier.judge(leaf, intermediates, now),
             Verifier::Headends(verifier) => {
@@ -191,8 +205,10 @@ impl Trust {
         };
         let verdict = verdict.map_err(|error| error.to_string());
         if self.settings.after_grace == AfterGrace::Cut {
-            let fresh = Freshness::new(&self.list, self.settings).check(leaf, now);
-            fresh.map_err(|stale| stale.to_string())?;
+            let dates = Dates::new(&self.list, self.settings, self.clock.clone());
+            dates
+                .check_fresh(leaf, now)
+                .map_err(|stale| stale.to_string())?;
         }
         verdict
     }

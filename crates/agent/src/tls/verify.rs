@@ -6,7 +6,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use fieldlock_enroll::AgentClock;
 use fieldlock_pki::{Identity, Role, Site, Summary, TrustList};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -52,11 +54,14 @@ impl From<NotThisPeer> for Error {
     }
 }
 
-/// Until when each issuing CA's word on revocations is good enough for a new tunnel: its CRL's
-/// next update or its root's, whichever is earlier, and the grace.
+/// What the time says of a certificate, and what time it is.
 #[derive(Debug)]
-pub(super) struct Freshness {
-    /// Issuer of leaves, seconds since 1970.
+pub(super) struct Dates {
+    clock: Arc<AgentClock>,
+    list: TrustList,
+    /// Until when each issuing CA's word on revocations is good enough for a new tunnel: its CRL's
+    /// next update or its root's, whichever is earlier, and the grace. Issuer of leaves, seconds
+    /// since 1970.
     until: Vec<(String, i64)>,
 }
 
@@ -64,8 +69,8 @@ pub(super) fn grace(settings: Settings) -> i64 {
     i64::try_from(settings.crl_grace.0.as_secs()).unwrap_or(i64::MAX)
 }
 
-impl Freshness {
-    pub(super) fn new(list: &TrustList, settings: Settings) -> Self {
+impl Dates {
+    pub(super) fn new(list: &TrustList, settings: Settings, clock: Arc<AgentClock>) -> Self {
         let until = list.issuing.iter().filter_map(|issuing| {
             let own = list.crl_of(issuing)?;
             let root = list.crl_of(list.root_of(issuing)?)?;
@@ -73,12 +78,17 @@ impl Freshness {
             Some((own.issuer, next_update.saturating_add(grace(settings))))
         });
         Self {
+            clock,
+            list: list.clone(),
             until: until.collect(),
         }
     }
 
-    pub(super) fn check(&self, leaf: &[u8], now: UnixTime) -> Result<(), NotThisPeer> {
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    fn now_for(&self, leaf: &[u8]) -> i64 {
+        self.clock.now_for(leaf, &self.list)
+    }
+
+    pub(super) fn check_fresh(&self, leaf: &[u8], now: i64) -> Result<(), NotThisPeer> {
         let issuer = Summary::of(leaf).map(|leaf| leaf.issuer);
         let issuer = issuer.map_err(|error| NotThisPeer::Identity(error.to_string()))?;
         // An issuer that is not in the list has failed the chain already.
@@ -98,7 +108,7 @@ impl Freshness {
 pub(super) struct EdgeVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     site: Site,
-    freshness: Freshness,
+    dates: Dates,
 }
 
 impl EdgeVerifier {
@@ -107,17 +117,13 @@ impl EdgeVerifier {
         crls: Vec<CertificateRevocationListDer<'static>>,
         provider: Arc<CryptoProvider>,
         site: Site,
-        freshness: Freshness,
+        dates: Dates,
     ) -> Result<Self, String> {
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider)
             .with_crls(crls)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self {
-            chain,
-            site,
-            freshness,
-        })
+        Ok(Self { chain, site, dates })
     }
 }
 
@@ -127,10 +133,10 @@ impl EdgeVerifier {
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        now: i64,
     ) -> Result<(), Error> {
         self.chain
-            .verify_client_cert(leaf, intermediates, now)
+            .verify_client_cert(leaf, intermediates, unix(now))
             .map_err(without_clock)?;
         judge(leaf, Role::Edge, &self.site)?;
         Ok(())
@@ -142,10 +148,11 @@ impl ClientCertVerifier for EdgeVerifier {
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        let now = self.dates.now_for(leaf);
         self.judge(leaf, intermediates, now)?;
-        self.freshness.check(leaf, now)?;
+        self.dates.check_fresh(leaf, now)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -181,7 +188,7 @@ impl ClientCertVerifier for EdgeVerifier {
 pub(super) struct HeadendVerifier {
     chain: Arc<WebPkiServerVerifier>,
     site: Site,
-    freshness: Freshness,
+    dates: Dates,
 }
 
 impl HeadendVerifier {
@@ -190,17 +197,13 @@ impl HeadendVerifier {
         crls: Vec<CertificateRevocationListDer<'static>>,
         provider: Arc<CryptoProvider>,
         site: Site,
-        freshness: Freshness,
+        dates: Dates,
     ) -> Result<Self, String> {
         let chain = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .with_crls(crls)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self {
-            chain,
-            site,
-            freshness,
-        })
+        Ok(Self { chain, site, dates })
     }
 }
 
@@ -211,10 +214,10 @@ impl HeadendVerifier {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        now: UnixTime,
+        now: i64,
     ) -> Result<(), Error> {
         self.chain
-            .verify_server_cert(leaf, intermediates, server_name, &[], now)
+            .verify_server_cert(leaf, intermediates, server_name, &[], unix(now))
             .map_err(without_clock)?;
         let identity = judge(leaf, Role::Headend, &self.site)?;
         let expected = server_name.to_str();
@@ -236,10 +239,11 @@ impl ServerCertVerifier for HeadendVerifier {
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         _: &[u8],
-        now: UnixTime,
+        _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let now = self.dates.now_for(leaf);
         self.judge(leaf, intermediates, server_name, now)?;
-        self.freshness.check(leaf, now)?;
+        self.dates.check_fresh(leaf, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -264,6 +268,10 @@ impl ServerCertVerifier for HeadendVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
     }
+}
+
+fn unix(seconds: i64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 /// Leaves out the seconds since expiry: they would make each refusal look like another.

@@ -8,7 +8,7 @@ use fieldlock_ca::authority::Life;
 use fieldlock_ca::keyfile::KeyFileError;
 use fieldlock_ca::{CaError, Passphrase, Time, init};
 use fieldlock_enroll::files::{self as enroll, EnrollError, Expect};
-use fieldlock_pki::bundle::{BundleError, crl_pem};
+use fieldlock_pki::bundle::{Bundle, BundleError, crl_pem};
 use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Installed, Role, StoreError};
 
@@ -70,7 +70,7 @@ fn request_sign_install() {
         replace_root: false,
     };
     let pem = issued.bundle.to_pem();
-    let now = enroll::install(&state, &pem, &expect, Time::now().0).unwrap();
+    let now = enroll::install(&state, bundle(&pem), &expect, Time::now().0).unwrap();
     assert_eq!(now.identity.uri(), "spiffe://plant1.example/edge/press-07");
     assert!(!now.root_known);
 
@@ -81,7 +81,7 @@ fn request_sign_install() {
     assert_eq!(format!("{installed:?}").matches("PRIVATE").count(), 0);
     // The same file once more changes nothing.
     assert!(
-        enroll::install(&state, &pem, &expect, Time::now().0)
+        enroll::install(&state, bundle(&pem), &expect, Time::now().0)
             .unwrap()
             .root_known
     );
@@ -125,7 +125,8 @@ fn what_does_not_belong_is_not_installed() {
     let mut site = Site::new();
     let state = site.path("edge");
     let asked = ask(&state, "press-07");
-    let install = |pem: &str, expect: &Expect| enroll::install(&state, pem, expect, Time::now().0);
+    let install =
+        |pem: &str, expect: &Expect| enroll::install(&state, bundle(pem), expect, Time::now().0);
     let any = Expect::default();
 
     let other_name = site.sign(&asked, Role::Edge, "press-08").unwrap();
@@ -153,7 +154,7 @@ fn what_does_not_belong_is_not_installed() {
     ));
 
     let late = Time::now().0 + 400 * 86_400;
-    let error = enroll::install(&state, &issued.bundle.to_pem(), &any, late).unwrap_err();
+    let error = enroll::install(&state, issued.bundle, &any, late).unwrap_err();
     assert!(
         matches!(error, EnrollError::Bundle(BundleError::Expired { .. })),
         "{error}"
@@ -172,13 +173,14 @@ fn another_root_needs_to_be_asked_for() {
         .sign(&renewal.pem, Role::Edge, "press-07")
         .unwrap();
     let pem = issued.bundle.to_pem();
-    let error = enroll::install(&state, &pem, &Expect::default(), Time::now().0).unwrap_err();
+    let error =
+        enroll::install(&state, bundle(&pem), &Expect::default(), Time::now().0).unwrap_err();
     assert!(matches!(error, EnrollError::OtherRoot { .. }), "{error}");
     let replace = Expect {
         root: None,
         replace_root: true,
     };
-    enroll::install(&state, &pem, &replace, Time::now().0).unwrap();
+    enroll::install(&state, bundle(&pem), &replace, Time::now().0).unwrap();
     assert_eq!(Installed::load(&state).unwrap().trust, issued.bundle.trust);
 }
 
@@ -222,7 +224,7 @@ fn revocation_reaches_an_agent_by_file_and_never_goes_back() {
 
     // A bundle from before the revocation does not bring the old list back.
     let pem = headend.bundle.to_pem();
-    enroll::install(&state, &pem, &Expect::default(), Time::now().0).unwrap();
+    enroll::install(&state, bundle(&pem), &Expect::default(), Time::now().0).unwrap();
     let list = Installed::load(&state).unwrap().trust;
     assert!(list.revokes(&edge.bundle.leaf));
 }
@@ -313,7 +315,7 @@ fn install(
 ) -> fieldlock_ca::Issued {
     let issued = site.sign(request, Role::Edge, name).unwrap();
     let pem = issued.bundle.to_pem();
-    enroll::install(state, &pem, &Expect::default(), Time::now().0).unwrap();
+    enroll::install(state, bundle(&pem), &Expect::default(), Time::now().0).unwrap();
     issued
 }
 
@@ -325,4 +327,8 @@ fn root_fingerprint(site: &Site) -> String {
         .fingerprint
         .to_lowercase()
         .replace(':', "")
+}
+
+fn bundle(pem: &str) -> Bundle {
+    Bundle::parse(pem).unwrap()
 }

@@ -3,11 +3,14 @@
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use fieldlock_ca::Time;
+use fieldlock_enroll::AgentClock;
 use fieldlock_enroll::files::{self as enroll, EnrollError, Expect, InstalledNow};
-use fieldlock_pki::{Name, Role, Token};
+use fieldlock_pki::clock::Skew;
+use fieldlock_pki::{Bundle, Name, Role, Token};
 use zeroize::Zeroizing;
 
 /// Give an agent its identity: request, have it signed at the CA, install
@@ -148,7 +151,10 @@ fn install(args: Install) -> Result<(), EnrollError> {
         replace_root: args.replace_root,
     };
     let expected = expect.root.is_some();
-    let installed = enroll::install(&args.state, &text, &expect, Time::now().0)?;
+    let bundle = Bundle::parse(&text)?;
+    let clock = clock(&args.state);
+    let now = clock.now_for(&bundle.leaf, &bundle.trust);
+    let installed = enroll::install(&args.state, bundle, &expect, now)?;
     if !installed.root_known && !expected {
         eprintln!(
             "note: this root was not known here before. Compare its fingerprint with the CA's, or repeat with `--root FINGERPRINT`"
@@ -170,9 +176,22 @@ fn join(args: &Join) -> Result<(), EnrollError> {
         .enable_all()
         .build()
         .map_err(|error| EnrollError::io(Path::new("the runtime"), error))?;
-    let joining = fieldlock_enroll::join::join(&args.state, &token, Time::now().0);
+    let clock = clock(&args.state);
+    let joining = fieldlock_enroll::join::join(&args.state, &token, &clock);
     let installed = runtime.block_on(joining)?;
     tell(&installed, &args.state)
+}
+
+/// Says what the time is taken from where the system's clock can't be right.
+fn clock(state: &Path) -> Arc<AgentClock> {
+    let clock = AgentClock::of_state(state);
+    if let Skew::Behind(by) = clock.read().skew {
+        eprintln!(
+            "note: this machine's clock is at least {} days behind: the time is taken from what the CA has signed",
+            by / 86_400
+        );
+    }
+    Arc::new(clock)
 }
 
 fn read_token(file: Option<&Path>) -> Result<Token, EnrollError> {

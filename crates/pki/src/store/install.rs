@@ -7,7 +7,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{CHAIN, KEY, PREVIOUS, StoreError, TRUST, request};
+use super::{CHAIN, KEY, PREVIOUS, StoreError, TIME, TRUST, request};
 use crate::bundle::{self, Bundle};
 use crate::trust::TrustList;
 
@@ -74,6 +74,12 @@ pub fn revert(state: &Path) -> Result<(), StoreError> {
 pub fn install_trust(state: &Path, list: &TrustList) -> Result<(), StoreError> {
     let _lock = Lock::exclusive(state)?;
     replace(state, TRUST, list.to_pem().as_bytes())
+}
+
+/// Keeps a time that has passed (seconds since 1970-01-01 UTC) for the next start.
+pub fn keep_time(state: &Path, time: i64) -> Result<(), StoreError> {
+    let _lock = Lock::exclusive(state)?;
+    replace(state, TIME, format!("{time}\n").as_bytes())
 }
 
 /// Puts files into place as one step.

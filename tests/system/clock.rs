@@ -1,0 +1,175 @@
+//! Clocks that are not set, are set back, or jump while agents run. `faketime` shows agents a time of
+//! the test's choice; the monotonic clock stays as it is.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fieldlock_audit::Kind;
+use fieldlock_tests::answers::{read_registers, write_one};
+use fieldlock_tests::{Agent, Pair, Role, SOON, Setup, Site, Transport, trial, within};
+use libtest_mimic::Trial;
+
+use crate::trust::{is_renewed, prepared, replace_identity};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let test = |name, run: fn()| trial::with_peers(name, &["faketime"], run);
+    vec![
+        test("attacks::a12_clock_set_back_revives_nothing", set_back),
+        test("clock::jumps_drop_no_tunnel::quic", || {
+            jumps(Transport::Quic)
+        }),
+        test("clock::jumps_drop_no_tunnel::tls", || jumps(Transport::Tls)),
+        test("clock::a_box_without_a_clock_starts", no_clock),
+        test("clock::a_box_without_a_clock_asks_the_ca", asks_the_ca),
+    ]
+}
+
+/// An agent looks at its clock every ten seconds.
+const LOOK: Duration = Duration::from_secs(25);
+
+/// Attack 12: the headend's clock is set back to when a certificate was valid that has ended.
+fn set_back() {
+    let mut pair = Setup::new(Transport::Auto).prepare();
+    let time = Settable::of(&mut pair.headend);
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    let expired = Site::shared().identity_between(Role::Edge, "press-07", -60, -10);
+    replace_identity(&pair.edge, &expired);
+
+    time.set("-30m");
+    is_refused_as_expired(&mut pair);
+    // What it knows of the time outlives it.
+    pair.headend.terminate();
+    pair.headend.start();
+    is_refused_as_expired(&mut pair);
+    pair.headend.wait_that("the alarm", has_alarm);
+}
+
+fn is_refused_as_expired(pair: &mut Pair) {
+    let before = pair.headend.audit_kind(Kind::TunnelRefused).len();
+    pair.edge.kill();
+    pair.edge.start();
+    let mut reason = String::new();
+    within(SOON, "the refusal", || {
+        let refused = pair.headend.audit_kind(Kind::TunnelRefused);
+        reason = refused.get(before).map_or_else(String::new, |record| {
+            record
+                .reason
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string)
+        });
+        !reason.is_empty()
+    });
+    assert!(reason.to_lowercase().contains("expired"), "{reason}");
+    within(SOON, "the tunnel of before to be gone", || {
+        !pair.is_connected()
+    });
+}
+
+/// Both clocks jump by years, ahead and back, while a client writes.
+fn jumps(transport: Transport) {
+    let mut pair = Setup::new(transport).prepare();
+    let times = [
+        Settable::of(&mut pair.headend),
+        Settable::of(&mut pair.edge),
+    ];
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    let mut client = pair.client();
+    for (value, time) in (1..).zip(["+700d", "-700d", "+1d", "+0"]) {
+        times.iter().for_each(|settable| settable.set(time));
+        within(LOOK, "both to notice", || {
+            let wrong = time != "+0";
+            [&pair.headend, &pair.edge]
+                .iter()
+                .all(|agent| has_alarm(agent) == wrong)
+        });
+        // A change of lists judges every live tunnel again.
+        let other = format!("jump-{transport}-{value}");
+        Site::shared().identity(Role::Edge, &other);
+        let crl = Site::shared().revoke(Role::Edge, &other);
+        pair.headend.install_crl(&crl);
+        within(SOON, "the edge to have it", || {
+            let list = |agent: &Agent| fs::read(agent.state().join("trust/list.pem")).unwrap();
+            list(&pair.edge) == list(&pair.headend)
+        });
+        write_one(&mut client, 40, value);
+    }
+    assert_eq!(pair.headend.audit_kind(Kind::TunnelUp).len(), 1);
+    assert_eq!(pair.headend.audit_kind(Kind::TunnelDown).len(), 0);
+}
+
+/// The edge's clock says 1970: it goes by the dates of what is installed, says so, and keeps what it
+/// learns for the next start.
+fn no_clock() {
+    let mut pair = Setup::new(Transport::Auto).prepare();
+    set(&mut pair.edge, "@1970-01-02 00:00:00");
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    write_one(&mut pair.client(), 40, 7);
+    assert!(has_alarm(&pair.edge), "{:?}", pair.edge.alarms());
+    let kept = || fs::read_to_string(pair.edge.state().join("trust/time"));
+    let kept: i64 = kept().unwrap().trim().parse().unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    assert!((now - 86_400..=now).contains(&kept), "{kept}, it is {now}");
+}
+
+/// The same box was off until its certificate ended. By its own dates it is still valid: only the CA
+/// can tell.
+fn asks_the_ca() {
+    let site = Site::shared();
+    let ended = site.identity_between(Role::Edge, "dark-07", -60, -1);
+    let (_server, mut pair) = prepared(Transport::Auto, "dark-07", "hd-1");
+    replace_identity(&pair.edge, &ended);
+    set(&mut pair.edge, "@1970-01-02 00:00:00");
+    pair.headend.start();
+    pair.headend.wait_ready();
+    pair.edge.start();
+    pair.wait_up();
+    assert!(is_renewed(&pair.edge, &ended));
+    read_registers(&mut pair.client(), 40, 1);
+}
+
+fn has_alarm(agent: &Agent) -> bool {
+    agent.alarms().iter().any(|alarm| alarm == "clock-wrong")
+}
+
+/// A time that changes while the agent runs.
+struct Settable(PathBuf);
+
+impl Settable {
+    fn of(agent: &mut Agent) -> Self {
+        let file = agent.state().join("faketime");
+        fs::write(&file, "+0").unwrap();
+        preload(agent);
+        agent.set_environment("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap());
+        agent.set_environment("FAKETIME_NO_CACHE", "1");
+        Self(file)
+    }
+
+    fn set(&self, time: &str) {
+        let new = self.0.with_extension("new");
+        fs::write(&new, time).unwrap();
+        fs::rename(&new, &self.0).unwrap();
+    }
+}
+
+/// From its next start on the agent's clock is off by `time` (`"+40d"`), or begins at it (`"@1970-..."`).
+pub(crate) fn set(agent: &mut Agent, time: &str) {
+    preload(agent);
+    agent.set_environment("FAKETIME", time);
+}
+
+fn preload(agent: &mut Agent) {
+    // What the program `faketime` preloads.
+    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
+    let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
+    let found = folders.map(library).find(|path| path.exists());
+    agent.set_environment("LD_PRELOAD", found.unwrap().to_str().unwrap());
+    agent.set_environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    agent.set_environment("NO_FAKE_STAT", "1");
+}
