@@ -12,6 +12,7 @@ use std::time::Duration;
 use fieldlock_session::frame::{CONTROL, HEADER_LEN};
 use fieldlock_session::{ALPN, DeviceOffer, Frame, Hello, VERSION};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -72,6 +73,8 @@ pub struct Face {
     pub alpn: Vec<Vec<u8>>,
     /// The only key exchange group it knows; all that rustls knows otherwise.
     pub group: Option<NamedGroup>,
+    /// As an edge: sessions of earlier connections, which it tries to resume, with early data.
+    pub sessions: Option<Resumption>,
 }
 
 impl Face {
@@ -81,6 +84,7 @@ impl Face {
             credentials: Some(credentials),
             alpn: vec![ALPN.to_vec()],
             group: None,
+            sessions: None,
         }
     }
 }
@@ -451,6 +455,10 @@ fn client_config(face: Face) -> ClientConfig {
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = face.alpn;
+    if let Some(sessions) = face.sessions {
+        config.resumption = sessions;
+        config.enable_early_data = true;
+    }
     config
 }
 

@@ -1,5 +1,6 @@
 //! EST (RFC 7030) with nothing of ours on the asking side: curl and openssl.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -24,6 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("est::the_trust_list_waits_for_a_revocation", long_poll),
         test("est::killed_and_started_again", killed),
         test("attacks::a15_slow_and_huge_requests", slow_and_huge),
+        test("est::guesses_do_not_keep_a_token_out", guesses),
+        test("attacks::a19_names_lead_nowhere", names),
         test("attacks::a16_request_asks_for_more", asks_for_more),
     ]
 }
@@ -274,6 +277,97 @@ fn asks_for_more() {
         let (code, body) = est.enroll("greedy-08", wrong);
         assert_eq!(code, "400", "{wrong}: {body}");
     }
+}
+
+/// Many wrong tokens for one name: turned away without a record, and the right one still works.
+fn guesses() {
+    let est = Est::new();
+    est.request("guessed", &[]);
+    let token = est.site.token("edge", "guessed-07", est.server.address);
+    let wrong = login("guessed-07", &format!("x.{}", "A".repeat(22)));
+    let codes: Vec<String> = (0..10)
+        .map(|_| est.post("simpleenroll", "guessed", &wrong).0)
+        .collect();
+    assert_eq!(codes[..5], ["401"; 5]);
+    assert_eq!(codes[5..], ["429"; 5]);
+    let log = est.site.ca_command(&[&"log", &"--name", &"guessed-07"]);
+    assert_eq!(log.matches("refused").count(), 5, "{log}");
+    let (code, body) = est.post("simpleenroll", "guessed", &login("guessed-07", &token));
+    assert_eq!(code, "200", "{body}");
+}
+
+/// Attack 19: names that would be paths, in logins, tokens, URLs, commands and backups. Nothing is
+/// made outside, nothing is served from there.
+fn names() {
+    let est = Est::new();
+    est.request("plain", &[]);
+    let secret = "A".repeat(22);
+    for name in [
+        "../../press-07",
+        "/etc/passwd",
+        "press-07/../../x",
+        "press-07%2f..",
+        "..",
+        "\u{202e}press",
+        "press\u{2025}07",
+        "press-07\n",
+    ] {
+        let user = ["-u".to_owned(), format!("edge/{name}:{secret}")];
+        let (code, body) = est.post("simpleenroll", "plain", &user);
+        assert!(
+            ["400", "401"].contains(&code.as_str()),
+            "{name:?}: {code} {body}"
+        );
+        for command in ["token", "issue"] {
+            let (ca, out) = (est.site.ca(), est.path("out"));
+            let passphrase = est.site.passphrase_file();
+            let start: [&dyn AsRef<OsStr>; 8] = [
+                &"ca", &command, &"--dir", &ca, &"--role", &"edge", &"--name", &name,
+            ];
+            let end: [&dyn AsRef<OsStr>; 4] = [&"--passphrase-file", &passphrase, &"--out", &out];
+            let end = if command == "issue" { &end[..] } else { &[] };
+            let output = binary::run(&[&start[..], end].concat());
+            assert_eq!(
+                output.status.code(),
+                Some(2),
+                "{name:?}: {}",
+                binary::text(&output)
+            );
+            assert!(!out.exists());
+        }
+    }
+    for path in [
+        "/crl/../issuing.key.pem",
+        "/crl/..%2fissuing.key.pem",
+        "/crl/%2e%2e/records.db",
+        "/crl//etc/passwd",
+        "/.well-known/est/../../issuing.key.pem",
+        "/.well-known/est/label/cacerts",
+    ] {
+        let (code, body) = est.curl(path, &["--path-as-is"]);
+        assert_eq!(code, "404", "{path}: {body}");
+    }
+
+    // A backup from elsewhere that names files elsewhere.
+    let backup = est.path("backup.json");
+    est.site.ca_command(&[&"backup", &backup]);
+    let text = fs::read_to_string(&backup).unwrap();
+    for name in ["../outside.pem", "/tmp/outside.pem", ".hidden", "a/b.pem"] {
+        let hostile = text.replacen("\"issuing.pem\"", &format!("\"{name}\""), 1);
+        assert_ne!(hostile, text);
+        let file = est.path("hostile.json");
+        fs::write(&file, hostile).unwrap();
+        let (inside, target) = (est.path("inside"), est.path("inside/ca"));
+        let _ = fs::create_dir(&inside);
+        let output = binary::run(&[&"ca", &"restore", &file, &"--dir", &target, &"--no-crl"]);
+        let said = binary::text(&output);
+        assert!(
+            !output.status.success() && said.contains("no name of a file"),
+            "{said}"
+        );
+        assert!(!target.exists() && fs::read_dir(&inside).unwrap().next().is_none());
+    }
+    assert!(!est.path("outside.pem").exists());
 }
 
 struct Est {

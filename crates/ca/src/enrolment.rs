@@ -81,6 +81,15 @@ impl Ca {
         self.issue(keys, order, now)
     }
 
+    /// Whether [`Ca::enroll`] would take this token; nothing is put on record.
+    pub fn has_token(&self, credentials: &Credentials, now: Time) -> Result<bool, CaError> {
+        match self.find_token(credentials, now) {
+            Ok(_) => Ok(true),
+            Err(refusal) if refusal.is_refusal() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A new certificate for who holds `current` (DER), of the same identity. It may have ended
     /// within the site's window, and must not be revoked.
     pub fn reenroll(

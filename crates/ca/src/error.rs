@@ -95,6 +95,8 @@ pub enum CaError {
         "the token was used already, for another key: if that was not you, revoke the certificate; then have another token made"
     )]
     TokenUsed,
+    #[error("too many attempts have failed: try again in a minute")]
+    Crowded,
     #[error("the certificate {serial} is revoked: this identity must be enrolled anew")]
     RevokedCertificate { serial: Serial },
     #[error(

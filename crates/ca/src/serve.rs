@@ -154,12 +154,12 @@ impl Bound {
             match accepted {
                 Ok((stream, address)) => {
                     let asker = Asker::from(address.ip());
-                    if self.server.limits().open(asker, Instant::now()) {
+                    if self.server.limits().open(asker.clone(), Instant::now()) {
                         let server = self.server.clone();
                         let acceptor = acceptor.clone();
                         connections.spawn(async move {
                             connection(server.clone(), acceptor, stream, address.ip()).await;
-                            server.limits().close(asker);
+                            server.limits().close(&asker);
                         });
                     } else {
                         debug!(%address, "too many connections");

@@ -7,8 +7,9 @@ use fieldlock_testkit::peers::Peer;
 use fieldlock_tests::answers::{NO_PATH, expect_exception, read_one, read_registers};
 use fieldlock_tests::rogue::{Credentials, Face, Rogue, hello};
 use fieldlock_tests::trial::{both, with_peers};
-use fieldlock_tests::{DEVICE, EDGE, HEADEND, Pair, Role, Setup, Site, Transport, binary};
+use fieldlock_tests::{DEVICE, EDGE, HEADEND, Pair, Role, SOON, Setup, Site, Transport, binary};
 use libtest_mimic::Trial;
+use rustls::client::Resumption;
 use std::process::{Command, Stdio};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -18,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         both("negative::headend_refuses_expired", expired),
         both("negative::headend_refuses_not_yet_valid", not_yet_valid),
         both("negative::headend_refuses_revoked", revoked),
+        both("attacks::a10_revoked_edge_resumes_a_session", resumes),
         both("negative::headend_refuses_a_headend", headend_as_edge),
         both("negative::headend_refuses_no_alpn", no_alpn),
         both("negative::headend_refuses_another_alpn", another_alpn),
@@ -35,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn no_certificate(transport: Transport) {
     let face = Face {
         group: None,
+        sessions: None,
         credentials: None,
         alpn: vec![ALPN.to_vec()],
     };
@@ -70,6 +73,28 @@ fn revoked(transport: Transport) {
     refuses_at(pair, transport, face, "Revoked");
 }
 
+/// Attack 10: an edge that was let in keeps the session, and comes back with it once it is revoked.
+fn resumes(transport: Transport) {
+    let site = Site::shared();
+    let name = format!("resumes-{transport}");
+    let identity = site.identity(Role::Edge, &name);
+    let mut pair = Setup::new(transport).named(&name, HEADEND).prepare();
+    pair.headend.start();
+    pair.headend.wait_ready();
+    let sessions = Resumption::in_memory_sessions(16);
+    let face = || Face {
+        sessions: Some(sessions.clone()),
+        ..Face::of(Credentials::installed(&identity))
+    };
+    let mut first = Rogue::edge(transport, pair.tunnel, face(), &[DEVICE]).unwrap();
+    pair.headend
+        .wait_record("the tunnel", |r| r.kind == Kind::TunnelUp);
+    let crl = site.revoke(Role::Edge, &name);
+    pair.headend.install_crl(&crl);
+    first.wait_close(SOON).unwrap();
+    is_refused(&pair, transport, face(), "Revoked");
+}
+
 fn headend_as_edge(transport: Transport) {
     let identity = Site::shared().identity(Role::Headend, HEADEND);
     let face = Face::of(Credentials::installed(&identity));
@@ -98,6 +123,7 @@ fn with_alpn(alpn: &[&[u8]]) -> Face {
     let identity = Site::shared().identity(Role::Edge, EDGE);
     Face {
         group: None,
+        sessions: None,
         credentials: Some(Credentials::installed(&identity)),
         alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
     }
@@ -112,6 +138,15 @@ fn refuses(transport: Transport, face: Face, reason: &str) {
 fn refuses_at(mut pair: Pair, transport: Transport, face: Face, reason: &str) {
     pair.headend.start();
     pair.headend.wait_ready();
+    is_refused(&pair, transport, face, reason);
+    assert!(pair.headend.audit_kind(Kind::TunnelUp).is_empty());
+    pair.edge.start();
+    pair.wait_up();
+    read_registers(&mut pair.client(), 0, 1);
+}
+
+#[track_caller]
+fn is_refused(pair: &Pair, transport: Transport, face: Face, reason: &str) {
     if let Ok(mut rogue) = Rogue::dial(transport, pair.tunnel, face) {
         // A TLS 1.3 client hears of its refusal only now.
         let sent = rogue.send(CONTROL, &Frame::Hello(&hello(&[DEVICE]).encode()));
@@ -131,10 +166,6 @@ fn refuses_at(mut pair: Pair, transport: Transport, face: Face, reason: &str) {
         pair.headend.status()["tunnels"].as_array().unwrap().len(),
         0
     );
-    assert!(pair.headend.audit_kind(Kind::TunnelUp).is_empty());
-    pair.edge.start();
-    pair.wait_up();
-    read_registers(&mut pair.client(), 0, 1);
 }
 
 fn bound_to_another(transport: Transport) {

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::est;
-use fieldlock_pki::{Crl, Secret, TrustList};
+use fieldlock_pki::{Crl, Identity, Secret, TrustList};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use super::Server;
+use super::limit::Asker;
 use crate::authority::Issued;
 use crate::enrolment::Credentials;
 use crate::error::CaError;
@@ -299,12 +300,18 @@ async fn enroll(
     credentials: Credentials,
     key: PublicKey,
 ) -> Result<Answer, Answer> {
-    let who = format!("{}/{}", credentials.role, credentials.name);
-    server.may_fail()?;
+    let asker = Asker::Identity(credentials.role, credentials.name.clone());
+    let room = server.limits().may_fail(asker.clone(), Instant::now());
     let outcome = server
-        .with_ca(move |ca, keys, now| ca.enroll(keys, &credentials, key, now))
+        .with_ca(move |ca, keys, now| {
+            // Who guesses can't keep those out who have a token.
+            if !room && !ca.has_token(&credentials, now)? {
+                return Err(CaError::Crowded);
+            }
+            ca.enroll(keys, &credentials, key, now)
+        })
         .await;
-    certificate(server, peer, &who, outcome)
+    certificate(server, peer, &asker, "a token", outcome)
 }
 
 async fn reenroll(
@@ -313,17 +320,24 @@ async fn reenroll(
     current: Arc<[u8]>,
     key: PublicKey,
 ) -> Result<Answer, Answer> {
-    server.may_fail()?;
+    // The handshake has proven who it is: nobody else can use up its turns.
+    let identity = Identity::from_certificate(&current).map_err(|error| internal(&error))?;
+    let asker = Asker::Identity(identity.role, identity.name);
+    let room = server.limits().may_renew(asker.clone(), Instant::now());
     let outcome = server
-        .with_ca(move |ca, keys, now| ca.reenroll(keys, &current, key, now))
+        .with_ca(move |ca, keys, now| match room {
+            true => ca.reenroll(keys, &current, key, now),
+            false => Err(CaError::Crowded),
+        })
         .await;
-    certificate(server, peer, "renewal", outcome)
+    certificate(server, peer, &asker, "renewal", outcome)
 }
 
 fn certificate(
     server: &Server,
     peer: &Peer,
-    who: &str,
+    asker: &Asker,
+    by: &str,
     outcome: Result<Issued, CaError>,
 ) -> Result<Answer, Answer> {
     let address = peer.address;
@@ -331,13 +345,13 @@ fn certificate(
         Ok(issued) => {
             let identity = issued.summary.identity.as_ref();
             let identity = identity.map(ToString::to_string).unwrap_or_default();
-            info!(%address, serial = %issued.summary.serial, "issued {identity} ({who})");
+            info!(%address, serial = %issued.summary.serial, "issued {identity} (by {by})");
             let message = est::certs_only(&[&issued.bundle.leaf]).map_err(|e| internal(&e))?;
             Ok(est_answer(est::CERTS_ONLY, &message))
         }
         Err(refusal) if refusal.is_refusal() => {
-            server.failed();
-            warn!(%address, "refused ({who}): {refusal}");
+            server.limits().failed(asker);
+            warn!(%address, "refused {asker} (by {by}): {refusal}");
             let status = match refusal {
                 CaError::TokenUnknown => StatusCode::UNAUTHORIZED,
                 CaError::Request(_) | CaError::KeyKind { .. } => StatusCode::BAD_REQUEST,
@@ -345,21 +359,11 @@ fn certificate(
             };
             Err(Answer::refusal(status, &refusal.to_string()))
         }
-        Err(error) => Err(internal(&error)),
-    }
-}
-
-impl Server {
-    fn may_fail(&self) -> Result<(), Answer> {
-        if self.limits().may_fail(Instant::now()) {
-            return Ok(());
+        Err(crowded @ CaError::Crowded) => {
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            Err(Answer::refusal(status, &crowded.to_string()).with(header::RETRY_AFTER, "60"))
         }
-        let text = "too many enrolments have failed: try again in a minute";
-        Err(Answer::refusal(StatusCode::TOO_MANY_REQUESTS, text).with(header::RETRY_AFTER, "60"))
-    }
-
-    fn failed(&self) {
-        self.limits().failed();
+        Err(error) => Err(internal(&error)),
     }
 }
 

@@ -1,21 +1,39 @@
-//! How often one address may ask, and how many connections it may have.
+//! How often one address may ask, how many connections it may have, and how often an identity may be
+//! asked for in vain.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// Who is counted as one: an IPv4 address, or an IPv6 network of 64 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Asker(IpAddr);
+use fieldlock_pki::{Name, Role};
+
+/// Who is counted as one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Asker {
+    /// An IPv4 address, or an IPv6 network of 64 bits.
+    Address(IpAddr),
+    /// Whose certificate is asked for. Behind a headend many ask from one address.
+    Identity(Role, Name),
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Identity(role, name) => write!(f, "{role}/{name}"),
+        }
+    }
+}
 
 impl From<IpAddr> for Asker {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => {
                 let network = u128::from(address) >> 64 << 64;
-                Self(IpAddr::V6(Ipv6Addr::from(network)))
+                Self::Address(IpAddr::V6(Ipv6Addr::from(network)))
             }
-            address => Self(address),
+            address => Self::Address(address),
         }
     }
 }
@@ -36,6 +54,7 @@ pub(super) struct Limits {
 struct Counts {
     open: usize,
     requests: Window,
+    failures: Window,
 }
 
 /// How many in the minute that began at `since`.
@@ -66,9 +85,11 @@ impl Window {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Failed enrolments that are put on record within a minute, from everywhere: each costs a write
-/// to the disk, and nobody who asks has to be known.
+/// Failures that are put on record within a minute, of everybody: each costs a write to the disk,
+/// and nobody who asks has to be known.
 const MAX_FAILURES: u32 = 30;
+/// And of one identity.
+const MAX_FAILURES_EACH: u32 = 5;
 
 impl Limits {
     pub(super) const MAX_ASKERS: usize = 4096;
@@ -98,8 +119,8 @@ impl Limits {
         true
     }
 
-    pub(super) fn close(&mut self, asker: Asker) {
-        if let Some(counts) = self.askers.get_mut(&asker) {
+    pub(super) fn close(&mut self, asker: &Asker) {
+        if let Some(counts) = self.askers.get_mut(asker) {
             counts.open -= 1;
             self.open -= 1;
         }
@@ -116,19 +137,29 @@ impl Limits {
         room
     }
 
-    /// Whether an enrolment may be tried: there must be room to put its failure on record.
-    pub(super) fn may_fail(&mut self, now: Instant) -> bool {
-        self.failures.has_room(MAX_FAILURES, now)
+    /// Whether there is room to put a failure of this identity on record.
+    pub(super) fn may_fail(&mut self, identity: Asker, now: Instant) -> bool {
+        self.failures.has_room(MAX_FAILURES, now) && self.may_renew(identity, now)
     }
 
-    pub(super) fn failed(&mut self) {
+    /// The same for one whose certificate the handshake has proven: others don't count.
+    pub(super) fn may_renew(&mut self, identity: Asker, now: Instant) -> bool {
+        let each = self.counts(identity, now);
+        each.is_some_and(|each| each.failures.has_room(MAX_FAILURES_EACH, now))
+    }
+
+    pub(super) fn failed(&mut self, identity: &Asker) {
         self.failures.count += 1;
+        if let Some(counts) = self.askers.get_mut(identity) {
+            counts.failures.count += 1;
+        }
     }
 
     fn counts(&mut self, asker: Asker, now: Instant) -> Option<&mut Counts> {
         if self.askers.len() >= Self::MAX_ASKERS && !self.askers.contains_key(&asker) {
-            self.askers
-                .retain(|_, counts| counts.open > 0 || !counts.requests.is_over(now));
+            self.askers.retain(|_, counts| {
+                counts.open > 0 || !counts.requests.is_over(now) || !counts.failures.is_over(now)
+            });
             if self.askers.len() >= Self::MAX_ASKERS {
                 return None;
             }
@@ -136,6 +167,7 @@ impl Limits {
         let counts = self.askers.entry(asker).or_insert_with(|| Counts {
             open: 0,
             requests: Window::new(now),
+            failures: Window::new(now),
         });
         Some(counts)
     }
@@ -153,17 +185,17 @@ mod tests {
     fn one_asker_does_not_use_up_what_others_have() {
         let now = Instant::now();
         let mut limits = Limits::new(2, 3, 2, now);
-        let (a, b) = (asker("10.0.0.1"), asker("10.0.0.2"));
-        assert!(limits.request(a, now) && limits.request(a, now));
-        assert!(!limits.request(a, now));
-        assert!(limits.request(b, now));
-        assert!(limits.request(a, now + MINUTE));
+        let (a, b) = (|| asker("10.0.0.1"), || asker("10.0.0.2"));
+        assert!(limits.request(a(), now) && limits.request(a(), now));
+        assert!(!limits.request(a(), now));
+        assert!(limits.request(b(), now));
+        assert!(limits.request(a(), now + MINUTE));
 
-        assert!(limits.open(a, now) && limits.open(a, now));
-        assert!(!limits.open(a, now));
-        assert!(limits.open(b, now));
+        assert!(limits.open(a(), now) && limits.open(a(), now));
+        assert!(!limits.open(a(), now));
+        assert!(limits.open(b(), now));
         assert!(!limits.open(asker("10.0.0.3"), now), "three in all");
-        limits.close(a);
+        limits.close(&a());
         assert!(limits.open(asker("10.0.0.3"), now));
     }
 
@@ -175,15 +207,19 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_in_all() {
+    fn failures_are_counted_each_and_in_all() {
         let now = Instant::now();
         let mut limits = Limits::new(1000, 1, 1, now);
-        for _ in 0..MAX_FAILURES {
-            assert!(limits.may_fail(now));
-            limits.failed();
+        let identity = |n: u32| Asker::Identity(Role::Edge, format!("press-{n}").parse().unwrap());
+        let mut count = 0;
+        for n in 0..100 {
+            while limits.may_fail(identity(n), now) {
+                limits.failed(&identity(n));
+                count += 1;
+            }
+            assert_eq!(count, MAX_FAILURES.min((n + 1) * MAX_FAILURES_EACH));
         }
-        assert!(!limits.may_fail(now));
-        assert!(limits.may_fail(now + MINUTE));
+        assert!(limits.may_fail(identity(0), now + MINUTE));
     }
 
     #[test]
@@ -194,9 +230,9 @@ mod tests {
         for n in 0..Limits::MAX_ASKERS as u32 {
             assert!(limits.request(from(n), now));
         }
-        let one_more = from(1 << 20);
-        assert!(!limits.request(one_more, now));
-        assert!(limits.request(one_more, now + MINUTE));
+        let one_more = || from(1 << 20);
+        assert!(!limits.request(one_more(), now));
+        assert!(limits.request(one_more(), now + MINUTE));
         assert_eq!(limits.askers.len(), 1);
     }
 }
