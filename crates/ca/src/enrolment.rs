@@ -65,6 +65,7 @@ impl Ca {
         key: PublicKey,
         now: Time,
     ) -> Result<Issued, CaError> {
+        let now = self.not_before_now(now)?;
         let found = self.find_token(credentials, now);
         let hash = self.on_record(&credentials.role, &credentials.name, &key, now, found)?;
         if let Some(entry) = self.records().enrolled_by(&hash)? {
@@ -99,6 +100,7 @@ impl Ca {
         key: PublicKey,
         now: Time,
     ) -> Result<Issued, CaError> {
+        let now = self.not_before_now(now)?;
         let serial = Summary::of(current)
             .map_err(|_| CaError::Unreadable)?
             .serial;
@@ -195,6 +197,13 @@ impl Ca {
             });
         }
         Ok(())
+    }
+
+    /// A clock that was set back makes no token and no window last longer: what is on record has
+    /// passed.
+    fn not_before_now(&self, now: Time) -> Result<Time, CaError> {
+        let last = self.records().last_time()?;
+        Ok(last.map_or(now, |last| last.max(now)))
     }
 
     /// Puts a refusal on record on its way out.

@@ -212,6 +212,12 @@ impl Records {
         Ok(last.saturating_add(1).max(now))
     }
 
+    /// When the last record was made.
+    pub(crate) fn last_time(&self) -> Result<Option<Time>, RecordsError> {
+        self.sql(|db| db.query_row("SELECT max(time) FROM event", (), |row| row.get(0)))
+            .map(|time: Option<i64>| time.map(Time))
+    }
+
     /// Gives the records that match every filter to `see`, oldest first.
     pub fn search(
         &self,

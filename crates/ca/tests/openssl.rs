@@ -315,7 +315,7 @@ fn requests_with_other_keys() {
     );
     let ed25519 = request(&directory, &["-newkey", "ed25519"], &[]);
     for (name, pem) in [("p384", &p384), ("ed25519", &ed25519)] {
-        let issued = site.sign(pem, Role::Client, name).unwrap();
+        let issued = site.sign(pem, Role::Edge, name).unwrap();
         assert!(
             verify(&directory, &issued.bundle, 2).status.success(),
             "{name}"
@@ -330,7 +330,11 @@ fn requests_with_other_keys() {
     for pem in [&rsa, &p521] {
         assert_eq!(PublicKey::from_request(pem).unwrap_err(), RequestError::Key);
     }
-    let again = site.sign(&p384, Role::Client, "other").unwrap_err();
+    // Not every program that such a client or device talks to can do Ed25519.
+    let other = request(&directory, &["-newkey", "ed25519"], &[]);
+    let refused = site.sign(&other, Role::Client, "scada").unwrap_err();
+    assert!(matches!(refused, CaError::KeyKind { .. }), "{refused}");
+    let again = site.sign(&p384, Role::Edge, "other").unwrap_err();
     assert!(matches!(again, CaError::UsedKey { .. }), "{again}");
 }
 

@@ -68,12 +68,18 @@ fn a_token_ends() {
     let mut site = Site::new();
     let now = Time::now();
     let right = credentials("press-07", &token(&mut site.ca, "press-07", now));
-    let late = Time(now.0 + HOUR + 1);
-    let refused = site.ca.enroll(&site.authority, &right, key(), late);
-    assert!(matches!(refused, Err(CaError::TokenExpired { .. })));
+    let other = credentials("press-08", &token(&mut site.ca, "press-08", now));
+    let just = Time(now.0 + HOUR);
     site.ca
-        .enroll(&site.authority, &right, key(), Time(now.0 + HOUR))
+        .enroll(&site.authority, &right, key(), just)
         .unwrap();
+    let mut refused = |now| {
+        let refused = site.ca.enroll(&site.authority, &other, key(), now);
+        assert!(matches!(refused, Err(CaError::TokenExpired { .. })));
+    };
+    refused(Time(just.0 + 1));
+    // The CA's clock is set back.
+    refused(now);
 }
 
 #[test]
