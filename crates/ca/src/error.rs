@@ -61,7 +61,7 @@ pub enum CaError {
         "this key was revoked (certificate {serial}): make a new one with `fieldlock enroll request`"
     )]
     RevokedKey { serial: Serial },
-    #[error("the issuing CA ended on {end}: make a new CA with `fieldlock ca init`")]
+    #[error("the issuing CA ended on {end}: make the next one with `fieldlock ca issuing new`")]
     IssuingEnded { end: Time },
     #[error(
         "the certificate would end on {not_after}, after the issuing CA ({end}): give fewer `--days`"

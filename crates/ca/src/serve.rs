@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fieldlock_pki::TrustList;
+use fieldlock_pki::csr::PublicKey;
+use fieldlock_pki::{Role, Summary, TrustList};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -37,8 +38,6 @@ use crate::event::Source;
 use crate::generation as issuing;
 use crate::passphrase::Passphrase;
 use crate::settings::Serve;
-use fieldlock_pki::Role;
-use fieldlock_pki::csr::PublicKey;
 use http::Peer;
 use limit::{Asker, Limits};
 use tls::Keys;
@@ -264,24 +263,36 @@ impl Server {
     }
 
     fn warn_of_dates(&self) {
-        let now = Time::now();
-        for crl in self.published().list.crl_dates() {
-            let left = crl.next_update - now.0;
-            let life = crl.next_update - crl.this_update;
-            if left * 3 >= life {
-                continue;
-            }
-            let (name, days) = (crl.authority, left.div_euclid(86_400));
+        let list = &self.published().list;
+        for crl in list.crl_dates() {
             let what = match crl.is_root {
                 true => "issue it with `fieldlock ca root crl`",
                 false => "see the errors above",
             };
-            if left < 0 {
-                error!("the CRL of {name:?} is past its date: {what}");
-            } else {
-                warn!("the CRL of {name:?} is good for {days} days more: {what}");
+            let name = format!("CRL of {:?}", crl.authority);
+            warn_of_date(&name, crl.this_update, crl.next_update, what);
+        }
+        for (ders, kind, what) in [
+            (&list.issuing, "issuing CA", "`fieldlock ca issuing new`"),
+            (&list.roots, "root", "`fieldlock ca root new`"),
+        ] {
+            for ca in ders.iter().filter_map(|der| Summary::of(der).ok()) {
+                let name = format!("{kind} {:?}", ca.subject);
+                let what = format!("turn it over, beginning with {what}");
+                warn_of_date(&name, ca.not_before, ca.not_after, &what);
             }
         }
+    }
+}
+
+/// In the last third of a life (seconds since 1970).
+fn warn_of_date(name: &str, begin: i64, end: i64, what: &str) {
+    let left = end - Time::now().0;
+    let days = left.div_euclid(86_400);
+    if left < 0 {
+        error!("the {name} is past its date: {what}");
+    } else if left * 3 < end - begin {
+        warn!("the {name} is good for {days} days more: {what}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::site::{self, Site};
 use fieldlock_ca::authority::Life;
 use fieldlock_ca::keyfile::KeyFileError;
-use fieldlock_ca::{CaError, Passphrase, Time, init};
+use fieldlock_ca::{CaError, Order, Passphrase, Source, Time, init, make};
 use fieldlock_enroll::files::{self as enroll, EnrollError, Expect};
 use fieldlock_pki::bundle::{Bundle, BundleError, crl_pem};
 use fieldlock_pki::issue::Reason;
@@ -282,6 +282,30 @@ fn certificates_end_with_the_issuing_ca_at_the_latest() {
         .issue_for(Role::Edge, "press-07", Life::Days(30))
         .unwrap();
     assert_eq!(Time(issued.summary.not_after).days_from(Time::now()), 30);
+}
+
+#[test]
+fn an_issuing_ca_that_has_ended_issues_nothing_and_still_revokes() {
+    let mut site = Site::new();
+    let issued = site.issue(Role::Edge, "press-07");
+    let late = Time::now().plus_days(site.ca.settings().issuing.days + 1);
+    let order = Order {
+        role: Role::Edge,
+        name: "press-08".parse().unwrap(),
+        key: make::Key::generate().unwrap().public().unwrap(),
+        source: Source::Made,
+        life: Life::Usual,
+    };
+    let refused = site.ca.issue(&site.authority, order, late);
+    let error = refused.unwrap_err();
+    assert!(matches!(error, CaError::IssuingEnded { .. }), "{error}");
+    let serials = [issued.summary.serial];
+    let reason = Reason::KeyCompromise;
+    let crl = site.ca.revoke(&site.authority, &serials, reason, late);
+    assert!(crl.unwrap().is_revoked(&serials[0]));
+    // Nobody takes what it has issued.
+    let judged = issued.bundle.trust.judge(&issued.bundle.leaf, late.0);
+    assert!(matches!(judged, Err(BundleError::Expired { .. })));
 }
 
 #[test]
