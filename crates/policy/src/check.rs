@@ -21,6 +21,8 @@ pub struct Summary {
     pub any_device: bool,
     /// `none`, `all`, or the devices.
     pub read_only: String,
+    /// Tests in the file; all of them pass.
+    pub tests: usize,
 }
 
 pub fn summary(policy: &Policy) -> Summary {
@@ -39,6 +41,7 @@ pub fn summary(policy: &Policy) -> Summary {
             ReadOnly::All => "all".to_owned(),
             ReadOnly::Devices(devices) => devices.join(", "),
         },
+        tests: policy.tests,
     }
 }
 
@@ -61,7 +64,11 @@ impl fmt::Display for Summary {
             self.allows, self.denies
         )?;
         writeln!(f, "  devices    {devices}")?;
-        write!(f, "  read-only  {}", self.read_only)
+        writeln!(f, "  read-only  {}", self.read_only)?;
+        match self.tests {
+            0 => write!(f, "  tests      none"),
+            tests => write!(f, "  tests      {tests}, all pass"),
+        }
     }
 }
 

@@ -126,6 +126,20 @@ pub enum Problem {
     AnyFunctionAtAddresses,
     #[error("only a [[deny]] has a reason; use comment")]
     ReasonInAllow,
+    #[error("it fails: expected {expected}, but it is {got}")]
+    TestFailed { expected: String, got: String },
+    #[error("its request does not fit together: {0}")]
+    TestRequest(String),
+    #[error("give the client's name, or its ip, identity and role; not both")]
+    TestClientTwice,
+}
+
+/// A client that somebody asks about by name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the policy has no [[client]] named {name:?}{}", .nearest.as_ref().map(|n| format!("; did you mean {n:?}?")).unwrap_or_default())]
+pub struct UnknownClient {
+    pub name: String,
+    pub nearest: Option<String>,
 }
 
 /// Collects problems by byte offset until the end of the file.
@@ -142,6 +156,10 @@ impl Problems {
         problem: impl Into<Problem>,
     ) {
         self.found.push((span, key.into(), problem.into()));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
     }
 
     pub(crate) fn into_result(mut self, source: &str, file: &str) -> Result<(), PolicyErrors> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::address::Span;
 use crate::client::{Origin, Side};
 use crate::decision::{Decision, RuleId};
-use crate::error::nearest;
+use crate::error::UnknownClient;
 use crate::half::{Half, Halves};
 use crate::policy::{Policy, Via};
 use crate::rule::{Interval, Rule, ValueBounds};
@@ -48,13 +48,6 @@ pub struct RuleVerdict {
     pub why: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the policy has no [[client]] named {name:?}{}", .nearest.as_ref().map(|n| format!("; did you mean {n:?}?")).unwrap_or_default())]
-pub struct UnknownClient {
-    pub name: String,
-    pub nearest: Option<String>,
-}
-
 /// Explains what [`crate::View::decide`] says about the request.
 pub fn explain(
     policy: &Policy,
@@ -78,18 +71,7 @@ pub fn explain_named(
     unit: u8,
     request: &Request<'_>,
 ) -> Result<Explanation, UnknownClient> {
-    let mut places = Vec::with_capacity(clients.len());
-    for name in clients {
-        let found = (0..).zip(&policy.clients).find(|(_, e)| e.name == *name);
-        let (place, _) = found.ok_or_else(|| UnknownClient {
-            name: name.clone(),
-            nearest: nearest(name, policy.clients.iter().map(|e| e.name.as_str()))
-                .map(str::to_owned),
-        })?;
-        places.push(place);
-    }
-    places.sort_unstable();
-    places.dedup();
+    let places = policy.places(clients)?;
     let via = Via::of(side, via);
     Ok(Question::new(policy, &places, via, device, unit, request).explain())
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::client::{Client, ClientEntry, Origin, Side};
 use crate::compile::compile;
 use crate::decision::RuleId;
-use crate::error::{PolicyErrors, Problems};
+use crate::error::{PolicyErrors, Problems, UnknownClient, nearest};
 use crate::rule::{Effect, ReadOnly, Rule, Scope};
 use crate::source;
+use crate::trial;
 use crate::view::View;
 
 /// Views kept for the next client that matches alike. A plant has a few kinds of clients and
@@ -22,6 +23,8 @@ pub struct Policy {
     /// A rule's id is its place.
     pub(crate) rules: Vec<Rule>,
     pub(crate) read_only: ReadOnly,
+    /// How many `[[test]]` it has passed.
+    pub(crate) tests: usize,
     views: Mutex<HashMap<ViewKey, Arc<View>>>,
 }
 
@@ -31,14 +34,20 @@ impl Policy {
         let mut problems = Problems::default();
         let mut read = source::read(source, &mut problems);
         let read_only = std::mem::take(&mut read.read_only);
+        let tests = std::mem::take(&mut read.tests);
         let (clients, rules) = compile(read, source, &mut problems);
-        problems.into_result(source, file)?;
-        Ok(Self {
+        let policy = Self {
             clients,
             rules,
             read_only,
+            tests: tests.len(),
             views: Mutex::default(),
-        })
+        };
+        if problems.is_empty() {
+            trial::run(&policy, &tests, &mut problems);
+        }
+        problems.into_result(source, file)?;
+        Ok(policy)
     }
 
     /// The policy of an empty file: nothing crosses.
@@ -89,6 +98,23 @@ impl Policy {
             .filter(|(_, entry)| entry.matches(client))
             .map(|(index, _)| index)
             .collect()
+    }
+
+    /// The places of the `[[client]]` entries with these names.
+    pub(crate) fn places(&self, names: &[String]) -> Result<Vec<u32>, UnknownClient> {
+        let mut places = Vec::with_capacity(names.len());
+        for name in names {
+            let found = (0..).zip(&self.clients).find(|(_, e)| e.name == *name);
+            let (place, _) = found.ok_or_else(|| UnknownClient {
+                name: name.clone(),
+                nearest: nearest(name, self.clients.iter().map(|e| e.name.as_str()))
+                    .map(str::to_owned),
+            })?;
+            places.push(place);
+        }
+        places.sort_unstable();
+        places.dedup();
+        Ok(places)
     }
 
     fn views(&self) -> std::sync::MutexGuard<'_, HashMap<ViewKey, Arc<View>>> {

@@ -1,6 +1,9 @@
-//! Requests made up to ask a policy about: `policy explain` without a captured PDU.
+//! Requests made up to ask a policy about: `policy explain` without a captured PDU, and the tests
+//! in a policy file.
 
-use fieldlock_modbus::FunctionCode;
+use fieldlock_modbus::{FunctionCode, Request, Table};
+
+use crate::address::{Span, table_name};
 
 /// The parts of a request that matter to a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +16,65 @@ pub struct Sample {
     pub value: u16,
 }
 
+/// What does not fit together of a function, an address and a quantity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    #[error("{function} needs an address, such as \"{example} 0\"")]
+    NoAddress {
+        function: FunctionCode,
+        example: &'static str,
+    },
+    #[error("{function} has no address in table {table}, but \"{example} ...\"")]
+    Table {
+        function: FunctionCode,
+        table: &'static str,
+        example: &'static str,
+    },
+    #[error("the address is a range already: leave the quantity out")]
+    Quantity,
+    #[error("{0} has one element: the address is no range, and there is no quantity")]
+    OneElement(FunctionCode),
+}
+
 impl Sample {
+    /// A request as people put it: an address or a range where the function has one.
+    pub fn new(
+        function: FunctionCode,
+        address: Option<Span>,
+        quantity: Option<u16>,
+        value: u16,
+    ) -> Result<Self, SampleError> {
+        let (start, quantity) = match (table(function), address) {
+            (Some(table), None) => {
+                let example = table_name(table);
+                return Err(SampleError::NoAddress { function, example });
+            }
+            (Some(table), Some(span)) if span.table != table => {
+                return Err(SampleError::Table {
+                    function,
+                    table: table_name(span.table),
+                    example: table_name(table),
+                });
+            }
+            (_, Some(span)) => match (quantity, span.last - span.first) {
+                (Some(quantity), 0) => (span.first, quantity),
+                (Some(_), _) => return Err(SampleError::Quantity),
+                // The whole table is more than any request may ask for; the parser says so.
+                (None, more) => (span.first, more.saturating_add(1)),
+            },
+            (None, None) => (0, 1),
+        };
+        if quantity != 1 && matches!(function.0, 5 | 6 | 22) {
+            return Err(SampleError::OneElement(function));
+        }
+        Ok(Self {
+            function,
+            start,
+            quantity,
+            value,
+        })
+    }
+
     /// The PDU, valid if the quantity is within the function's limits. Functions without
     /// addresses get their most harmless form: echo, device identification, one record.
     pub fn pdu(&self) -> Vec<u8> {
@@ -71,6 +132,20 @@ impl Sample {
     }
 }
 
+/// The table that a function's addresses are in.
+fn table(function: FunctionCode) -> Option<Table> {
+    let sample = Sample {
+        function,
+        start: 0,
+        quantity: 1,
+        value: 0,
+    };
+    let pdu = sample.pdu();
+    let request = Request::parse(&pdu).ok()?;
+    let written = request.write().map(|write| write.range.table);
+    request.read().map(|range| range.table).or(written)
+}
+
 fn words(pdu: &mut Vec<u8>, words: &[u16]) {
     words.iter().for_each(|word| pdu.extend(word.to_be_bytes()));
 }
@@ -78,7 +153,6 @@ fn words(pdu: &mut Vec<u8>, words: &[u16]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fieldlock_modbus::Request;
 
     #[test]
     fn every_function_has_a_valid_sample() {

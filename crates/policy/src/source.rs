@@ -4,6 +4,7 @@
 //! error. Here each value stands for itself; `compile.rs` looks at how they fit together.
 
 mod keys;
+mod test;
 
 use std::ops::Range;
 
@@ -16,6 +17,7 @@ use crate::function::Functions;
 use keys::Keys;
 
 use crate::rule::{Addresses, Effect, ReadOnly, Scope, Units, ValueBounds};
+use crate::trial::SourceTest;
 
 /// Bytes. Ten thousand long rules fit; more is not a policy that a person can judge.
 const MAX_SOURCE: usize = 8 << 20;
@@ -31,6 +33,7 @@ pub(crate) struct Source {
     pub(crate) read_only: ReadOnly,
     pub(crate) clients: Vec<SourceClient>,
     pub(crate) rules: Vec<SourceRule>,
+    pub(crate) tests: Vec<SourceTest>,
 }
 
 #[derive(Debug)]
@@ -103,7 +106,7 @@ pub(crate) fn read(text: &str, problems: &mut Problems) -> Source {
 }
 
 fn read_file(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Source {
-    const KEYS: &[&str] = &["syntax", "read_only", "client", "allow", "deny"];
+    const KEYS: &[&str] = &["syntax", "read_only", "client", "allow", "deny", "test"];
     let mut file = Keys::new("", table.get_ref(), KEYS, problems);
     file.syntax();
     let read_only = file.value("read_only", Keys::read_only);
@@ -118,6 +121,7 @@ fn read_file(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Source {
         read_only: read_only.valid().unwrap_or_default(),
         clients,
         rules,
+        tests: file.tables("test", test::read_test),
     }
 }
 

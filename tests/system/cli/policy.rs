@@ -26,7 +26,7 @@ address = ["holding 9-3"]
         ("cut.toml", "syntax = 1\n[[allow]\n"),
     ]);
     let valid = "policy.toml: valid\n  clients    1\n  rules      2 allow, 0 deny\n  \
-                 devices    press-07\n  read-only  none\n";
+                 devices    press-07\n  read-only  none\n  tests      none\n";
     let errors = "\
         broken.toml:2:1: client: a client must be told by at least one of address, identity and role\n\
         broken.toml:4:1: client.adress: unknown key; did you mean \"address\"?\n\
@@ -113,7 +113,7 @@ pub(super) fn explain() {
     expect(
         &[hmi, "--function", "3"],
         WRONG,
-        "function 3 (0x03) read-holding-registers needs --address, such as --address \"holding 0\"",
+        "3 (0x03) read-holding-registers needs an address, such as \"holding 0\"",
     );
     let whole = text(&ask(&[&[hmi], &read[..]].concat()).stdout);
     let expected = "allowed by rule \"hmi reads\"\n  \

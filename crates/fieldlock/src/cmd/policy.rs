@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Subcommand};
-use fieldlock_modbus::{FunctionCode, Request, Table};
+use fieldlock_modbus::{FunctionCode, Request};
 use fieldlock_policy::{
     Client, Explanation, Origin, Policy, Sample, Side, Span, ceiling, explain, explain_named,
-    parse_address, parse_function, summary, table_name, warnings,
+    parse_address, parse_function, summary, warnings,
 };
 use serde_json::json;
 
@@ -136,21 +136,8 @@ enum Error {
     Policy(#[from] fieldlock_policy::PolicyErrors),
     #[error("{0}")]
     UnknownClient(#[from] fieldlock_policy::UnknownClient),
-    #[error("function {function} needs --address, such as --address \"{example} 0\"")]
-    NoAddress {
-        function: FunctionCode,
-        example: &'static str,
-    },
-    #[error("function {function} has no address in table {table}; use --address \"{example} ...\"")]
-    Table {
-        function: FunctionCode,
-        table: &'static str,
-        example: &'static str,
-    },
-    #[error("--address gives a range already; leave out --quantity")]
-    Quantity,
-    #[error("function {0} has one element; give --address without a range and no --quantity")]
-    OneElement(FunctionCode),
+    #[error("the request does not fit together: {0}")]
+    Sample(#[from] fieldlock_policy::SampleError),
     #[error(
         "--pdu is not hexadecimal: an even number of digits 0-9 and a-f, colons and spaces allowed"
     )]
@@ -285,55 +272,9 @@ fn request_pdu(args: &Explain) -> Result<Vec<u8>, Error> {
         return decode_hex(hex).ok_or(Error::Hex);
     }
     let function = args.function.unwrap_or(FunctionCode(0));
-    let (start, quantity) = match (table(function), args.address) {
-        (Some(table), None) => {
-            let example = table_name(table);
-            return Err(Error::NoAddress { function, example });
-        }
-        (Some(table), Some(span)) if span.table != table => {
-            return Err(Error::Table {
-                function,
-                table: table_name(span.table),
-                example: table_name(table),
-            });
-        }
-        (_, Some(span)) => (span.first, quantity(args, span)?),
-        (None, None) => (0, 1),
-    };
-    if quantity != 1 && matches!(function.0, 5 | 6 | 22) {
-        return Err(Error::OneElement(function));
-    }
     let value = args.value.unwrap_or(0);
-    let sample = Sample {
-        function,
-        start,
-        quantity,
-        value,
-    };
+    let sample = Sample::new(function, args.address, args.quantity, value)?;
     Ok(sample.pdu())
-}
-
-fn quantity(args: &Explain, span: Span) -> Result<u16, Error> {
-    match (args.quantity, span.last - span.first) {
-        (Some(quantity), 0) => Ok(quantity),
-        (Some(_), _) => Err(Error::Quantity),
-        // The whole table is more than any request may ask for; the parser says so.
-        (None, more) => Ok(more.saturating_add(1)),
-    }
-}
-
-/// The table that a function's addresses are in.
-fn table(function: FunctionCode) -> Option<Table> {
-    let pdu = Sample {
-        function,
-        start: 0,
-        quantity: 1,
-        value: 0,
-    }
-    .pdu();
-    let request = Request::parse(&pdu).ok()?;
-    let written = request.write().map(|write| write.range.table);
-    request.read().map(|range| range.table).or(written)
 }
 
 fn function(text: &str) -> Result<FunctionCode, String> {

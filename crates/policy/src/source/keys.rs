@@ -17,7 +17,7 @@ use crate::rule::{Addresses, ReadOnly, Scope, Units, ValueBounds};
 pub(super) struct Keys<'t> {
     place: &'static str,
     table: &'t DeTable<'t>,
-    problems: &'t mut Problems,
+    pub(super) problems: &'t mut Problems,
 }
 
 impl<'t> Keys<'t> {
@@ -240,14 +240,18 @@ impl<'t> Keys<'t> {
         value: &'t Spanned<DeValue<'t>>,
     ) -> Option<Scope<String>> {
         self.scope(key, value, EMPTY_MEANS_NONE, |keys, item| {
-            let name = keys.string(key, item)?;
-            if !is_name(name) {
-                let got = name.chars().take(MAX_NAME).collect();
-                keys.report(item.span(), key, Problem::Name(got));
-                return None;
-            }
-            Some(name.to_owned())
+            keys.name(key, item)
         })
+    }
+
+    pub(super) fn name(&mut self, key: &str, value: &'t Spanned<DeValue<'t>>) -> Option<String> {
+        let name = self.string(key, value)?;
+        if !is_name(name) {
+            let got = name.chars().take(MAX_NAME).collect();
+            self.report(value.span(), key, Problem::Name(got));
+            return None;
+        }
+        Some(name.to_owned())
     }
 
     pub(super) fn blocks(
@@ -361,7 +365,7 @@ impl<'t> Keys<'t> {
     }
 }
 
-const EMPTY_MEANS_NONE: &str = "write \"any\" for all";
+pub(super) const EMPTY_MEANS_NONE: &str = "write \"any\" for all";
 
 /// NAME of the identities: a DNS label in lower case.
 fn is_name(text: &str) -> bool {
@@ -400,9 +404,17 @@ fn unit_range(value: &DeValue<'_>) -> Result<std::ops::RangeInclusive<u8>, Probl
 }
 
 fn function_set(value: &DeValue<'_>) -> Result<Functions, Problem> {
+    match value.as_str().and_then(function::group) {
+        Some(group) => Ok(group),
+        None => function_code(value).map(Functions::one),
+    }
+}
+
+/// One function by its name or number.
+pub(super) fn function_code(value: &DeValue<'_>) -> Result<FunctionCode, Problem> {
     if let Some(number) = integer(value) {
         return match u8::try_from(number) {
-            Ok(code @ 1..=127) => Ok(Functions::one(FunctionCode(code))),
+            Ok(code @ 1..=127) => Ok(FunctionCode(code)),
             _ => Err(Problem::FunctionCode(number)),
         };
     }
@@ -412,12 +424,10 @@ fn function_set(value: &DeValue<'_>) -> Result<Functions, Problem> {
             found: value.type_str(),
         });
     };
-    function::group(word)
-        .or_else(|| function::parse_function(word).map(Functions::one))
-        .ok_or_else(|| Problem::UnknownFunction {
-            name: word.chars().take(MAX_NAME).collect(),
-            nearest: nearest(word, function::words()).map(str::to_owned),
-        })
+    function::parse_function(word).ok_or_else(|| Problem::UnknownFunction {
+        name: word.chars().take(MAX_NAME).collect(),
+        nearest: nearest(word, function::words()).map(str::to_owned),
+    })
 }
 
 fn or_default<T>(given: Given<T>, default: T) -> Option<T> {
@@ -429,7 +439,7 @@ fn or_default<T>(given: Given<T>, default: T) -> Option<T> {
 }
 
 /// An integer; one beyond 64 bits counts as the largest.
-fn integer(value: &DeValue<'_>) -> Option<i64> {
+pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
     Some(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX))
 }

@@ -1,0 +1,138 @@
+//! Reading `[[test]]`.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use fieldlock_modbus::FunctionCode;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{EMPTY_MEANS_NONE, Keys, function_code, integer};
+use crate::address::{Span, parse_address};
+use crate::error::{Problem, Problems};
+use crate::trial::{Expect, SourceGiven, SourceTest};
+
+type Value<'t> = Spanned<DeValue<'t>>;
+
+pub(super) fn read_test(
+    span: Range<usize>,
+    table: &DeTable<'_>,
+    problems: &mut Problems,
+) -> SourceTest {
+    const KEYS: &[&str] = &["name", "given", "expect", "rule", "comment"];
+    let mut keys = Keys::new("test", table, KEYS, problems);
+    keys.value("comment", Keys::text);
+    let test = SourceTest {
+        name: keys.value("name", Keys::label),
+        given: keys.value("given", Keys::given),
+        expect: keys.value("expect", Keys::expect),
+        rule: keys.value("rule", Keys::label),
+        span: span.clone(),
+    };
+    let hints = [
+        ("name", test.name.is_absent(), "say what must hold"),
+        (
+            "given",
+            test.given.is_absent(),
+            "give the request, such as { client = \"hmi-1\", device = \"press-07\", function = 3, address = \"holding 0\" }",
+        ),
+        (
+            "expect",
+            test.expect.is_absent(),
+            "write \"allow\" or \"deny\"",
+        ),
+    ];
+    for (key, is_absent, hint) in hints {
+        if is_absent {
+            keys.report(span.clone(), key, Problem::Missing { hint });
+        }
+    }
+    test
+}
+
+impl<'t> Keys<'t> {
+    fn given(&mut self, key: &str, value: &'t Value<'t>) -> Option<SourceGiven> {
+        const KEYS: &[&str] = &[
+            "client", "ip", "identity", "role", "via", "device", "unit", "function", "address",
+            "quantity", "value",
+        ];
+        let Some(table) = value.get_ref().as_table() else {
+            return self.wrong(key, value, "a table such as { client = \"hmi-1\", ... }");
+        };
+        let mut keys = Keys::new("test.given", table, KEYS, self.problems);
+        let given = SourceGiven {
+            client: keys.value("client", Keys::client_names),
+            ip: keys.value("ip", Keys::ip),
+            identity: keys.value("identity", Keys::text),
+            role: keys.value("role", Keys::text),
+            via: keys.value("via", Keys::name),
+            device: keys.value("device", Keys::name),
+            unit: keys.value("unit", Keys::unit),
+            function: keys.value("function", Keys::function),
+            address: keys.value("address", Keys::address),
+            quantity: keys.value("quantity", Keys::register),
+            value: keys.value("value", Keys::register),
+        };
+        let seen = [
+            given.ip.is_absent(),
+            given.identity.is_absent(),
+            given.role.is_absent(),
+        ];
+        if !given.client.is_absent() && seen.contains(&false) {
+            keys.report(value.span(), "client", Problem::TestClientTwice);
+        }
+        for (key, is_absent, hint) in [
+            ("device", given.device.is_absent(), "name the device"),
+            (
+                "function",
+                given.function.is_absent(),
+                "name the function, or give its number",
+            ),
+        ] {
+            if is_absent {
+                keys.report(value.span(), key, Problem::Missing { hint });
+            }
+        }
+        Some(given)
+    }
+
+    fn expect(&mut self, key: &str, value: &'t Value<'t>) -> Option<Expect> {
+        match value.get_ref().as_str() {
+            Some("allow") => Some(Expect::Allow),
+            Some("deny") => Some(Expect::Deny),
+            _ => self.wrong(key, value, "\"allow\" or \"deny\""),
+        }
+    }
+
+    fn client_names(&mut self, key: &str, value: &'t Value<'t>) -> Option<Vec<String>> {
+        self.list(key, value, EMPTY_MEANS_NONE, |keys, item| {
+            Some(keys.string(key, item)?.to_owned())
+        })
+    }
+
+    fn ip(&mut self, key: &str, value: &'t Value<'t>) -> Option<IpAddr> {
+        match self.string(key, value)?.parse() {
+            Ok(address) => Some(address),
+            Err(_) => self.wrong(key, value, "an IP address such as \"10.1.1.20\""),
+        }
+    }
+
+    fn unit(&mut self, key: &str, value: &'t Value<'t>) -> Option<u8> {
+        match integer(value.get_ref()).map(u8::try_from) {
+            Some(Ok(unit)) => Some(unit),
+            _ => self.wrong(key, value, "a number from 0 to 255"),
+        }
+    }
+
+    fn function(&mut self, key: &str, value: &'t Value<'t>) -> Option<FunctionCode> {
+        function_code(value.get_ref())
+            .map_err(|problem| self.report(value.span(), key, problem))
+            .ok()
+    }
+
+    fn address(&mut self, key: &str, value: &'t Value<'t>) -> Option<Span> {
+        parse_address(self.string(key, value)?)
+            .map_err(|error| self.report(value.span(), key, error))
+            .ok()
+    }
+}
