@@ -7,7 +7,6 @@ use fieldlock_pki::bundle;
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::{Authority, RevocationList, Validity};
 use fieldlock_pki::{Site, TrustList};
-use rcgen::KeyPair;
 
 use crate::authority::{BACKDATE_SECONDS, ROOT, ROOT_KEY, random_serial};
 use crate::clock::Time;
@@ -62,7 +61,7 @@ pub fn new_root(
         }
     }
     let mark = new_mark()?;
-    let key = KeyPair::generate().map_err(|error| CaError::Issue(error.into()))?;
+    let (key, key_file) = keyfile::generate(passphrase)?;
     let validity = validity(days, now);
     let root = Authority::root(site, &mark, key, &random_serial()?, validity)?;
     let link = old.link(&root, site, &mark, &random_serial()?, validity)?;
@@ -73,7 +72,7 @@ pub fn new_root(
         revoked: Vec::new(),
     })?;
     file::make_directory(directory)?;
-    keyfile::create(&directory.join(ROOT_KEY), root.key(), passphrase)?;
+    file::create(&directory.join(ROOT_KEY), key_file.as_bytes())?;
     let certificate = bundle::certificate_pem(root.certificate());
     file::create(&directory.join(ROOT), certificate.as_bytes())?;
     let list = TrustList {

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 
 use fieldlock_pki::bundle;
 use fieldlock_pki::csr;
-use fieldlock_pki::issue::Authority;
+use fieldlock_pki::issue::{Authority, IssueError};
 use fieldlock_pki::{Summary, TrustList, certificate};
-use rcgen::KeyPair;
 
 use crate::authority::{Ca, State};
 use crate::clock::Time;
@@ -70,13 +69,13 @@ impl Ca {
         let key = match path.exists() {
             true => keyfile::load(&path, passphrase)?,
             false => {
-                let key = KeyPair::generate().map_err(|error| CaError::Issue(error.into()))?;
-                keyfile::create(&path, &key, passphrase)?;
+                let (key, text) = keyfile::generate(passphrase)?;
+                file::create(&path, text.as_bytes())?;
                 key
             }
         };
-        csr::request(&key, fieldlock_pki::Role::Ca, &fieldlock_pki::Name::ca())
-            .map_err(|error| CaError::Issue(error.into()))
+        csr::request(&&*key, fieldlock_pki::Role::Ca, &fieldlock_pki::Name::ca())
+            .map_err(|error| IssueError::of(&*key, error).into())
     }
 
     /// Takes the certificate that the root signed for it. Agents hear of it from now on; leaves

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fieldlock_pki::Summary;
 use fieldlock_pki::bundle;
-use fieldlock_pki::issue::{Authority, RevocationList, Validity};
-use rcgen::KeyPair;
+use fieldlock_pki::issue::{Authority, CaKey, RevocationList, Validity};
 
 use crate::authority::{
     BACKDATE_SECONDS, ISSUING, ISSUING_CRL, ISSUING_KEY, LOCK, RECORDS, ROOT, ROOT_CRL, ROOT_KEY,
@@ -52,11 +51,17 @@ pub fn make(plan: &Plan, now: Time) -> Result<Made, CaError> {
         file::at(&staging, || fs::remove_dir_all(&staging))?;
     }
     file::make_directory(&staging)?;
-    let (root, issuing) = authorities(plan, now)?;
+    let mark = new_mark()?;
+    let (key_of_root, root_key_file) = keyfile::generate(&plan.root_passphrase)?;
+    let (key_of_issuing, key_file) = keyfile::generate(&plan.passphrase)?;
+    let (root, issuing) = authorities(plan, &mark, key_of_root, key_of_issuing, now)?;
 
     let root_directory = inside.map_or_else(|| plan.root_out.clone(), |path| staging.join(path));
     file::make_directory(&root_directory)?;
-    write_root(&root_directory, &root, &plan.root_passphrase)?;
+    file::create(&root_directory.join(ROOT_KEY), root_key_file.as_bytes())?;
+    let certificate = bundle::certificate_pem(root.certificate());
+    file::create(&root_directory.join(ROOT), certificate.as_bytes())?;
+    file::create(&staging.join(ISSUING_KEY), key_file.as_bytes())?;
     write_directory(&staging, plan, &root, &issuing, now)?;
     file::at(&plan.directory, || fs::rename(&staging, &plan.directory))?;
     let summary = |authority: &Authority| {
@@ -99,36 +104,33 @@ fn check(plan: &Plan) -> Result<(), CaError> {
     check_free(&plan.directory, &plan.root_out)
 }
 
-fn authorities(plan: &Plan, now: Time) -> Result<(Authority, Authority), CaError> {
+fn authorities(
+    plan: &Plan,
+    mark: &str,
+    key_of_root: Box<dyn CaKey>,
+    key_of_issuing: Box<dyn CaKey>,
+    now: Time,
+) -> Result<(Authority, Authority), CaError> {
     let settings = &plan.settings;
     let validity = |days| Validity {
         not_before: now.0 - BACKDATE_SECONDS,
         not_after: now.plus_days(days).0,
     };
-    let mark = new_mark()?;
-    let key = || KeyPair::generate().map_err(|error| CaError::Issue(error.into()));
     let root = Authority::root(
         &settings.site,
-        &mark,
-        key()?,
+        mark,
+        key_of_root,
         &random_serial()?,
         validity(settings.root.days),
     )?;
     let issuing = root.issuing(
         &settings.site,
-        &mark,
-        key()?,
+        mark,
+        key_of_issuing,
         &random_serial()?,
         validity(settings.issuing.days),
     )?;
     Ok((root, issuing))
-}
-
-fn write_root(directory: &Path, root: &Authority, passphrase: &Passphrase) -> Result<(), CaError> {
-    keyfile::create(&directory.join(ROOT_KEY), root.key(), passphrase)?;
-    let certificate = bundle::certificate_pem(root.certificate());
-    file::create(&directory.join(ROOT), certificate.as_bytes())?;
-    Ok(())
 }
 
 fn write_directory(
@@ -143,11 +145,6 @@ fn write_directory(
     create(ROOT, bundle::certificate_pem(root.certificate()))?;
     create(ISSUING, bundle::certificate_pem(issuing.certificate()))?;
     create(LOCK, String::new())?;
-    keyfile::create(
-        &directory.join(ISSUING_KEY),
-        issuing.key(),
-        &plan.passphrase,
-    )?;
     let mut records = Records::create(&directory.join(RECORDS))?;
     for (authority, level, name, life) in [
         (root, Level::Root, ROOT_CRL, plan.settings.root),

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use fieldlock_pki::issue::CaKey;
 use pkcs8::pkcs5::{pbes2, scrypt};
 use pkcs8::{EncryptedPrivateKeyInfo, LineEnding, PrivateKeyInfo, SecretDocument};
 use rcgen::KeyPair;
@@ -12,14 +13,18 @@ use zeroize::Zeroizing;
 use crate::file::{self, FileError};
 use crate::passphrase::Passphrase;
 
-/// Writes `key` encrypted to a new file with mode 0600.
-pub fn create(path: &Path, key: &KeyPair, passphrase: &Passphrase) -> Result<(), KeyFileError> {
-    let text = encrypt(key, passphrase)?;
-    Ok(file::create(path, text.as_bytes())?)
+/// Makes a key, and the text of its file.
+pub(crate) fn generate(
+    passphrase: &Passphrase,
+) -> Result<(Box<dyn CaKey>, Zeroizing<String>), KeyFileError> {
+    let key = KeyPair::generate()?;
+    let text = encrypt(&key, passphrase)?;
+    Ok((Box::new(key), text))
 }
 
 /// Reads a key that nobody else may read.
-pub fn load(path: &Path, passphrase: &Passphrase) -> Result<KeyPair, KeyFileError> {
+pub(crate) fn load(path: &Path, passphrase: &Passphrase) -> Result<Box<dyn CaKey>, KeyFileError> {
+    let text = Zeroizing::new(file::read(path, MAX_KEY_FILE)?);
     let mode = file::at(path, || fs::metadata(path))?.mode();
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Readable {
@@ -27,7 +32,6 @@ pub fn load(path: &Path, passphrase: &Passphrase) -> Result<KeyPair, KeyFileErro
             mode: mode & 0o777,
         });
     }
-    let text = file::read(path, MAX_KEY_FILE)?;
     let malformed = || KeyFileError::Malformed {
         path: path.to_owned(),
     };
@@ -42,7 +46,8 @@ pub fn load(path: &Path, passphrase: &Passphrase) -> Result<KeyPair, KeyFileErro
         .map_err(|_| KeyFileError::Passphrase {
             path: path.to_owned(),
         })?;
-    KeyPair::try_from(key.as_bytes()).map_err(|_| malformed())
+    let key = KeyPair::try_from(key.as_bytes()).map_err(|_| malformed())?;
+    Ok(Box::new(key))
 }
 
 fn encrypt(key: &KeyPair, passphrase: &Passphrase) -> Result<Zeroizing<String>, KeyFileError> {
@@ -79,6 +84,8 @@ pub enum KeyFileError {
     Passphrase { path: PathBuf },
     #[error("the key can't be encrypted")]
     Encrypt,
+    #[error("no key was made: {0}")]
+    Generate(#[from] rcgen::Error),
 }
 
 const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SubjectPublicKeyInfo};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, KeyPair, SigningKey, SubjectPublicKeyInfo,
+};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 use crate::certificate;
@@ -96,7 +98,7 @@ impl fmt::Debug for PublicKey {
 }
 
 /// A PEM request for `key`. The subject tells the person at the CA who asks; it is not relied on.
-pub fn request(key: &KeyPair, role: Role, name: &Name) -> Result<String, rcgen::Error> {
+pub fn request(key: &impl SigningKey, role: Role, name: &Name) -> Result<String, rcgen::Error> {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = DistinguishedName::new();
     parameters

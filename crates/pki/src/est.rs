@@ -143,7 +143,7 @@ mod tests {
             not_after: 1_900_000_000,
         };
         let site = "plant1.example".parse().unwrap();
-        let key = || KeyPair::generate().unwrap();
+        let key = || Box::new(KeyPair::generate().unwrap());
         let serial = "41".parse().unwrap();
         let root = Authority::root(&site, "1", key(), &serial, validity).unwrap();
         let issuing = root.issuing(&site, "1", key(), &serial, validity).unwrap();

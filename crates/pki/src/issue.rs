@@ -5,11 +5,12 @@ use std::fmt;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, NameConstraints, RevocationReason, RevokedCertParams, SanType, SerialNumber,
+    KeyUsagePurpose, NameConstraints, PublicKeyData, RevocationReason, RevokedCertParams, SanType,
+    SerialNumber, SigningKey,
 };
 use time::OffsetDateTime;
 
-use crate::certificate;
+use crate::certificate::{self, Summary};
 use crate::csr::PublicKey;
 use crate::identity::{Identity, Site};
 use crate::profile::{Profile, Usage};
@@ -22,20 +23,33 @@ pub struct Validity {
     pub not_after: i64,
 }
 
+/// The private key of a CA: in memory, or where it can be used and not be read.
+pub trait CaKey: SigningKey + Send + Sync {
+    /// Why the last signature failed with [`rcgen::Error::RemoteKeyError`], which can't say it.
+    fn failure(&self) -> Option<KeyFailure> {
+        None
+    }
+}
+
+impl CaKey for KeyPair {}
+
+/// See [`CaKey::failure`].
+pub type KeyFailure = Box<dyn std::error::Error + Send + Sync>;
+
 /// A certificate authority that can sign: its certificate and its private key.
 pub struct Authority {
     certificate: Vec<u8>,
-    key: KeyPair,
+    key: Box<dyn CaKey>,
 }
 
 impl Authority {
     /// `certificate` is DER and must be for `key`.
-    pub fn new(certificate: Vec<u8>, key: KeyPair) -> Result<Self, IssueError> {
-        let fits = crate::store::key_fits(key.serialized_der(), &certificate);
-        if !fits {
-            return Err(IssueError::OtherKey);
+    pub fn new(certificate: Vec<u8>, key: Box<dyn CaKey>) -> Result<Self, IssueError> {
+        let hash = certificate::key_hash(&key.subject_public_key_info());
+        match Summary::of(&certificate) {
+            Ok(summary) if summary.key_hash == hash => Ok(Self { certificate, key }),
+            _ => Err(IssueError::OtherKey),
         }
-        Ok(Self { certificate, key })
     }
 
     /// A new root. `mark` tells this generation of CAs from others of the site: a CA is looked up
@@ -43,14 +57,18 @@ impl Authority {
     pub fn root(
         site: &Site,
         mark: &str,
-        key: KeyPair,
+        key: Box<dyn CaKey>,
         serial: &Serial,
         validity: Validity,
     ) -> Result<Self, IssueError> {
         let mut parameters = authority_parameters(site, "root", mark, serial, validity)?;
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        let certificate = parameters.self_signed(&key)?.der().to_vec();
-        Ok(Self { certificate, key })
+        let certificate = parameters.self_signed(&&*key);
+        let certificate = certificate.map_err(|error| IssueError::of(&*key, error))?;
+        Ok(Self {
+            certificate: certificate.der().to_vec(),
+            key,
+        })
     }
 
     /// Signs the certificate of an issuing CA, which may name `site` and sign leaves only.
@@ -58,12 +76,12 @@ impl Authority {
         &self,
         site: &Site,
         mark: &str,
-        key: KeyPair,
+        key: Box<dyn CaKey>,
         serial: &Serial,
         validity: Validity,
     ) -> Result<Self, IssueError> {
         let parameters = issuing_parameters(site, mark, serial, validity)?;
-        let certificate = parameters.signed_by(&key, &self.issuer()?)?.der().to_vec();
+        let certificate = self.sign(&parameters, &&*key)?;
         Ok(Self { certificate, key })
     }
 
@@ -77,8 +95,7 @@ impl Authority {
         validity: Validity,
     ) -> Result<Vec<u8>, IssueError> {
         let parameters = issuing_parameters(site, mark, serial, validity)?;
-        let certificate = parameters.signed_by(&key.info, &self.issuer()?)?;
-        Ok(certificate.der().to_vec())
+        self.sign(&parameters, &key.info)
     }
 
     /// Certifies the key of a newer root, so that who trusts this root can follow to that one
@@ -93,8 +110,7 @@ impl Authority {
     ) -> Result<Vec<u8>, IssueError> {
         let mut parameters = authority_parameters(site, "root", mark, serial, validity)?;
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        let link = parameters.signed_by(&newer.key, &self.issuer()?)?;
-        Ok(link.der().to_vec())
+        self.sign(&parameters, &&*newer.key)
     }
 
     /// Signs a leaf made of `identity` and `profile` alone, for `key`.
@@ -119,8 +135,7 @@ impl Authority {
             SanType::URI(identity.uri().try_into()?),
             SanType::DnsName(identity.dns().try_into()?),
         ];
-        let certificate = parameters.signed_by(&key.info, &self.issuer()?)?;
-        Ok(certificate.der().to_vec())
+        self.sign(&parameters, &key.info)
     }
 
     /// Signs a complete CRL (DER).
@@ -145,21 +160,29 @@ impl Authority {
                 .collect::<Result<_, IssueError>>()?,
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        Ok(parameters.signed_by(&self.issuer()?)?.der().to_vec())
+        let crl = parameters.signed_by(&self.issuer()?);
+        let crl = crl.map_err(|error| IssueError::of(&*self.key, error))?;
+        Ok(crl.der().to_vec())
     }
 
     pub fn certificate(&self) -> &[u8] {
         &self.certificate
     }
 
-    pub fn key(&self) -> &KeyPair {
-        &self.key
+    fn sign(
+        &self,
+        parameters: &CertificateParams,
+        key: &impl PublicKeyData,
+    ) -> Result<Vec<u8>, IssueError> {
+        let certificate = parameters.signed_by(key, &self.issuer()?);
+        let certificate = certificate.map_err(|error| IssueError::of(&*self.key, error))?;
+        Ok(certificate.der().to_vec())
     }
 
-    fn issuer(&self) -> Result<Issuer<'_, &KeyPair>, IssueError> {
+    fn issuer(&self) -> Result<Issuer<'_, &dyn CaKey>, IssueError> {
         Ok(Issuer::from_ca_cert_der(
             &self.certificate.as_slice().into(),
-            &self.key,
+            &*self.key,
         )?)
     }
 }
@@ -322,4 +345,17 @@ pub enum IssueError {
     Date(i64),
     #[error("signing failed: {0}")]
     Sign(#[from] rcgen::Error),
+    #[error("signing failed: {0}")]
+    Key(KeyFailure),
+}
+
+impl IssueError {
+    /// Why `key` did not sign.
+    pub fn of(key: &dyn CaKey, error: rcgen::Error) -> Self {
+        let failure = match error {
+            rcgen::Error::RemoteKeyError => key.failure(),
+            _ => None,
+        };
+        failure.map_or(IssueError::Sign(error), IssueError::Key)
+    }
 }

@@ -158,7 +158,7 @@ fn crl_of_another_ca_does_not_count() {
 fn a_leaf_signs_nothing() {
     let site = Fixture::new();
     let (key, bundle) = site.edge();
-    let leaf = Authority::new(bundle.leaf.clone(), key).unwrap();
+    let leaf = Authority::new(bundle.leaf.clone(), Box::new(key)).unwrap();
     let (_, forged) = leaf_of(&leaf, "spiffe://plant1.example/headend/hd-1");
     let chain = Bundle {
         leaf: forged,
@@ -381,7 +381,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let site: Site = "plant1.example".parse().unwrap();
-        let key = || KeyPair::generate().unwrap();
+        let key = || Box::new(KeyPair::generate().unwrap());
         let validity = Validity {
             not_before: NOW - 300,
             not_after: NOW + 1000 * DAY,

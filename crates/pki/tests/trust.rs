@@ -101,7 +101,7 @@ fn an_issuing_ca_of_another_site_is_refused_even_below_our_root() {
         .issuing(
             &other,
             "9",
-            KeyPair::generate().unwrap(),
+            Box::new(KeyPair::generate().unwrap()),
             &serial(),
             validity(),
         )
@@ -196,7 +196,7 @@ struct Ca {
 
 impl Ca {
     fn new(mark: &str) -> Self {
-        let key = || KeyPair::generate().unwrap();
+        let key = || Box::new(KeyPair::generate().unwrap());
         let root = Authority::root(&site(), mark, key(), &serial(), validity()).unwrap();
         let issuing = root
             .issuing(&site(), mark, key(), &serial(), validity())
