@@ -1,8 +1,8 @@
 //! A CA in one file, and back.
 //!
-//! Keys in it are encrypted as they are in the directory; it is to be kept like them. A copy is
-//! older than what happened since: [`restore`] takes the newest CRLs from the field, so that what
-//! was revoked meanwhile stays revoked and no CRL number comes twice.
+//! Keys in it are encrypted as they are in the directory, or stay on their token; it is to be kept
+//! like them. A copy is older than what happened since: [`restore`] takes the newest CRLs from the
+//! field, so that what was revoked meanwhile stays revoked and no CRL number comes twice.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +18,8 @@ use crate::clock::Time;
 use crate::error::CaError;
 use crate::event::{Event, Level};
 use crate::file;
+use crate::hsm::Uri;
+use crate::keyfile;
 use crate::records::{Record, Records};
 
 /// The file: JSON.
@@ -39,13 +41,22 @@ struct Kept {
     text: String,
 }
 
-/// Writes the CA in `directory` to a new file; how many files it holds.
-pub fn make(directory: &Path, out: &Path, now: Time) -> Result<usize, CaError> {
+/// What a copy holds.
+#[derive(Debug)]
+pub struct Copied {
+    pub files: usize,
+    /// Key files that say on which token the key is: the copy has no more than that.
+    pub on_tokens: Vec<(String, Uri)>,
+}
+
+/// Writes the CA in `directory` to a new file.
+pub fn make(directory: &Path, out: &Path, now: Time) -> Result<Copied, CaError> {
     // Keeps every other command out, so that the files belong together.
     let ca = Ca::open(directory, Access::Read)?;
     let mut records = Vec::new();
     ca.records().verify(|record| records.push(record))?;
     let mut files = BTreeMap::new();
+    let mut on_tokens = Vec::new();
     for entry in file::at(directory, || fs::read_dir(directory))? {
         let entry = file::at(directory, || entry)?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -54,10 +65,16 @@ pub fn make(directory: &Path, out: &Path, now: Time) -> Result<usize, CaError> {
             continue;
         }
         let text = file::read(&entry.path(), MAX_FILE)?;
+        if let Some(uri) = keyfile::uri_in(&entry.path(), &text) {
+            on_tokens.push((name.clone(), uri?));
+        }
         let sha256 = hash(&text);
         files.insert(name, Kept { sha256, text });
     }
-    let count = files.len();
+    let copied = Copied {
+        files: files.len(),
+        on_tokens,
+    };
     let backup = Backup {
         v: 1,
         made: now,
@@ -66,7 +83,7 @@ pub fn make(directory: &Path, out: &Path, now: Time) -> Result<usize, CaError> {
     };
     let text = serde_json::to_vec(&backup).map_err(|_| CaError::Unreadable)?;
     file::create(out, &text)?;
-    Ok(count)
+    Ok(copied)
 }
 
 /// What a restoration did.

@@ -12,6 +12,7 @@ use crate::authority::{BACKDATE_SECONDS, ROOT, ROOT_KEY, random_serial};
 use crate::clock::Time;
 use crate::error::CaError;
 use crate::file;
+use crate::hsm::Uri;
 use crate::init::new_mark;
 use crate::keyfile;
 use crate::passphrase::Passphrase;
@@ -44,12 +45,14 @@ pub fn sign_issuing(
     Ok(bundle::certificate_pem(&certificate))
 }
 
-/// Makes a new root in `directory`, which must be empty of one, certified by the old. What comes
-/// back (PEM) is for the CA: the root, the link and the first CRL.
+/// Makes a new root in `directory`, which must be empty of one, certified by the old; its key is on
+/// the token if there is one. What comes back (PEM) is for the CA: the root, the link and the
+/// first CRL.
 pub fn new_root(
     old: &Authority,
     site: &Site,
     directory: &Path,
+    token: Option<&Uri>,
     passphrase: &Passphrase,
     (days, crl_days): (u16, u16),
     now: Time,
@@ -61,7 +64,8 @@ pub fn new_root(
         }
     }
     let mark = new_mark()?;
-    let (key, key_file) = keyfile::generate(passphrase)?;
+    let label = format!("fieldlock-root-{mark}");
+    let (key, key_file) = keyfile::generate(token, &label, passphrase)?;
     let validity = validity(days, now);
     let root = Authority::root(site, &mark, key, &random_serial()?, validity)?;
     let link = old.link(&root, site, &mark, &random_serial()?, validity)?;

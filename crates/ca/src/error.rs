@@ -10,6 +10,7 @@ use fieldlock_pki::{CrlError, Name, Role, Serial};
 
 use crate::clock::Time;
 use crate::file::FileError;
+use crate::hsm::UriError;
 use crate::keyfile::KeyFileError;
 use crate::passphrase::PassphraseError;
 use crate::records::RecordsError;
@@ -35,6 +36,8 @@ pub enum CaError {
     Records(#[from] RecordsError),
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    #[error(transparent)]
+    KeyUri(#[from] UriError),
     #[error(transparent)]
     Passphrase(#[from] PassphraseError),
     #[error(transparent)]
@@ -119,6 +122,11 @@ pub enum CaError {
     NoRoot,
     #[error("no CA has the mark {mark:?}: see `fieldlock ca issuing list`")]
     NoGeneration { mark: String },
+    #[error(
+        "{path} exists: the next issuing CA's key was made before. Without `--key` its request comes again; remove the file to have another key made",
+        path = path.display()
+    )]
+    NextKey { path: PathBuf },
     #[error("{mark} is in use: put another in its place first, with `fieldlock ca issuing use`")]
     InUse { mark: String },
     #[error(
@@ -177,12 +185,17 @@ impl CaError {
         )
     }
 
-    /// True for what was wrong in the command line or the settings rather than in the doing.
+    /// True for what was wrong in the command line or the settings rather than in the doing: a
+    /// service manager does not start it again.
     pub fn is_usage(&self) -> bool {
+        if let CaError::Key(KeyFileError::Token { error, .. } | KeyFileError::Hsm(error)) = self {
+            return error.is_lasting();
+        }
         matches!(
             self,
             CaError::NoCa { .. }
                 | CaError::Settings(_)
+                | CaError::KeyUri(_)
                 | CaError::OneStdin
                 | CaError::SameDirectory { .. }
                 | CaError::Ambiguous { .. }

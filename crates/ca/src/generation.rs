@@ -18,6 +18,8 @@ use crate::clock::Time;
 use crate::error::CaError;
 use crate::event::{Change, Event};
 use crate::file;
+use crate::hsm::Uri;
+use crate::init::new_mark;
 use crate::keyfile;
 use crate::passphrase::Passphrase;
 
@@ -61,15 +63,22 @@ impl Keys {
 }
 
 impl Ca {
-    /// Makes the key of the next issuing CA and a request for the root to sign.
-    pub fn new_issuing(&self, passphrase: &Passphrase) -> Result<String, CaError> {
+    /// Makes the key of the next issuing CA, on `token` if there is one, and a request for the
+    /// root to sign.
+    pub fn new_issuing(
+        &self,
+        token: Option<&Uri>,
+        passphrase: &Passphrase,
+    ) -> Result<String, CaError> {
         // One passphrase opens all keys: it must be the one that opens the present.
         self.unlock(passphrase)?;
         let path = self.path(NEXT_KEY);
         let key = match path.exists() {
+            true if token.is_some() => return Err(CaError::NextKey { path }),
             true => keyfile::load(&path, passphrase)?,
             false => {
-                let (key, text) = keyfile::generate(passphrase)?;
+                let label = format!("fieldlock-issuing-{}", new_mark()?);
+                let (key, text) = keyfile::generate(token, &label, passphrase)?;
                 file::create(&path, text.as_bytes())?;
                 key
             }

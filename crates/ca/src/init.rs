@@ -15,7 +15,8 @@ use crate::clock::Time;
 use crate::error::CaError;
 use crate::event::{Event, Level};
 use crate::file;
-use crate::keyfile;
+use crate::hsm::{self, Uri};
+use crate::keyfile::{self, KeyFileError};
 use crate::passphrase::Passphrase;
 use crate::records::Records;
 use crate::settings::Settings;
@@ -30,6 +31,9 @@ pub struct Plan {
     pub settings: Settings,
     pub passphrase: Passphrase,
     pub root_passphrase: Passphrase,
+    /// The token on which the issuing CA's key is made, if not in a file.
+    pub token: Option<Uri>,
+    pub root_token: Option<Uri>,
 }
 
 /// What was made.
@@ -52,8 +56,15 @@ pub fn make(plan: &Plan, now: Time) -> Result<Made, CaError> {
     }
     file::make_directory(&staging)?;
     let mark = new_mark()?;
-    let (key_of_root, root_key_file) = keyfile::generate(&plan.root_passphrase)?;
-    let (key_of_issuing, key_file) = keyfile::generate(&plan.passphrase)?;
+    let key = |token: &Option<Uri>, what, passphrase| {
+        keyfile::generate(
+            token.as_ref(),
+            &format!("fieldlock-{what}-{mark}"),
+            passphrase,
+        )
+    };
+    let (key_of_root, root_key_file) = key(&plan.root_token, "root", &plan.root_passphrase)?;
+    let (key_of_issuing, key_file) = key(&plan.token, "issuing", &plan.passphrase)?;
     let (root, issuing) = authorities(plan, &mark, key_of_root, key_of_issuing, now)?;
 
     let root_directory = inside.map_or_else(|| plan.root_out.clone(), |path| staging.join(path));
@@ -101,7 +112,17 @@ pub fn check_free(directory: &Path, root_out: &Path) -> Result<(), CaError> {
 
 fn check(plan: &Plan) -> Result<(), CaError> {
     plan.settings.check()?;
-    check_free(&plan.directory, &plan.root_out)
+    check_free(&plan.directory, &plan.root_out)?;
+    // Both before a key is made on either: it would stay there if the other failed.
+    for (token, passphrase) in [
+        (&plan.token, &plan.passphrase),
+        (&plan.root_token, &plan.root_passphrase),
+    ] {
+        if let Some(token) = token {
+            hsm::check(token, passphrase).map_err(KeyFileError::from)?;
+        }
+    }
+    Ok(())
 }
 
 fn authorities(

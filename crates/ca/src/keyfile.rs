@@ -1,4 +1,4 @@
-//! Private keys of CAs: PKCS#8, encrypted with a passphrase.
+//! Private keys of CAs: PKCS#8, encrypted with a passphrase, or the URI of a key on a token.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,20 +11,34 @@ use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
 use crate::file::{self, FileError};
-use crate::passphrase::Passphrase;
+use crate::hsm::{self, HsmError, Uri, UriError};
+use crate::passphrase::{Passphrase, PassphraseError};
 
-/// Makes a key, and the text of its file.
+/// Makes a key, on `token` by the name `label` if there is one; and the text of its file.
 pub(crate) fn generate(
+    token: Option<&Uri>,
+    label: &str,
     passphrase: &Passphrase,
 ) -> Result<(Box<dyn CaKey>, Zeroizing<String>), KeyFileError> {
+    if let Some(token) = token {
+        let (key, uri) = hsm::generate(token, label, passphrase)?;
+        return Ok((key, Zeroizing::new(format!("{uri}\n"))));
+    }
+    passphrase.check_length()?;
     let key = KeyPair::generate()?;
     let text = encrypt(&key, passphrase)?;
     Ok((Box::new(key), text))
 }
 
-/// Reads a key that nobody else may read.
+/// Reads a key that nobody else may read, or opens the one on the token that the file names.
 pub(crate) fn load(path: &Path, passphrase: &Passphrase) -> Result<Box<dyn CaKey>, KeyFileError> {
     let text = Zeroizing::new(file::read(path, MAX_KEY_FILE)?);
+    if let Some(uri) = uri_in(path, &text) {
+        return hsm::open(&uri?, passphrase).map_err(|error| KeyFileError::Token {
+            path: path.to_owned(),
+            error,
+        });
+    }
     let mode = file::at(path, || fs::metadata(path))?.mode();
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Readable {
@@ -48,6 +62,18 @@ pub(crate) fn load(path: &Path, passphrase: &Passphrase) -> Result<Box<dyn CaKey
         })?;
     let key = KeyPair::try_from(key.as_bytes()).map_err(|_| malformed())?;
     Ok(Box::new(key))
+}
+
+/// What the file `path` says if it does not hold a key itself.
+pub(crate) fn uri_in(path: &Path, text: &str) -> Option<Result<Uri, KeyFileError>> {
+    let text = text.trim();
+    if !text.starts_with(Uri::SCHEME) {
+        return None;
+    }
+    Some(text.parse().map_err(|error: UriError| KeyFileError::Token {
+        path: path.to_owned(),
+        error: error.into(),
+    }))
 }
 
 fn encrypt(key: &KeyPair, passphrase: &Passphrase) -> Result<Zeroizing<String>, KeyFileError> {
@@ -78,15 +104,33 @@ pub enum KeyFileError {
         path = path.display()
     )]
     Readable { path: PathBuf, mode: u32 },
-    #[error("{path} is not an encrypted PKCS#8 key in PEM", path = path.display())]
+    #[error("{path} is neither an encrypted PKCS#8 key in PEM nor a PKCS#11 URI", path = path.display())]
     Malformed { path: PathBuf },
     #[error("the passphrase does not open {path}", path = path.display())]
     Passphrase { path: PathBuf },
     #[error("the key can't be encrypted")]
     Encrypt,
+    #[error(transparent)]
+    Short(#[from] PassphraseError),
     #[error("no key was made: {0}")]
     Generate(#[from] rcgen::Error),
+    #[error("{path}: {error}", path = path.display())]
+    Token { path: PathBuf, error: HsmError },
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
 }
 
 const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
 const MAX_KEY_FILE: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_is_too_short_for_a_key_in_a_file() {
+        let pin = Passphrase::new("314159".to_owned()).unwrap();
+        let made = generate(None, "", &pin).map(|_| ());
+        assert!(matches!(made, Err(KeyFileError::Short(_))), "{made:?}");
+    }
+}

@@ -5,7 +5,7 @@
 //!   lifetimes.
 //! - [`expiry`] tells what runs out next, [`backup`] keeps it in one file.
 //! - [`serve`] does it over the network.
-//! - [`keyfile`] and [`passphrase`] keep the CA's keys encrypted.
+//! - [`keyfile`] and [`passphrase`] keep the CA's keys encrypted; [`hsm`] has those on a token.
 //! - [`make`] makes keys for agents on the same machine.
 //! - [`generation`] turns issuing CAs and roots over, [`ceremony`] is what the root's key does.
 //! - [`enrolment`] issues to who shows a token or the present certificate.
@@ -23,6 +23,7 @@ pub mod event;
 pub mod expiry;
 mod file;
 pub mod generation;
+pub mod hsm;
 pub mod init;
 pub mod keyfile;
 pub mod make;

@@ -1,5 +1,5 @@
-//! The passphrase of a CA's keys: from a file, a terminal or standard input, never from an
-//! argument, since arguments are visible to every process.
+//! The passphrase of a CA's keys, or the PIN of the token where they are: from a file, a terminal or
+//! standard input, never from an argument, since arguments are visible to every process.
 
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -12,7 +12,11 @@ use crate::file::{self, FileError};
 
 /// Wiped from memory when dropped, and never printed.
 #[derive(Clone)]
-pub struct Passphrase(Zeroizing<String>);
+pub struct Passphrase {
+    text: Zeroizing<String>,
+    /// Of tokens, if it is another.
+    pin: Option<Zeroizing<String>>,
+}
 
 impl Passphrase {
     /// Fewest characters of a new passphrase.
@@ -22,7 +26,16 @@ impl Passphrase {
         if text.is_empty() {
             return Err(PassphraseError::Empty);
         }
-        Ok(Self(Zeroizing::new(text)))
+        Ok(Self {
+            text: Zeroizing::new(text),
+            pin: None,
+        })
+    }
+
+    /// Opens keys on tokens with the PIN in the first line of `file`, those in files as before.
+    pub fn with_pin_file(mut self, file: &Path) -> Result<Self, PassphraseError> {
+        self.pin = Some(Self::from_file(file)?.text);
+        Ok(self)
     }
 
     /// The first line of the file, or, without a file, of a prompt at the terminal or of standard
@@ -38,19 +51,32 @@ impl Passphrase {
     /// The same for a passphrase that is being chosen: a prompt asks twice, a short one is refused.
     pub fn choose(file: Option<&Path>, what: &str) -> Result<Self, PassphraseError> {
         let chosen = Self::obtain(file, what)?;
-        let length = chosen.0.chars().count();
-        if length < Self::MIN_LEN {
-            return Err(PassphraseError::Short { length });
-        }
-        if file.is_none() && io::stdin().is_terminal() && prompt("The same again: ")?.0 != chosen.0
+        chosen.check_length()?;
+        if file.is_none()
+            && io::stdin().is_terminal()
+            && prompt("The same again: ")?.text != chosen.text
         {
             return Err(PassphraseError::Differ);
         }
         Ok(chosen)
     }
 
+    /// Refuses what is too short to encrypt a key with: a PIN, say, of a token that counts attempts.
+    pub(crate) fn check_length(&self) -> Result<(), PassphraseError> {
+        match self.text.chars().count() {
+            length if length < Self::MIN_LEN => Err(PassphraseError::Short { length }),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.text.as_bytes()
+    }
+
+    /// What a token is opened with.
+    #[cfg(feature = "pkcs11")]
+    pub(crate) fn pin(&self) -> &str {
+        self.pin.as_ref().unwrap_or(&self.text)
     }
 
     fn from_file(path: &Path) -> Result<Self, PassphraseError> {

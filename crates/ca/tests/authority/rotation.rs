@@ -70,7 +70,8 @@ fn a_new_root_is_followed_and_the_old_one_goes() {
     let old = ceremony::open(&site.path("usb"), &passphrase()).unwrap();
     let directory = site.path("usb2");
     let name = crate::site::SITE.parse().unwrap();
-    let pem = ceremony::new_root(&old, &name, &directory, &passphrase(), (100, 10), now).unwrap();
+    let pem =
+        ceremony::new_root(&old, &name, &directory, None, &passphrase(), (100, 10), now).unwrap();
     site.ca.add_root(&pem).unwrap();
     let next = add_from(&mut site, "usb2", now);
     let second = site.ca.unlock_root(&directory, &passphrase()).unwrap();
@@ -106,7 +107,7 @@ fn what_the_root_has_not_signed_is_not_added() {
     let mut site = Site::new();
     let foreign = Site::new();
     let now = Time::now();
-    let request = site.ca.new_issuing(&passphrase()).unwrap();
+    let request = site.ca.new_issuing(None, &passphrase()).unwrap();
     let root = ceremony::open(&foreign.path("usb"), &passphrase()).unwrap();
     let name = crate::site::SITE.parse().unwrap();
     let signed = ceremony::sign_issuing(&root, &name, &request, 30, now).unwrap();
@@ -121,7 +122,7 @@ fn add(site: &mut Site, now: Time) -> String {
 
 /// Has the root in `folder` sign a new issuing CA, and opens its key.
 fn add_from(site: &mut Site, folder: &str, now: Time) -> String {
-    let request = site.ca.new_issuing(&passphrase()).unwrap();
+    let request = site.ca.new_issuing(None, &passphrase()).unwrap();
     let root = ceremony::open(&site.path(folder), &passphrase()).unwrap();
     let name = crate::site::SITE.parse().unwrap();
     let signed = ceremony::sign_issuing(&root, &name, &request, 30, now).unwrap();

@@ -83,6 +83,8 @@ pub(crate) fn plan(directory: &Path) -> Plan {
         settings: Settings::resolve(Some(SITE.parse().unwrap()), None).unwrap(),
         passphrase: passphrase(),
         root_passphrase: passphrase(),
+        token: None,
+        root_token: None,
     }
 }
 

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fieldlock_ca::authority::Life;
 use fieldlock_ca::event::Level;
+use fieldlock_ca::hsm::Uri;
 use fieldlock_ca::init::{self, Plan};
 use fieldlock_ca::settings::MAX_DAYS;
 use fieldlock_ca::{Access, Ca, CaError, Keys, Order, Passphrase, Settings, Source, Time, make};
@@ -71,15 +72,37 @@ struct At {
 struct Unlock {
     #[command(flatten)]
     at: At,
-    /// File whose first line is the passphrase of the CA's key
+    /// File whose first line is the passphrase of the CA's key, or the PIN of the token where it is
     #[arg(long, env = "FIELDLOCK_CA_PASSPHRASE_FILE", value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    /// File whose first line is the PIN, if the CA has keys on a token and others in files
+    #[arg(long, value_name = "FILE")]
+    pin_file: Option<PathBuf>,
+}
+
+impl Unlock {
+    fn passphrase(&self, what: &str) -> Result<Passphrase, CaError> {
+        Ca::check(&self.at.dir)?;
+        self.with_pin(Passphrase::obtain(self.passphrase_file.as_deref(), what)?)
+    }
+
+    fn with_pin(&self, passphrase: Passphrase) -> Result<Passphrase, CaError> {
+        Ok(match &self.pin_file {
+            Some(file) => passphrase.with_pin_file(file)?,
+            None => passphrase,
+        })
+    }
 }
 
 /// Make a root and an issuing CA
 #[derive(Debug, Parser)]
-#[command(after_help = "Example:
-  fieldlock ca init --site plant1.example --dir ca --root-out /media/usb/root")]
+#[command(after_help = "Examples:
+  fieldlock ca init --site plant1.example --dir ca --root-out /media/usb/root
+  fieldlock ca init --site plant1.example --dir ca --root-out /media/usb/root \\
+      --key 'pkcs11:token=plant1?module-path=/usr/lib/softhsm/libsofthsm2.so' \\
+      --passphrase-file pin --root-passphrase-file passphrase
+A key on a token is made there and can't be taken out. The token must have been initialised, by its
+own program; its user PIN is given as a passphrase is.")]
 struct Init {
     #[command(flatten)]
     unlock: Unlock,
@@ -89,9 +112,15 @@ struct Init {
     /// Where the root's key goes, best a removable medium [default: CA/root, to be moved away]
     #[arg(long, value_name = "DIR")]
     root_out: Option<PathBuf>,
-    /// Passphrase of the root's key, if it is to be another one
+    /// Passphrase of the root's key (or PIN of its token), if it is to be another one
     #[arg(long, value_name = "FILE")]
     root_passphrase_file: Option<PathBuf>,
+    /// Token on which the issuing CA's key is made: a PKCS#11 URI (RFC 7512) with `module-path`
+    #[arg(long, value_name = "URI")]
+    key: Option<String>,
+    /// The same for the root's key
+    #[arg(long, value_name = "URI")]
+    root_key: Option<String>,
     /// Lifetimes and site, as in pki/profiles/site.toml
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
@@ -223,7 +252,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
 }
 
 fn init(args: Init) -> Result<(), CaError> {
-    let directory = args.unlock.at.dir;
+    let directory = args.unlock.at.dir.clone();
     let root_out = args.root_out.unwrap_or_else(|| directory.join("root"));
     let mut settings = Settings::resolve(args.site, args.profile.as_deref())?;
     settings.root.days = args.root_days.unwrap_or(settings.root.days);
@@ -232,10 +261,14 @@ fn init(args: Init) -> Result<(), CaError> {
     init::check_free(&directory, &root_out)?;
 
     let site = settings.site.clone();
-    let file = args.unlock.passphrase_file;
-    let passphrase = Passphrase::choose(file.as_deref(), &format!("the CA of {site}"))?;
-    let root_passphrase = match args.root_passphrase_file {
-        Some(path) => Passphrase::choose(Some(&path), "the root")?,
+    let (token, root_token) = (token(args.key)?, token(args.root_key)?);
+    let own_root_file = args.root_passphrase_file.as_deref();
+    let opens_a_file = token.is_none() || (root_token.is_none() && own_root_file.is_none());
+    let file = args.unlock.passphrase_file.as_deref();
+    let passphrase = new_secret(file, &format!("the CA of {site}"), opens_a_file)?;
+    let passphrase = args.unlock.with_pin(passphrase)?;
+    let root_passphrase = match own_root_file {
+        Some(path) => new_secret(Some(path), "the root", root_token.is_none())?,
         None => passphrase.clone(),
     };
     let plan = Plan {
@@ -244,6 +277,8 @@ fn init(args: Init) -> Result<(), CaError> {
         settings,
         passphrase,
         root_passphrase,
+        token,
+        root_token,
     };
     let made = init::make(&plan, Time::now())?;
 
@@ -251,10 +286,20 @@ fn init(args: Init) -> Result<(), CaError> {
     describe("root", &made.root);
     describe("issuing CA", &made.issuing);
     eprintln!();
-    eprintln!(
-        "Move the root's key {} to an offline medium and keep a second copy in a safe:",
-        made.root_key.display()
-    );
+    if plan.token.is_some() {
+        eprintln!("The issuing CA's key is on its token; issuing.key.pem says where.");
+    }
+    if plan.root_token.is_some() {
+        eprintln!(
+            "The root's key is on its token; {} says where. Keep both in a safe:",
+            made.root_key.display()
+        );
+    } else {
+        eprintln!(
+            "Move the root's key {} to an offline medium and keep a second copy in a safe:",
+            made.root_key.display()
+        );
+    }
     eprintln!(
         "it is needed once a year, for `fieldlock ca root crl`, and must not stay on this machine."
     );
@@ -356,11 +401,24 @@ fn crl(args: &PrintCrl) -> Result<(), CaError> {
 
 /// The passphrase is asked for before the CA is locked: other commands don't wait for typing.
 fn unlock(args: &Unlock) -> Result<(Ca, Keys), CaError> {
-    Ca::check(&args.at.dir)?;
-    let passphrase = Passphrase::obtain(args.passphrase_file.as_deref(), "the CA")?;
+    let passphrase = args.passphrase("the CA")?;
     let ca = Ca::open(&args.at.dir, Access::Write)?;
     let authority = ca.unlock(&passphrase)?;
     Ok((ca, authority))
+}
+
+/// What is to open a new key: a passphrase is chosen now, the PIN of a token was before.
+fn new_secret(file: Option<&Path>, what: &str, is_file: bool) -> Result<Passphrase, CaError> {
+    Ok(match is_file {
+        true => Passphrase::choose(file, what)?,
+        false => Passphrase::obtain(file, what)?,
+    })
+}
+
+/// Read here and not among the other arguments, whose errors repeat what was typed: it could hold
+/// a PIN.
+fn token(uri: Option<String>) -> Result<Option<Uri>, CaError> {
+    Ok(uri.map(|uri| uri.parse()).transpose()?)
 }
 
 fn read_request(path: &Path) -> Result<String, CaError> {

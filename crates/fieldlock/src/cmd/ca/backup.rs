@@ -11,7 +11,8 @@ use super::At;
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:
   fieldlock ca backup /media/usb/ca-2026-11-24.json --dir ca
-The private key in it is encrypted by the CA's passphrase: keep the two apart.")]
+The private key in it is encrypted by the CA's passphrase: keep the two apart.
+A key on a PKCS#11 token is not in it: back that up by the token's means.")]
 pub(super) struct Backup {
     /// The file to be made
     #[arg(value_name = "FILE")]
@@ -41,12 +42,17 @@ pub(super) struct Restore {
 }
 
 pub(super) fn make(args: &Backup) -> Result<(), CaError> {
-    let files = backup::make(&args.at.dir, &args.file, Time::now())?;
+    let copied = backup::make(&args.at.dir, &args.file, Time::now())?;
     eprintln!(
-        "{files} files of {} are in {}",
+        "{} files of {} are in {}",
+        copied.files,
         args.at.dir.display(),
         args.file.display()
     );
+    for (name, uri) in copied.on_tokens {
+        eprintln!("note: {name} says where the key is, {uri}");
+        eprintln!("      The key itself stays on the token: back that up by the token's means.");
+    }
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Site, Summary};
 
 use super::report::{output, print, tell_crl};
-use super::{At, Unlock, days, read_request, reason};
+use super::{At, Unlock, days, new_secret, read_request, reason, token};
 
 /// Turn the issuing CA over: new, add, use, drop
 #[derive(Debug, Parser)]
@@ -40,9 +40,16 @@ enum IssuingCommand {
 }
 
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  fieldlock ca issuing new --dir ca --out next.csr
+  fieldlock ca issuing new --dir ca --out next.csr --passphrase-file passphrase --pin-file pin \\
+      --key 'pkcs11:token=plant1?module-path=/usr/lib/softhsm/libsofthsm2.so'")]
 struct New {
     #[command(flatten)]
     unlock: Unlock,
+    /// Token on which the key is made: a PKCS#11 URI (RFC 7512) with `module-path`
+    #[arg(long, value_name = "URI")]
+    key: Option<String>,
     /// File for the request [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -117,8 +124,11 @@ struct Sign {
 
 /// Make a new root, certified by the old one so that agents follow
 #[derive(Debug, Parser)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   fieldlock ca root new --site plant1.example --root /media/usb/root --root-out /media/usb/root2 --out root2.pem
+  fieldlock ca root new --site plant1.example --root /media/usb/root --root-out /media/usb/root2 --out root2.pem \\
+      --passphrase-file passphrase --new-passphrase-file pin \\
+      --key 'pkcs11:token=root?module-path=/usr/lib/softhsm/libsofthsm2.so'
 then, at the CA: fieldlock ca root add root2.pem --dir ca, and an issuing CA below it.")]
 struct NewRoot {
     #[command(flatten)]
@@ -126,6 +136,12 @@ struct NewRoot {
     /// Directory for the new root's key
     #[arg(long, value_name = "DIR")]
     root_out: PathBuf,
+    /// Token on which the key is made: a PKCS#11 URI (RFC 7512) with `module-path`
+    #[arg(long, value_name = "URI")]
+    key: Option<String>,
+    /// Passphrase of the new key (or PIN of its token), if it is to be another one
+    #[arg(long, value_name = "FILE")]
+    new_passphrase_file: Option<PathBuf>,
     /// Life in days
     #[arg(long, value_name = "N", default_value = "7300", value_parser = days())]
     days: u16,
@@ -145,9 +161,18 @@ struct Offline {
     /// Site that the CA may name
     #[arg(long)]
     site: Site,
-    /// File whose first line is the passphrase of the root's key
+    /// File whose first line is the passphrase of the root's key, or the PIN of its token
     #[arg(long, env = "FIELDLOCK_CA_PASSPHRASE_FILE", value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+}
+
+impl Offline {
+    fn passphrase(&self) -> Result<Passphrase, CaError> {
+        Ok(Passphrase::obtain(
+            self.passphrase_file.as_deref(),
+            "the root",
+        )?)
+    }
 }
 
 /// Take a new root, or a root's newer CRL, into what agents trust
@@ -163,15 +188,16 @@ pub(super) fn issuing(args: Issuing) -> Result<(), CaError> {
     let now = Time::now();
     match args.command {
         IssuingCommand::New(args) => {
-            let passphrase = passphrase(&args.unlock)?;
+            let token = token(args.key)?;
+            let passphrase = args.unlock.passphrase("the CA")?;
             let ca = Ca::open(&args.unlock.at.dir, Access::Write)?;
-            let request = ca.new_issuing(&passphrase)?;
+            let request = ca.new_issuing(token.as_ref(), &passphrase)?;
             eprintln!("Have it signed by the root: fieldlock ca root sign FILE --root DIR");
             output(args.out.as_deref(), &request)
         }
         IssuingCommand::Add(args) => {
             let pem = read_request(&args.file)?;
-            let passphrase = passphrase(&args.unlock)?;
+            let passphrase = args.unlock.passphrase("the CA")?;
             let mut ca = Ca::open(&args.unlock.at.dir, Access::Write)?;
             let mark = ca.add_issuing(&pem, &passphrase, now)?;
             eprintln!("Agents hear of it now. When all have: fieldlock ca issuing use {mark}");
@@ -205,17 +231,24 @@ pub(super) fn root(args: Root) -> Result<(), CaError> {
         RootCommand::Crl(args) => crl(&args, now),
         RootCommand::Sign(args) => {
             let request = read_request(&args.request)?;
-            let root = ceremony::open(&args.offline.root, &root_passphrase(&args.offline)?)?;
+            let passphrase = args.offline.passphrase()?;
+            let root = ceremony::open(&args.offline.root, &passphrase)?;
             let site = &args.offline.site;
             let pem = ceremony::sign_issuing(&root, site, &request, args.days, now)?;
             output(args.out.as_deref(), &pem)
         }
         RootCommand::New(args) => {
-            let passphrase = root_passphrase(&args.offline)?;
+            let token = token(args.key)?;
+            let passphrase = args.offline.passphrase()?;
             let old = ceremony::open(&args.offline.root, &passphrase)?;
+            let passphrase = match args.new_passphrase_file.as_deref() {
+                Some(file) => new_secret(Some(file), "the new root", token.is_none())?,
+                None => passphrase,
+            };
             let lives = (args.days, args.crl_days);
-            let site = &args.offline.site;
-            let pem = ceremony::new_root(&old, site, &args.root_out, &passphrase, lives, now)?;
+            let (site, out) = (&args.offline.site, &args.root_out);
+            let token = token.as_ref();
+            let pem = ceremony::new_root(&old, site, out, token, &passphrase, lives, now)?;
             eprintln!(
                 "Keep {} as the old root's key is kept",
                 args.root_out.display()
@@ -237,8 +270,7 @@ pub(super) fn root(args: Root) -> Result<(), CaError> {
 }
 
 fn crl(args: &RootCrl, now: Time) -> Result<(), CaError> {
-    Ca::check(&args.unlock.at.dir)?;
-    let passphrase = Passphrase::obtain(args.unlock.passphrase_file.as_deref(), "the root")?;
+    let passphrase = args.unlock.passphrase("the root")?;
     let mut ca = Ca::open(&args.unlock.at.dir, Access::Write)?;
     let root = ca.unlock_root(&args.root, &passphrase)?;
     let crl = match &args.revoke {
@@ -248,19 +280,4 @@ fn crl(args: &RootCrl, now: Time) -> Result<(), CaError> {
     tell_crl(&crl);
     let path = ca.root_crl_path(root.certificate())?;
     print(&format!("{}\n", path.display()))
-}
-
-fn passphrase(args: &Unlock) -> Result<Passphrase, CaError> {
-    Ca::check(&args.at.dir)?;
-    Ok(Passphrase::obtain(
-        args.passphrase_file.as_deref(),
-        "the CA",
-    )?)
-}
-
-fn root_passphrase(args: &Offline) -> Result<Passphrase, CaError> {
-    Ok(Passphrase::obtain(
-        args.passphrase_file.as_deref(),
-        "the root",
-    )?)
 }

@@ -33,8 +33,7 @@ pub(super) struct Serve {
 
 pub(super) fn run(args: &Serve) -> Result<ExitCode, CaError> {
     let directory = &args.unlock.at.dir;
-    Ca::check(directory)?;
-    let passphrase = Passphrase::obtain(args.unlock.passphrase_file.as_deref(), "the CA")?;
+    let passphrase = args.unlock.passphrase("the CA")?;
     let ca = Ca::open(directory, Access::Write)?;
     ca.unlock(&passphrase)?;
     tell(&ca, directory)?;
