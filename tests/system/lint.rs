@@ -40,15 +40,20 @@ fn lint() {
             &"--out",
             &out,
         ]);
-        let bundle = std::fs::read_to_string(out.join("bundle.pem")).unwrap();
-        let blocks: Vec<_> = bundle.split_inclusive("-----\n").collect();
-        for (index, block) in blocks.chunks(2).enumerate() {
-            let pem = directory.write(&format!("{role}-{index}.pem"), &block.concat());
-            let pem = pem.unwrap();
-            match block[0].contains("CRL") {
-                true => judge(&pem, "lint_crl", &["-t", "CRL", "-p", "PKIX"]),
-                false => judge(&pem, "lint_pkix_cert", &[]),
-            }
+        let text = std::fs::read_to_string(out.join("bundle.pem")).unwrap();
+        bundle(&directory, role, &text);
+    }
+}
+
+/// Every block of a bundle, through files of `directory` whose names begin with `name`.
+pub(crate) fn bundle(directory: &Directory, name: &str, text: &str) {
+    let blocks: Vec<_> = text.split_inclusive("-----\n").collect();
+    for (index, block) in blocks.chunks(2).enumerate() {
+        let pem = directory.write(&format!("{name}-{index}.pem"), &block.concat());
+        let pem = pem.unwrap();
+        match block[0].contains("CRL") {
+            true => judge(&pem, "lint_crl", &["-t", "CRL", "-p", "PKIX"]),
+            false => judge(&pem, "lint_pkix_cert", &[]),
         }
     }
 }

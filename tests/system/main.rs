@@ -11,6 +11,7 @@ mod custody;
 mod enroll;
 mod est;
 mod faults;
+mod hsm;
 mod interop;
 mod lint;
 mod negative;
@@ -57,6 +58,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(est::trials());
     trials.extend(custody::trials());
     trials.extend(clock::trials());
+    trials.extend(hsm::trials());
     trials.extend(lint::trials());
     trials
 }

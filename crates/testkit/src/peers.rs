@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Name, the Debian package that brings it, and where else to look.
-const KNOWN: [(&str, &str); 10] = [
+const KNOWN: [(&str, &str); 12] = [
     ("openssl", "openssl"),
     ("mbpoll", "mbpoll"),
     ("haproxy", "haproxy"),
@@ -15,6 +15,8 @@ const KNOWN: [(&str, &str); 10] = [
     ("tshark", "tshark"),
     ("curl", "curl"),
     ("faketime", "faketime"),
+    ("softhsm2-util", "softhsm2"),
+    ("pkcs11-tool", "opensc"),
     ("pkilint", "pip install pkilint"),
     ("pymodbus", "python3-pymodbus or pip install pymodbus"),
 ];
