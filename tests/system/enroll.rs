@@ -175,7 +175,7 @@ fn token_altered() {
     assert!(join(&directory.join("edge"), &token).status.success());
 }
 
-fn join(state: &Path, token: &str) -> Output {
+pub(crate) fn join(state: &Path, token: &str) -> Output {
     let mut child = binary::command()
         .args(["enroll", "join", "--state"])
         .arg(state)

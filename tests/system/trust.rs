@@ -11,7 +11,7 @@ use fieldlock_tests::answers::write_one;
 use fieldlock_tests::{Agent, Pair, Role, SOON, Setup, Site, Transport, binary, trial, within};
 use libtest_mimic::Trial;
 
-use crate::clock;
+use crate::{clock, enroll};
 
 pub(crate) fn trials() -> Vec<Trial> {
     // First, since it takes a minute.
@@ -219,7 +219,7 @@ fn stale_lists() {
 /// A new root, an issuing CA below it, and both agents renewed under it, while writes go on.
 fn turn_over(transport: Transport) {
     let site = Site::new();
-    let (_server, mut pair) = own_site(&site, transport);
+    let (server, mut pair) = own_site(&site, transport);
     // Made by the old CA, and due for renewal at once.
     let due = [(Role::Edge, "press-07"), (Role::Headend, "hd-1")]
         .map(|(role, name)| site.identity_between(role, name, -60, 15));
@@ -259,6 +259,11 @@ fn turn_over(transport: Transport) {
     }
     pair.wait_up();
     write_one(&mut pair.client(), 40, 7);
+
+    // A token names the new root, and the server shows it.
+    let token = site.token("edge", "late-07", server.address);
+    let joined = enroll::join(&pair.directory.join("late"), &token);
+    assert!(joined.status.success(), "{}", binary::text(&joined));
 
     // The old one has leaves that are valid yet.
     let list = site.ca_command(&[&"issuing", &"list"]);

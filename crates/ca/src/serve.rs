@@ -49,8 +49,9 @@ const HEADER: Duration = Duration::from_secs(10);
 /// Of a whole connection, which carries one request: a long poll takes up to 60 s of it.
 const CONNECTION: Duration = Duration::from_secs(90);
 const DRAIN: Duration = Duration::from_secs(5);
-/// Life of the server's own certificate, in days; it is renewed after two thirds.
+/// Life of the server's own certificate, in days; it is renewed in time.
 const OWN_DAYS: u16 = 7;
+const OWN_DUE: Duration = Duration::from_secs(4 * 86_400);
 const HOURLY: Duration = Duration::from_secs(3600);
 
 /// The trust list as it is handed out.
@@ -87,6 +88,8 @@ pub(crate) struct Server {
     keys: Arc<Keys>,
     published: watch::Sender<Arc<Published>>,
     limits: Mutex<Limits>,
+    /// The issuing CA (DER) that signed the server's own certificate.
+    own_issuer: Mutex<Vec<u8>>,
 }
 
 /// A server that listens, and is not serving yet.
@@ -127,9 +130,9 @@ impl Bound {
             keys: Keys::new(list.list.clone()),
             published: watch::Sender::new(Arc::new(list)),
             limits: Mutex::new(limits),
+            own_issuer: Mutex::default(),
         });
         server.maintain().await?;
-        server.renew_own().await?;
         Ok(Self { server, listener })
     }
 
@@ -221,13 +224,13 @@ impl Server {
 
     /// Issues the CRL that is due, and publishes what has changed.
     async fn maintain(self: &Arc<Self>) -> Result<(), CaError> {
-        let (list, renewed) = self
+        let (list, renewed, in_use) = self
             .with_ca(|ca, keys, now| {
                 let due = ca.crl_due(now)?;
                 if due {
                     ca.renew_crl(keys, now)?;
                 }
-                Ok((ca.trust()?, due))
+                Ok((ca.trust()?, due, ca.active().certificate.clone()))
             })
             .await?;
         if renewed {
@@ -242,7 +245,17 @@ impl Server {
             self.keys.set_trust(published.list.clone());
             self.published.send_replace(Arc::new(published));
         }
+        // Tokens name the root of the CA in use: the server has to show it.
+        if in_use != *self.own_issuer() {
+            self.renew_own().await?;
+        }
         Ok(())
+    }
+
+    fn own_issuer(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.own_issuer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gets the server a new key and certificate.
@@ -259,7 +272,10 @@ impl Server {
         let issued = self
             .with_ca(move |ca, keys, now| ca.issue(keys, order, now))
             .await?;
-        Ok(self.keys.set_own(&issued.bundle, &pkcs8)?)
+        self.keys.set_own(&issued.bundle, &pkcs8)?;
+        let issuer = issued.bundle.trust.issuer_of(&issued.bundle.leaf);
+        *self.own_issuer() = issuer.unwrap_or_default().to_vec();
+        Ok(())
     }
 
     fn warn_of_dates(&self) {
@@ -339,7 +355,7 @@ async fn watch_directory(server: Arc<Server>) {
     let mut tick = interval(LOOK);
     let mut seen = stamps(&server.directory);
     let mut hour = Instant::now();
-    let mut own = Instant::now();
+    let mut own_due = Instant::now() + OWN_DUE;
     server.warn_of_dates();
     loop {
         tick.tick().await;
@@ -355,11 +371,15 @@ async fn watch_directory(server: Arc<Server>) {
             hour = Instant::now();
             server.warn_of_dates();
         }
-        if own.elapsed() >= HOURLY * 24 * u32::from(OWN_DAYS) * 2 / 3 {
-            own = Instant::now();
-            if let Err(error) = server.renew_own().await {
-                error!("the server's own certificate: {error}");
-            }
+        if Instant::now() >= own_due {
+            let next = match server.renew_own().await {
+                Ok(()) => OWN_DUE,
+                Err(error) => {
+                    error!("the server's own certificate: {error}");
+                    HOURLY
+                }
+            };
+            own_due = Instant::now() + next;
         }
     }
 }
