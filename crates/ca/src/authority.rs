@@ -18,7 +18,7 @@ use fieldlock_pki::bundle::{self, Bundle, BundleError};
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::{Authority, Reason, Revocation, RevocationList, Validity};
 use fieldlock_pki::profile::Profile;
-use fieldlock_pki::{Crl, Name, Role, Serial, Summary, TrustList, certificate};
+use fieldlock_pki::{Crl, ModbusRole, Name, Role, Serial, Summary, TrustList, certificate};
 
 use crate::ceremony;
 use crate::clock::Time;
@@ -56,6 +56,8 @@ pub enum Access {
 pub struct Order {
     pub role: Role,
     pub name: Name,
+    /// Only for the roles that [may carry one](ModbusRole::is_for).
+    pub modbus_role: Option<ModbusRole>,
     pub key: PublicKey,
     pub source: Source,
     pub life: Life,
@@ -222,7 +224,14 @@ impl Ca {
             role: order.role,
             name: order.name.clone(),
         };
-        let leaf = authority.leaf(&identity, &profile, &order.key, &serial, validity)?;
+        let leaf = authority.leaf(
+            &identity,
+            order.modbus_role.as_ref(),
+            &profile,
+            &order.key,
+            &serial,
+            validity,
+        )?;
         let bundle = Bundle {
             leaf,
             trust: self.trust()?,
@@ -234,6 +243,7 @@ impl Ca {
             serial,
             role: order.role,
             name: order.name,
+            modbus_role: order.modbus_role,
             key_hash: order.key.hash().to_owned(),
             not_before: Time(validity.not_before),
             not_after: Time(validity.not_after),
@@ -466,6 +476,7 @@ impl Ca {
     }
 
     fn admit(&self, order: &Order, profile: &Profile) -> Result<(), CaError> {
+        check_modbus_role(order.role, order.modbus_role.as_ref())?;
         if !profile.keys.contains(&order.key.kind()) {
             return Err(CaError::KeyKind { role: order.role });
         }
@@ -586,6 +597,17 @@ impl State {
             State::Expired => "expired",
             State::Revoked { .. } => "revoked",
         }
+    }
+}
+
+/// Refuses a Modbus role where nobody would look for one.
+pub(crate) fn check_modbus_role(
+    role: Role,
+    modbus_role: Option<&ModbusRole>,
+) -> Result<(), CaError> {
+    match modbus_role {
+        Some(_) if !ModbusRole::is_for(role) => Err(CaError::ModbusRole { role }),
+        _ => Ok(()),
     }
 }
 

@@ -5,9 +5,9 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use fieldlock_pki::bundle::{self, Bundle};
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::token::{Secret, Token, check_address};
-use fieldlock_pki::{Name, Role, Summary, certificate, hex};
+use fieldlock_pki::{ModbusRole, Name, Role, Summary, certificate, hex};
 
-use crate::authority::{Ca, Issued, Life, Order};
+use crate::authority::{Ca, Issued, Life, Order, check_modbus_role};
 use crate::clock::Time;
 use crate::error::CaError;
 use crate::event::{Entry, Event, Source, TokenEntry};
@@ -18,6 +18,8 @@ use crate::generation::Keys;
 pub struct TokenOrder {
     pub role: Role,
     pub name: Name,
+    /// What the certificate will say; the box has no say in it.
+    pub modbus_role: Option<ModbusRole>,
     /// `HOST:PORT` where the box finds the CA, perhaps through a headend.
     pub address: String,
     /// Seconds.
@@ -36,6 +38,7 @@ impl Ca {
     /// Makes a token and records it, hashed.
     pub fn token(&mut self, order: TokenOrder, now: Time) -> Result<(Token, TokenEntry), CaError> {
         check_address(&order.address)?;
+        check_modbus_role(order.role, order.modbus_role.as_ref())?;
         let mut secret = [0; Secret::LEN];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| CaError::Random)?;
         let secret = Secret::new(secret);
@@ -43,6 +46,7 @@ impl Ca {
             hash: hex::lower(&secret.hash()),
             role: order.role,
             name: order.name.clone(),
+            modbus_role: order.modbus_role,
             expires: Time(now.0.saturating_add(order.life)),
         };
         self.record(now, Event::Token(entry.clone()))?;
@@ -67,16 +71,17 @@ impl Ca {
     ) -> Result<Issued, CaError> {
         let now = self.not_before_now(now)?;
         let found = self.find_token(credentials, now);
-        let hash = self.on_record(&credentials.role, &credentials.name, &key, now, found)?;
-        if let Some(entry) = self.records().enrolled_by(&hash)? {
+        let token = self.on_record(&credentials.role, &credentials.name, &key, now, found)?;
+        if let Some(entry) = self.records().enrolled_by(&token.hash)? {
             let repeated = self.repeat(&entry, &key, now);
             return self.on_record(&credentials.role, &credentials.name, &key, now, repeated);
         }
         let order = Order {
             role: credentials.role,
             name: credentials.name.clone(),
+            modbus_role: token.modbus_role,
             key,
-            source: Source::Token(hash),
+            source: Source::Token(token.hash),
             life: Life::Usual,
         };
         self.issue(keys, order, now)
@@ -114,6 +119,7 @@ impl Ca {
         let order = Order {
             role: entry.role,
             name: entry.name,
+            modbus_role: entry.modbus_role,
             key,
             source: Source::Renewal(entry.serial),
             life: Life::Usual,
@@ -143,8 +149,8 @@ impl Ca {
         Ok(count)
     }
 
-    /// The hash of the token that the credentials show.
-    fn find_token(&self, credentials: &Credentials, now: Time) -> Result<String, CaError> {
+    /// The token that the credentials show.
+    fn find_token(&self, credentials: &Credentials, now: Time) -> Result<TokenEntry, CaError> {
         let shown = hex::lower(&credentials.secret.hash());
         let same = |token: &TokenEntry| {
             verify_slices_are_equal(token.hash.as_bytes(), shown.as_bytes()).is_ok()
@@ -161,7 +167,7 @@ impl Ca {
                 expires: token.expires,
             });
         }
-        Ok(shown)
+        Ok(token)
     }
 
     fn repeat(&self, entry: &Entry, key: &PublicKey, now: Time) -> Result<Issued, CaError> {

@@ -54,6 +54,10 @@ pub enum CaError {
     Crl(#[from] CrlError),
     #[error(transparent)]
     Store(#[from] fieldlock_pki::StoreError),
+    #[error(
+        "a certificate of the role {role} carries no Modbus role: leave out `--modbus-role`, or use the role client (or edge)"
+    )]
+    ModbusRole { role: Role },
     #[error("the request's key is of a kind that the profile of the role {role} does not accept")]
     KeyKind { role: Role },
     #[error(
@@ -201,6 +205,7 @@ impl CaError {
                 | CaError::Ambiguous { .. }
                 | CaError::Token(_)
                 | CaError::NoAddress
+                | CaError::ModbusRole { .. }
                 | CaError::NoGeneration { .. }
         )
     }

@@ -1,7 +1,7 @@
 //! What can happen in a CA, as its records spell it.
 
 use fieldlock_pki::issue::Reason;
-use fieldlock_pki::{Identity, Name, Role, Serial, Site};
+use fieldlock_pki::{Identity, ModbusRole, Name, Role, Serial, Site};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
@@ -83,6 +83,8 @@ pub struct Entry {
     pub serial: Serial,
     pub role: Role,
     pub name: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modbus_role: Option<ModbusRole>,
     /// SHA-256 of the SubjectPublicKeyInfo.
     pub key_hash: String,
     pub not_before: Time,
@@ -109,6 +111,8 @@ pub struct TokenEntry {
     pub hash: String,
     pub role: Role,
     pub name: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modbus_role: Option<ModbusRole>,
     pub expires: Time,
 }
 

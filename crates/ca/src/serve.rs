@@ -265,6 +265,7 @@ impl Server {
         let order = Order {
             role: Role::Ca,
             name: self.settings.name.clone(),
+            modbus_role: None,
             key: PublicKey::of(&key)?,
             source: Source::Made,
             life: Life::Days(OWN_DAYS),

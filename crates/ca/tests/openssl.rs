@@ -238,6 +238,7 @@ fn leaf_of_another_site_fails() {
         .unwrap()
         .leaf(
             &identity,
+            None,
             &Profile::of(Role::Edge).unwrap(),
             &key,
             &"77".parse::<Serial>().unwrap(),

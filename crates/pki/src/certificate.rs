@@ -5,6 +5,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::hex;
 use crate::identity::Identity;
+use crate::modbus_role::{ModbusRole, ModbusRoleError};
 use crate::serial::Serial;
 
 /// The fields of a certificate that anyone here asks for.
@@ -19,6 +20,8 @@ pub struct Summary {
     pub not_after: i64,
     /// `None` for a CA, and for a leaf that is not one of ours.
     pub identity: Option<Identity>,
+    /// Only one that can be read; a leaf with another has no identity either.
+    pub modbus_role: Option<ModbusRole>,
     /// SHA-256 of the certificate as `openssl x509 -fingerprint -sha256` prints it.
     pub fingerprint: String,
     /// SHA-256 of the SubjectPublicKeyInfo in lower-case hexadecimal: the same key has the same
@@ -37,6 +40,7 @@ impl Summary {
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
             identity: Identity::from_parsed(&certificate).ok(),
+            modbus_role: ModbusRole::from_parsed(&certificate).ok().flatten(),
             fingerprint: fingerprint(der),
             key_hash: key_hash(certificate.public_key().raw),
             is_ca: certificate.is_ca(),
@@ -109,6 +113,8 @@ pub enum CertificateError {
     Trailing { octets: usize },
     #[error("it is not signed with ECDSA (SHA-256, SHA-384) or Ed25519")]
     Algorithm,
+    #[error(transparent)]
+    ModbusRole(#[from] ModbusRoleError),
 }
 
 /// AlgorithmIdentifiers in DER, each with the tag of the signature's BIT STRING after it.

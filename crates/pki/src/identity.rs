@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{GeneralName, X509Certificate};
 
 use crate::certificate::{self, CertificateError};
+use crate::modbus_role::ModbusRole;
 
 /// What a certificate proves about its holder.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,8 +49,8 @@ impl Identity {
     }
 
     /// Reads the identity from a DER certificate: exactly one URI name and one DNS name, which
-    /// agree, no other name, and exactly the extended key usage of the role. The chain and the
-    /// dates are not looked at.
+    /// agree, no other name, exactly the extended key usage of the role, and no Modbus role or one
+    /// that can be read. The chain and the dates are not looked at.
     pub fn from_certificate(der: &[u8]) -> Result<Self, IdentityError> {
         Self::from_parsed(&certificate::parse(der)?)
     }
@@ -67,6 +68,7 @@ impl Identity {
             });
         }
         check_usage(certificate, identity.role)?;
+        ModbusRole::from_parsed(certificate).map_err(CertificateError::from)?;
         Ok(identity)
     }
 }

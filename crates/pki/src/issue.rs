@@ -3,16 +3,17 @@
 use std::fmt;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, NameConstraints, PublicKeyData, RevocationReason, RevokedCertParams, SanType,
-    SerialNumber, SigningKey,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, NameConstraints, PublicKeyData, RevocationReason, RevokedCertParams,
+    SanType, SerialNumber, SigningKey,
 };
 use time::OffsetDateTime;
 
 use crate::certificate::{self, Summary};
 use crate::csr::PublicKey;
 use crate::identity::{Identity, Site};
+use crate::modbus_role::{self, ModbusRole};
 use crate::profile::{Profile, Usage};
 use crate::serial::Serial;
 
@@ -113,10 +114,11 @@ impl Authority {
         self.sign(&parameters, &&*newer.key)
     }
 
-    /// Signs a leaf made of `identity` and `profile` alone, for `key`.
+    /// Signs a leaf made of `identity`, `modbus_role` and `profile` alone, for `key`.
     pub fn leaf(
         &self,
         identity: &Identity,
+        modbus_role: Option<&ModbusRole>,
         profile: &Profile,
         key: &PublicKey,
         serial: &Serial,
@@ -135,6 +137,9 @@ impl Authority {
             SanType::URI(identity.uri().try_into()?),
             SanType::DnsName(identity.dns().try_into()?),
         ];
+        let role_extension =
+            |role: &ModbusRole| CustomExtension::from_oid_content(modbus_role::OID, role.to_der());
+        parameters.custom_extensions = modbus_role.map(role_extension).into_iter().collect();
         self.sign(&parameters, &key.info)
     }
 

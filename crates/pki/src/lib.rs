@@ -1,6 +1,7 @@
 //! Certificates of a site: who a certificate names, what a bundle proves, what is revoked.
 //!
 //! - [`identity`]: site, role and name, and how a certificate carries them.
+//! - [`modbus_role`]: the role of a Modbus client, for Modbus/TCP Security.
 //! - [`certificate`], [`crl`], [`serial`]: read-only views of what a CA signed.
 //! - [`bundle`]: what a CA hands over, checked signature by signature.
 //! - [`profile`], [`csr`], [`issue`]: the signing side, without its files and records.
@@ -20,6 +21,7 @@ pub mod est;
 pub mod hex;
 pub mod identity;
 pub mod issue;
+pub mod modbus_role;
 pub mod profile;
 pub mod serial;
 pub mod store;
@@ -30,6 +32,7 @@ pub use bundle::{Bundle, BundleError};
 pub use certificate::{CertificateError, Summary};
 pub use crl::{Crl, CrlError};
 pub use identity::{Identity, IdentityError, Name, NameError, Role, Site};
+pub use modbus_role::{ModbusRole, ModbusRoleError};
 pub use serial::Serial;
 pub use store::{Installed, StoreError};
 pub use token::{Secret, Token, TokenError};

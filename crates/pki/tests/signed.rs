@@ -424,7 +424,7 @@ fn leaf_of(authority: &Authority, uri: &str) -> (KeyPair, Vec<u8>) {
         not_after: NOW + 90 * DAY,
     };
     let leaf = authority
-        .leaf(&identity, &profile, &public, &serial(), validity)
+        .leaf(&identity, None, &profile, &public, &serial(), validity)
         .unwrap();
     (key, leaf)
 }

@@ -169,14 +169,54 @@ fn renewal_goes_by_the_present_certificate_until_the_window_closes() {
     assert!(matches!(refused, Err(CaError::NotOurs)));
 }
 
-fn token(ca: &mut Ca, name: &str, now: Time) -> Secret {
+#[test]
+fn the_modbus_role_of_a_token_stays_with_its_certificates() {
+    let mut site = Site::new();
+    let now = Time::now();
     let order = TokenOrder {
+        role: Role::Client,
+        modbus_role: Some("Operator".parse().unwrap()),
+        ..token_order("scada")
+    };
+    let secret = site.ca.token(order, now).unwrap().0.secret.clone();
+    let shown = Credentials {
+        role: Role::Client,
+        ..credentials("scada", &secret)
+    };
+    let first = site.ca.enroll(&site.authority, &shown, key(), now).unwrap();
+    let second = site
+        .ca
+        .reenroll(&site.authority, &first.bundle.leaf, key(), now)
+        .unwrap();
+    for issued in [&first, &second] {
+        let role = issued.summary.modbus_role.as_ref().unwrap();
+        assert_eq!(role.as_str(), "Operator");
+    }
+    let entries = site.ca.records().certificates().unwrap();
+    assert_eq!(entries.len(), 2);
+    assert!(entries.iter().all(|entry| entry.modbus_role.is_some()));
+
+    let order = TokenOrder {
+        role: Role::Headend,
+        modbus_role: Some("Operator".parse().unwrap()),
+        ..token_order("hd-1")
+    };
+    let refused = site.ca.token(order, now);
+    assert!(matches!(refused, Err(CaError::ModbusRole { .. })));
+}
+
+fn token(ca: &mut Ca, name: &str, now: Time) -> Secret {
+    ca.token(token_order(name), now).unwrap().0.secret.clone()
+}
+
+fn token_order(name: &str) -> TokenOrder {
+    TokenOrder {
         role: Role::Edge,
         name: name.parse().unwrap(),
+        modbus_role: None,
         address: "127.0.0.1:4434".to_owned(),
         life: HOUR,
-    };
-    ca.token(order, now).unwrap().0.secret.clone()
+    }
 }
 
 fn credentials(name: &str, secret: &Secret) -> Credentials {

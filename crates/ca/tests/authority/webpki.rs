@@ -76,6 +76,7 @@ fn leaf_outside_the_site_is_refused() {
         .unwrap()
         .leaf(
             &Identity::from_uri("spiffe://plant2.example/edge/press-07").unwrap(),
+            None,
             &Profile::of(Role::Edge).unwrap(),
             &fieldlock_ca::make::Key::generate()
                 .unwrap()

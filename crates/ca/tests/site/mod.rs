@@ -51,6 +51,7 @@ impl Site {
         let order = Order {
             role,
             name: name.parse().unwrap(),
+            modbus_role: None,
             key: key.public()?,
             source: Source::Made,
             life,
@@ -68,6 +69,7 @@ impl Site {
         let order = Order {
             role,
             name: name.parse().unwrap(),
+            modbus_role: None,
             key: PublicKey::from_request(request)?,
             source: Source::Request("request.csr".to_owned()),
             life: Life::Usual,

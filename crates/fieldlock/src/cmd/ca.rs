@@ -21,7 +21,7 @@ use fieldlock_ca::{Access, Ca, CaError, Keys, Order, Passphrase, Settings, Sourc
 use fieldlock_pki::bundle;
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::Reason;
-use fieldlock_pki::{Name, Role, Site};
+use fieldlock_pki::{ModbusRole, Name, Role, Site};
 
 use report::{describe, output, print, tell_crl, tell_issued};
 
@@ -140,6 +140,9 @@ struct Leaf {
     /// Name of the agent: a-z, 0-9 and `-`
     #[arg(long)]
     name: Name,
+    /// Role for Modbus/TCP Security, such as `Operator`; for client (or edge) only
+    #[arg(long, value_name = "NAME")]
+    modbus_role: Option<ModbusRole>,
     /// Life of the certificate in days [default: the role's, 90]
     #[arg(long, value_name = "N", value_parser = days())]
     days: Option<u16>,
@@ -177,8 +180,9 @@ struct Issue {
 
 /// Sign a request; only its public key is taken
 #[derive(Debug, Parser)]
-#[command(after_help = "Example:
-  fieldlock ca sign press-07.csr --dir ca --role edge --name press-07 --out press-07.pem")]
+#[command(after_help = "Examples:
+  fieldlock ca sign press-07.csr --dir ca --role edge --name press-07 --out press-07.pem
+  fieldlock ca sign scada.csr --dir ca --role client --name scada --modbus-role Operator --out scada.pem")]
 struct Sign {
     #[command(flatten)]
     unlock: Unlock,
@@ -322,6 +326,7 @@ fn issue(args: Issue) -> Result<(), CaError> {
     let order = Order {
         role: args.leaf.role,
         name: args.leaf.name,
+        modbus_role: args.leaf.modbus_role,
         key: key.public()?,
         source: Source::Made,
         life,
@@ -355,6 +360,7 @@ fn sign(args: Sign) -> Result<(), CaError> {
     let order = Order {
         role: args.leaf.role,
         name: args.leaf.name,
+        modbus_role: args.leaf.modbus_role,
         key,
         source,
         life: args.leaf.days.map_or(Life::Usual, Life::Days),

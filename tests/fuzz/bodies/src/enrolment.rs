@@ -1,9 +1,9 @@
 //! What an asker sends to the CA, and what a carrier brings of whom to trust.
 
 use fieldlock_pki::csr::PublicKey;
-use fieldlock_pki::{Token, TrustList, est};
+use fieldlock_pki::{ModbusRole, Token, TrustList, est};
 
-/// Bodies of EST in both directions, and tokens: what is accepted is bounded and says the same
+/// Bodies of EST in both directions, tokens, and Modbus roles of certificates: what is accepted is bounded and says the same
 /// when it is said again.
 pub fn enrolment(data: &[u8]) {
     if let Ok(der) = est::decode(data) {
@@ -16,6 +16,14 @@ pub fn enrolment(data: &[u8]) {
             let again = est::certs_only(&all).map(|message| est::parse_certs_only(&message));
             assert!(matches!(again, Ok(Ok(same)) if same.len() <= all.len()));
         }
+    }
+    if let Ok(role) = ModbusRole::from_der(data) {
+        assert_eq!(role.to_der(), data);
+        assert!(
+            role.as_str()
+                .chars()
+                .all(|c| c == ' ' || c.is_ascii_graphic())
+        );
     }
     let text = std::str::from_utf8(data).unwrap_or_default();
     if let Ok(token) = text.parse::<Token>() {

@@ -45,6 +45,9 @@ pub(super) fn describe(what: &str, summary: &Summary) {
         Time(summary.not_before),
         Time(summary.not_after)
     );
+    if let Some(role) = &summary.modbus_role {
+        eprintln!("  Modbus role  {role}");
+    }
     eprintln!("  fingerprint  {}", summary.fingerprint);
 }
 
@@ -61,8 +64,10 @@ pub(super) fn details(ca: &Ca, (entry, state): &Known) -> String {
         Source::Renewal(serial) => format!("renewal of {serial}"),
         Source::Made => "made with the certificate".to_owned(),
     };
+    let role = entry.modbus_role.as_ref();
+    let role = role.map_or(String::new(), |role| format!("  Modbus    role {role}\n"));
     format!(
-        "{identity}\n  serial    {serial}\n  state     {state}\n  valid     {from} to {to}\n  key       {source}\n  key hash  {hash}\n",
+        "{identity}\n{role}  serial    {serial}\n  state     {state}\n  valid     {from} to {to}\n  key       {source}\n  key hash  {hash}\n",
         identity = entry.identity(&ca.settings().site),
         serial = entry.serial,
         from = entry.not_before,
@@ -83,6 +88,7 @@ pub(super) fn print_json(ca: &Ca, known: &[Known], now: Time) -> Result<(), CaEr
                 "identity": entry.identity(&ca.settings().site).uri(),
                 "role": entry.role,
                 "name": entry.name,
+                "modbus_role": entry.modbus_role,
                 "serial": entry.serial,
                 "state": state.as_str(),
                 "revoked": revoked,

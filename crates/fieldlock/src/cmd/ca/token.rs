@@ -3,7 +3,7 @@
 use clap::Parser;
 use fieldlock_ca::event::TokenEntry;
 use fieldlock_ca::{Access, Ca, CaError, Time, TokenOrder};
-use fieldlock_pki::{Name, Role};
+use fieldlock_pki::{ModbusRole, Name, Role};
 use jiff::SignedDuration;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
@@ -28,6 +28,9 @@ pub(super) struct Token {
     /// Name of the agent: a-z, 0-9 and `-`
     #[arg(long)]
     name: Name,
+    /// Role for Modbus/TCP Security, such as `Operator`; for client (or edge) only
+    #[arg(long, value_name = "NAME")]
+    modbus_role: Option<ModbusRole>,
     /// How long it can be used: `30m`, `1h`, `2d`
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = ttl)]
     ttl: i64,
@@ -49,6 +52,7 @@ pub(super) fn run(args: Token) -> Result<(), CaError> {
     let order = TokenOrder {
         role: args.role,
         name: args.name,
+        modbus_role: args.modbus_role,
         address: args.address.or(configured).ok_or(CaError::NoAddress)?,
         life: args.ttl,
     };
@@ -59,6 +63,7 @@ pub(super) fn run(args: Token) -> Result<(), CaError> {
             "token": &*text,
             "role": entry.role,
             "name": entry.name,
+            "modbus_role": entry.modbus_role,
             "expires": entry.expires,
         });
         return print(&format!("{value}\n"));
