@@ -3,6 +3,7 @@
 //! - [`headend`] and [`edge`]: the two ends; neither knows the other.
 //! - [`tunnel`] and [`tls`]: what carries a session, and who is at its other end.
 //! - [`ledger`], [`posture`], [`authority`], [`control`], [`reload`]: what every agent has.
+//! - [`socket`] and [`sealed`]: connections of Modbus clients and devices, plain or with TLS.
 //! - [`settings`]: configuration files.
 //!
 //! An agent runs on one thread. At a few thousand requests a second system calls are the
@@ -17,6 +18,7 @@ mod headend;
 mod ledger;
 mod posture;
 mod reload;
+mod sealed;
 pub mod settings;
 mod socket;
 mod status;

@@ -1,14 +1,19 @@
-//! Plaintext TCP sockets: their options, and writing from outside the task that reads.
+//! Sockets of Modbus clients and devices: their options, and writing from outside the task that
+//! reads. With TLS on them ([`Sealed`]) or not, they look the same from outside.
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
+
+use crate::sealed::{self, Sealed};
 
 /// A half-open peer is noticed after about this long, whether or not data waits for it.
 const HALF_OPEN: Duration = Duration::from_secs(30);
@@ -60,14 +65,45 @@ pub(crate) struct Writer {
     half: OwnedWriteHalf,
     backlog: RefCell<Vec<u8>>,
     attention: Notify,
+    sealed: Option<Rc<Sealed>>,
+}
+
+/// The receiving half of a connection.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    half: OwnedReadHalf,
+    /// With sealed octets that were read.
+    sealed: Option<(Rc<Sealed>, Vec<u8>)>,
+}
+
+/// Both halves of a connection; `sealed` when a handshake was made on it.
+pub(crate) fn split(stream: TcpStream, sealed: Option<Sealed>) -> (Reader, Writer) {
+    let (read, write) = stream.into_split();
+    let sealed = sealed.map(Rc::new);
+    let reader = Reader {
+        half: read,
+        sealed: sealed.clone().map(|sealed| (sealed, Vec::new())),
+    };
+    (reader, Writer::new(write, sealed))
+}
+
+impl Reader {
+    /// Reads behind `input`; 0 at the end. Nothing is lost when it is dropped while it waits.
+    pub(crate) async fn read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
+        match &mut self.sealed {
+            None => self.half.read_buf(input).await,
+            Some((sealed, raw)) => sealed::read(sealed, &mut self.half, raw, input).await,
+        }
+    }
 }
 
 impl Writer {
-    pub(crate) fn new(half: OwnedWriteHalf) -> Self {
+    fn new(half: OwnedWriteHalf, sealed: Option<Rc<Sealed>>) -> Self {
         Self {
             half,
             backlog: RefCell::default(),
             attention: Notify::new(),
+            sealed,
         }
     }
 
@@ -77,12 +113,21 @@ impl Writer {
     }
 
     pub(crate) fn has_backlog(&self) -> bool {
-        !self.backlog.borrow().is_empty()
+        let sealed = self.sealed.as_ref();
+        !self.backlog.borrow().is_empty() || sealed.is_some_and(|sealed| sealed.has_backlog())
     }
 
     /// Writes what waits as far as the socket takes it; [`Writer::drain`] does the rest.
     pub(crate) fn flush(&self) -> io::Result<()> {
         let mut backlog = self.backlog.borrow_mut();
+        if let Some(sealed) = &self.sealed {
+            sealed.write(&mut backlog, &self.half)?;
+            drop(backlog);
+            if self.has_backlog() {
+                self.attention.notify_one();
+            }
+            return Ok(());
+        }
         if backlog.is_empty() {
             return Ok(());
         }
@@ -95,6 +140,19 @@ impl Writer {
             self.attention.notify_one();
         }
         Ok(())
+    }
+
+    /// Ends TLS in its own way, if there is any.
+    pub(crate) fn farewell(&self) {
+        if let Some(sealed) = &self.sealed {
+            sealed.farewell(&self.half);
+        }
+    }
+
+    /// Ends the connection at once in both directions, whoever else still holds it.
+    pub(crate) fn cut(&self) {
+        self.farewell();
+        let _ = SockRef::from(self.half.as_ref()).shutdown(Shutdown::Both);
     }
 
     /// Waits for bytes that the socket did not take, and writes them all.

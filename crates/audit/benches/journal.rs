@@ -98,6 +98,7 @@ fn intent() -> Record {
             address: Some([10, 1, 1, 20].into()),
             port: Some(50412),
             identity: None,
+            role: None,
         })),
         device: Some("press-07".into()),
         unit: Some(1),

@@ -135,7 +135,8 @@ impl Key {
         let client = record.client.as_deref();
         Self {
             kind: record.kind,
-            client: client.and_then(|client| client.name.clone()),
+            client: client
+                .and_then(|client| client.identity.clone().or_else(|| client.name.clone())),
             address: client.and_then(|client| client.address),
             device: record.device.clone(),
             rule: record.rule.clone(),

@@ -195,6 +195,9 @@ pub struct Party {
     /// What a certificate proves (a SPIFFE URI).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub identity: Option<Arc<str>>,
+    /// The Modbus role in that certificate.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub role: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,6 +332,7 @@ mod tests {
                 address: Some([10, 1, 1, 20].into()),
                 port: Some(50412),
                 identity: None,
+                role: None,
             })),
             device: Some("press-07".into()),
             unit: Some(1),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Decision, Kind, Outcome, Party, Record, Ticket};
 use fieldlock_conduit::admit::Permit;
 use fieldlock_conduit::device::{
-    Backoff, ClientKey, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key, Outcome as Ended,
-    Stats, Submit,
+    Backoff, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key,
+    Outcome as Ended, Stats, Submit,
 };
 use fieldlock_modbus::Exception;
 use fieldlock_modbus::rtu::BROADCAST;
@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 use super::line::Line;
 use crate::counter::Counter;
 use crate::ledger::{Ledger, describe};
+use crate::posture::Posture;
 use crate::settings::edge::Device as Config;
 use crate::tunnel::Outbox;
 
@@ -35,7 +36,11 @@ pub(crate) struct Device {
     pub(super) core: RefCell<DeviceSide>,
     /// By [`ConnId::index`].
     pub(super) lines: RefCell<Vec<Option<Line>>>,
-    ledger: Rc<Ledger>,
+    pub(super) ledger: Rc<Ledger>,
+    /// Whom to trust, of devices that speak MBAPS.
+    pub(super) posture: Rc<Posture>,
+    /// Why the last connection did not come about, until one does.
+    failure: RefCell<Option<String>>,
     under_way: RefCell<HashMap<Key, UnderWay>>,
     next_key: Cell<u64>,
     /// Writes whose intent is not on the disk yet, oldest first.
@@ -86,7 +91,7 @@ struct Write {
 
 impl Device {
     /// Makes the device and starts its timer; connections open when they are needed.
-    pub(crate) fn start(config: Config, ledger: &Rc<Ledger>) -> Rc<Self> {
+    pub(crate) fn start(config: Config, ledger: &Rc<Ledger>, posture: &Rc<Posture>) -> Rc<Self> {
         let name: Arc<str> = config.name.as_str().into();
         let seed = name
             .bytes()
@@ -101,6 +106,8 @@ impl Device {
             core: RefCell::new(DeviceSide::new(settings, seed, Instant::now())),
             lines: RefCell::new(std::iter::repeat_with(|| None).take(lines).collect()),
             ledger: ledger.clone(),
+            posture: posture.clone(),
+            failure: RefCell::default(),
             under_way: RefCell::default(),
             next_key: Cell::new(0),
             held: RefCell::default(),
@@ -136,6 +143,11 @@ impl Device {
 
     pub(crate) fn under_way(&self) -> usize {
         self.under_way.borrow().len()
+    }
+
+    /// Why there is no connection, where the last attempt failed.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -288,6 +300,9 @@ impl Device {
                 Event::Connect(conn) => self.open(conn),
                 Event::Close(conn, reason) => {
                     debug!(device = %self.name, %conn, "connection closed: {reason}");
+                    if reason == CloseReason::ConnectTimeout {
+                        self.unreachable(&reason.to_string());
+                    }
                     self.drop_line(conn);
                 }
                 Event::Answer {
@@ -429,6 +444,7 @@ impl Device {
 
     pub(super) fn connected(self: &Rc<Self>, conn: ConnId) {
         info!(device = %self.name, "connected");
+        self.failure.take();
         self.core
             .borrow_mut()
             .handle_connected(Instant::now(), conn);
@@ -436,8 +452,18 @@ impl Device {
     }
 
     pub(super) fn connect_failed(self: &Rc<Self>, conn: ConnId, error: &str) {
-        warn!(device = %self.name, "can't be reached: {error}");
+        self.unreachable(error);
         self.closed(conn, true);
+    }
+
+    /// Says so once, not at each attempt.
+    fn unreachable(&self, error: &str) {
+        let before = self.failure.replace(Some(error.to_owned()));
+        if before.as_deref() == Some(error) {
+            debug!(device = %self.name, "can't be reached: {error}");
+        } else {
+            warn!(device = %self.name, "can't be reached: {error}");
+        }
     }
 
     pub(super) fn received(self: &Rc<Self>, conn: ConnId, bytes: &[u8]) {
@@ -452,7 +478,7 @@ impl Device {
         self.closed(conn, false);
     }
 
-    fn closed(self: &Rc<Self>, conn: ConnId, connect_failed: bool) {
+    pub(super) fn closed(self: &Rc<Self>, conn: ConnId, connect_failed: bool) {
         self.drop_line(conn);
         self.core
             .borrow_mut()

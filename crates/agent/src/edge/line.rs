@@ -1,4 +1,4 @@
-//! One connection to a device: a TCP socket or a serial line.
+//! One connection to a device: a TCP socket, with TLS on it or not, or a serial line.
 
 use std::io;
 use std::rc::Rc;
@@ -6,13 +6,14 @@ use std::rc::Rc;
 use fieldlock_conduit::device::ConnId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinHandle;
 use tokio_serial::{DataBits, Parity, SerialPortBuilderExt, SerialStream, StopBits};
 
 use super::device::Device;
+use super::mbaps;
 use crate::settings::edge::{ModbusRtu, ModbusTcp, Parity as ConfiguredParity};
-use crate::socket::{self, Writer};
+use crate::socket::{self, Reader, Writer};
+use crate::tls::Proof;
 use crate::tunnel::Outbox;
 
 const READ: usize = 4096;
@@ -28,6 +29,8 @@ pub(super) struct Line {
 struct Out {
     tcp: std::cell::OnceCell<Rc<Writer>>,
     serial: std::cell::OnceCell<Rc<Outbox>>,
+    /// Of a device that speaks MBAPS.
+    proof: std::cell::OnceCell<Proof>,
 }
 
 impl Drop for Line {
@@ -45,6 +48,11 @@ impl Line {
             task: tokio::task::spawn_local(task),
             out,
         }
+    }
+
+    /// What the certificate of a device that speaks MBAPS has proved.
+    pub(super) fn proof(&self) -> Option<&Proof> {
+        self.out.proof.get()
     }
 
     /// Lets `append` add bytes and writes them; nothing happens while it is being opened.
@@ -71,36 +79,52 @@ async fn run(device: Rc<Device>, conn: ConnId, out: Rc<Out>) {
 }
 
 async fn run_tcp(device: &Rc<Device>, settings: &ModbusTcp, conn: ConnId, out: &Out) {
-    let connected = async {
-        let stream = TcpStream::connect(settings.address.as_str()).await?;
-        socket::prepare_client(&stream)?;
-        Ok::<_, io::Error>(stream.into_split())
-    };
-    let (read, write) = match connected.await {
+    let (reader, writer) = match connect(device, settings, out).await {
         Ok(halves) => halves,
         Err(error) => {
             device.connect_failed(conn, &format!("{}: {error}", settings.address));
             return;
         }
     };
-    let writer = Rc::new(Writer::new(write));
+    let writer = Rc::new(writer);
     let _ = out.tcp.set(writer.clone());
     device.connected(conn);
-    let why = converse_tcp(device, conn, read, &writer).await;
+    let why = converse_tcp(device, conn, reader, &writer).await;
     device.lost(conn, &why);
+}
+
+/// What it takes counts against the time that the core gives a connection to stand.
+async fn connect(
+    device: &Device,
+    settings: &ModbusTcp,
+    out: &Out,
+) -> Result<(Reader, Writer), String> {
+    let connected = async {
+        let stream = TcpStream::connect(settings.address.as_str()).await?;
+        socket::prepare_client(&stream)?;
+        Ok::<_, io::Error>(stream)
+    };
+    let stream = connected.await.map_err(|error| error.to_string())?;
+    let Some(mbaps) = &settings.mbaps else {
+        return Ok(socket::split(stream, None));
+    };
+    let shaken = mbaps::shake_hands(&device.posture, &device.name, mbaps, stream);
+    let (stream, sealed, proof) = shaken.await?;
+    let _ = out.proof.set(proof);
+    Ok(socket::split(stream, Some(sealed)))
 }
 
 async fn converse_tcp(
     device: &Rc<Device>,
     conn: ConnId,
-    mut read: OwnedReadHalf,
+    mut reader: Reader,
     writer: &Writer,
 ) -> String {
     let mut input = Vec::with_capacity(READ);
     loop {
         tokio::select! {
             biased;
-            received = read.read_buf(&mut input) => match received {
+            received = reader.read(&mut input) => match received {
                 Ok(0) => return "closed by the device".into(),
                 Ok(_) => {
                     device.received(conn, &input);

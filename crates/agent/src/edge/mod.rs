@@ -2,11 +2,13 @@
 //!
 //! - `dial`: a tunnel to every headend, over the transport that gets through.
 //! - `tunnel`: requests from a headend, judged by this edge's own policy.
-//! - `device`: sockets and serial lines around [`fieldlock_conduit::device`].
+//! - `device`, `line`: sockets and serial lines around [`fieldlock_conduit::device`].
+//! - `mbaps`: devices that speak Modbus/TCP Security.
 
 mod device;
 mod dial;
 mod line;
+mod mbaps;
 mod status;
 mod tunnel;
 
@@ -49,7 +51,7 @@ type Tunnels = HashMap<u32, (Rc<Link>, Rc<TunnelHandler>)>;
 pub(crate) struct Edge {
     file: PathBuf,
     settings: RefCell<Rc<File>>,
-    posture: Posture,
+    posture: Rc<Posture>,
     ledger: Rc<Ledger>,
     instance: [u8; 16],
     started: Instant,
@@ -112,7 +114,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
     let edge = Rc::new(Edge {
         file: file.to_owned(),
         settings: RefCell::new(Rc::new(settings)),
-        posture,
+        posture: Rc::new(posture),
         ledger,
         instance: instance()?,
         started: Instant::now(),
@@ -255,7 +257,7 @@ impl Edge {
             let known = old.iter().find(|device| device.config == *config);
             known
                 .cloned()
-                .unwrap_or_else(|| Device::start(config.clone(), &self.ledger))
+                .unwrap_or_else(|| Device::start(config.clone(), &self.ledger, &self.posture))
         });
         *self.devices.borrow_mut() = new.collect();
         for device in &old {
@@ -387,8 +389,9 @@ impl Edge {
         }
     }
 
-    /// Cuts every tunnel whose certificate this trust does not accept any more.
+    /// Cuts every tunnel and device whose certificate this trust does not accept any more.
     fn sweep(&self) {
+        self.sweep_devices();
         let trust = self.posture.trust();
         for (link, _) in self.tunnels.borrow().values() {
             if let Err(reason) = trust.still_trusts(&link.peer.chain, &link.peer.identity) {
@@ -517,5 +520,7 @@ async fn watch_dates(edge: Rc<Edge>) {
             edge.sweep();
         }
         edge.watch_headends();
+        // Their certificates may have ended.
+        edge.sweep_devices();
     }
 }

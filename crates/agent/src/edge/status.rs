@@ -71,6 +71,7 @@ fn device(device: &Device) -> Value {
         "late": stats.late,
         "mismatched": stats.mismatched,
         "connect_failures": stats.connect_failures,
+        "last_error": device.failure(),
         "counters": device.counters,
     })
 }

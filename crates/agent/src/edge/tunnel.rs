@@ -42,8 +42,6 @@ pub(crate) struct TunnelHandler {
 /// A client as the headend states it. It can narrow what the tunnel may do, never widen it.
 struct StatedClient {
     party: Arc<Party>,
-    identity: Option<String>,
-    role: Option<String>,
     view: RefCell<Arc<View>>,
 }
 
@@ -177,11 +175,10 @@ impl TunnelHandler {
             address: Some(address),
             port: Some(open.address.port()),
             identity: identity.as_deref().map(Into::into),
+            role: role.as_deref().map(Into::into),
         };
         let client = StatedClient {
             party: Arc::new(party),
-            identity,
-            role,
             view: RefCell::new(view),
         };
         let mut clients = self.clients.borrow_mut();
@@ -267,8 +264,8 @@ impl StatedClient {
     fn as_client(&self) -> Client<'_> {
         Client {
             address: self.party.address,
-            identity: self.identity.as_deref(),
-            role: self.role.as_deref(),
+            identity: self.party.identity.as_deref(),
+            role: self.party.role.as_deref(),
         }
     }
 }

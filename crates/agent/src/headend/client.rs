@@ -1,4 +1,5 @@
-//! Modbus/TCP clients at the headend: listeners, connections, limits.
+//! Modbus/TCP clients at the headend: listeners, connections, limits. One that speaks MBAPS is the
+//! same after its handshake.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -10,17 +11,17 @@ use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::client::{ClientSide, Origins, Routes, Verdict};
 use fieldlock_modbus::{FramingError, mbap};
 use fieldlock_policy::{Policy, RuleId};
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use super::Headend;
 use super::request::Asked;
+use super::seats::Seat;
+use super::{Headend, mbaps};
 use crate::ledger::denial;
-use crate::socket::{self, Writer};
+use crate::socket::{self, Reader, Writer};
+use crate::tls::Proof;
 
 /// Room for a burst of pipelined requests; one ADU has at most 260 octets.
 const READ: usize = 4096;
@@ -33,6 +34,8 @@ pub(crate) struct ClientConn {
     pub(crate) number: u32,
     pub(crate) address: SocketAddr,
     pub(crate) party: Arc<Party>,
+    /// What its certificate proves, if it speaks MBAPS.
+    pub(crate) proof: Option<Proof>,
     pub(crate) since: Instant,
     pub(crate) requests: Cell<u64>,
     core: RefCell<ClientSide>,
@@ -44,38 +47,60 @@ pub(crate) struct ClientConn {
     /// Wakes the task: an end from outside.
     attention: Notify,
     ending: Cell<Option<&'static str>>,
+    _seat: Seat,
+}
+
+/// A client to be served.
+pub(super) struct Arrival {
+    pub(super) address: SocketAddr,
+    pub(super) routes: Arc<Routes>,
+    pub(super) writer: Writer,
+    pub(super) proof: Option<Proof>,
+    pub(super) seat: Seat,
+}
+
+/// What a listener does with a connection.
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) mbaps: bool,
+    pub(super) routes: Arc<Routes>,
 }
 
 impl ClientConn {
-    fn new(
-        headend: &Headend,
-        number: u32,
-        address: SocketAddr,
-        routes: Arc<Routes>,
-        write: OwnedWriteHalf,
-    ) -> Rc<Self> {
+    fn new(headend: &Headend, arrival: Arrival) -> Rc<Self> {
+        let Arrival {
+            address,
+            routes,
+            writer,
+            proof,
+            seat,
+        } = arrival;
         let policy = headend.policy();
+        let role = proof.as_ref().and_then(|proof| proof.modbus_role.as_ref());
         let origin = Origins {
             address: Some(address.ip().to_canonical()),
-            ..Origins::default()
+            identity: proof.as_ref().map(|proof| proof.identity.uri()),
+            role: role.map(|role| role.as_str().to_owned()),
         };
         let party = party(&policy, &origin, address);
         let limit = headend.settings().client.in_flight;
         let core = ClientSide::new(origin, routes, policy.clone(), limit);
         let now = Instant::now();
         Rc::new(Self {
-            number,
+            number: headend.next_client(),
             address,
             party: Arc::new(party),
+            proof,
             since: now,
             requests: Cell::new(0),
             core: RefCell::new(core),
             policy: RefCell::new(policy),
-            writer: Writer::new(write),
+            writer,
             last_request: Cell::new(now),
             introduced: RefCell::default(),
             attention: Notify::new(),
             ending: Cell::new(None),
+            _seat: seat,
         })
     }
 
@@ -158,6 +183,7 @@ fn party(policy: &Policy, origin: &Origins, address: SocketAddr) -> Party {
         address: origin.address,
         port: Some(address.port()),
         identity: origin.identity.as_deref().map(Into::into),
+        role: origin.role.as_deref().map(Into::into),
     }
 }
 
@@ -165,13 +191,13 @@ fn party(policy: &Policy, origin: &Origins, address: SocketAddr) -> Party {
 pub(crate) async fn listen(
     headend: Rc<Headend>,
     listener: TcpListener,
-    routes: Rc<RefCell<Arc<Routes>>>,
+    service: Rc<RefCell<Service>>,
 ) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                let routes = routes.borrow().clone();
-                admit(&headend, stream, address, &routes);
+                let service = service.borrow().clone();
+                admit(&headend, stream, address, service);
             }
             Err(error) => {
                 warn!(%error, "accepting a client failed");
@@ -181,40 +207,58 @@ pub(crate) async fn listen(
     }
 }
 
-fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, routes: &Arc<Routes>) {
+fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, service: Service) {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    if let Err(reason) = headend.room_for(address) {
-        let party = Arc::new(Party {
-            address: Some(address.ip()),
-            ..Party::default()
-        });
-        headend
-            .ledger
-            .repeated(denial(Kind::ClientRefused, &party, reason));
-        return;
-    }
+    let seat = headend.seats.take(address.ip(), &headend.settings().client);
+    let seat = match seat {
+        Ok(seat) => seat,
+        Err(reason) => {
+            headend.counters.clients_refused.add();
+            let party = Arc::new(Party {
+                address: Some(address.ip()),
+                ..Party::default()
+            });
+            headend
+                .ledger
+                .repeated(denial(Kind::ClientRefused, &party, reason));
+            return;
+        }
+    };
     if let Err(error) = socket::prepare_client(&stream) {
         debug!(%error, %address, "client vanished");
         return;
     }
-    let (read, write) = stream.into_split();
-    let client = ClientConn::new(
-        headend,
-        headend.next_client(),
+    let Service { mbaps, routes } = service;
+    let headend = headend.clone();
+    if mbaps {
+        let accepted = mbaps::accept(headend, stream, address, routes, seat);
+        tokio::task::spawn_local(accepted);
+        return;
+    }
+    let (reader, writer) = socket::split(stream, None);
+    let arrival = Arrival {
         address,
-        routes.clone(),
-        write,
-    );
-    headend.add_client(&client);
-    tokio::task::spawn_local(serve(headend.clone(), client, read));
+        routes,
+        writer,
+        proof: None,
+        seat,
+    };
+    tokio::task::spawn_local(serve(headend, arrival, reader));
 }
 
-async fn serve(headend: Rc<Headend>, client: Rc<ClientConn>, read: OwnedReadHalf) {
+pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, reader: Reader) {
+    let client = ClientConn::new(&headend, arrival);
+    headend.add_client(&client);
     headend.ledger.note(Record {
         client: Some(client.party.clone()),
         ..Record::new(Kind::ClientOpen)
     });
-    let why = converse(&headend, &client, read).await;
+    let why = converse(&headend, &client, reader).await;
+    match client.ending.get() {
+        // Answers under way would keep the socket open.
+        Some(_) => client.writer.cut(),
+        None => client.writer.farewell(),
+    }
     headend.remove_client(&client);
     for (tunnel, channel) in client.introduced.take() {
         headend.forget_client(tunnel, channel, client.number);
@@ -228,16 +272,16 @@ async fn serve(headend: Rc<Headend>, client: Rc<ClientConn>, read: OwnedReadHalf
 }
 
 /// Serves one client until either side ends it; says why it ended.
-async fn converse(
-    headend: &Rc<Headend>,
-    client: &Rc<ClientConn>,
-    mut read: OwnedReadHalf,
-) -> String {
+async fn converse(headend: &Rc<Headend>, client: &Rc<ClientConn>, mut reader: Reader) -> String {
     let idle = headend.settings().client.idle_timeout.0;
     let mut input = Vec::with_capacity(READ);
     let timer = sleep_until(TokioInstant::now() + idle);
     tokio::pin!(timer);
     loop {
+        // Seen here as well, so that a client that never stops asking does not outlive it.
+        if let Some(why) = client.ending.get() {
+            return why.into();
+        }
         tokio::select! {
             biased;
             // A client that does not read its answers is not read from either.
@@ -246,7 +290,7 @@ async fn converse(
                     return format!("writing failed: {error}");
                 }
             }
-            received = read.read_buf(&mut input), if !client.writer.has_backlog() => match received {
+            received = reader.read(&mut input), if !client.writer.has_backlog() => match received {
                 Ok(0) => return "closed by the client".into(),
                 Ok(_) => {
                     if let Err(error) = take_requests(headend, client, &mut input) {
@@ -255,11 +299,7 @@ async fn converse(
                 }
                 Err(error) => return format!("reading failed: {error}"),
             },
-            () = client.attention.notified() => {
-                if let Some(why) = client.ending.get() {
-                    return why.into();
-                }
-            }
+            () = client.attention.notified() => {}
             () = &mut timer => {
                 let deadline = client.last_request.get() + idle;
                 if Instant::now() >= deadline {

@@ -1,6 +1,7 @@
 //! The headend: faces SCADA, HMIs and historians, and is the choke point toward the cells.
 //!
 //! - `client`, `request`: Modbus/TCP clients, each judged by [`fieldlock_conduit::client`].
+//! - `mbaps`, `seats`: those that speak Modbus/TCP Security; how many there may be.
 //! - `accept`, `hello`: where edges dial in.
 //! - `splice`, `gate`: connections that are meant for the CA.
 //! - `tunnel`: which edge may offer which device.
@@ -14,21 +15,22 @@ mod channel;
 mod client;
 mod gate;
 mod hello;
+mod mbaps;
 mod request;
+mod seats;
 mod splice;
 mod status;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
-use fieldlock_conduit::client::Routes;
 use fieldlock_pki::{Name, Role, TrustList};
 use fieldlock_policy::Policy;
 use fieldlock_session::{Close, Hello, Transport};
@@ -44,13 +46,14 @@ use crate::counter::Counter;
 use crate::ledger::{Ledger, alarm, denial};
 use crate::posture::{Posture, WATCH_DATES, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
-use crate::settings::headend::File;
+use crate::settings::headend::{Entrance, File};
 use crate::tunnel::Link;
 use crate::{StartError, instance, stop_signal};
 use accept::Port;
 use channel::Channel;
-use client::ClientConn;
+use client::{ClientConn, Service};
 use gate::Gate;
+use seats::Seats;
 use tunnel::EdgeTunnel;
 
 /// A device as the headend knows it, whether or not its edge is connected.
@@ -85,8 +88,8 @@ pub(crate) struct Counters {
 
 struct Listening {
     address: SocketAddr,
-    /// Where its units lead, for connections from here on.
-    routes: Rc<RefCell<Arc<Routes>>>,
+    /// For connections from here on.
+    service: Rc<RefCell<Service>>,
     task: JoinHandle<()>,
 }
 
@@ -108,7 +111,7 @@ pub(crate) struct Headend {
     accepted: RefCell<HashMap<u32, Hello>>,
     links: RefCell<HashMap<u32, Rc<Link>>>,
     clients: RefCell<HashMap<u32, Rc<ClientConn>>>,
-    per_address: RefCell<HashMap<IpAddr, usize>>,
+    seats: Rc<Seats>,
     handshakes: Rc<Cell<usize>>,
     /// Connections to the CA.
     splices: RefCell<Gate>,
@@ -135,7 +138,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
         posture.trust().identity.name,
         posture.trust().identity.site,
         settings.device.len(),
-        settings.routes(&device_names(&settings)).len(),
+        settings.entrances(&device_names(&settings)).len(),
         short_hex(&posture.hash()),
     ))
 }
@@ -173,7 +176,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         accepted: RefCell::default(),
         links: RefCell::default(),
         clients: RefCell::default(),
-        per_address: RefCell::default(),
+        seats: Rc::default(),
         handshakes: Rc::default(),
         splices: RefCell::default(),
         duplicates: RefCell::default(),
@@ -241,20 +244,6 @@ impl Headend {
 
     // --- clients --------------------------------------------------------------------
 
-    fn room_for(&self, address: SocketAddr) -> Result<(), &'static str> {
-        let limits = &self.settings().client;
-        let same = self.per_address.borrow().get(&address.ip()).copied();
-        let reason = if self.clients.borrow().len() >= limits.max_connections {
-            "client.max_connections are connected"
-        } else if same.unwrap_or(0) >= limits.max_connections_per_address {
-            "client.max_connections_per_address are connected from this address"
-        } else {
-            return Ok(());
-        };
-        self.counters.clients_refused.add();
-        Err(reason)
-    }
-
     fn next_client(&self) -> u32 {
         // After 2^32 connections a number comes back; its first owner is long gone.
         let number = self.next_client.get();
@@ -263,11 +252,6 @@ impl Headend {
     }
 
     fn add_client(&self, client: &Rc<ClientConn>) {
-        *self
-            .per_address
-            .borrow_mut()
-            .entry(client.address.ip())
-            .or_default() += 1;
         self.clients
             .borrow_mut()
             .insert(client.number, client.clone());
@@ -275,13 +259,6 @@ impl Headend {
 
     fn remove_client(&self, client: &ClientConn) {
         self.clients.borrow_mut().remove(&client.number);
-        let mut per_address = self.per_address.borrow_mut();
-        if let Some(count) = per_address.get_mut(&client.address.ip()) {
-            *count -= 1;
-            if *count == 0 {
-                per_address.remove(&client.address.ip());
-            }
-        }
     }
 
     /// Tells a channel, if its tunnel still lives, that a client has gone.
@@ -398,32 +375,39 @@ impl Headend {
     async fn apply_settings(self: &Rc<Self>) -> Result<(), StartError> {
         let settings = self.settings();
         let names = self.add_devices(&settings);
-        let routes = settings.routes(&names);
+        let entrances = settings.entrances(&names);
         self.listeners.borrow_mut().retain(|address, listening| {
-            let keep = routes.iter().any(|(wanted, _)| wanted == address);
+            let keep = entrances.iter().any(|wanted| wanted.address == *address);
             if !keep {
                 listening.task.abort();
                 info!(address = %listening.address, "no longer listening");
             }
             keep
         });
-        for (address, routes) in routes {
+        for entrance in entrances {
+            let Entrance {
+                address,
+                mbaps,
+                routes,
+            } = entrance;
             let routes = Arc::new(routes);
+            let service = Service { mbaps, routes };
             if let Some(listening) = self.listeners.borrow().get(&address) {
-                // Connections made before keep their routes; new ones get these.
-                *listening.routes.borrow_mut() = routes;
+                // Connections made before keep what they have; new ones get this.
+                *listening.service.borrow_mut() = service;
                 continue;
             }
             let listener = TcpListener::bind(address)
                 .await
                 .map_err(|source| StartError::Bind { address, source })?;
             let bound = listener.local_addr().unwrap_or(address);
-            info!(address = %bound, "Modbus clients: listening");
-            let routes = Rc::new(RefCell::new(routes));
-            let task = client::listen(self.clone(), listener, routes.clone());
+            let speak = if mbaps { "MBAPS" } else { "Modbus" };
+            info!(address = %bound, "{speak} clients: listening");
+            let service = Rc::new(RefCell::new(service));
+            let task = client::listen(self.clone(), listener, service.clone());
             let listening = Listening {
                 address: bound,
-                routes,
+                service,
                 task: tokio::task::spawn_local(task),
             };
             self.listeners.borrow_mut().insert(address, listening);
@@ -546,8 +530,9 @@ impl Headend {
         }
     }
 
-    /// Cuts every tunnel whose certificate this trust does not accept any more.
+    /// Cuts every tunnel and client whose certificate this trust does not accept any more.
     fn sweep(&self) {
+        self.sweep_clients();
         let trust = self.posture.trust();
         for link in self.links.borrow().values() {
             if let Err(reason) = trust.still_trusts(&link.peer.chain, &link.peer.identity) {
@@ -677,6 +662,7 @@ async fn watch_dates(headend: Rc<Headend>) {
             headend.sweep();
         }
         let now = headend.posture.clock().steady();
+        headend.cut_expired_clients(now);
         for link in headend.links.borrow().values() {
             if link.has_expired(now) {
                 link.close(Close::NotTrusted, "this edge's certificate has expired");

@@ -19,12 +19,8 @@ impl Headend {
             .collect();
         status["devices"] = self.devices_status();
         status["clients"] = self.clients_status();
-        status["listeners"] = self
-            .listeners
-            .borrow()
-            .values()
-            .map(|listening| listening.address.to_string())
-            .collect();
+        status["listeners"] = self.listeners_status(false);
+        status["mbaps_listeners"] = self.listeners_status(true);
         status["ca_connections"] = self.splices.borrow().open().into();
         status["counters"] = json!(self.counters);
         status
@@ -46,6 +42,16 @@ impl Headend {
             "same_trust": tunnel.trust.get() == Some(self.posture.trust().list.hash()),
             "under_way": tunnel.under_way(),
         })
+    }
+
+    fn listeners_status(&self, mbaps: bool) -> Value {
+        let listeners = self.listeners.borrow();
+        let shown = listeners
+            .values()
+            .filter(|listening| listening.service.borrow().mbaps == mbaps);
+        shown
+            .map(|listening| listening.address.to_string())
+            .collect()
     }
 
     fn devices_status(&self) -> Value {
@@ -71,6 +77,8 @@ impl Headend {
             json!({
                 "address": client.address.to_string(),
                 "name": client.party.name,
+                "identity": client.party.identity,
+                "modbus_role": client.party.role,
                 "connected_seconds": client.since.elapsed().as_secs(),
                 "requests": client.requests.get(),
                 "in_flight": client.in_flight(),

@@ -6,7 +6,7 @@ use fieldlock_pki::Name;
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
 use serde::Deserialize;
 
-use super::{SettingsError, Span, Trust, ensure, load};
+use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
 
 /// Keys that hold lists of scalars, for the environment.
 pub(super) const LISTS: &[&str] = &["ca.address"];
@@ -110,6 +110,17 @@ pub struct ModbusTcp {
     pub pause_between_requests: Span,
     /// Closes a connection that nobody has used for this long; never by default.
     pub idle_close: Option<Span>,
+    /// The device speaks Modbus/TCP Security.
+    pub mbaps: Option<Mbaps>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mbaps {
+    /// NAME in the device's certificate `spiffe://SITE/device/NAME`; the device's own by default.
+    pub name: Option<Name>,
+    #[serde(default)]
+    pub tls: MinimumTls,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]

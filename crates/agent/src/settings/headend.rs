@@ -9,7 +9,7 @@ use fieldlock_conduit::client::{Routes, Target};
 use fieldlock_pki::Name;
 use serde::Deserialize;
 
-use super::{SettingsError, Span, Trust, ensure, load};
+use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
 
 /// Keys that hold lists of scalars, for the environment.
 pub(super) const LISTS: &[&str] = &["tunnel.listen"];
@@ -32,6 +32,8 @@ pub struct File {
     pub listener: Vec<Listener>,
     #[serde(default)]
     pub client: Clients,
+    #[serde(default)]
+    pub mbaps: Mbaps,
     /// How long SIGTERM lets requests under way finish.
     #[serde(default = "default_drain")]
     pub drain: Span,
@@ -89,6 +91,8 @@ pub struct Device {
     pub edge: Option<String>,
     /// Where clients of this device connect: all its units, as they are.
     pub listen: Option<SocketAddr>,
+    /// The same for clients that speak MBAPS.
+    pub listen_mbaps: Option<SocketAddr>,
 }
 
 impl Device {
@@ -102,6 +106,9 @@ impl Device {
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// Clients speak MBAPS here.
+    #[serde(default)]
+    pub mbaps: bool,
     pub unit: Vec<UnitMap>,
 }
 
@@ -113,6 +120,22 @@ pub struct UnitMap {
     pub device: String,
     /// What the device hears; the same by default.
     pub device_unit: Option<u8>,
+}
+
+/// Clients that speak Modbus/TCP Security.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mbaps {
+    pub tls: MinimumTls,
+}
+
+/// An address where clients connect, and what is behind it.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    pub(crate) address: SocketAddr,
+    pub(crate) mbaps: bool,
+    /// Where its units lead.
+    pub(crate) routes: Routes,
 }
 
 /// Limits for Modbus clients.
@@ -174,12 +197,12 @@ impl File {
             ensure(file, names.insert(name.as_str()), || {
                 format!("device `{name}` stands twice")
             })?;
-            let free = device
-                .listen
-                .is_none_or(|a| a.port() == 0 || addresses.insert(a));
-            ensure(file, free, || {
-                format!("device `{name}`: another device or listener has its address")
-            })?;
+            for address in [device.listen, device.listen_mbaps].into_iter().flatten() {
+                let free = address.port() == 0 || addresses.insert(address);
+                ensure(file, free, || {
+                    format!("device `{name}`: another device or listener has its address {address}")
+                })?;
+            }
         }
         for listener in &self.listener {
             let address = listener.address;
@@ -204,13 +227,20 @@ impl File {
         })
     }
 
-    /// Every address where clients connect, with where its units lead. `names` are all
-    /// devices that this headend knows; a device's place in it is its number.
-    pub(crate) fn routes(&self, names: &[Arc<str>]) -> Vec<(SocketAddr, Routes)> {
+    /// Every address where clients connect. `names` are all devices that this headend knows; a
+    /// device's place in it is its number.
+    pub(crate) fn entrances(&self, names: &[Arc<str>]) -> Vec<Entrance> {
         let place = |name: &str| names.iter().position(|known| **known == *name);
-        let own = self.device.iter().filter_map(|device| {
-            let routes = Routes::all_units(place(&device.name)?, names);
-            Some((device.listen?, routes))
+        let own = self.device.iter().flat_map(|device| {
+            let ways = [(device.listen, false), (device.listen_mbaps, true)];
+            let place = place(&device.name);
+            ways.into_iter().filter_map(move |(address, mbaps)| {
+                Some(Entrance {
+                    address: address?,
+                    mbaps,
+                    routes: Routes::all_units(place?, names),
+                })
+            })
         });
         let shared = self.listener.iter().map(|listener| {
             let units = listener.unit.iter().filter_map(|map| {
@@ -218,7 +248,11 @@ impl File {
                 let unit = map.device_unit.unwrap_or(map.unit);
                 Some((map.unit, Target { device, unit }))
             });
-            (listener.address, Routes::by_unit(units, names))
+            Entrance {
+                address: listener.address,
+                mbaps: listener.mbaps,
+                routes: Routes::by_unit(units, names),
+            }
         });
         own.chain(shared).collect()
     }

@@ -177,6 +177,30 @@ pub enum AfterGrace {
     Cut,
 }
 
+/// The least version of TLS on connections that are not tunnels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum MinimumTls {
+    #[default]
+    Tls13,
+    Tls12,
+}
+
+impl TryFrom<String> for MinimumTls {
+    type Error = String;
+
+    /// From a text also where the environment made a number of it.
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "1.3" => Ok(Self::Tls13),
+            "1.2" => Ok(Self::Tls12),
+            _ => Err(format!(
+                "`{text}` is not a least version of TLS: use \"1.3\" or \"1.2\""
+            )),
+        }
+    }
+}
+
 /// Fails with a text about the whole file when `wrong` holds.
 fn ensure(file: &Path, right: bool, message: impl FnOnce() -> String) -> Result<(), SettingsError> {
     if right {
@@ -256,6 +280,24 @@ mod tests {
         let file: edge::File = parse(text, Path::new("edge.toml"), edge::LISTS, variables).unwrap();
         assert_eq!(file.state, Path::new("b,c"));
         assert_eq!(file.drain, Span::from_millis(2_000));
+    }
+
+    #[test]
+    fn the_least_version_of_tls_is_a_text_in_the_file_and_the_environment() {
+        let load = |text: &str, variables| -> Result<headend::File, _> {
+            parse(text, Path::new("headend.toml"), headend::LISTS, variables)
+        };
+        let text = "state = \"a\"\npolicy = \"p\"\n";
+        assert_eq!(
+            load(text, HashMap::new()).unwrap().mbaps.tls,
+            MinimumTls::Tls13
+        );
+        let variables = HashMap::from([("FIELDLOCK__MBAPS__TLS".into(), "1.2".into())]);
+        assert_eq!(load(text, variables).unwrap().mbaps.tls, MinimumTls::Tls12);
+        let error = load(&format!("{text}[mbaps]\ntls = \"1.1\"\n"), HashMap::new());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("headend.toml:4:"), "{error}");
+        assert!(error.contains("use \"1.3\" or \"1.2\""), "{error}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! TLS 1.3 for both transports, from what `enroll install` left in the state directory.
+//! TLS 1.3 for both transports, and Modbus over TLS, from what `enroll install` left in the state directory.
 //!
 //! Mutual authentication, no 0-RTT, no session tickets (a resumed session would outlive
 //! revocation), ALPN mandatory, both CRLs loaded: an empty list would mean "don't check".
 
 mod key_exchange;
+mod mbaps;
 mod verify;
 
 use std::fmt;
@@ -26,7 +27,9 @@ use thiserror::Error;
 use crate::settings::{AfterGrace, Trust as Settings};
 pub(crate) use key_exchange::Negotiated;
 use key_exchange::{GROUPS, NotedConfig};
-use verify::{Dates, EdgeVerifier, HeadendVerifier, grace};
+use mbaps::Mbaps;
+pub(crate) use mbaps::Proof;
+use verify::{Dates, DiallerVerifier, ListenerVerifier, grace};
 
 /// Why an agent can't start, or keep, its side of the tunnel.
 #[derive(Debug, Error)]
@@ -57,11 +60,12 @@ pub(crate) struct Trust {
     verifier: Verifier,
     server: Option<Arc<ServerConfig>>,
     client: Option<Arc<ClientConfig>>,
+    mbaps: Mbaps,
 }
 
 enum Verifier {
-    Edges(Arc<EdgeVerifier>),
-    Headends(Arc<HeadendVerifier>),
+    Diallers(Arc<DiallerVerifier>),
+    Listeners(Arc<ListenerVerifier>),
 }
 
 impl fmt::Debug for Trust {
@@ -122,21 +126,39 @@ impl Trust {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(installed.key_der.to_vec()));
         let site = installed.identity.site.clone();
 
-        let dates = Dates::new(&installed.trust, settings, clock.clone());
+        let dates = || Dates::new(&installed.trust, settings, clock.clone());
+        let parts = mbaps::Parts {
+            provider: provider.clone(),
+            roots: roots.clone(),
+            crls: crls.clone(),
+            chain: chain.clone(),
+            key: key.clone_key(),
+            site: site.clone(),
+            dates: dates(),
+        };
+        let mbaps = Mbaps::new(role, parts)?;
 
         let (mut server, mut client) = (None, None);
         let verifier = if role == Role::Headend {
-            let verifier = EdgeVerifier::new(roots, crls, provider.clone(), site, dates)
-                .map_err(|error| tls(&error))?;
+            let verifier =
+                DiallerVerifier::new(roots, crls, provider.clone(), &[Role::Edge], site, dates())
+                    .map_err(|error| tls(&error))?;
             let verifier = Arc::new(verifier);
             server = Some(server_config(provider, verifier.clone(), chain, key)?);
-            Verifier::Edges(verifier)
+            Verifier::Diallers(verifier)
         } else {
-            let verifier = HeadendVerifier::new(roots, crls, provider.clone(), site, dates)
-                .map_err(|error| tls(&error))?;
+            let verifier = ListenerVerifier::new(
+                roots,
+                crls,
+                provider.clone(),
+                &[Role::Headend],
+                site,
+                dates(),
+            )
+            .map_err(|error| tls(&error))?;
             let verifier = Arc::new(verifier);
             client = Some(client_config(provider, verifier.clone(), chain, key)?);
-            Verifier::Headends(verifier)
+            Verifier::Listeners(verifier)
         };
         let leaf = Summary::of(installed.leaf()).map_err(|error| tls(&error))?;
         let revoked = installed.trust.revokes(installed.leaf());
@@ -150,6 +172,7 @@ impl Trust {
             verifier,
             server,
             client,
+            mbaps,
         })
     }
 
@@ -191,14 +214,23 @@ impl Trust {
         peer: &[CertificateDer<'static>],
         identity: &Identity,
     ) -> Result<(), String> {
+        self.judge_again(&self.verifier, peer, identity)
+    }
+
+    fn judge_again(
+        &self,
+        verifier: &Verifier,
+        peer: &[CertificateDer<'static>],
+        identity: &Identity,
+    ) -> Result<(), String> {
         let Some((leaf, intermediates)) = peer.split_first() else {
             return Err("the peer showed no certificate".into());
         };
         // A jump of the clock that nothing has proven ends no tunnel.
         let now = self.clock.steady();
-        let verdict = match &self.verifier {
-            Verifier::Edges(verifier) => verifier.judge(leaf, intermediates, now),
-            Verifier::Headends(verifier) => {
+        let verdict = match verifier {
+            Verifier::Diallers(verifier) => verifier.judge(leaf, intermediates, now),
+            Verifier::Listeners(verifier) => {
                 let name = ServerName::try_from(identity.dns()).map_err(|e| e.to_string())?;
                 verifier.judge(leaf, intermediates, &name, now)
             }

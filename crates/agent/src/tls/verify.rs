@@ -29,15 +29,18 @@ use crate::settings::Trust as Settings;
 pub(crate) enum NotThisPeer {
     #[error("certificate without a usable identity: {0}")]
     Identity(String),
-    #[error("certificate of role {got}, expected {expected}")]
-    Role { got: Role, expected: Role },
+    #[error("certificate of role {got}, expected {}", either(expected))]
+    Role {
+        got: Role,
+        expected: &'static [Role],
+    },
     #[error("certificate of site {got}, this agent belongs to {expected}")]
     Site { got: Site, expected: Site },
     #[error(
         "the CRL of {authority:?} is too old: nobody knows whether this certificate is revoked; get a fresh one from the CA"
     )]
     Stale { authority: String },
-    #[error("certificate of headend {got}, this one is configured as {expected}")]
+    #[error("certificate of {got}, this one is configured as {expected}")]
     Name { got: String, expected: String },
 }
 
@@ -103,19 +106,22 @@ impl Dates {
     }
 }
 
-/// Judges the certificate of an edge; runs at the headend.
+/// Judges the certificate of who connects: an edge, or a client that speaks MBAPS; runs at the
+/// headend.
 #[derive(Debug)]
-pub(super) struct EdgeVerifier {
+pub(super) struct DiallerVerifier {
     chain: Arc<dyn ClientCertVerifier>,
+    roles: &'static [Role],
     site: Site,
     dates: Dates,
 }
 
-impl EdgeVerifier {
+impl DiallerVerifier {
     pub(super) fn new(
         roots: Arc<RootCertStore>,
         crls: Vec<CertificateRevocationListDer<'static>>,
         provider: Arc<CryptoProvider>,
+        roles: &'static [Role],
         site: Site,
         dates: Dates,
     ) -> Result<Self, String> {
@@ -123,11 +129,16 @@ impl EdgeVerifier {
             .with_crls(crls)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { chain, site, dates })
+        Ok(Self {
+            chain,
+            roles,
+            site,
+            dates,
+        })
     }
 }
 
-impl EdgeVerifier {
+impl DiallerVerifier {
     /// All but the age of the CRLs.
     pub(super) fn judge(
         &self,
@@ -138,12 +149,12 @@ impl EdgeVerifier {
         self.chain
             .verify_client_cert(leaf, intermediates, unix(now))
             .map_err(without_clock)?;
-        judge(leaf, Role::Edge, &self.site)?;
+        judge(leaf, self.roles, &self.site)?;
         Ok(())
     }
 }
 
-impl ClientCertVerifier for EdgeVerifier {
+impl ClientCertVerifier for DiallerVerifier {
     fn verify_client_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -183,19 +194,22 @@ impl ClientCertVerifier for EdgeVerifier {
     }
 }
 
-/// Judges the certificate of a headend; runs at the edge.
+/// Judges the certificate of who is connected to: a headend, or a device that speaks MBAPS; runs
+/// at the edge.
 #[derive(Debug)]
-pub(super) struct HeadendVerifier {
+pub(super) struct ListenerVerifier {
     chain: Arc<WebPkiServerVerifier>,
+    roles: &'static [Role],
     site: Site,
     dates: Dates,
 }
 
-impl HeadendVerifier {
+impl ListenerVerifier {
     pub(super) fn new(
         roots: Arc<RootCertStore>,
         crls: Vec<CertificateRevocationListDer<'static>>,
         provider: Arc<CryptoProvider>,
+        roles: &'static [Role],
         site: Site,
         dates: Dates,
     ) -> Result<Self, String> {
@@ -203,11 +217,16 @@ impl HeadendVerifier {
             .with_crls(crls)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { chain, site, dates })
+        Ok(Self {
+            chain,
+            roles,
+            site,
+            dates,
+        })
     }
 }
 
-impl HeadendVerifier {
+impl ListenerVerifier {
     /// All but the age of the CRLs.
     pub(super) fn judge(
         &self,
@@ -219,7 +238,7 @@ impl HeadendVerifier {
         self.chain
             .verify_server_cert(leaf, intermediates, server_name, &[], unix(now))
             .map_err(without_clock)?;
-        let identity = judge(leaf, Role::Headend, &self.site)?;
+        let identity = judge(leaf, self.roles, &self.site)?;
         let expected = server_name.to_str();
         if identity.dns() != expected {
             return Err(NotThisPeer::Name {
@@ -232,7 +251,7 @@ impl HeadendVerifier {
     }
 }
 
-impl ServerCertVerifier for HeadendVerifier {
+impl ServerCertVerifier for ListenerVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -287,13 +306,13 @@ fn without_clock(error: Error) -> Error {
     }
 }
 
-fn judge(leaf: &[u8], role: Role, site: &Site) -> Result<Identity, NotThisPeer> {
+fn judge(leaf: &[u8], roles: &'static [Role], site: &Site) -> Result<Identity, NotThisPeer> {
     let identity = Identity::from_certificate(leaf)
         .map_err(|error| NotThisPeer::Identity(error.to_string()))?;
-    if identity.role != role {
+    if !roles.contains(&identity.role) {
         return Err(NotThisPeer::Role {
             got: identity.role,
-            expected: role,
+            expected: roles,
         });
     }
     if identity.site != *site {
@@ -303,4 +322,9 @@ fn judge(leaf: &[u8], role: Role, site: &Site) -> Result<Identity, NotThisPeer> 
         });
     }
     Ok(identity)
+}
+
+fn either(roles: &[Role]) -> String {
+    let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+    names.join(" or ")
 }

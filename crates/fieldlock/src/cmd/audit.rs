@@ -390,7 +390,8 @@ fn write_client(f: &mut fmt::Formatter<'_>, client: &Party) -> fmt::Result {
     if let Some(port) = client.port {
         write!(f, " port {port}")?;
     }
-    field(f, "", &client.identity)
+    field(f, "", &client.identity)?;
+    field(f, "role ", &client.role)
 }
 
 fn decision_name(decision: Decision) -> &'static str {

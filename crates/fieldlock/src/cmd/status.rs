@@ -176,6 +176,9 @@ fn devices(out: &mut String, status: &Value) -> std::fmt::Result {
                 write!(out, ", {} {count}", name.replace('_', " "))?;
             }
         }
+        if let Some(error) = device["last_error"].as_str() {
+            write!(out, ", can't be reached: {error}")?;
+        }
         writeln!(out)?;
     }
     Ok(())
@@ -188,13 +191,20 @@ fn clients(out: &mut String, status: &Value) -> std::fmt::Result {
     }
     writeln!(out, "clients: {}", clients["count"])?;
     for client in list(&clients["connections"]).iter().take(20) {
-        writeln!(
+        write!(
             out,
-            "  {} {}, {} requests, {} in flight",
+            "  {} {}",
             text(&client["address"]),
             text(&client["name"]),
-            client["requests"],
-            client["in_flight"],
+        )?;
+        if let Some(identity) = client["identity"].as_str() {
+            let role = client["modbus_role"].as_str().unwrap_or("none");
+            write!(out, ", {identity}, Modbus role {role}")?;
+        }
+        writeln!(
+            out,
+            ", {} requests, {} in flight",
+            client["requests"], client["in_flight"],
         )?;
     }
     Ok(())

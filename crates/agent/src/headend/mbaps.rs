@@ -1,0 +1,138 @@
+//! Clients that speak Modbus/TCP Security: the handshake before they are clients like others, and
+//! their certificates while they are.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldlock_audit::{Kind, Party, Record};
+use fieldlock_conduit::client::Routes;
+use rustls::{Error, InvalidMessage, PeerIncompatible};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::Headend;
+use super::client::{self, Arrival};
+use super::seats::Seat;
+use crate::ledger::denial;
+use crate::sealed::Sealed;
+use crate::socket;
+use crate::tls::Proof;
+
+/// From the connection to the end of the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Longest identity that the frame which tells an edge of a client has room for.
+const MAX_IDENTITY: usize = 255;
+
+/// Makes the handshake and serves the client.
+pub(super) async fn accept(
+    headend: Rc<Headend>,
+    stream: TcpStream,
+    address: SocketAddr,
+    routes: Arc<Routes>,
+    seat: Seat,
+) {
+    let shaken = match timeout(HANDSHAKE, shake_hands(&headend, stream)).await {
+        Ok(shaken) => shaken,
+        Err(_) => Err("no complete handshake in time".to_owned()),
+    };
+    match shaken {
+        Ok((stream, sealed, proof)) => {
+            let (reader, writer) = socket::split(stream, Some(sealed));
+            let arrival = Arrival {
+                address,
+                routes,
+                writer,
+                proof: Some(proof),
+                seat,
+            };
+            client::serve(headend, arrival, reader).await;
+        }
+        Err(reason) => headend.mbaps_refused(address, &reason),
+    }
+}
+
+async fn shake_hands(
+    headend: &Headend,
+    stream: TcpStream,
+) -> Result<(TcpStream, Sealed, Proof), String> {
+    let trust = headend.posture.trust();
+    let config = trust.mbaps_server(headend.settings().mbaps.tls);
+    let acceptor = TlsAcceptor::from(config.ok_or("no server configuration")?);
+    let stream = acceptor.accept(stream).await.map_err(|error| why(&error))?;
+    let (stream, tls) = stream.into_inner();
+    let proof = Proof::of(&tls)?;
+    if proof.identity.uri().len() > MAX_IDENTITY {
+        return Err(format!(
+            "its identity has more than {MAX_IDENTITY} octets: issue one with a shorter name"
+        ));
+    }
+    // The lists may have changed during the handshake, after the others were judged again.
+    let present = headend.posture.trust();
+    if !Rc::ptr_eq(&trust, &present) {
+        present.still_trusts_mbaps(&proof)?;
+    }
+    Ok((stream, Sealed::new(tls.into()), proof))
+}
+
+/// In words that say what to do, where a common mistake shows.
+fn why(error: &io::Error) -> String {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref());
+    match tls {
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "not TLS: plain Modbus/TCP belongs on another port".to_owned()
+        }
+        Some(Error::PeerIncompatible(
+            PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+        )) => "offers no TLS 1.3: `tls = \"1.2\"` under [mbaps] would let it in".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+impl Headend {
+    fn mbaps_refused(&self, address: SocketAddr, reason: &str) {
+        self.counters.clients_refused.add();
+        let party = Arc::new(Party {
+            address: Some(address.ip()),
+            ..Party::default()
+        });
+        let record = denial(Kind::ClientRefused, &party, reason);
+        if self.ledger.repeated(record) {
+            warn!(%address, "MBAPS client refused: {reason}");
+        } else {
+            debug!(%address, "MBAPS client refused: {reason}");
+        }
+    }
+
+    /// Cuts every client whose certificate the trust in force does not accept any more.
+    pub(super) fn sweep_clients(&self) {
+        let trust = self.posture.trust();
+        for client in self.clients.borrow().values() {
+            let Some(proof) = &client.proof else { continue };
+            if let Err(reason) = trust.still_trusts_mbaps(proof) {
+                warn!(identity = %proof.identity, "client cut off: {reason}");
+                self.ledger.note(Record {
+                    client: Some(client.party.clone()),
+                    reason: Some(reason.into()),
+                    ..Record::new(Kind::Revoked)
+                });
+                client.close("its certificate is not accepted any more");
+            }
+        }
+    }
+
+    /// Cuts every client whose certificate has ended at `now`.
+    pub(super) fn cut_expired_clients(&self, now: i64) {
+        for client in self.clients.borrow().values() {
+            let ended = |proof: &Proof| proof.not_after < now;
+            if client.proof.as_ref().is_some_and(ended) {
+                client.close("its certificate has expired");
+            }
+        }
+    }
+}
