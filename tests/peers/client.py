@@ -1,17 +1,39 @@
 """A pymodbus client: `client.py HOST PORT UNIT` asks for everything that the servers of the
-interop tests have, and prints what came back as one line of JSON for each request.
+interop tests have, and prints what came back as one line of JSON for each request. With FOLDER and
+NAME it does so over TLS: with key.pem and bundle.pem of FOLDER, to a server called NAME.
 
 What it reads is what it wrote before, or constant: the lines are the same each time.
 """
 
 import json
+import ssl
 import sys
 
-from pymodbus.client import ModbusTcpClient
+from pymodbus.client import ModbusTcpClient, ModbusTlsClient
 
 
-def main(host, port, unit):
-    client = ModbusTcpClient(host, port=port, timeout=10, retries=0)
+class Named(ssl.SSLContext):
+    """Checks the server's name, which pymodbus has no way to give."""
+
+    server = None
+
+    def wrap_socket(self, sock, server_side=False):
+        return super().wrap_socket(sock, server_side=server_side, server_hostname=self.server)
+
+
+def tls_client(host, port, folder, name):
+    context = Named(ssl.PROTOCOL_TLS_CLIENT)
+    context.server = name
+    context.load_verify_locations(f"{folder}/bundle.pem")
+    context.load_cert_chain(f"{folder}/bundle.pem", f"{folder}/key.pem")
+    return ModbusTlsClient(host, port=port, sslctx=context, timeout=10, retries=0)
+
+
+def main(host, port, unit, *tls):
+    if tls:
+        client = tls_client(host, port, *tls)
+    else:
+        client = ModbusTcpClient(host, port=port, timeout=10, retries=0)
     assert client.connect(), f"no connection to {host}:{port}"
     for name, ask in requests(client, unit):
         answer = ask()
@@ -81,4 +103,4 @@ def plain(value):
     return value
 
 
-main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

@@ -1,4 +1,5 @@
-"""A pymodbus server: `server.py tcp HOST PORT` or `server.py serial PATH BAUD`.
+"""A pymodbus server: `server.py tcp HOST PORT`, `server.py tls HOST PORT FOLDER LEAST MOST` (TLS with
+key.pem and bundle.pem of FOLDER, versions such as 1.2) or `server.py serial PATH BAUD`.
 
 Units 1 and 2. Holding registers 0-99 and input registers 0-39 start as 1000 * unit + address,
 coils 0-15 as on where the address divides by 3, discrete inputs 0-15 where it divides by 5.
@@ -6,11 +7,12 @@ Holding 40 takes values up to 2000, holding 99 answers that the device is busy.
 """
 
 import asyncio
+import ssl
 import sys
 
 from pymodbus import FramerType, ModbusDeviceIdentification
 from pymodbus.constants import ExcCodes
-from pymodbus.server import ModbusSerialServer, ModbusTcpServer
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer, ModbusTlsServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 UNITS = (1, 2)
@@ -49,12 +51,27 @@ IDENTITY = ModbusDeviceIdentification(
 )
 
 
+def tls(folder, least, most):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(f"{folder}/bundle.pem")
+    context.load_cert_chain(f"{folder}/bundle.pem", f"{folder}/key.pem")
+    versions = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+    context.minimum_version = versions[least]
+    context.maximum_version = versions[most]
+    return context
+
+
 async def main():
     devices = [device(unit) for unit in UNITS]
     match sys.argv[1:]:
         case ["tcp", host, port]:
             address = (host, int(port))
             server = ModbusTcpServer(devices, identity=IDENTITY, address=address)
+        case ["tls", host, port, *how]:
+            server = ModbusTlsServer(
+                devices, identity=IDENTITY, address=(host, int(port)), sslctx=tls(*how)
+            )
         case ["serial", path, baud]:
             server = ModbusSerialServer(
                 devices,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -95,11 +96,17 @@ impl Site {
 
     /// A directory with key.pem and bundle.pem, valid from and to so many minutes from now.
     /// No agent would install it.
-    pub fn issued_between(&self, role: Role, name: &str, from: i64, to: i64) -> PathBuf {
+    pub fn issued_between(&self, role: impl Display, name: &str, from: i64, to: i64) -> PathBuf {
         self.between(role, name, from, to, "--out")
     }
 
-    fn between(&self, role: Role, name: &str, from: i64, to: i64, into: &str) -> PathBuf {
+    /// A directory with key.pem and bundle.pem of `ROLE/NAME`, issued with these arguments more.
+    pub fn issued(&self, role: &str, name: &str, more: &[&str]) -> PathBuf {
+        let key = format!("out-{role}-{name}");
+        self.issue(role, name, &key, "--out", more)
+    }
+
+    fn between(&self, role: impl Display, name: &str, from: i64, to: i64, into: &str) -> PathBuf {
         let now = Timestamp::now();
         let at = |minutes: i64| {
             let time = now.checked_add(SignedDuration::from_mins(minutes)).unwrap();
@@ -113,7 +120,14 @@ impl Site {
     }
 
     /// Issues once for each `key`, which names the directory.
-    fn issue(&self, role: Role, name: &str, key: &str, into: &str, more: &[&str]) -> PathBuf {
+    fn issue(
+        &self,
+        role: impl Display,
+        name: &str,
+        key: &str,
+        into: &str,
+        more: &[&str],
+    ) -> PathBuf {
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = issued.get(key) {
             return path.clone();
@@ -221,7 +235,7 @@ impl Site {
 
     /// Revokes the certificates of `ROLE/NAME`; the CA's file with the current CRL. (A copy
     /// would soon be older than what other identities bring, and no agent goes back.)
-    pub fn revoke(&self, role: Role, name: &str) -> PathBuf {
+    pub fn revoke(&self, role: impl Display, name: &str) -> PathBuf {
         let _one_at_a_time = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
         let crl = run_ok(&[
             &"ca",

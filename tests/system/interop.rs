@@ -306,6 +306,15 @@ impl PymodbusServer {
         Self::start(address, &["tcp", &host, &port])
     }
 
+    /// With TLS: with key.pem and bundle.pem of `folder`, and versions from and to.
+    pub(crate) fn tls(folder: &Path, versions: [&str; 2]) -> Self {
+        let address = free_address().unwrap();
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        let folder = folder.to_string_lossy();
+        let [least, most] = versions;
+        Self::start(address, &["tls", &host, &port, &folder, least, most])
+    }
+
     /// On a serial line; the address means nothing then.
     pub(crate) fn serial(path: &Path) -> Self {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -331,6 +340,16 @@ impl PymodbusServer {
 /// What the pymodbus client prints about everything it asks this unit.
 pub(crate) fn run_client(server: SocketAddr, unit: u8) -> String {
     python("client.py", server, &[unit.to_string()])
+}
+
+/// The same over TLS, with key.pem and bundle.pem of `folder`, to a server called `name`.
+pub(crate) fn run_tls_client(server: SocketAddr, unit: u8, folder: &Path, name: &str) -> String {
+    let folder = folder.to_string_lossy().into_owned();
+    python(
+        "client.py",
+        server,
+        &[unit.to_string(), folder, name.to_owned()],
+    )
 }
 
 fn python(name: &str, server: SocketAddr, arguments: &[String]) -> String {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use fieldlock_testkit::peers::Peer;
 use fieldlock_testkit::process::Directory;
-use fieldlock_tests::{Site, binary, trial};
+use fieldlock_tests::{Site, trial};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -24,30 +24,20 @@ const EXPECTED: &[&str] = &["pkix.invalid_uri_syntax (ERROR): Invalid URI syntax
 fn lint() {
     let site = Site::new();
     let directory = Directory::new().unwrap();
-    for role in ["edge", "headend", "operator", "client", "device", "ca"] {
-        let out = directory.join(role);
-        binary::run_ok(&[
-            &"ca",
-            &"issue",
-            &"--dir",
-            &site.ca(),
-            &"--passphrase-file",
-            &site.passphrase_file(),
-            &"--role",
-            &role,
-            &"--name",
-            &"linted",
-            &"--out",
-            &out,
-        ]);
+    let roles = ["edge", "headend", "operator", "client", "device", "ca"];
+    let plain = roles.map(|role| (role, "linted", &[][..]));
+    let with_role = ("client", "with-role", &["--modbus-role", "Operator"][..]);
+    for (role, name, more) in plain.into_iter().chain([with_role]) {
+        let out = site.issued(role, name, more);
         let text = std::fs::read_to_string(out.join("bundle.pem")).unwrap();
-        bundle(&directory, role, &text);
+        bundle(&directory, &format!("{role}-{name}"), &text);
     }
 }
 
 /// Every block of a bundle, through files of `directory` whose names begin with `name`.
 pub(crate) fn bundle(directory: &Directory, name: &str, text: &str) {
-    let blocks: Vec<_> = text.split_inclusive("-----\n").collect();
+    let blocks: Vec<_> = text.split_inclusive("-----
+").collect();
     for (index, block) in blocks.chunks(2).enumerate() {
         let pem = directory.write(&format!("{name}-{index}.pem"), &block.concat());
         let pem = pem.unwrap();

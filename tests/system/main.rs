@@ -14,6 +14,7 @@ mod faults;
 mod hsm;
 mod interop;
 mod lint;
+mod mbaps;
 mod negative;
 mod rtu;
 mod smoke;
@@ -60,5 +61,6 @@ fn trials() -> Vec<Trial> {
     trials.extend(clock::trials());
     trials.extend(hsm::trials());
     trials.extend(lint::trials());
+    trials.extend(mbaps::trials());
     trials
 }
