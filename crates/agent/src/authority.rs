@@ -239,6 +239,7 @@ mod tests {
                 not_before: 1000,
                 not_after: 1000 + life,
                 identity: None,
+                modbus_role: None,
                 fingerprint: String::new(),
                 key_hash: String::new(),
                 is_ca: false,

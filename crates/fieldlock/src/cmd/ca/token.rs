@@ -115,9 +115,13 @@ pub(super) fn list(args: &Tokens) -> Result<(), CaError> {
         return print(&format!("{text}\n"));
     }
     let line = |token: TokenEntry| {
+        let role = token.modbus_role.as_ref();
         format!(
-            "{:<9} {:<24} until {}\n",
-            token.role, token.name, token.expires
+            "{:<9} {:<24} until {}{}\n",
+            token.role,
+            token.name,
+            token.expires,
+            role.map_or(String::new(), |role| format!(", Modbus role {role}"))
         )
     };
     print(&open.into_iter().map(line).collect::<String>())
