@@ -54,7 +54,7 @@ pub(super) fn wrong_edge_configuration() {
         &changed("address = \"127.0.0.1:502\"", "adress = \"127.0.0.1:502\""),
         "error: agent.toml:8:16: unknown field `adress`, expected one of `address`, \
          `max_connections`, `in_flight`, `connect_timeout`, `pause_after_connect`, \
-         `pause_between_requests`, `idle_close`\nhint: did you mean `address`?\n",
+         `pause_between_requests`, `idle_close`, `mbaps`\nhint: did you mean `address`?\n",
     );
     refuses(
         &changed("127.0.0.1:502", "127.0.0.1"),

@@ -8,7 +8,7 @@ use fieldlock_testkit::modbus;
 use fieldlock_testkit::peers::{Peer, workspace_root};
 use fieldlock_testkit::ports::free_address;
 use fieldlock_testkit::process::{Directory, Process};
-use fieldlock_tests::answers::{ILLEGAL_FUNCTION, read_one, read_registers};
+use fieldlock_tests::answers::{BUSY, ILLEGAL_FUNCTION, exception, read_one, read_registers};
 use fieldlock_tests::{DEVICE, OPEN_POLICY, SOON, Site, binary, resident, trial, within};
 use libtest_mimic::Trial;
 
@@ -27,6 +27,7 @@ pub(super) fn trials() -> Vec<Trial> {
         openssl("the_edge_narrows_by_role", narrowed_by_the_edge),
         openssl("a_revoked_client_is_cut_and_stays_out", revoked),
         openssl("policy_and_listener_change_under_a_client", changes),
+        openssl("more_at_once_than_may_be_in_flight", pipelined),
         openssl("tls_1_2_only_where_it_is_allowed", tls_1_2),
         trial::with_peers(
             "mbaps::a_client_that_does_not_read_is_bounded",
@@ -221,6 +222,19 @@ fn changes() {
     assert_eq!(live.request(&read_one(41)), READ);
 }
 
+/// Each request is answered once, by the device or as busy.
+fn pipelined() {
+    const REQUESTS: usize = 200;
+    let secured = Secured::open();
+    let mut scada = Openssl::connect(secured.address, &client("scada", "Operator"), &[]);
+    let answers = scada.pipeline(&[&read_one(41)[..]; REQUESTS]);
+    let busy = answers.iter().filter(|pdu| exception(pdu) == Some(BUSY));
+    let good = answers.iter().filter(|pdu| **pdu == READ).count();
+    assert_eq!(good + busy.count(), REQUESTS, "{answers:02x?}");
+    assert!(good >= 16, "{good} answered");
+    assert_eq!(secured.pair.plc().requests(), good as u64);
+}
+
 /// And never for tunnels and the CA.
 fn tls_1_2() {
     let scada = client("scada", "Operator");
@@ -234,9 +248,13 @@ fn tls_1_2() {
     });
 
     let lenient = Secured::up(setup(), "[mbaps]\ntls = \"1.2\"\n");
-    for more in [&older[..], &["-tls1_3"]] {
-        let mut client = Openssl::connect(lenient.address, &scada, more);
-        assert_eq!(client.request(&read_one(41)), READ, "{more:?}");
+    for version in ["-tls1_2", "-tls1_3"] {
+        let session = lenient.pair.directory.join(version);
+        let more = [version, "-sess_out", &session.to_string_lossy()];
+        let mut client = Openssl::connect(lenient.address, &scada, &more);
+        assert_eq!(client.request(&read_one(41)), READ, "{version}");
+        // Nothing that could be resumed: it would outlive a revocation.
+        assert!(!session.exists(), "{version}");
     }
     let mut nobody = Openssl::anonymous(lenient.address, &scada, &older);
     assert_eq!(nobody.ask(&read_one(41)), None);

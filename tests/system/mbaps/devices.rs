@@ -1,5 +1,6 @@
 //! Devices behind the edge that speak MBAPS.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +29,7 @@ pub(super) fn trials() -> Vec<Trial> {
         pymodbus("a_device_with_tls_1_2_only_where_it_is_allowed", tls_1_2),
         pymodbus("a_device_that_is_another_is_not_asked", other_devices),
         pymodbus("a_revoked_device_is_cut", revoked),
+        pymodbus("a_device_that_refuses_the_edge", refuses_the_edge),
         trial::with_peers(
             "mbaps::a_write_to_a_device_is_sent_once",
             &["socat"],
@@ -152,6 +154,37 @@ fn revoked() {
         failure.starts_with(&server.address.to_string()),
         "{failure}"
     );
+}
+
+/// In TLS 1.3 the edge's handshake is over before the device has judged it: what was sent may have
+/// been taken, as far as the edge knows.
+fn refuses_the_edge() {
+    let own = device("press-07");
+    let directory = Directory::new().unwrap();
+    for file in ["key.pem", "bundle.pem"] {
+        let text = fs::read_to_string(own.join(file)).unwrap();
+        // Without the root it trusts nobody.
+        let certificates = text.split_inclusive("-----END CERTIFICATE-----\n");
+        let text: String = certificates.take(2).collect();
+        directory.write(file, &text).unwrap();
+    }
+    for (versions, tls, expected) in [
+        (["1.3", "1.3"], "", Outcome::Unknown),
+        (["1.2", "1.2"], "tls = \"1.2\"", Outcome::NotSent),
+    ] {
+        let server = PymodbusServer::tls(directory.path(), versions);
+        let pair = behind(server.address, tls).up();
+        let write = modbus::write_register(41, 1);
+        expect_exception(&mut pair.client(), &write, NO_ANSWER);
+        let outcome = pair.edge.wait_record("the write's outcome", |record| {
+            record.kind == Kind::WriteOutcome
+        });
+        assert_eq!(outcome.outcome, Some(expected));
+        match expected {
+            Outcome::Unknown => assert!(pair.edge.log().contains("connection lost")),
+            _ => drop(wait_failure(&pair.edge, "handshake")),
+        }
+    }
 }
 
 /// The answer to a write is lost inside TLS: it is not sent again, and nobody says it was done.

@@ -95,6 +95,22 @@ impl Openssl {
         answer.unwrap_or_else(|| panic!("the connection ended: {}", self.said()))
     }
 
+    /// Sends these requests at once, with transaction ids from 1; the answers' PDUs in that order.
+    pub(super) fn pipeline(&mut self, pdus: &[&[u8]]) -> Vec<Vec<u8>> {
+        let adus = (1..).zip(pdus).map(|(id, pdu)| modbus::adu(id, 1, pdu));
+        self.input
+            .write_all(&adus.collect::<Vec<_>>().concat())
+            .unwrap();
+        let mut answers = vec![Vec::new(); pdus.len()];
+        for _ in pdus {
+            let answer = self.read_adu().unwrap();
+            let id = usize::from(u16::from_be_bytes([answer[0], answer[1]]));
+            assert!(answers[id - 1].is_empty(), "{id} is answered twice");
+            answers[id - 1] = answer[7..].to_vec();
+        }
+        answers
+    }
+
     fn read_adu(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(header) = self.received.first_chunk::<6>() {

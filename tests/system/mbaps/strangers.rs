@@ -70,7 +70,7 @@ fn strangers() {
         &secured.pair.headend,
         anonymous,
         "127.0.0.20",
-        "NoCertificatesPresented",
+        "no certificates",
     );
     assert_eq!(secured.pair.plc().requests(), 0);
     // And who is welcome still is.
