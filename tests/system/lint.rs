@@ -36,8 +36,7 @@ fn lint() {
 
 /// Every block of a bundle, through files of `directory` whose names begin with `name`.
 pub(crate) fn bundle(directory: &Directory, name: &str, text: &str) {
-    let blocks: Vec<_> = text.split_inclusive("-----
-").collect();
+    let blocks: Vec<_> = text.split_inclusive("-----\n").collect();
     for (index, block) in blocks.chunks(2).enumerate() {
         let pem = directory.write(&format!("{name}-{index}.pem"), &block.concat());
         let pem = pem.unwrap();

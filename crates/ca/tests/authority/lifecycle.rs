@@ -295,6 +295,7 @@ fn an_issuing_ca_that_has_ended_issues_nothing_and_still_revokes() {
         key: make::Key::generate().unwrap().public().unwrap(),
         source: Source::Made,
         life: Life::Usual,
+        modbus_role: None,
     };
     let refused = site.ca.issue(&site.authority, order, late);
     let error = refused.unwrap_err();
