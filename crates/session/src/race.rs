@@ -159,6 +159,13 @@ impl Race {
         self.next_round = now;
     }
 
+    /// What was refused before may be let in now, with another certificate: the next round is due.
+    pub fn begin_again(&mut self, now: Instant) {
+        self.was_refused = false;
+        self.refused.reset();
+        self.next_round = now;
+    }
+
     /// When to look again.
     pub fn poll_timeout(&self) -> Instant {
         self.waiting.last().map_or(self.round_at(), |(at, _)| *at)
@@ -191,6 +198,20 @@ mod tests {
             race.poll_attempt(later + HEAD_START),
             attempt(Transport::Tls, 1)
         );
+    }
+
+    #[test]
+    fn another_certificate_is_tried_at_once() {
+        let now = Instant::now();
+        let mut race = Race::new(Some(Transport::Quic), now, 1);
+        for _ in 0..10 {
+            race.start_round(now, 1);
+            assert!(race.poll_attempt(now).is_some());
+            race.failed(now, true);
+        }
+        assert!(!race.round_due(now + ROUND_MAX));
+        race.begin_again(now);
+        assert!(race.round_due(now));
     }
 
     #[test]

@@ -198,8 +198,11 @@ impl Dialler {
                 }
             }
             () = self.dialled.attention.notified() => {
-                if self.dialled.renew.take() && !self.tunnels.is_empty() {
-                    self.renew().await;
+                if self.dialled.renew.take() {
+                    match self.tunnels.is_empty() {
+                        true => self.race.begin_again(Instant::now()),
+                        false => self.renew().await,
+                    }
                 }
             }
         }
