@@ -113,7 +113,7 @@ pub(super) fn explain() {
     expect(
         &[hmi, "--function", "3"],
         WRONG,
-        "3 (0x03) read-holding-registers needs an address, such as \"holding 0\"",
+        "the request does not fit together: 3 (0x03) read-holding-registers needs an address, such as \"holding 0\"",
     );
     let whole = text(&ask(&[&[hmi], &read[..]].concat()).stdout);
     let expected = "allowed by rule \"hmi reads\"\n  \
