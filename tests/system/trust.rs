@@ -44,6 +44,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         turn_over,
     ));
     trials.push(trial::test(
+        "trust::edge_that_was_off_follows_a_turnover",
+        off_meanwhile,
+    ));
+    trials.push(trial::test(
         "attacks::a07_issuing_ca_stolen_and_revoked",
         issuing_revoked,
     ));
@@ -227,9 +231,7 @@ fn turn_over(transport: Transport) {
     pair.edge.start();
     pair.wait_up();
 
-    let root2 = site.root_command("new", &[&"--root-out", &site.path("root2")], "root");
-    let root2 = pair.directory.write("root2.pem", &root2).unwrap();
-    site.ca_command(&[&"root", &"add", &root2]);
+    next_root(&site, &pair);
     writes_go_on_while(&pair, || authorities(&pair.edge) == 4);
     assert_eq!(
         authorities(&pair.headend),
@@ -237,12 +239,7 @@ fn turn_over(transport: Transport) {
         "two roots, a link, an issuing CA"
     );
 
-    let request = site.unlocked_command(&[&"issuing", &"new"]);
-    let request = pair.directory.write("next.csr", &request).unwrap();
-    let signed = site.root_command("sign", &[&request], "root2");
-    let signed = pair.directory.write("next.pem", &signed).unwrap();
-    let mark = site.unlocked_command(&[&"issuing", &"add", &signed]);
-    let mark = mark.trim();
+    let mark = next_issuing(&site, &pair);
     writes_go_on_while(&pair, || {
         authorities(&pair.edge) == 5 && authorities(&pair.headend) == 5
     });
@@ -273,6 +270,48 @@ fn turn_over(transport: Transport) {
         [&"ca", &"issuing", &"drop", &old, &"--dir", &site.ca()];
     let refused = binary::text(&binary::run(&drop));
     assert!(refused.contains("press-07"), "{refused}");
+}
+
+/// Root and issuing CA turn over and the headend gets a certificate of the next, while an edge is off.
+/// It knows neither, and hears of both from the CA, through the headend.
+fn off_meanwhile() {
+    let site = Site::new();
+    let (_server, mut pair) = own_site(&site, Transport::Auto);
+    let due = site.identity_between(Role::Headend, "hd-1", -60, 15);
+    pair.headend.start();
+    pair.headend.wait_ready();
+    next_root(&site, &pair);
+    let mark = next_issuing(&site, &pair);
+    within(SOON, "the headend to know them", || {
+        authorities(&pair.headend) == 5
+    });
+    site.ca_command(&[&"issuing", &"use", &mark]);
+    replace_identity(&pair.headend, &due);
+    within(SOON, "the headend to renew", || {
+        is_renewed(&pair.headend, &due)
+    });
+    pair.edge.start();
+    within(Duration::from_secs(40), "the edge to follow", || {
+        pair.is_connected()
+    });
+    write_one(&mut pair.client(), 40, 7);
+}
+
+/// A new root beside the first; agents that follow the CA hear of it.
+fn next_root(site: &Site, pair: &Pair) {
+    let root2 = site.root_command("new", &[&"--root-out", &site.path("root2")], "root");
+    let root2 = pair.directory.write("root2.pem", &root2).unwrap();
+    site.ca_command(&[&"root", &"add", &root2]);
+}
+
+/// An issuing CA below it, not in use yet; its mark.
+fn next_issuing(site: &Site, pair: &Pair) -> String {
+    let request = site.unlocked_command(&[&"issuing", &"new"]);
+    let request = pair.directory.write("next.csr", &request).unwrap();
+    let signed = site.root_command("sign", &[&request], "root2");
+    let signed = pair.directory.write("next.pem", &signed).unwrap();
+    let mark = site.unlocked_command(&[&"issuing", &"add", &signed]);
+    mark.trim().to_owned()
 }
 
 /// Attack 7: the issuing CA's key is stolen. The root's CRL takes everything under it out.

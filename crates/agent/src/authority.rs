@@ -61,10 +61,12 @@ impl Unproven {
 
 /// How often the time is compared with what is due; another certificate may be there by then.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often an edge looks whether its lists are past their date.
-const LOOK_AT_LISTS: Duration = Duration::from_secs(60);
+/// How often an edge looks whether it has to ask for the lists.
+const LOOK_AT_LISTS: Duration = Duration::from_secs(10);
 /// How often an agent without a clock asks the CA for the time.
 const ASK_TIME: Duration = Duration::from_secs(3600);
+/// And one without a tunnel for the list.
+const ASK_ALONE: Duration = Duration::from_secs(60);
 /// A renewed pair must have worked by then.
 const PROOF: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -171,18 +173,23 @@ async fn prove(member: &impl Member, unproven: &Unproven) -> bool {
 }
 
 /// Follows the CA's trust list: `always` by a long poll, otherwise only while a CRL is past its
-/// date, and hourly where only the CA can say what time it is.
+/// date, where only the CA can say what time it is, and while no headend is to be had: theirs may be
+/// certificates of a CA that this agent has not heard of.
 pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
     let mut backoff = Backoff::new(RETRY_FIRST, FETCH_LAST, member.seed());
     let mut asked = None;
+    let mut was_alone = false;
     loop {
         let Some((addresses, ca)) = member.authority() else {
             sleep(LOOK_AT_LISTS).await;
             continue;
         };
-        let needs_time = member.posture().has_no_clock()
-            && asked.is_none_or(|at: Instant| at.elapsed() >= ASK_TIME);
-        if !always && !member.posture().has_stale_crl() && !needs_time {
+        let not_asked_for = |time| asked.is_none_or(|at: Instant| at.elapsed() >= time);
+        let needs_time = member.posture().has_no_clock() && not_asked_for(ASK_TIME);
+        let must = always || member.posture().has_stale_crl() || needs_time;
+        let is_alone = !member.is_connected();
+        let may = std::mem::replace(&mut was_alone, is_alone) && is_alone;
+        if !(must || may && not_asked_for(ASK_ALONE)) {
             sleep(LOOK_AT_LISTS).await;
             continue;
         }
@@ -197,9 +204,12 @@ pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
             }
             Err(reason) => {
                 debug!("trust list: {reason}");
-                let text = format!("no trust list from the CA: {reason}");
-                member.ledger().raise(alarm::AUTHORITY, "", &text);
-                sleep(backoff.delay()).await;
+                asked = (!must).then(Instant::now);
+                if must {
+                    let text = format!("no trust list from the CA: {reason}");
+                    member.ledger().raise(alarm::AUTHORITY, "", &text);
+                    sleep(backoff.delay()).await;
+                }
             }
         }
     }

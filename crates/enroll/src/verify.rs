@@ -53,11 +53,15 @@ impl CaVerifier {
     fn judge(&self, leaf: &[u8], rest: &[CertificateDer<'_>]) -> Result<(), NotTheCa> {
         let identity = match &self.known {
             Known::Root(pin) => {
-                let list = shown(rest, pin)?;
+                let list = shown_under(rest, pin)?;
                 list.judge(leaf, self.clock.now_for(leaf, &list))?
             }
             Known::List(list, expected) => {
-                let identity = list.judge(leaf, self.clock.now_for(leaf, list))?;
+                // The CA may have turned over since this agent heard of it last.
+                let list = list
+                    .with_vouched(&shown(rest)?)
+                    .map_err(BundleError::from)?;
+                let identity = list.judge(leaf, self.clock.now_for(leaf, &list))?;
                 if identity.role == Role::Ca && identity != *expected {
                     return Err(NotTheCa::Name {
                         got: identity,
@@ -75,18 +79,25 @@ impl CaVerifier {
 }
 
 /// The CAs that the server shows, if the root is the expected one.
-fn shown(rest: &[CertificateDer<'_>], pin: &[u8; 32]) -> Result<TrustList, NotTheCa> {
+fn shown_under(rest: &[CertificateDer<'_>], pin: &[u8; 32]) -> Result<TrustList, NotTheCa> {
     let is_root = |der: &&CertificateDer<'_>| certificate::hash(der) == *pin;
-    if rest.iter().filter(is_root).count() != 1 || rest.len() > MAX_SHOWN {
+    if rest.iter().filter(is_root).count() != 1 {
         return Err(NotTheCa::Root);
     }
-    let pem: String = rest.iter().map(|der| certificate_pem(der)).collect();
-    let mut list = TrustList::parse(&pem).map_err(BundleError::from)?;
+    let mut list = shown(rest)?;
     list.roots.retain(|der| certificate::hash(der) == *pin);
     Ok(list)
 }
 
-const MAX_SHOWN: usize = 4;
+/// What the server shows beside its own certificate; nothing of it is proven.
+fn shown(rest: &[CertificateDer<'_>]) -> Result<TrustList, NotTheCa> {
+    let rest = rest.get(..MAX_SHOWN.min(rest.len())).unwrap_or_default();
+    let pem: String = rest.iter().map(|der| certificate_pem(der)).collect();
+    Ok(TrustList::parse(&pem).map_err(BundleError::from)?)
+}
+
+/// An issuing CA, its root, and links to it from older roots.
+const MAX_SHOWN: usize = 2 + TrustList::MAX_ROOTS;
 
 impl ServerCertVerifier for CaVerifier {
     fn verify_server_cert(

@@ -222,6 +222,16 @@ impl TrustList {
         Ok(merged)
     }
 
+    /// This list and those CAs of `offered` that it vouches for, as a peer shows them in a handshake.
+    /// Their CRLs are not known yet: it serves to ask the CA for the whole list, not to judge others.
+    pub fn with_vouched(&self, offered: &Self) -> Result<Self, TrustListError> {
+        offered.check_count()?;
+        let mut next = self.clone();
+        next.take_roots(offered, &mut Merged::default())?;
+        next.take_issuing(offered, &mut Merged::default())?;
+        Ok(next)
+    }
+
     /// Judges the chain of `leaf` (DER) at `now` (seconds since 1970-01-01 UTC): signatures, site,
     /// dates, and what the CRLs of this list revoke.
     pub fn judge(&self, leaf: &[u8], now: i64) -> Result<Identity, BundleError> {

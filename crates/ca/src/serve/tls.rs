@@ -41,15 +41,18 @@ impl Keys {
     }
 
     /// Puts a certificate of the server and its key (PKCS#8 DER) in force. The whole chain is
-    /// shown: who joins knows the root's fingerprint and nothing else.
+    /// shown: who joins knows the root's fingerprint and nothing else, and who was off while the
+    /// root turned over follows by the links.
     pub(super) fn set_own(&self, bundle: &Bundle, key: &Zeroizing<Vec<u8>>) -> Result<(), Error> {
         let proof = bundle
             .verify()
             .map_err(|error| Error::General(error.to_string()))?;
-        let chain = [bundle.leaf.clone(), proof.issuing, proof.root];
+        let mut chain = vec![bundle.leaf.clone(), proof.issuing, proof.root];
+        chain.extend(bundle.trust.links.iter().cloned());
+        let chain = chain.into_iter().map(CertificateDer::from).collect();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_vec()));
         let key = self.provider.key_provider.load_private_key(key)?;
-        let own = CertifiedKey::new(chain.map(CertificateDer::from).to_vec(), key);
+        let own = CertifiedKey::new(chain, key);
         *self.own.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(own));
         Ok(())
     }
