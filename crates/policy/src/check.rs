@@ -13,6 +13,7 @@ use crate::rule::{Addresses, Effect, Interval, ReadOnly, Rule, Scope, ValueBound
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub clients: usize,
+    pub sets: usize,
     pub allows: usize,
     pub denies: usize,
     /// Devices that a rule names.
@@ -29,6 +30,7 @@ pub fn summary(policy: &Policy) -> Summary {
     let allows = policy.rules.iter().filter(|rule| rule.is_allow());
     Summary {
         clients: policy.clients.len(),
+        sets: policy.sets.len(),
         allows: allows.clone().count(),
         denies: policy.rules.len() - allows.clone().count(),
         devices: named_devices(policy)
@@ -58,6 +60,9 @@ impl fmt::Display for Summary {
             devices += "none";
         }
         writeln!(f, "  clients    {}", self.clients)?;
+        if self.sets > 0 {
+            writeln!(f, "  sets       {}", self.sets)?;
+        }
         writeln!(
             f,
             "  rules      {} allow, {} deny",
@@ -79,6 +84,8 @@ pub enum Warning {
     NothingAllowed,
     #[error("the client {client:?} is used by no rule")]
     ClientUnused { client: String },
+    #[error("the set {set:?} is used by no rule")]
+    SetUnused { set: String },
     #[error("the allow {allow:?} never applies: the deny {deny:?} covers all of it")]
     Shadowed { allow: String, deny: String },
     #[error(
@@ -109,6 +116,8 @@ pub fn warnings(policy: &Policy) -> Vec<Warning> {
         warnings.push(Warning::NothingAllowed);
     }
     warnings.extend(unused_clients(policy));
+    let unused = policy.sets.iter().filter(|(_, used)| !used);
+    warnings.extend(unused.map(|(set, _)| Warning::SetUnused { set: set.clone() }));
     warnings.extend(unknown_read_only(policy));
     for rule in &policy.rules {
         warnings.extend(unused_tables(rule));

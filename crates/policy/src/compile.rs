@@ -1,6 +1,6 @@
 //! From what the file says to what is judged: names resolved, keys checked against each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::client::ClientEntry;
@@ -8,7 +8,7 @@ use crate::decision::RuleId;
 use crate::error::{Problem, Problems, nearest, position};
 use crate::function::{Functions, Slot};
 use crate::rule::{Effect, Rule, Scope, Units};
-use crate::source::{Given, Source, SourceClient, SourceRule};
+use crate::source::{Given, SET_PREFIX, Source, SourceClient, SourceRule, SourceSet};
 
 /// What is sound of a source. Whatever is not has been added to the problems.
 pub(crate) fn compile(
@@ -16,7 +16,8 @@ pub(crate) fn compile(
     text: &str,
     problems: &mut Problems,
 ) -> (Vec<ClientEntry>, Vec<Rule>) {
-    let client_names = ClientNames::collect(&source.clients, text, problems);
+    let client_names = ClientNames::collect(&source.clients, &source.sets, text, problems);
+    check_sets(&source.sets, &client_names, text, problems);
     let clients = source
         .clients
         .into_iter()
@@ -39,6 +40,19 @@ fn place(effect: Effect) -> &'static str {
     match effect {
         Effect::Allow => "allow",
         Effect::Deny => "deny",
+    }
+}
+
+fn check_sets(sets: &[SourceSet], client_names: &ClientNames, text: &str, problems: &mut Problems) {
+    let mut names = Names::new(text);
+    for set in sets {
+        names.take("set", &set.span, &set.name, problems);
+        for client in &set.clients {
+            if !client_names.names.contains_key(client.get_ref()) {
+                let unknown = client_names.unknown(client.get_ref());
+                problems.add(client.span(), "set.client", unknown);
+            }
+        }
     }
 }
 
@@ -145,10 +159,17 @@ fn unbounded(functions: &Functions) -> Option<Problem> {
 /// The names of the clients, in the order of the file.
 struct ClientNames {
     names: HashMap<String, u32>,
+    /// Where the clients of sets stand: what is wrong with those is reported there, once.
+    in_sets: HashSet<usize>,
 }
 
 impl ClientNames {
-    fn collect(clients: &[SourceClient], text: &str, problems: &mut Problems) -> Self {
+    fn collect(
+        clients: &[SourceClient],
+        sets: &[SourceSet],
+        text: &str,
+        problems: &mut Problems,
+    ) -> Self {
         let mut taken = Names::new(text);
         let mut names = HashMap::new();
         for (index, client) in (0..).zip(clients) {
@@ -157,7 +178,9 @@ impl ClientNames {
                 names.entry(name.clone()).or_insert(index);
             }
         }
-        Self { names }
+        let listed = sets.iter().flat_map(|set| &set.clients);
+        let in_sets = listed.map(|client| client.span().start).collect();
+        Self { names, in_sets }
     }
 
     fn resolve(
@@ -173,6 +196,7 @@ impl ClientNames {
         for item in list {
             match self.names.get(item.get_ref()) {
                 Some(client) => clients.push(*client),
+                None if self.in_sets.contains(&item.span().start) => {}
                 None => problems.add(item.span(), key, self.unknown(item.get_ref())),
             }
         }
@@ -224,6 +248,8 @@ impl<'t> Names<'t> {
         };
         if name == "any" {
             problems.add(span.clone(), key, Problem::Reserved);
+        } else if place == "client" && name.starts_with(SET_PREFIX) {
+            problems.add(span.clone(), key, Problem::ReservedForSets);
         } else if let Some(offset) = self.used.get(name) {
             let (line, _) = position(self.text, *offset);
             let name = name.clone();

@@ -88,6 +88,21 @@ pub enum Problem {
         name: String,
         nearest: Option<String>,
     },
+    #[error("no [[set]] is named {name:?}; {}", nearest_or(.nearest, "define it"))]
+    UnknownSet {
+        name: String,
+        nearest: Option<String>,
+    },
+    #[error("the set {name:?} lists no {key}; add {key} = [...] to it")]
+    SetWithoutKey { name: String, key: String },
+    #[error("only a rule can name a set; list the items themselves")]
+    SetOutsideRule,
+    #[error("a set lists what it means; write \"any\" in the rule itself")]
+    AnyInSet,
+    #[error("with this, sets put more than {max} items into rules; split the set or the file")]
+    TooManyBySets { max: usize },
+    #[error("\"set:\" begins what names a set, so a client's name can't begin with it")]
+    ReservedForSets,
     #[error("a client must be told by at least one of address, identity and role")]
     ClientWithoutKey,
     #[error("{0}")]

@@ -23,6 +23,8 @@ pub struct Policy {
     /// A rule's id is its place.
     pub(crate) rules: Vec<Rule>,
     pub(crate) read_only: ReadOnly,
+    /// The names of the sets, and whether a rule uses each.
+    pub(crate) sets: Vec<(String, bool)>,
     /// How many `[[test]]` it has passed.
     pub(crate) tests: usize,
     views: Mutex<HashMap<ViewKey, Arc<View>>>,
@@ -35,11 +37,17 @@ impl Policy {
         let mut read = source::read(source, &mut problems);
         let read_only = std::mem::take(&mut read.read_only);
         let tests = std::mem::take(&mut read.tests);
+        let named = |set: &source::SourceSet| {
+            let (_, name) = set.name.as_valid()?;
+            Some((name.clone(), set.used))
+        };
+        let sets = read.sets.iter().filter_map(named).collect();
         let (clients, rules) = compile(read, source, &mut problems);
         let policy = Self {
             clients,
             rules,
             read_only,
+            sets,
             tests: tests.len(),
             views: Mutex::default(),
         };

@@ -4,6 +4,7 @@
 //! error. Here each value stands for itself; `compile.rs` looks at how they fit together.
 
 mod keys;
+mod set;
 mod test;
 
 use std::ops::Range;
@@ -15,6 +16,8 @@ use crate::cidr::Cidr;
 use crate::error::{Problem, Problems};
 use crate::function::Functions;
 use keys::Keys;
+use set::Sets;
+pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
 
 use crate::rule::{Addresses, Effect, ReadOnly, Scope, Units, ValueBounds};
 use crate::trial::SourceTest;
@@ -23,6 +26,8 @@ use crate::trial::SourceTest;
 const MAX_SOURCE: usize = 8 << 20;
 /// Clients, and rules of each kind.
 const MAX_ENTRIES: usize = 10_000;
+/// Items that sets may put into rules, all rules together.
+const MAX_EXPANDED: usize = 1_000_000;
 /// Characters of a rule's or client's name.
 const MAX_NAME: usize = 100;
 /// Characters of an identity, a role, a comment or a reason.
@@ -32,6 +37,7 @@ const MAX_TEXT: usize = 1_000;
 pub(crate) struct Source {
     pub(crate) read_only: ReadOnly,
     pub(crate) clients: Vec<SourceClient>,
+    pub(crate) sets: Vec<SourceSet>,
     pub(crate) rules: Vec<SourceRule>,
     pub(crate) tests: Vec<SourceTest>,
 }
@@ -106,20 +112,31 @@ pub(crate) fn read(text: &str, problems: &mut Problems) -> Source {
 }
 
 fn read_file(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Source {
-    const KEYS: &[&str] = &["syntax", "read_only", "client", "allow", "deny", "test"];
+    const KEYS: &[&str] = &[
+        "syntax",
+        "read_only",
+        "client",
+        "set",
+        "allow",
+        "deny",
+        "test",
+    ];
     let mut file = Keys::new("", table.get_ref(), KEYS, problems);
     file.syntax();
     let read_only = file.value("read_only", Keys::read_only);
     let clients = file.tables("client", read_client);
+    let (known, mut sets) = Sets::read(&mut file);
     let mut rules = file.tables("allow", |span, table, problems| {
-        read_rule(Effect::Allow, span, table, problems)
+        read_rule(Effect::Allow, span, table, &known, problems)
     });
     rules.extend(file.tables("deny", |span, table, problems| {
-        read_rule(Effect::Deny, span, table, problems)
+        read_rule(Effect::Deny, span, table, &known, problems)
     }));
+    known.note_use(&mut sets);
     Source {
         read_only: read_only.valid().unwrap_or_default(),
         clients,
+        sets,
         rules,
         tests: file.tables("test", test::read_test),
     }
@@ -142,6 +159,7 @@ fn read_rule(
     effect: Effect,
     span: Range<usize>,
     table: &DeTable<'_>,
+    sets: &Sets<'_>,
     problems: &mut Problems,
 ) -> SourceRule {
     const KEYS: &[&str] = &[
@@ -152,7 +170,7 @@ fn read_rule(
         Effect::Allow => "allow",
         Effect::Deny => "deny",
     };
-    let mut keys = Keys::new(place, table, KEYS, problems);
+    let mut keys = Keys::new(place, table, KEYS, problems).with_sets(sets);
     keys.value("comment", Keys::text);
     SourceRule {
         effect,

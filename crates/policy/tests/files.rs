@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fieldlock_policy::{Policy, warnings};
+use fieldlock_policy::{Policy, summary, warnings};
 
 #[test]
 fn valid_files_are_read() {
@@ -27,6 +27,32 @@ fn the_plant_policy_draws_no_warning_but_for_what_it_opens() {
     let expected = "the allow \"engineering\" is for any function: that includes programming, \
                     start and stop of controllers ([40, 42, 90, 91, 125, 126])";
     assert_eq!(warnings, [expected]);
+}
+
+#[test]
+fn a_set_is_counted_and_one_that_no_rule_uses_is_warned_of() {
+    let text = fs::read_to_string(folder("valid").join("sets.toml")).unwrap();
+    let policy = Policy::parse(&text, "sets.toml").unwrap();
+    assert_eq!(summary(&policy).sets, 2);
+    assert_eq!(warnings(&policy), []);
+    let text = text.replace("3, \"set:plain writes\"", "3, 6, 16");
+    let policy = Policy::parse(&text, "sets.toml").unwrap();
+    let warnings: Vec<String> = warnings(&policy).iter().map(|w| w.to_string()).collect();
+    assert_eq!(warnings, ["the set \"plain writes\" is used by no rule"]);
+}
+
+#[test]
+fn what_sets_put_into_rules_is_bounded() {
+    let units = vec!["1"; 10_000].join(", ");
+    let mut text = format!("syntax = 1\n[[set]]\nname = \"s\"\nunit = [{units}]\n");
+    for rule in 0..101 {
+        text += &format!(
+            "[[allow]]\nname = \"{rule}\"\ndevice = \"any\"\nfunction = 7\nunit = \"set:s\"\n"
+        );
+    }
+    let errors = Policy::parse(&text, "many.toml").unwrap_err();
+    assert_eq!(errors.errors.len(), 1, "{errors}");
+    assert!(errors.to_string().contains("1000000 items"), "{errors}");
 }
 
 #[test]

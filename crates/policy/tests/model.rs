@@ -157,6 +157,7 @@ impl ModelRule {
         if let Some(units) = &self.units {
             text += &format!("unit = {:?}\n", units.iter().collect::<Vec<_>>());
         }
+        let mut set = String::new();
         let device = self.device.map_or("any", |device| DEVICES[device]);
         text += &format!("device = \"{device}\"\n");
         text += &format!("function = [{}]\n", self.functions.join(", "));
@@ -167,13 +168,21 @@ impl ModelRule {
                     .iter()
                     .map(|(table, first, last)| format!("\"{} {first}-{last}\"", name(*table)))
                     .collect();
-                format!("address = [{}]\n", list.join(", "))
+                // To the model a set is nothing but another way to write the list.
+                match list.as_slice() {
+                    [first, rest @ ..] if index % 2 == 1 && !rest.is_empty() => {
+                        let rest = rest.join(", ");
+                        set = format!("[[set]]\nname = \"{index}\"\naddress = [{rest}]\n");
+                        format!("address = [{first}, \"set:{index}\"]\n")
+                    }
+                    list => format!("address = [{}]\n", list.join(", ")),
+                }
             }
         };
         if let Some((min, max)) = self.value {
             text += &format!("value = {{ min = {min}, max = {max} }}\n");
         }
-        text
+        text + &set
     }
 }
 
@@ -449,7 +458,7 @@ proptest! {
     fn no_text_makes_the_reader_panic(text in "(syntax = 1\n)?(\\PC|\n){0,200}", words in proptest::collection::vec(prop_oneof![
         Just("[[allow]]\n"), Just("[[client]]\n"), Just("[[deny]]\n"), Just("name = \"a\"\n"), Just("function = "),
         Just("address = "), Just("unit = "), Just("value = "), Just("["), Just("]"), Just("{ min = 1 }"), Just("\n"),
-        Just("\"any\""), Just("3"), Just("-"), Just("\"holding 3-5\""), Just("device = \"d\"\n"), Just("syntax = 1\n"),
+        Just("[[set]]\n"), Just("\"set:a\""), Just("\"any\""), Just("3"), Just("-"), Just("\"holding 3-5\""), Just("device = \"d\"\n"), Just("syntax = 1\n"),
     ], 0..30)) {
         for text in [text, words.concat()] {
             if let Err(errors) = Policy::parse(&text, "fuzz.toml") {

@@ -6,6 +6,7 @@ use fieldlock_modbus::FunctionCode;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::set::{self, Sets};
 use super::{Given, MAX_ENTRIES, MAX_NAME, MAX_TEXT};
 use crate::address::parse_address;
 use crate::cidr::Cidr;
@@ -17,6 +18,8 @@ use crate::rule::{Addresses, ReadOnly, Scope, Units, ValueBounds};
 pub(super) struct Keys<'t> {
     place: &'static str,
     table: &'t DeTable<'t>,
+    /// For rules: what `"set:NAME"` in a list stands for.
+    sets: Option<&'t Sets<'t>>,
     pub(super) problems: &'t mut Problems,
 }
 
@@ -30,10 +33,18 @@ impl<'t> Keys<'t> {
         let mut keys = Self {
             place,
             table,
+            sets: None,
             problems,
         };
         keys.refuse_unknown(known);
         keys
+    }
+
+    pub(super) fn with_sets(self, sets: &'t Sets<'t>) -> Self {
+        Self {
+            sets: Some(sets),
+            ..self
+        }
     }
 
     pub(super) fn refuse_unknown(&mut self, known: &'static [&'static str]) {
@@ -104,7 +115,7 @@ impl<'t> Keys<'t> {
     pub(super) fn tables<T>(
         &mut self,
         key: &str,
-        mut read: impl FnMut(Range<usize>, &DeTable<'_>, &mut Problems) -> T,
+        mut read: impl FnMut(Range<usize>, &'t DeTable<'t>, &mut Problems) -> T,
     ) -> Vec<T> {
         let expected = "an array of tables, each under its own [[header]]";
         let given = self.value(key, |keys, key, value| {
@@ -200,12 +211,41 @@ impl<'t> Keys<'t> {
         }
         let mut all = Some(Vec::with_capacity(items.len()));
         for item in items {
-            match (read(self, item), &mut all) {
-                (Some(item), Some(list)) => list.push(item),
-                _ => all = None,
+            let Some(items) = self.expand(key, item) else {
+                all = None;
+                continue;
+            };
+            for item in items {
+                match (read(self, item), &mut all) {
+                    (Some(item), Some(list)) => list.push(item),
+                    _ => all = None,
+                }
             }
         }
         all.filter(|list| !list.is_empty())
+    }
+
+    /// The item itself, or all that stands in the set that it names.
+    fn expand(
+        &mut self,
+        key: &str,
+        item: &'t Spanned<DeValue<'t>>,
+    ) -> Option<&'t [Spanned<DeValue<'t>>]> {
+        let Some(name) = set::name_of(key, item) else {
+            return Some(std::slice::from_ref(item));
+        };
+        let Some(sets) = self.sets else {
+            // Only rules look up sets, but a test's `client` names clients alone.
+            self.report(item.span(), key, Problem::SetOutsideRule);
+            return None;
+        };
+        match sets.look_up(name, key) {
+            Ok(items) => items,
+            Err(problem) => {
+                self.report(item.span(), key, problem);
+                None
+            }
+        }
     }
 
     /// As [`Keys::list`], where `"any"` stands for all.
@@ -217,6 +257,10 @@ impl<'t> Keys<'t> {
         read: impl FnMut(&mut Self, &'t Spanned<DeValue<'t>>) -> Option<T>,
     ) -> Option<Scope<T>> {
         if says_any(value) {
+            if self.place == "set" {
+                self.report(value.span(), key, Problem::AnyInSet);
+                return None;
+            }
             return Some(Scope::Any);
         }
         self.list(key, value, empty, read).map(Scope::Only)
@@ -455,6 +499,6 @@ fn is_any(value: &Spanned<DeValue<'_>>) -> bool {
     value.get_ref().as_str() == Some("any")
 }
 
-fn items<'a, 'i>(array: &'a DeArray<'i>) -> &'a [Spanned<DeValue<'i>>] {
+pub(super) fn items<'a, 'i>(array: &'a DeArray<'i>) -> &'a [Spanned<DeValue<'i>>] {
     array
 }
