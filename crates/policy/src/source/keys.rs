@@ -6,7 +6,7 @@ use fieldlock_modbus::FunctionCode;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::set::{self, Sets};
+use super::set::Sets;
 use super::{Given, MAX_ENTRIES, MAX_NAME, MAX_TEXT};
 use crate::address::parse_address;
 use crate::cidr::Cidr;
@@ -19,7 +19,7 @@ pub(super) struct Keys<'t> {
     place: &'static str,
     table: &'t DeTable<'t>,
     /// For rules: what `"set:NAME"` in a list stands for.
-    sets: Option<&'t Sets<'t>>,
+    pub(super) sets: Option<&'t Sets<'t>>,
     pub(super) problems: &'t mut Problems,
 }
 
@@ -223,29 +223,6 @@ impl<'t> Keys<'t> {
             }
         }
         all.filter(|list| !list.is_empty())
-    }
-
-    /// The item itself, or all that stands in the set that it names.
-    fn expand(
-        &mut self,
-        key: &str,
-        item: &'t Spanned<DeValue<'t>>,
-    ) -> Option<&'t [Spanned<DeValue<'t>>]> {
-        let Some(name) = set::name_of(key, item) else {
-            return Some(std::slice::from_ref(item));
-        };
-        let Some(sets) = self.sets else {
-            // Only rules look up sets, but a test's `client` names clients alone.
-            self.report(item.span(), key, Problem::SetOutsideRule);
-            return None;
-        };
-        match sets.look_up(name, key) {
-            Ok(items) => items,
-            Err(problem) => {
-                self.report(item.span(), key, problem);
-                None
-            }
-        }
     }
 
     /// As [`Keys::list`], where `"any"` stands for all.

@@ -113,8 +113,29 @@ impl<'t> Sets<'t> {
     }
 }
 
+impl<'t> Keys<'t> {
+    /// The item itself, or all that stands in the set that it names.
+    pub(super) fn expand(&mut self, key: &str, item: &'t Value<'t>) -> Option<&'t [Value<'t>]> {
+        let Some(name) = name_of(key, item) else {
+            return Some(std::slice::from_ref(item));
+        };
+        let Some(sets) = self.sets else {
+            // Only rules look up sets, but a test's `client` names clients alone.
+            self.report(item.span(), key, Problem::SetOutsideRule);
+            return None;
+        };
+        match sets.look_up(name, key) {
+            Ok(items) => items,
+            Err(problem) => {
+                self.report(item.span(), key, problem);
+                None
+            }
+        }
+    }
+}
+
 /// The set that a list's item names, if the key may have sets and it names one.
-pub(super) fn name_of<'v>(key: &str, item: &'v Value<'_>) -> Option<&'v str> {
+fn name_of<'v>(key: &str, item: &'v Value<'_>) -> Option<&'v str> {
     let text = item.get_ref().as_str()?;
     LISTS.contains(&key).then_some(())?;
     text.strip_prefix(PREFIX).map(str::trim)
