@@ -186,10 +186,10 @@ pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
         };
         let not_asked_for = |time| asked.is_none_or(|at: Instant| at.elapsed() >= time);
         let needs_time = member.posture().has_no_clock() && not_asked_for(ASK_TIME);
-        let must = always || member.posture().has_stale_crl() || needs_time;
+        let must = always || member.posture().has_stale_crl();
         let is_alone = !member.is_connected();
-        let may = std::mem::replace(&mut was_alone, is_alone) && is_alone;
-        if !(must || may && not_asked_for(ASK_ALONE)) {
+        let stays_alone = std::mem::replace(&mut was_alone, is_alone) && is_alone;
+        if !(must || needs_time || stays_alone && not_asked_for(ASK_ALONE)) {
             sleep(LOOK_AT_LISTS).await;
             continue;
         }
@@ -204,7 +204,8 @@ pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
             }
             Err(reason) => {
                 debug!("trust list: {reason}");
-                asked = (!must).then(Instant::now);
+                asked = Some(Instant::now());
+                // The rest is a try: there are plants without a CA on the network.
                 if must {
                     let text = format!("no trust list from the CA: {reason}");
                     member.ledger().raise(alarm::AUTHORITY, "", &text);

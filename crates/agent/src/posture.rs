@@ -247,9 +247,10 @@ impl Posture {
         ledger.raise(alarm::CLOCK, "", &text);
     }
 
-    /// A handshake with both certificates came through: it is the time we took it for.
-    pub(crate) fn time_proven(&self, state: &Path) {
-        self.clock.confirm();
+    /// A handshake with a peer whose certificate ends at `until` came through: it is the time we
+    /// took it for.
+    pub(crate) fn time_proven(&self, state: &Path, until: i64) {
+        self.clock.confirm(until.min(self.trust().leaf.not_after));
         if self.time_kept.get().is_none() {
             self.keep_time(state);
         }

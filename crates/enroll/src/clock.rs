@@ -57,10 +57,14 @@ impl AgentClock {
     }
 
     /// The time to judge `leaf` (DER) by. What a CA of `list` has signed is not from the future, so
-    /// the date at which it begins is a witness.
+    /// the date at which it begins is a witness; what a CA that was taken out of service signed is none.
     pub fn now_for(&self, leaf: &[u8], list: &TrustList) -> i64 {
         if self.read().skew != Skew::None
-            && list.issuer_of(leaf).is_some()
+            && list
+                .issuer_of(leaf)
+                .and_then(|ca| list.root_of(ca))
+                .is_some()
+            && !list.revokes(leaf)
             && let Ok(leaf) = Summary::of(leaf)
         {
             self.witness(leaf.not_before);
@@ -68,9 +72,9 @@ impl AgentClock {
         self.now()
     }
 
-    /// A handshake with both certificates came through.
-    pub fn confirm(&self) {
-        self.with(|clock, now| clock.confirm(system(), now));
+    /// A handshake with both certificates came through; the first of them ends at `until`.
+    pub fn confirm(&self, until: i64) {
+        self.with(|clock, now| clock.confirm(until, system(), now));
     }
 
     /// What may be kept for the next start.

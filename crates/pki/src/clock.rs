@@ -89,11 +89,14 @@ impl Clock {
         }
     }
 
-    /// A handshake came through in which both certificates were judged by [`Reading::now`].
-    pub fn confirm(&mut self, system: i64, now: Instant) {
+    /// A handshake came through in which both certificates were judged by [`Reading::now`]; the
+    /// first of them ends at `until`. A clock that has jumped beyond it since then proves nothing.
+    pub fn confirm(&mut self, until: i64, system: i64, now: Instant) {
         let reading = self.read(system, now);
-        self.set(reading.now, now);
-        self.proven = true;
+        if reading.now <= until {
+            self.set(reading.now, now);
+            self.proven = true;
+        }
     }
 
     /// What may be kept for the next start.
@@ -157,7 +160,7 @@ mod tests {
         }
 
         fn confirm(&mut self) {
-            self.clock.confirm(self.system, self.now);
+            self.clock.confirm(NOW + 90 * DAY, self.system, self.now);
         }
     }
 
@@ -231,6 +234,10 @@ mod tests {
         assert_eq!(reading.steady, NOW + 1000);
         assert_eq!(reading.skew, Skew::Ahead(700 * DAY));
         assert_eq!(machine.clock.to_keep(machine.now), Some(NOW + 1000));
+
+        // A handshake of before the jump does not speak for it.
+        machine.confirm();
+        assert_eq!(machine.read().steady, NOW + 1000);
 
         // It was wrong, and is put right.
         machine.system -= 700 * DAY;

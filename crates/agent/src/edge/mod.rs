@@ -330,9 +330,10 @@ impl Edge {
 
     /// A tunnel came up; if it was dialled with the renewed certificate, that works.
     fn proven(&self, link: &Link) {
-        self.posture.time_proven(&self.settings().state);
+        let state = &self.settings().state;
+        self.posture.time_proven(state, link.peer.valid.1);
         if link.number > self.before_renewal.get() {
-            self.unproven.proven(&self.settings().state);
+            self.unproven.proven(state);
         }
     }
 

@@ -296,7 +296,7 @@ impl Headend {
         );
         self.ledger.note(self.tunnel_record(Kind::TunnelUp, link));
         let state = &self.settings().state;
-        self.posture.time_proven(state);
+        self.posture.time_proven(state, peer.valid.1);
         self.unproven.proven(state);
         if let Some(older) = self.put_tunnel(&tunnel) {
             tokio::task::spawn_local(drain(older));
