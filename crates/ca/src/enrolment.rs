@@ -7,7 +7,7 @@ use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::token::{Secret, Token, check_address};
 use fieldlock_pki::{ModbusRole, Name, Role, Summary, certificate, hex};
 
-use crate::authority::{Ca, Issued, Life, Order, check_modbus_role};
+use crate::authority::{BACKDATE_SECONDS, Ca, Issued, Life, Order, check_modbus_role};
 use crate::clock::Time;
 use crate::error::CaError;
 use crate::event::{Entry, Event, Source, TokenEntry};
@@ -206,10 +206,15 @@ impl Ca {
     }
 
     /// A clock that was set back makes no token and no window last longer: what is on record has
-    /// passed.
+    /// passed. By a clock that is far behind nothing is issued over the network.
     fn not_before_now(&self, now: Time) -> Result<Time, CaError> {
-        let last = self.records().last_time()?;
-        Ok(last.map_or(now, |last| last.max(now)))
+        match self.records().last_time()? {
+            Some(last) if last.0 > now.0 + BACKDATE_SECONDS => {
+                Err(CaError::ClockBehind { now, last })
+            }
+            Some(last) => Ok(last.max(now)),
+            None => Ok(now),
+        }
     }
 
     /// Puts a refusal on record on its way out.

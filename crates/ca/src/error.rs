@@ -68,6 +68,10 @@ pub enum CaError {
         "this key was revoked (certificate {serial}): make a new one with `fieldlock enroll request`"
     )]
     RevokedKey { serial: Serial },
+    #[error(
+        "the clock says {now}, and the last record is of {last}: set the clock; if it was wrong when that was recorded, restore a backup of before"
+    )]
+    ClockBehind { now: Time, last: Time },
     #[error("the issuing CA ended on {end}: make the next one with `fieldlock ca issuing new`")]
     IssuingEnded { end: Time },
     #[error(
