@@ -2,6 +2,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 use super::*;
 use crate::record::Outcome;

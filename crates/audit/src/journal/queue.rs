@@ -1,0 +1,178 @@
+//! What the handles and the thread share: records that wait, and who sleeps.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{LINGER, RETRY, State, Ticket, Unavailable};
+use crate::record::{Kind, Record};
+
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    pub(super) work: Condvar,
+    pub(super) ended: Condvar,
+    /// The last ticket that is on the disk.
+    pub(super) durable: AtomicU64,
+    pub(super) capacity: usize,
+}
+
+pub(super) struct Queue {
+    records: VecDeque<Record>,
+    pub(super) next: Ticket,
+    /// Somebody waits for the disk, or the queue is half full.
+    pub(super) urgent: bool,
+    /// Records not taken since the log last said so.
+    refused: u64,
+    pub(super) asleep: Asleep,
+    closing: bool,
+    pub(super) ended: bool,
+    pub(super) state: State,
+}
+
+/// What would wake the thread. Telling it spares a system call for each record otherwise.
+#[derive(PartialEq, Eq)]
+pub(super) enum Asleep {
+    No,
+    UntilUrgent,
+    UntilAny,
+}
+
+impl Queue {
+    pub(super) fn push(
+        &mut self,
+        mut record: Record,
+        capacity: usize,
+    ) -> Result<Ticket, Unavailable> {
+        if self.closing || self.state != State::Ok {
+            self.refused += 1;
+            return Err(Unavailable::Failed);
+        }
+        if self.records.len() >= capacity {
+            self.refused += 1;
+            return Err(Unavailable::Full);
+        }
+        let ticket = self.next;
+        record.seq = ticket;
+        self.next += 1;
+        self.urgent |= record.durable || self.records.len() >= capacity / 2;
+        self.records.push_back(record);
+        Ok(ticket)
+    }
+
+    /// Says in the log what it does not hold.
+    fn push_gap(&mut self) {
+        let gap = Record {
+            seq: self.next,
+            time: Some(SystemTime::now()),
+            reason: Some("records that came while the log could not take them".into()),
+            count: Some(std::mem::take(&mut self.refused)),
+            ..Record::new(Kind::AuditGap)
+        };
+        self.next += 1;
+        self.records.push_back(gap);
+    }
+}
+
+impl Shared {
+    pub(super) fn new(next: Ticket, capacity: usize) -> Self {
+        Self {
+            queue: Mutex::new(Queue {
+                records: VecDeque::new(),
+                next,
+                urgent: false,
+                refused: 0,
+                asleep: Asleep::No,
+                closing: false,
+                ended: false,
+                state: State::Ok,
+            }),
+            work: Condvar::new(),
+            ended: Condvar::new(),
+            durable: AtomicU64::new(next - 1),
+            capacity: capacity.max(1),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.work.notify_one();
+    }
+
+    /// Waits until there is something to do and moves all waiting records to `batch`.
+    pub(super) fn take(&self, batch: &mut VecDeque<Record>, sync_due: Option<Instant>) -> Taken {
+        let mut queue = self.lock();
+        let mut write_due = None;
+        while !(queue.urgent || queue.closing || queue.refused > 0) {
+            let now = Instant::now();
+            if !queue.records.is_empty() {
+                write_due.get_or_insert(now + LINGER);
+            }
+            queue.asleep = match write_due {
+                Some(_) => Asleep::UntilUrgent,
+                None => Asleep::UntilAny,
+            };
+            let due = write_due.into_iter().chain(sync_due).min();
+            queue = match due.map(|due| due.saturating_duration_since(now)) {
+                Some(Duration::ZERO) => break,
+                Some(left) => {
+                    let waited = self.work.wait_timeout(queue, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.work.wait(queue);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+        queue.asleep = Asleep::No;
+        let gap = queue.refused > 0;
+        if gap {
+            queue.push_gap();
+        }
+        std::mem::swap(&mut queue.records, batch);
+        Taken {
+            urgent: std::mem::take(&mut queue.urgent) || gap,
+            closing: queue.closing,
+        }
+    }
+
+    /// Waits before the next attempt; true when there should be no other after it.
+    pub(super) fn wait_for_retry(&self) -> bool {
+        let waited = self
+            .work
+            .wait_timeout_while(self.lock(), RETRY, |queue| !queue.closing);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closing
+    }
+}
+
+pub(super) struct Taken {
+    pub(super) urgent: bool,
+    pub(super) closing: bool,
+}
+
+/// Tells the handles that the thread ended, by whatever way.
+pub(super) struct Ended(pub(super) Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.closing = true;
+        queue.ended = true;
+        self.0.ended.notify_all();
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("durable", &self.durable)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
