@@ -11,10 +11,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 use std::{io, thread};
 
+use crate::chain::Hash;
 use crate::disk::{Disk, LogFile};
-use crate::record::{Kind, Record};
+use crate::record::{Head, Kind, Record};
 use crate::recover::Recovered;
+use crate::segment::Limits;
 
+mod checkpoint;
 mod queue;
 mod writer;
 
@@ -46,6 +49,20 @@ pub struct Options {
     /// Records that may wait for the thread, 4096 by default. At about 400 bytes each, and up
     /// to 10 KiB with the largest writes the moment they are formatted.
     pub capacity: usize,
+    pub limits: Limits,
+}
+
+/// Signs checkpoints with the agent's key. Called on the journal's thread.
+pub trait Sign: Send + Sync {
+    /// The certificate of the key, DER in base64.
+    fn certificate(&self) -> Box<str>;
+    /// The signature over `text`, in base64; none where the key does not sign.
+    fn sign(&self, text: &str) -> Option<Box<str>>;
+}
+
+/// What a checkpoint's signature is over: the log of `agent` up to the record `seq`.
+pub fn signed_text(agent: &str, seq: Ticket, hash: &Hash) -> String {
+    format!("fieldlock-audit-checkpoint-1\n{agent}\n{seq}\n{hash}\n")
 }
 
 impl Options {
@@ -54,6 +71,7 @@ impl Options {
             dir: dir.into(),
             agent: agent.into(),
             capacity: 4096,
+            limits: Limits::default(),
         }
     }
 }
@@ -110,6 +128,14 @@ pub struct Journal {
     handle: Arc<Handle>,
 }
 
+/// Where an earlier run left the log.
+struct End {
+    /// Length of the current file.
+    length: u64,
+    next: Ticket,
+    head: Hash,
+}
+
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
@@ -122,41 +148,61 @@ impl Journal {
         options: Options,
         notify: impl Fn(Progress) + Send + 'static,
     ) -> Result<(Self, Recovered), JournalError> {
-        let (log, recovered, length) = LogFile::open(&options.dir)?;
+        let (log, recovered) = LogFile::open(&options.dir, options.limits)?;
         let io_error = |source| JournalError::Io {
             path: options.dir.clone(),
             source,
         };
-        let journal = Self::start(log, length, recovered.next_seq, &options, notify);
-        let journal = journal.map_err(io_error)?;
+        let end = End {
+            length: log.length(),
+            next: recovered.next_seq,
+            head: recovered.head,
+        };
+        let journal = Self::start(log, end, &options, notify).map_err(io_error)?;
+        // The queue is new: it has room, and a failing disk is told by the state.
         if let Some(torn) = recovered.torn {
-            let note = Record {
+            let _ = journal.append(Record {
                 reason: Some("the end of the log was not a complete record and was cut".into()),
                 count: Some(torn.bytes),
                 ..Record::new(Kind::TornTail)
-            };
-            // The queue is new: it has room, and a failing disk is told by the state.
-            let _ = journal.append(note);
+            });
+        }
+        if let Some(seq) = recovered.broken {
+            let _ = journal.append(Record {
+                reason: Some(
+                    format!("record {seq} is not what was written, or the one before it").into(),
+                ),
+                ..Record::new(Kind::ChainBroken)
+            });
         }
         Ok((journal, recovered))
     }
 
     fn start(
         disk: impl Disk + 'static,
-        length: u64,
-        next: Ticket,
+        end: End,
         options: &Options,
         notify: impl Fn(Progress) + Send + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(next, options.capacity));
+        let shared = Arc::new(Shared::new(end.next, options.capacity));
         let agent = Arc::clone(&options.agent);
-        let writer = Writer::new(disk, length, Arc::clone(&shared), agent, notify);
+        let writer = Writer::new(disk, end, Arc::clone(&shared), agent, notify);
         thread::Builder::new()
             .name("audit-journal".into())
             .spawn(move || writer.run())?;
         Ok(Self {
             handle: Arc::new(Handle { shared }),
         })
+    }
+
+    /// Who signs checkpoints from now on. Without one there are none.
+    pub fn set_signer(&self, signer: Arc<dyn Sign>) {
+        self.handle.shared.lock().signer = Some(signer);
+    }
+
+    /// The last checkpoint that is on the disk, without its certificate.
+    pub fn checkpoint(&self) -> Option<Head> {
+        self.handle.shared.lock().checkpoint.clone()
     }
 
     /// Hands a record to the thread and never blocks. The ticket is the record's `seq`.

@@ -3,18 +3,26 @@
 //! [`Record`] is one line of `audit.jsonl`; its fields are the schema. [`DenialFilter`] keeps
 //! a flood of refusals from filling the disk. [`Journal`] writes: its handle never blocks, a
 //! thread of its own formats, writes and makes durable. On start it picks up where a crash
-//! left off and returns the writes whose outcome nobody recorded ([`Recovered`]).
+//! left off and returns the writes whose outcome nobody recorded ([`Recovered`]). Each line is
+//! chained to the one before it; [`Verifier`] reads a log and says where that was broken.
 
+mod chain;
 mod content;
 mod denial;
 mod disk;
 mod journal;
 mod record;
 mod recover;
+mod segment;
+mod verify;
 
+pub use chain::Hash;
 pub use content::{Address, Table, Values};
 pub use denial::DenialFilter;
-pub use disk::FILE_NAME;
-pub use journal::{Journal, JournalError, Options, Progress, State, Ticket, Unavailable};
-pub use record::{Decision, Kind, Outcome, Party, Record, SCHEMA_VERSION};
+pub use journal::{
+    Journal, JournalError, Options, Progress, Sign, State, Ticket, Unavailable, signed_text,
+};
+pub use record::{Decision, Head, Kind, Outcome, Party, Record, SCHEMA_VERSION};
 pub use recover::{Recovered, Torn};
+pub use segment::{FILE_NAME, Limits, Segment, WhenFull, log_files, segments};
+pub use verify::{Fault, Place, Summary, Verifier};

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::chain::Hash;
 use crate::content::{Address, Values};
 use crate::journal::Ticket;
 
@@ -95,6 +96,9 @@ pub struct Record {
     /// Name of an alarm, on the records that start and end it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub alarm: Option<Cow<'static, str>>,
+    /// A place in a chain of records, of this log or another.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub head: Option<Box<Head>>,
     /// Hash of the policy that decided.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<Arc<str>>,
@@ -147,6 +151,16 @@ pub enum Kind {
     AuditGap,
     /// The log ended in the middle of a record, as after a power cut; `count` bytes were cut.
     TornTail,
+    /// The chain up to the record before this one, signed with the agent's key.
+    Checkpoint,
+    /// The checkpoint of the log at the other end of the tunnel: the end of that log can't be
+    /// cut without this one knowing better.
+    PeerCheckpoint,
+    /// A closed file of the log is about to be deleted, as the limits say; `head` is its last
+    /// record.
+    SegmentDropped,
+    /// At the start the log was not as its chain says; `reason` says where.
+    ChainBroken,
     /// A kind of a later version; read, never written.
     #[serde(other)]
     Other,
@@ -177,7 +191,44 @@ impl Kind {
             Kind::AlarmEnd => "alarm-end",
             Kind::AuditGap => "audit-gap",
             Kind::TornTail => "torn-tail",
+            Kind::Checkpoint => "checkpoint",
+            Kind::PeerCheckpoint => "peer-checkpoint",
+            Kind::SegmentDropped => "segment-dropped",
+            Kind::ChainBroken => "chain-broken",
             Kind::Other => "other",
+        }
+    }
+}
+
+/// A record's place in a chain, and who vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The agent whose log it is, on a record about another's log.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub agent: Option<Box<str>>,
+    /// The closed file that ends with it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub file: Option<Box<str>>,
+    pub seq: Ticket,
+    pub hash: Hash,
+    /// Over [`signed_text`](crate::signed_text), base64 of ASN.1 (ECDSA, P-256, SHA-256).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signature: Option<Box<str>>,
+    /// The certificate (DER, base64) of the key that signs, once in each file and after each
+    /// change.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub certificate: Option<Box<str>>,
+}
+
+impl Head {
+    pub fn new(seq: Ticket, hash: Hash) -> Self {
+        Self {
+            agent: None,
+            file: None,
+            seq,
+            hash,
+            signature: None,
+            certificate: None,
         }
     }
 }
@@ -255,6 +306,7 @@ impl Record {
             outcome: None,
             exception: None,
             alarm: None,
+            head: None,
             policy: None,
             count: None,
             durable: kind == Kind::WriteIntent,

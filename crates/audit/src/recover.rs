@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
+use std::time::SystemTime;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::chain::{Hash, Link};
 use crate::journal::Ticket;
 use crate::record::{Kind, Record};
-
-/// A line beyond this is no record of ours: the longest (1,968 coils) is under 6 KiB.
-const MAX_LINE: usize = 64 * 1024;
+use crate::segment::MAX_LINE;
 
 /// Intents kept while reading, at about 400 bytes each. More than this many writes can't be in
 /// flight; further ones stem from a damaged log and are counted only.
@@ -19,7 +20,7 @@ const MAX_OPEN: usize = 16_384;
 /// What the log of an earlier run holds for this one.
 #[derive(Debug, Default, PartialEq)]
 pub struct Recovered {
-    /// Complete records found.
+    /// Complete records found in the last closed file and the current one.
     pub records: u64,
     /// The next record's `seq`.
     pub next_seq: Ticket,
@@ -30,6 +31,10 @@ pub struct Recovered {
     pub unfinished_more: u64,
     /// Lines in the middle that are not records. They are left alone.
     pub damaged: u64,
+    /// The first record that is not as its chain says.
+    pub broken: Option<Ticket>,
+    /// Hash of the last record.
+    pub head: Hash,
     /// The incomplete end that was cut off, if there was one. The log says so itself.
     pub torn: Option<Torn>,
 }
@@ -49,46 +54,99 @@ struct Line<'a> {
     #[serde(borrow)]
     kind: Cow<'a, str>,
     #[serde(default)]
+    time: Option<Cow<'a, str>>,
+    #[serde(default)]
     intent: Option<Ticket>,
 }
 
-/// Reads a whole log, holding one line and the open intents in memory.
-pub(crate) fn scan(mut log: impl BufRead) -> io::Result<Recovered> {
-    let mut found = Recovered {
-        next_seq: 1,
-        ..Recovered::default()
-    };
-    let mut open = BTreeMap::new();
-    let mut line = Vec::new();
-    let (mut position, mut end_of_good) = (0, 0);
-    let mut bad_since_good = 0;
-    loop {
-        let length = read_line(&mut log, &mut line)?;
-        if length == 0 {
-            break;
+impl Line<'_> {
+    fn written_at(&self) -> Option<SystemTime> {
+        let time: Timestamp = self.time.as_deref()?.parse().ok()?;
+        SystemTime::try_from(time).ok()
+    }
+}
+
+/// Reads the end of a log, holding one line and the open intents in memory.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    found: Recovered,
+    open: BTreeMap<Ticket, Record>,
+    /// Of the last record; none yet where the file before is not read.
+    before: Option<Hash>,
+}
+
+impl Scan {
+    pub(crate) fn new() -> Self {
+        Self {
+            found: Recovered {
+                next_seq: 1,
+                ..Recovered::default()
+            },
+            open: BTreeMap::new(),
+            before: None,
         }
-        position += length;
-        let Some(head) = complete(&line) else {
-            bad_since_good += 1;
-            continue;
-        };
-        found.damaged += std::mem::take(&mut bad_since_good);
-        end_of_good = position;
+    }
+
+    /// Reads one file after the other; only the last may have a torn end. Returns when the
+    /// file's first record was written.
+    pub(crate) fn file(&mut self, mut log: impl BufRead) -> io::Result<Option<SystemTime>> {
+        let mut line = Vec::new();
+        let (mut position, mut end_of_good) = (0, 0);
+        let mut bad_since_good = 0;
+        let mut begun = None;
+        self.found.damaged += u64::from(self.found.torn.take().is_some());
+        loop {
+            let length = read_line(&mut log, &mut line)?;
+            if length == 0 {
+                break;
+            }
+            position += length;
+            let Some(head) = complete(&line) else {
+                bad_since_good += 1;
+                continue;
+            };
+            self.found.damaged += std::mem::take(&mut bad_since_good);
+            end_of_good = position;
+            begun = begun.or_else(|| head.written_at());
+            self.record(&head, &line);
+        }
+        self.found.torn = (position > end_of_good).then_some(Torn {
+            at: end_of_good,
+            bytes: position - end_of_good,
+        });
+        Ok(begun)
+    }
+
+    fn record(&mut self, head: &Line<'_>, line: &[u8]) {
+        let found = &mut self.found;
         found.records += 1;
         found.next_seq = found.next_seq.max(head.seq.saturating_add(1));
-        track(&mut open, &mut found.unfinished_more, &head, &line);
+        track(&mut self.open, &mut found.unfinished_more, head, line);
+        let expected = match self.before {
+            None if head.seq == 1 => Some(Hash::NONE),
+            before => before,
+        };
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let (stated, fits) = match Link::of(line, &expected.unwrap_or(Hash::NONE)) {
+            Link::Stated { hash, fits } => (hash, fits || expected.is_none()),
+            Link::Absent => (Hash::NONE, false),
+        };
+        if !fits {
+            found.broken.get_or_insert(head.seq);
+        }
+        self.before = Some(stated);
     }
-    found.unfinished = open.into_values().collect();
-    found.torn = (position > end_of_good).then_some(Torn {
-        at: end_of_good,
-        bytes: position - end_of_good,
-    });
-    Ok(found)
+
+    pub(crate) fn finish(mut self) -> Recovered {
+        self.found.unfinished = self.open.into_values().collect();
+        self.found.head = self.before.unwrap_or(Hash::NONE);
+        self.found
+    }
 }
 
 /// Reads to the next newline and returns how many bytes that was; of an overlong line `line`
 /// keeps only the start, which then can't be a complete record.
-fn read_line(log: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+pub(crate) fn read_line(log: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
     let mut length = 0;
     loop {
@@ -136,7 +194,7 @@ mod tests {
 
     #[test]
     fn an_empty_log_starts_at_one() {
-        let found = scan(&b""[..]).unwrap();
+        let found = scan(b"");
         assert_eq!((found.next_seq, found.torn), (1, None));
     }
 
@@ -148,7 +206,7 @@ mod tests {
             Record::write_outcome(1, Outcome::Answered),
             intent(4),
         ]);
-        let found = scan(&log[..]).unwrap();
+        let found = scan(&log);
         let open: Vec<_> = found.unfinished.iter().map(|record| record.seq).collect();
         assert_eq!(open, [2, 4]);
         assert_eq!((found.records, found.next_seq), (4, 5));
@@ -170,7 +228,7 @@ mod tests {
         for cut in 0..=log.len() {
             let whole = ends.iter().filter(|&&end| end <= cut).count();
             let good = whole.checked_sub(1).map_or(0, |last| ends[last]);
-            let found = scan(&log[..cut]).unwrap();
+            let found = scan(&log[..cut]);
             assert_eq!(found.records, whole as u64, "cut at {cut}");
             assert_eq!(found.next_seq, whole as u64 + 1, "cut at {cut}");
             let torn = (cut > good).then(|| Torn {
@@ -192,7 +250,7 @@ mod tests {
         assert!(log.len() > middle);
         let good = log.len() as u64;
         log.extend_from_slice(&vec![0; 3 * MAX_LINE]);
-        let found = scan(&log[..]).unwrap();
+        let found = scan(&log);
         assert_eq!((found.damaged, found.records), (2, 2));
         assert_eq!(
             found.torn,
@@ -207,10 +265,47 @@ mod tests {
     fn open_intents_are_bounded() {
         let total = MAX_OPEN as u64 + 10;
         let log: Vec<u8> = (1..=total).flat_map(|seq| lines(&[intent(seq)])).collect();
-        let found = scan(&log[..]).unwrap();
+        let found = scan(&log);
         assert_eq!(found.unfinished.len(), MAX_OPEN);
         assert_eq!(found.unfinished_more, 10);
         assert_eq!(found.unfinished[0].seq, 11);
+    }
+
+    #[test]
+    fn the_file_before_is_read_for_open_intents_and_the_chain() {
+        let log = lines(&[
+            intent(1),
+            intent(2),
+            Record::write_outcome(1, Outcome::Answered),
+        ]);
+        let cut = log.iter().position(|&octet| octet == b'\n').unwrap() + 1;
+        let mut scan = Scan::new();
+        scan.file(&log[..cut]).unwrap();
+        scan.file(&log[cut..]).unwrap();
+        let found = scan.finish();
+        assert_eq!(found.unfinished.len(), 1);
+        assert_eq!((found.broken, found.next_seq), (None, 4));
+
+        let mut alone = Scan::new();
+        alone.file(&log[cut..]).unwrap();
+        assert_eq!(alone.finish().broken, None);
+    }
+
+    #[test]
+    fn a_changed_record_is_named() {
+        let mut log = lines(&[intent(1), intent(2), intent(3)]);
+        let at = log.windows(8).rposition(|w| w == b"press-07").unwrap();
+        log[at] = b'P';
+        assert_eq!(scan(&log).broken, Some(3));
+        let at = log.windows(8).position(|w| w == b"press-07").unwrap();
+        log[at] = b'P';
+        assert_eq!(scan(&log).broken, Some(1));
+    }
+
+    fn scan(log: &[u8]) -> Recovered {
+        let mut scan = Scan::new();
+        scan.file(log).unwrap();
+        scan.finish()
     }
 
     fn intent(seq: u64) -> Record {
@@ -225,15 +320,16 @@ mod tests {
     /// `seq` counts on where the record has none.
     fn lines(records: &[Record]) -> Vec<u8> {
         let mut log = Vec::new();
-        let mut last = 0;
+        let (mut last, mut head) = (0, Hash::NONE);
         for record in records {
             last = record.seq.max(last + 1);
             let record = Record {
                 seq: last,
                 ..record.clone()
             };
+            let start = log.len();
             serde_json::to_writer(&mut log, &record).unwrap();
-            log.push(b'\n');
+            head = crate::chain::seal(&mut log, start, &head);
         }
         log
     }

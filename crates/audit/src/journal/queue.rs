@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{LINGER, RETRY, State, Ticket, Unavailable};
-use crate::record::{Kind, Record};
+use super::{LINGER, RETRY, Sign, State, Ticket, Unavailable};
+use crate::record::{Head, Kind, Record};
 
 pub(super) struct Shared {
     queue: Mutex<Queue>,
@@ -29,6 +29,9 @@ pub(super) struct Queue {
     closing: bool,
     pub(super) ended: bool,
     pub(super) state: State,
+    pub(super) signer: Option<Arc<dyn Sign>>,
+    /// The last checkpoint that is on the disk.
+    pub(super) checkpoint: Option<Head>,
 }
 
 /// What would wake the thread. Telling it spares a system call for each record otherwise.
@@ -61,17 +64,22 @@ impl Queue {
         Ok(ticket)
     }
 
+    /// Takes a record of the thread's own, which always finds room.
+    fn push_own(&mut self, mut record: Record) {
+        record.seq = self.next;
+        record.time = Some(SystemTime::now());
+        self.next += 1;
+        self.records.push_back(record);
+    }
+
     /// Says in the log what it does not hold.
     fn push_gap(&mut self) {
-        let gap = Record {
-            seq: self.next,
-            time: Some(SystemTime::now()),
+        let count = std::mem::take(&mut self.refused);
+        self.push_own(Record {
             reason: Some("records that came while the log could not take them".into()),
-            count: Some(std::mem::take(&mut self.refused)),
+            count: Some(count),
             ..Record::new(Kind::AuditGap)
-        };
-        self.next += 1;
-        self.records.push_back(gap);
+        });
     }
 }
 
@@ -87,6 +95,8 @@ impl Shared {
                 closing: false,
                 ended: false,
                 state: State::Ok,
+                signer: None,
+                checkpoint: None,
             }),
             work: Condvar::new(),
             ended: Condvar::new(),
@@ -104,11 +114,17 @@ impl Shared {
         self.work.notify_one();
     }
 
-    /// Waits until there is something to do and moves all waiting records to `batch`.
-    pub(super) fn take(&self, batch: &mut VecDeque<Record>, sync_due: Option<Instant>) -> Taken {
+    /// Waits until there is something to do, at `due` at the latest, and moves all waiting
+    /// records to `batch`, after them those in `own`.
+    pub(super) fn take(
+        &self,
+        batch: &mut VecDeque<Record>,
+        own: &mut Vec<Record>,
+        due: Option<Instant>,
+    ) -> Taken {
         let mut queue = self.lock();
         let mut write_due = None;
-        while !(queue.urgent || queue.closing || queue.refused > 0) {
+        while !(queue.urgent || queue.closing || queue.refused > 0 || !own.is_empty()) {
             let now = Instant::now();
             if !queue.records.is_empty() {
                 write_due.get_or_insert(now + LINGER);
@@ -117,7 +133,7 @@ impl Shared {
                 Some(_) => Asleep::UntilUrgent,
                 None => Asleep::UntilAny,
             };
-            let due = write_due.into_iter().chain(sync_due).min();
+            let due = write_due.into_iter().chain(due).min();
             queue = match due.map(|due| due.saturating_duration_since(now)) {
                 Some(Duration::ZERO) => break,
                 Some(left) => {
@@ -135,6 +151,7 @@ impl Shared {
         if gap {
             queue.push_gap();
         }
+        own.drain(..).for_each(|record| queue.push_own(record));
         std::mem::swap(&mut queue.records, batch);
         Taken {
             urgent: std::mem::take(&mut queue.urgent) || gap,

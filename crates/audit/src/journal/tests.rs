@@ -8,6 +8,8 @@ use std::time::Instant;
 use super::*;
 use crate::record::Outcome;
 
+mod files;
+
 const SOON: Duration = Duration::from_secs(10);
 
 // --- On a real file ---------------------------------------------------------------------
@@ -269,12 +271,22 @@ fn closing_on_a_dead_disk_says_what_was_lost() {
 fn a_panic_on_the_thread_fails_the_journal_instead_of_filling_it() {
     let disk = FakeDisk::default();
     let options = options(Path::new("unused"));
-    let journal = Journal::start(disk, 0, 1, &options, |_| panic!("on purpose")).unwrap();
+    let journal = Journal::start(disk, End::default(), &options, |_| panic!("on purpose")).unwrap();
     journal.append(intent()).unwrap();
     let deadline = Instant::now() + SOON;
     while journal.append(intent()) != Err(Unavailable::Failed) {
         assert!(Instant::now() < deadline);
         thread::yield_now();
+    }
+}
+
+impl Default for End {
+    fn default() -> Self {
+        Self {
+            length: 0,
+            next: 1,
+            head: Hash::NONE,
+        }
     }
 }
 
@@ -302,7 +314,7 @@ fn start(disk: &FakeDisk, capacity: usize) -> (Journal, Receiver<Progress>) {
         capacity,
         ..options(Path::new("unused"))
     };
-    let journal = Journal::start(disk.clone(), 0, 1, &options, forward(sender)).unwrap();
+    let journal = Journal::start(disk.clone(), End::default(), &options, forward(sender)).unwrap();
     (journal, progress)
 }
 
@@ -452,5 +464,17 @@ impl Disk for FakeDisk {
     fn rewind(&mut self, length: u64) -> io::Result<u64> {
         self.file().content.truncate(length as usize);
         Ok(length)
+    }
+
+    fn rotate(&mut self, _now: SystemTime) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn surplus(&self, _now: SystemTime) -> Vec<Head> {
+        Vec::new()
+    }
+
+    fn remove(&mut self, _name: &str) -> io::Result<()> {
+        Ok(())
     }
 }

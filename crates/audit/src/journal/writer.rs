@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use super::checkpoint::Checkpoints;
 use super::queue::{Ended, Shared};
-use super::{MAX_UNSYNCED, Progress, SYNC_WITHIN, State, Ticket};
+use super::{End, MAX_UNSYNCED, Progress, SYNC_WITHIN, State, Ticket};
+use crate::chain::{self, Hash};
 use crate::disk::Disk;
-use crate::record::Record;
+use crate::record::{Kind, Record};
 
 pub(super) struct Writer<D, N> {
     disk: D,
@@ -17,6 +19,8 @@ pub(super) struct Writer<D, N> {
     agent: Arc<str>,
     notify: N,
     batch: VecDeque<Record>,
+    /// What the log says of itself, with the next batch.
+    own: Vec<Record>,
     /// Lines since the last sync that succeeded; the first `written` bytes are in the file.
     unsynced: Vec<u8>,
     written: usize,
@@ -24,17 +28,16 @@ pub(super) struct Writer<D, N> {
     synced_length: u64,
     /// The last ticket in `unsynced`, or before it.
     last: Ticket,
+    /// Hash of that record.
+    head: Hash,
     sync_due: Option<Instant>,
+    checkpoints: Checkpoints,
+    /// Closed files to delete, each with the record that says so.
+    drops: VecDeque<(Ticket, Box<str>)>,
 }
 
 impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
-    pub(super) fn new(
-        disk: D,
-        length: u64,
-        shared: Arc<Shared>,
-        agent: Arc<str>,
-        notify: N,
-    ) -> Self {
+    pub(super) fn new(disk: D, end: End, shared: Arc<Shared>, agent: Arc<str>, notify: N) -> Self {
         let last = shared.lock().next - 1;
         Self {
             disk,
@@ -42,17 +45,23 @@ impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
             agent,
             notify,
             batch: VecDeque::new(),
+            own: Vec::new(),
             unsynced: Vec::new(),
             written: 0,
-            synced_length: length,
+            synced_length: end.length,
             last,
+            head: end.head,
             sync_due: None,
+            checkpoints: Checkpoints::new(Instant::now()),
+            drops: VecDeque::new(),
         }
     }
 
     pub(super) fn run(mut self) {
         loop {
-            let taken = self.shared.0.take(&mut self.batch, self.sync_due);
+            let due = self.sync_due.into_iter().chain(self.checkpoints.due).min();
+            let shared = &self.shared.0;
+            let taken = shared.take(&mut self.batch, &mut self.own, due);
             self.format_batch();
             if self.write_out(taken.urgent || taken.closing).is_err()
                 && let Err(error) = self.start_over()
@@ -60,7 +69,12 @@ impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
             {
                 return;
             }
-            if taken.closing {
+            let signer = || self.shared.0.lock().signer.clone();
+            let now = Instant::now();
+            // Before the end, what came last is signed as well.
+            if let Some(record) = self.checkpoints.make(now, taken.closing, signer) {
+                self.own.push(record);
+            } else if taken.closing {
                 return;
             }
         }
@@ -68,16 +82,25 @@ impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
 
     fn format_batch(&mut self) {
         for mut record in self.batch.drain(..) {
-            self.last = record.seq;
             record.agent = Some(Arc::clone(&self.agent));
+            if record.kind == Kind::Checkpoint {
+                record.head = Some(self.checkpoints.sign(&self.agent, self.last, self.head));
+            }
             let start = self.unsynced.len();
             if serde_json::to_writer(&mut self.unsynced, &record).is_err() {
                 // Nothing in a record can fail to serialize; half a line must not stay anyway.
                 self.unsynced.truncate(start);
                 continue;
             }
-            self.unsynced.push(b'\n');
+            self.last = record.seq;
+            self.head = chain::seal(&mut self.unsynced, start, &self.head);
+            self.checkpoints.count(record.kind);
+            if record.kind == Kind::SegmentDropped {
+                let file = record.head.and_then(|head| head.file);
+                self.drops.extend(file.map(|file| (record.seq, file)));
+            }
         }
+        self.checkpoints.plan(Instant::now());
     }
 
     fn write_out(&mut self, urgent: bool) -> io::Result<()> {
@@ -104,7 +127,31 @@ impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
         self.written = 0;
         self.sync_due = None;
         self.shared.0.durable.store(self.last, Ordering::Release);
+        if let Some(made) = self.checkpoints.made.take() {
+            self.shared.0.lock().checkpoint = Some(made);
+        }
         (self.notify)(Progress::Durable(self.last));
+        self.tidy_files()
+    }
+
+    /// Begins a new file where it is time, and deletes what is on record as deleted.
+    fn tidy_files(&mut self) -> io::Result<()> {
+        let durable = self.last;
+        while let Some((_, file)) = self.drops.pop_front_if(|(said, _)| *said <= durable) {
+            // One that somebody else took away is gone as well.
+            let _ = self.disk.remove(&file);
+        }
+        let now = SystemTime::now();
+        if self.disk.rotate(now)? {
+            self.synced_length = 0;
+            self.checkpoints.begin_file();
+            let surplus = self.disk.surplus(now).into_iter();
+            self.own.extend(surplus.map(|head| Record {
+                head: Some(Box::new(head)),
+                reason: Some("deleted to keep the log within its limits".into()),
+                ..Record::new(Kind::SegmentDropped)
+            }));
+        }
         Ok(())
     }
 
@@ -113,7 +160,8 @@ impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
     fn start_over(&mut self) -> io::Result<()> {
         self.synced_length = self.disk.rewind(self.synced_length)?;
         self.written = 0;
-        self.write_out(true)
+        self.write_out(true)?;
+        self.tidy_files()
     }
 
     /// Tries until the log can be written again; false when it is closed without.
