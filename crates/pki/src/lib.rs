@@ -7,6 +7,7 @@
 //! - [`profile`], [`csr`], [`issue`]: the signing side, without its files and records.
 //! - [`trust`]: roots, issuing CAs and CRLs, and how a list of them grows.
 //! - [`token`], [`est`]: what enrolment over the network carries.
+//! - [`signing`]: signatures of agents over other things than certificates.
 //! - [`store`]: the files that an agent starts from.
 //! - [`clock`]: what time it is, where the system's clock may be wrong.
 //!
@@ -24,6 +25,7 @@ pub mod issue;
 pub mod modbus_role;
 pub mod profile;
 pub mod serial;
+pub mod signing;
 pub mod store;
 pub mod token;
 pub mod trust;

@@ -1,0 +1,157 @@
+//! Which records `fieldlock audit query` shows.
+
+use std::time::{Duration, SystemTime};
+
+use clap::ValueEnum;
+use fieldlock_audit::{Decision, Kind, Party, Record};
+use fieldlock_modbus::FunctionCode;
+use jiff::{SignedDuration, Timestamp};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Filter {
+    /// Only this kind (denied, write-intent, tunnel-up, ...); may be repeated.
+    #[arg(long, value_parser = parse_kind)]
+    kind: Vec<Kind>,
+    /// Only this device.
+    #[arg(long)]
+    device: Option<String>,
+    /// Only this client: its name, address or identity.
+    #[arg(long)]
+    client: Option<String>,
+    /// Only what was decided so.
+    #[arg(long)]
+    decision: Option<DecisionArg>,
+    /// Only from this time on: 2026-09-21T14:00:00Z, or an age such as 90s, 10m, 2h.
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    since: Option<SystemTime>,
+    /// Only before this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    until: Option<SystemTime>,
+    /// Only this unit, as the device hears it.
+    #[arg(long)]
+    unit: Option<u8>,
+    /// Only this function: its number or name (6, write-single-register); may be repeated.
+    #[arg(long, value_parser = parse_function)]
+    function: Vec<FunctionCode>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum DecisionArg {
+    Allow,
+    Deny,
+}
+
+impl Filter {
+    pub(super) fn matches(&self, record: &Record) -> bool {
+        let kind = self.kind.is_empty() || self.kind.contains(&record.kind);
+        let device = self.device.is_none() || self.device.as_deref() == record.device.as_deref();
+        let client = self.client.as_deref().is_none_or(|wanted| {
+            let client = record.client.as_deref();
+            client.is_some_and(|client| is_called(client, wanted))
+        });
+        let decision = self.decision.is_none_or(|wanted| {
+            record.decision
+                == Some(match wanted {
+                    DecisionArg::Allow => Decision::Allow,
+                    DecisionArg::Deny => Decision::Deny,
+                })
+        });
+        let since = self.since.is_none() || record.time >= self.since;
+        let until = self.until.is_none() || record.time < self.until;
+        let unit = self.unit.is_none() || self.unit == record.unit;
+        let function = self.function.is_empty()
+            || record
+                .function
+                .is_some_and(|code| self.function.contains(&FunctionCode(code)));
+        kind && device && client && decision && since && until && unit && function
+    }
+}
+
+fn is_called(client: &Party, wanted: &str) -> bool {
+    client.name.as_deref() == Some(wanted)
+        || client.identity.as_deref() == Some(wanted)
+        || client
+            .address
+            .is_some_and(|address| address.to_string() == wanted)
+}
+
+fn parse_function(text: &str) -> Result<FunctionCode, String> {
+    fieldlock_policy::parse_function(text)
+        .ok_or_else(|| "neither a number from 1 to 127 nor the name of a function".to_owned())
+}
+
+fn parse_kind(text: &str) -> Result<Kind, String> {
+    match serde_json::from_value(text.into()) {
+        Ok(Kind::Other) | Err(_) => Err(
+            "no such kind; among them are denied, write-intent, write-outcome, tunnel-up, \
+             tunnel-down, client-open, reload, start"
+                .to_owned(),
+        ),
+        Ok(kind) => Ok(kind),
+    }
+}
+
+fn parse_since(text: &str) -> Result<SystemTime, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return SystemTime::try_from(time).map_err(|error| error.to_string());
+    }
+    let age = text.parse::<SignedDuration>().ok();
+    age.and_then(|age| Duration::try_from(age).ok())
+        .and_then(|age| SystemTime::now().checked_sub(age))
+        .ok_or_else(|| "neither a time like 2026-09-21T14:00:00Z nor an age like 10m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cmd::audit::{Args, Command};
+
+    const DENIED: &str = concat!(
+        r#"{"v":1,"seq":9,"time":"2026-09-21T14:13:20.123456Z","agent":"press-07","#,
+        r#""kind":"denied","client":{"name":"hmi-1","address":"10.1.1.20"},"#,
+        r#""device":"press-07","unit":1,"function":6,"address":"holding 40","quantity":1,"#,
+        r#""values":[1300],"decision":"deny","rule":"setpoint","#,
+        r#""reason":"value 1300 above 1200","outcome":"refused","exception":3,"count":4}"#
+    );
+
+    #[test]
+    fn every_filter_has_to_match() {
+        let record: Record = serde_json::from_str(DENIED).unwrap();
+        for (arguments, matches) in [
+            (&[][..], true),
+            (&["--kind", "denied", "--kind", "start"], true),
+            (&["--kind", "start"], false),
+            (&["--device", "press-07", "--client", "10.1.1.20"], true),
+            (&["--device", "press-07", "--client", "hmi-2"], false),
+            (&["--decision", "deny"], true),
+            (&["--decision", "allow"], false),
+            (&["--since", "2026-09-21T14:13:20Z"], true),
+            (&["--since", "2026-09-21T14:13:21Z"], false),
+            (&["--until", "2026-09-21T14:13:21Z"], true),
+            (&["--until", "2026-09-21T14:13:20Z"], false),
+            (&["--function", "3", "--function", "6"], true),
+            (
+                &["--function", "write-single-register", "--unit", "1"],
+                true,
+            ),
+            (&["--function", "3"], false),
+            (&["--unit", "2"], false),
+        ] {
+            let line = ["audit", "query"].iter().chain(arguments);
+            let Command::Query { filter, .. } = Args::try_parse_from(line).unwrap().command else {
+                panic!("{arguments:?}");
+            };
+            assert_eq!(filter.matches(&record), matches, "{arguments:?}");
+        }
+        for wrong in [
+            ["--kind", "nonsense"],
+            ["--since", "yesterday"],
+            ["--function", "128"],
+        ] {
+            let line = ["audit", "query"].iter().chain(&wrong);
+            assert!(Args::try_parse_from(line).is_err(), "{wrong:?}");
+        }
+    }
+}

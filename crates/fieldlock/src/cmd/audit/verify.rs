@@ -1,0 +1,319 @@
+//! `fieldlock audit verify`.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use fieldlock_audit::{
+    Fault, Head, Kind, Place, Record, Summary, Verifier, log_files, signed_text,
+};
+use fieldlock_pki::{BundleError, Identity, TrustList, signing, store};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::lines::Lines;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  fieldlock audit verify --state /var/lib/fieldlock/edge
+  fieldlock audit verify press-07/ --trust root.pem --against hd-1/   # copies of both logs
+
+Exit code: 0 in order, 1 not, 2 wrong usage.";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// The log of the other end (a file, or the directory with all of them): the checkpoints
+    /// that it has on record must fit; may be repeated.
+    #[arg(long, value_name = "LOG")]
+    against: Vec<PathBuf>,
+    /// Roots, issuing CAs and CRLs (PEM) to judge the certificate that signed the checkpoints
+    /// [default: the agent's own, with --state].
+    #[arg(long, value_name = "PEM")]
+    trust: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(log: &Path, state: Option<PathBuf>, options: &Options) -> ExitCode {
+    let trust = match trust(state, options.trust.as_deref()) {
+        Ok(trust) => trust,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match verify(log, trust, &options.against) {
+        Ok(result) => {
+            if options.json {
+                // A struct of numbers and texts can't fail to serialize.
+                println!("{}", serde_json::to_string(&result).unwrap_or_default());
+            } else {
+                print(log, &result);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(fault) => {
+            if options.json {
+                println!(
+                    "{}",
+                    serde_json::json!({ "in_order": false, "fault": fault })
+                );
+            }
+            eprintln!("error: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn trust(state: Option<PathBuf>, file: Option<&Path>) -> Result<Option<TrustList>, String> {
+    let path = match (file, state) {
+        (Some(file), _) => file.to_owned(),
+        (None, Some(state)) => state.join(store::TRUST),
+        (None, None) => return Ok(None),
+    };
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let pem = fs::read_to_string(&path).map_err(|error| at(&error))?;
+    TrustList::parse(&pem).map(Some).map_err(|error| at(&error))
+}
+
+#[derive(Debug, Serialize)]
+struct Verified {
+    in_order: bool,
+    agent: String,
+    first: u64,
+    last: u64,
+    files: usize,
+    /// Checkpoints with a signature that fits, and the last record that they cover.
+    signed: u64,
+    signed_to: u64,
+    /// The identity that signed last, as its certificate says.
+    signer: Option<String>,
+    /// Whether that certificate was judged by a trust list.
+    judged: bool,
+    /// Whether a certificate that signed is revoked by now.
+    revoked: bool,
+    /// Checkpoints that other logs have of this one, and the last record that they cover.
+    confirmed: u64,
+    confirmed_to: u64,
+    /// Bytes of an unfinished record at the end.
+    unfinished: u64,
+}
+
+fn verify(log: &Path, trust: Option<TrustList>, others: &[PathBuf]) -> Result<Verified, String> {
+    let files = log_files(log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let agent = files
+        .first()
+        .and_then(|file| first_agent(file))
+        .ok_or_else(|| format!("{}: no audit records", log.display()))?;
+    let mut verifier = Verifier::new();
+    for other in others {
+        let told = told(other, &agent).map_err(|error| format!("{}: {error}", other.display()))?;
+        if told.is_empty() {
+            return Err(format!(
+                "{}: has no checkpoint of {agent} on record",
+                other.display()
+            ));
+        }
+        for head in &told {
+            verifier.told(head, &other.display().to_string());
+        }
+    }
+    let mut signatures = Signatures {
+        agent: &agent,
+        trust,
+        leaf: None,
+        signer: None,
+        count: 0,
+        to: 0,
+        revoked: false,
+        fault: None,
+    };
+    for (index, path) in files.iter().enumerate() {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|error| format!("{name}: {error}"))?;
+        let is_current = index + 1 == files.len();
+        let log = BufReader::with_capacity(1 << 16, file);
+        let read = verifier.file(&name, log, is_current, |place, record| {
+            signatures.check(place, record);
+        });
+        read.map_err(text)?;
+        if let Some(fault) = signatures.fault.take() {
+            return Err(fault);
+        }
+    }
+    let summary = verifier.finish().map_err(text)?;
+    Ok(signatures.into_result(&agent, files.len(), &summary))
+}
+
+fn text(fault: Fault) -> String {
+    fault.to_string()
+}
+
+fn first_agent(file: &Path) -> Option<String> {
+    let line = Lines::open(file).ok()?.next().ok()??;
+    let record: Record = serde_json::from_str(&line).ok()?;
+    record.agent.map(|agent| agent.to_string())
+}
+
+/// What the log `other` knows of the log of `agent`.
+fn told(other: &Path, agent: &str) -> std::io::Result<Vec<Head>> {
+    let mut told = Vec::new();
+    for file in log_files(other)? {
+        let mut lines = Lines::open(&file)?;
+        while let Some(line) = lines.next()? {
+            // Whether that log is in order is a question of its own.
+            let Ok(record) = serde_json::from_str::<Record>(&line) else {
+                continue;
+            };
+            let about = record
+                .head
+                .filter(|head| head.agent.as_deref() == Some(agent));
+            told.extend(
+                about
+                    .filter(|_| record.kind == Kind::PeerCheckpoint)
+                    .map(|head| *head),
+            );
+        }
+    }
+    Ok(told)
+}
+
+/// Checks the signatures of checkpoints, by the certificates that the log itself shows.
+struct Signatures<'a> {
+    agent: &'a str,
+    trust: Option<TrustList>,
+    leaf: Option<Vec<u8>>,
+    signer: Option<Identity>,
+    count: u64,
+    to: u64,
+    revoked: bool,
+    fault: Option<String>,
+}
+
+impl Signatures<'_> {
+    fn check(&mut self, place: &Place, record: &Record) {
+        let Some(head) = record.head.as_deref() else {
+            return;
+        };
+        if record.kind != Kind::Checkpoint || self.fault.is_some() {
+            return;
+        }
+        if let Err(why) = self.check_head(record, head) {
+            self.fault = Some(format!("{place}: checkpoint {}: {why}", record.seq));
+        }
+    }
+
+    fn check_head(&mut self, record: &Record, head: &Head) -> Result<(), String> {
+        if let Some(certificate) = &head.certificate {
+            self.take_certificate(record, certificate)?;
+        }
+        let Some(signature) = &head.signature else {
+            return Ok(());
+        };
+        let leaf = self
+            .leaf
+            .as_deref()
+            .ok_or("no certificate before it in this log")?;
+        let signature = BASE64_STANDARD
+            .decode(signature.as_bytes())
+            .map_err(|_| "its signature is not base64")?;
+        let signed = signed_text(self.agent, head.seq, &head.hash);
+        if !signing::is_signed_by(leaf, signed.as_bytes(), &signature) {
+            return Err("its signature is not by the agent's key".to_owned());
+        }
+        self.count += 1;
+        self.to = head.seq;
+        Ok(())
+    }
+
+    fn take_certificate(&mut self, record: &Record, base64: &str) -> Result<(), String> {
+        let leaf = BASE64_STANDARD
+            .decode(base64)
+            .map_err(|_| "its certificate is not base64")?;
+        let identity = match &self.trust {
+            Some(trust) => {
+                let at = record.time.and_then(|time| Timestamp::try_from(time).ok());
+                match trust.judge(&leaf, at.unwrap_or_default().as_second()) {
+                    // It may have been revoked long after; whoever reads the log decides.
+                    Err(BundleError::Revoked { .. }) => {
+                        self.revoked = true;
+                        Identity::from_certificate(&leaf)
+                            .map_err(|error| format!("its certificate: {error}"))?
+                    }
+                    judged => judged.map_err(|error| format!("its certificate: {error}"))?,
+                }
+            }
+            None => Identity::from_certificate(&leaf)
+                .map_err(|error| format!("its certificate: {error}"))?,
+        };
+        if identity.name.as_str() != self.agent {
+            return Err(format!("its certificate is {identity}'s"));
+        }
+        self.leaf = Some(leaf);
+        self.signer = Some(identity);
+        Ok(())
+    }
+
+    fn into_result(self, agent: &str, files: usize, summary: &Summary) -> Verified {
+        Verified {
+            in_order: true,
+            agent: agent.to_owned(),
+            first: summary.first,
+            last: summary.last,
+            files,
+            signed: self.count,
+            signed_to: self.to,
+            signer: self.signer.map(|signer| signer.to_string()),
+            judged: self.trust.is_some(),
+            revoked: self.revoked,
+            confirmed: summary.confirmed,
+            confirmed_to: summary.confirmed_to,
+            unfinished: summary.torn,
+        }
+    }
+}
+
+fn print(log: &Path, result: &Verified) {
+    println!("audit log {}: in order", log.display());
+    println!("  agent        {}", result.agent);
+    let files = match result.files {
+        1 => "1 file".to_owned(),
+        files => format!("{files} files"),
+    };
+    println!(
+        "  records      {} to {} in {files}",
+        result.first, result.last
+    );
+    match &result.signer {
+        Some(signer) => {
+            let judged = match (result.judged, result.revoked) {
+                (true, false) => "",
+                (true, true) => " (a certificate that is revoked by now)",
+                (false, _) => ", whose certificate was not judged (--trust)",
+            };
+            println!(
+                "  checkpoints  {} by {signer}{judged}, up to record {}",
+                result.signed, result.signed_to
+            );
+        }
+        None => println!("  checkpoints  none signed"),
+    }
+    if result.confirmed > 0 {
+        println!(
+            "  other end    agrees in {} checkpoints, up to record {}",
+            result.confirmed, result.confirmed_to
+        );
+    } else {
+        println!("  other end    not asked (--against): a cut end would not show");
+    }
+    if result.unfinished > 0 {
+        println!(
+            "  unfinished   {} bytes of a record at the end: the agent is writing, or was killed",
+            result.unfinished
+        );
+    }
+}
