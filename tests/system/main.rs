@@ -4,6 +4,7 @@
 //! `FIELDLOCK_KEEP=1` keeps their directories.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod audit;
 mod captures;
 mod cli;
 mod clock;
@@ -47,6 +48,7 @@ fn main() {
 fn trials() -> Vec<Trial> {
     // These have one that takes a minute: the others run beside it.
     let mut trials = trust::trials();
+    trials.extend(audit::trials());
     trials.extend(smoke::trials());
     trials.extend(captures::trials());
     trials.extend(cli::trials());

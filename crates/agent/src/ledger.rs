@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{
-    Address, Decision, DenialFilter, Journal, JournalError, Kind, Options, Party, Record,
-    Recovered, State, Table, Ticket, Unavailable, Values,
+    Address, Decision, DenialFilter, Head, Journal, JournalError, Kind, Options, Party, Record,
+    Recovered, Sign, State, Table, Ticket, Unavailable, Values,
 };
 use fieldlock_modbus::{self as modbus, Request};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
+
+use crate::settings;
 
 /// Names of the conditions that are alarms while they last.
 pub(crate) mod alarm {
@@ -32,6 +34,8 @@ pub(crate) mod alarm {
     pub(crate) const AUTHORITY: &str = "ca-unreachable";
     pub(crate) const CLOCK: &str = "clock-wrong";
     pub(crate) const DUPLICATE: &str = "duplicate-identity";
+    pub(crate) const PEER_LOG: &str = "peer-log-cut";
+    pub(crate) const CHAIN: &str = "audit-log-changed";
 }
 
 /// The audit log, seen from the data path's thread.
@@ -48,6 +52,9 @@ pub(crate) struct Ledger {
     listeners: RefCell<Vec<Rc<Notify>>>,
     alarms: RefCell<BTreeMap<String, Alarm>>,
     not_recorded: Cell<u64>,
+    /// The last checkpoint of the log.
+    checkpoint: RefCell<Option<Head>>,
+    new_checkpoint: Notify,
 }
 
 /// Folder of the audit log in the state directory.
@@ -68,13 +75,20 @@ impl fmt::Debug for Ledger {
 
 impl Ledger {
     /// Opens the log under `state` and settles what an earlier run left open.
-    pub(crate) fn open(state: &Path, agent: &str) -> Result<Rc<Self>, JournalError> {
+    pub(crate) fn open(
+        state: &Path,
+        agent: &str,
+        settings: &settings::audit::Audit,
+    ) -> Result<Rc<Self>, JournalError> {
         let progress = Arc::new(Notify::new());
         let notify = {
             let progress = progress.clone();
             move |_| progress.notify_one()
         };
-        let options = Options::new(state.join(FOLDER), agent);
+        let options = Options {
+            limits: settings.limits(),
+            ..Options::new(state.join(FOLDER), agent)
+        };
         let (journal, recovered) = Journal::open(options, notify)?;
         let ledger = Rc::new(Self {
             journal,
@@ -85,6 +99,8 @@ impl Ledger {
             listeners: RefCell::default(),
             alarms: RefCell::default(),
             not_recorded: Cell::new(0),
+            checkpoint: RefCell::default(),
+            new_checkpoint: Notify::new(),
         });
         ledger.settle(recovered);
         Ok(ledger)
@@ -103,6 +119,13 @@ impl Ledger {
                 "the audit log holds lines that are not records"
             );
         }
+        if let Some(seq) = recovered.broken {
+            let text = format!(
+                "record {seq} is not as it was written, or what came before it: keep the log as \
+                 evidence, and see `fieldlock audit verify`"
+            );
+            self.raise(alarm::CHAIN, "", &text);
+        }
         if !recovered.unfinished.is_empty() {
             warn!(
                 writes = recovered.unfinished.len(),
@@ -116,6 +139,23 @@ impl Ledger {
 
     pub(crate) fn set_policy(&self, hash: &str) {
         *self.policy.borrow_mut() = hash.into();
+    }
+
+    /// Who signs the log's checkpoints from now on.
+    pub(crate) fn set_signer(&self, signer: Option<Arc<dyn Sign>>) {
+        if let Some(signer) = signer {
+            self.journal.set_signer(signer);
+        }
+    }
+
+    /// The last checkpoint of the log, to be told to the other end of a tunnel.
+    pub(crate) fn checkpoint(&self) -> Option<Head> {
+        self.checkpoint.borrow().clone()
+    }
+
+    /// Returns when there is a new one.
+    pub(crate) async fn new_checkpoint(&self) {
+        self.new_checkpoint.notified().await;
     }
 
     /// Wakes `listener` whenever records became durable, or the log failed or recovered.
@@ -236,6 +276,11 @@ impl Ledger {
             State::Failed { error, .. } => {
                 self.raise(alarm::AUDIT, "", &format!("{error}: writes are refused"));
             }
+        }
+        let known = self.checkpoint.borrow().as_ref().map_or(0, |head| head.seq);
+        if let Some(head) = self.journal.checkpoint_after(known) {
+            *self.checkpoint.borrow_mut() = Some(head);
+            self.new_checkpoint.notify_one();
         }
         for listener in self.listeners.borrow().iter() {
             listener.notify_one();

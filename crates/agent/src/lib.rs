@@ -11,6 +11,7 @@
 //! of its own, since it waits for the disk.
 
 mod authority;
+mod checkpoint;
 mod control;
 mod counter;
 mod edge;

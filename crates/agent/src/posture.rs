@@ -102,6 +102,7 @@ impl Posture {
     pub(crate) fn reload_trust(&self, state: &Path, ledger: &Ledger) -> bool {
         match Trust::load(state, self.role, self.settings, &self.clock) {
             Ok(trust) => {
+                ledger.set_signer(trust.signer.clone());
                 *self.trust.borrow_mut() = Rc::new(trust);
                 ledger.clear(alarm::TRUST, "");
                 reloaded(ledger, "certificate and revocation lists");

@@ -200,9 +200,15 @@ impl Journal {
         self.handle.shared.lock().signer = Some(signer);
     }
 
-    /// The last checkpoint that is on the disk, without its certificate.
-    pub fn checkpoint(&self) -> Option<Head> {
-        self.handle.shared.lock().checkpoint.clone()
+    /// The last checkpoint that is on the disk, without its certificate, if it is about more
+    /// than the record `seq`.
+    pub fn checkpoint_after(&self, seq: Ticket) -> Option<Head> {
+        let queue = self.handle.shared.lock();
+        queue
+            .checkpoint
+            .as_ref()
+            .filter(|head| head.seq > seq)
+            .cloned()
     }
 
     /// Hands a record to the thread and never blocks. The ticket is the record's `seq`.

@@ -22,6 +22,8 @@ pub const HEADER_LEN: usize = 5;
 pub const MAX_CONTROL: usize = 32 * 1024;
 /// Largest piece of a trust list.
 pub const MAX_PIECE: usize = 16 * 1024;
+/// Largest signature of a checkpoint (ECDSA with P-256 in ASN.1 has at most 72).
+pub const MAX_SIGNATURE: usize = 128;
 /// Largest `len` on a device channel: a client's names, or a PDU and its head.
 pub const MAX_DEVICE: usize = 1024;
 /// The control channel.
@@ -53,6 +55,8 @@ pub enum Frame<'a> {
     },
     /// The edge has this trust list in force.
     TrustHave([u8; 32]),
+    /// The sender's audit log up to its record `seq`, for the other side to keep.
+    Checkpoint(Checkpoint),
     /// No new requests after this one; answers in flight still come.
     Drain,
     ClientOpen(ClientOpen<'a>),
@@ -75,6 +79,16 @@ pub enum Frame<'a> {
         /// for a broadcast, which has no answer.
         pdu: &'a [u8],
     },
+}
+
+/// A place in the sender's audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub seq: u64,
+    /// SHA-256 of the chain up to there.
+    pub hash: [u8; 32],
+    /// By the sender's key; at most [`MAX_SIGNATURE`] octets, and empty where it has none.
+    pub signature: Vec<u8>,
 }
 
 /// A client connection, as the headend states it. The edge lets it narrow what the
@@ -133,6 +147,7 @@ mod kind {
     pub(super) const DRAIN: u8 = 0x07;
     pub(super) const TRUST: u8 = 0x08;
     pub(super) const TRUST_HAVE: u8 = 0x09;
+    pub(super) const CHECKPOINT: u8 = 0x0a;
     pub(super) const CLIENT_OPEN: u8 = 0x10;
     pub(super) const CLIENT_CLOSE: u8 = 0x11;
     pub(super) const REQUEST: u8 = 0x12;
@@ -170,7 +185,7 @@ impl<'a> Frame<'a> {
 
     fn body(channel: u16, kind: u8, body: &'a [u8]) -> Result<Self, FrameError> {
         let frame = match (channel, kind) {
-            (CONTROL, kind::HELLO..=kind::TRUST_HAVE) => Self::control(kind, body)?,
+            (CONTROL, kind::HELLO..=kind::CHECKPOINT) => Self::control(kind, body)?,
             (1.., kind::CLIENT_OPEN..=kind::ANSWER) => Self::device(kind, body)?,
             _ => return Err(FrameError::Kind { channel, kind }),
         };
@@ -209,6 +224,18 @@ impl<'a> Frame<'a> {
                 return Ok(Self::Trust { last, piece });
             }
             kind::TRUST_HAVE => Self::TrustHave(reader.array().map_err(shape)?),
+            kind::CHECKPOINT => {
+                let (seq, hash) = (reader.u64(), reader.array());
+                let signature = reader.rest();
+                if signature.len() > MAX_SIGNATURE {
+                    return Err(FrameError::Shape { kind });
+                }
+                return Ok(Self::Checkpoint(Checkpoint {
+                    seq: seq.map_err(shape)?,
+                    hash: hash.map_err(shape)?,
+                    signature: signature.to_vec(),
+                }));
+            }
             _ => Self::Drain,
         };
         complete(reader, kind, frame)
@@ -284,6 +311,12 @@ impl<'a> Frame<'a> {
             Self::TrustHave(hash) => {
                 out.push(kind::TRUST_HAVE);
                 out.extend_from_slice(hash);
+            }
+            Self::Checkpoint(checkpoint) => {
+                out.push(kind::CHECKPOINT);
+                out.extend_from_slice(&checkpoint.seq.to_be_bytes());
+                out.extend_from_slice(&checkpoint.hash);
+                out.extend_from_slice(&checkpoint.signature);
             }
             Self::Drain => out.push(kind::DRAIN),
             Self::ClientOpen(open) => {
@@ -435,6 +468,11 @@ mod tests {
                 text: b"why",
             },
             Frame::Policy([9; 32]),
+            Frame::Checkpoint(Checkpoint {
+                seq: u64::MAX,
+                hash: [7; 32],
+                signature: vec![1; MAX_SIGNATURE],
+            }),
             Frame::Drain,
         ] {
             round_trip(CONTROL, &frame);

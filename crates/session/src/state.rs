@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::frame::{CONTROL, Frame, FrameError, MAX_PIECE};
+use crate::frame::{CONTROL, Checkpoint, Frame, FrameError, MAX_PIECE};
 use crate::hello::{Hello, HelloError};
 
 /// Which end of the tunnel this is.
@@ -126,6 +126,8 @@ pub enum Event {
     Trust(Vec<u8>),
     /// At the headend: the trust list that the edge has in force.
     TrustHave([u8; 32]),
+    /// A place in the other side's audit log, to be kept here.
+    Checkpoint(Checkpoint),
     /// The other side takes no new requests on this tunnel.
     Drain,
     /// The probe was answered, or not.
@@ -298,6 +300,9 @@ impl Session {
             (Frame::TrustHave(hash), Side::Headend, State::AwaitReady | State::Up) => {
                 Ok(Some(Event::TrustHave(hash)))
             }
+            (Frame::Checkpoint(checkpoint), _, State::Up) => {
+                Ok(Some(Event::Checkpoint(checkpoint)))
+            }
             (Frame::Drain, _, State::Up) => Ok(Some(Event::Drain)),
             (_, _, State::Closed) => Ok(None),
             (frame, _, state) => Err(Violation::Unexpected {
@@ -341,6 +346,13 @@ impl Session {
     pub fn policy_changed(&mut self, hash: [u8; 32]) {
         if self.state == State::Up {
             self.send(Frame::Policy(hash));
+        }
+    }
+
+    /// Tells the other side of a place in this side's audit log.
+    pub fn tell_checkpoint(&mut self, checkpoint: Checkpoint) {
+        if self.state == State::Up {
+            self.send(Frame::Checkpoint(checkpoint));
         }
     }
 
@@ -458,6 +470,7 @@ fn frame_name(frame: &Frame<'_>) -> &'static str {
         Frame::Pong(_) => "pong",
         Frame::Goodbye { .. } => "goodbye",
         Frame::Policy(_) => "policy",
+        Frame::Checkpoint(_) => "checkpoint",
         Frame::Trust { .. } => "trust",
         Frame::TrustHave(_) => "trust-have",
         Frame::Drain => "drain",

@@ -29,6 +29,7 @@ use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::authority::{self, Member, Unproven};
+use crate::checkpoint::PeerLogs;
 use crate::control::Control;
 use crate::ledger::{Ledger, alarm};
 use crate::posture::{Posture, WATCH_DATES, refused, reloaded, short_hex};
@@ -62,6 +63,7 @@ pub(crate) struct Edge {
     dialled: RefCell<HashMap<String, Rc<Dialled>>>,
     tunnels: RefCell<Tunnels>,
     next_link: Cell<u32>,
+    peer_logs: PeerLogs,
     unproven: Rc<Unproven>,
     /// The last link that may have been dialled with the certificate before this one.
     before_renewal: Cell<u32>,
@@ -106,7 +108,9 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         &settings.state,
         settings.trust,
     )?;
-    let ledger = Ledger::open(&settings.state, posture.trust().identity.name.as_str())?;
+    let name = posture.trust().identity.name.to_string();
+    let ledger = Ledger::open(&settings.state, &name, &settings.audit)?;
+    ledger.set_signer(posture.trust().signer.clone());
     ledger.set_policy(&short_hex(&posture.hash()));
     let drain = settings.drain.0;
     let unproven = Unproven::at_start(&settings.state);
@@ -123,6 +127,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         dialled: RefCell::default(),
         tunnels: RefCell::default(),
         next_link: Cell::new(0),
+        peer_logs: PeerLogs::default(),
         unproven,
         before_renewal: Cell::new(0),
     });
@@ -157,6 +162,7 @@ impl Edge {
         let ledger = self.ledger.clone();
         tokio::task::spawn_local(async move { ledger.run().await });
         tokio::task::spawn_local(release_durable(self.clone()));
+        tokio::task::spawn_local(tell_checkpoints(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         tokio::task::spawn_local(watch_dates(self.clone()));
         let unproven = self.unproven.clone();
@@ -492,6 +498,18 @@ async fn release_durable(edge: Rc<Edge>) {
         durable.notified().await;
         for device in edge.devices() {
             device.release_durable();
+        }
+    }
+}
+
+/// The other ends keep where this agent's log stands.
+async fn tell_checkpoints(edge: Rc<Edge>) {
+    loop {
+        edge.ledger.new_checkpoint().await;
+        if let Some(head) = edge.ledger.checkpoint() {
+            for (link, _) in edge.tunnels.borrow().values() {
+                link.tell_checkpoint(&head);
+            }
         }
     }
 }

@@ -123,6 +123,9 @@ impl TunnelHandler {
         );
         *self.hello.borrow_mut() = hello;
         self.edge.proven(link);
+        if let Some(head) = self.edge.ledger.checkpoint() {
+            link.tell_checkpoint(&head);
+        }
         self.edge.ledger.clear(alarm::DUPLICATE, &self.headend);
         self.edge
             .ledger
@@ -278,6 +281,11 @@ impl Handler for TunnelHandler {
                 if let Some(hello) = &mut *self.hello.borrow_mut() {
                     hello.policy = hash;
                 }
+            }
+            Event::Checkpoint(told) => {
+                let (edge, peer) = (&self.edge, &link.peer.identity);
+                edge.peer_logs
+                    .take(&edge.ledger, peer, &told, Instant::now());
             }
             Event::Trust(pem) => self.take_trust(link, &pem),
             // The headend sends nothing new; what is under way is answered as ever.

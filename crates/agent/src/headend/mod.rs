@@ -41,6 +41,7 @@ use tokio::time::{interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::authority::{self, Member, Unproven};
+use crate::checkpoint::PeerLogs;
 use crate::control::Control;
 use crate::counter::Counter;
 use crate::ledger::{Ledger, alarm, denial};
@@ -120,6 +121,7 @@ pub(crate) struct Headend {
     next_client: Cell<u32>,
     next_link: Cell<u32>,
     counters: Counters,
+    peer_logs: PeerLogs,
     unproven: Rc<Unproven>,
 }
 
@@ -152,7 +154,9 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         &settings.state,
         settings.trust,
     )?;
-    let ledger = Ledger::open(&settings.state, posture.trust().identity.name.as_str())?;
+    let name = posture.trust().identity.name.to_string();
+    let ledger = Ledger::open(&settings.state, &name, &settings.audit)?;
+    ledger.set_signer(posture.trust().signer.clone());
     ledger.set_policy(&short_hex(&posture.hash()));
     let mut ports = Vec::new();
     for &address in &settings.tunnel.listen {
@@ -183,6 +187,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         next_client: Cell::new(0),
         next_link: Cell::new(0),
         counters: Counters::default(),
+        peer_logs: PeerLogs::default(),
         unproven,
     });
     headend.apply_settings().await?;
@@ -221,6 +226,7 @@ impl Headend {
         self.posture.watch_dates(state, &self.ledger);
         let ledger = self.ledger.clone();
         tokio::task::spawn_local(async move { ledger.run().await });
+        tokio::task::spawn_local(tell_checkpoints(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         tokio::task::spawn_local(watch_dates(self.clone()));
         let unproven = self.unproven.clone();
@@ -634,6 +640,18 @@ impl Member for Headend {
 
     fn seed(&self) -> u64 {
         u64::from_be_bytes(self.instance[..8].try_into().unwrap_or_default())
+    }
+}
+
+/// The other ends keep where this agent's log stands.
+async fn tell_checkpoints(headend: Rc<Headend>) {
+    loop {
+        headend.ledger.new_checkpoint().await;
+        if let Some(head) = headend.ledger.checkpoint() {
+            for tunnel in headend.tunnels.borrow().values() {
+                tunnel.link.tell_checkpoint(&head);
+            }
+        }
     }
 }
 

@@ -126,6 +126,9 @@ impl TunnelHandler {
         };
         let tunnel = self.headend.install(link, hello);
         *self.tunnel.borrow_mut() = Some(tunnel);
+        if let Some(head) = self.headend.ledger.checkpoint() {
+            link.tell_checkpoint(&head);
+        }
     }
 
     fn probed(&self, alive: bool) {
@@ -153,6 +156,11 @@ impl Handler for TunnelHandler {
                 if let Some(tunnel) = &*self.tunnel.borrow() {
                     *tunnel.policy.borrow_mut() = hash;
                 }
+            }
+            Event::Checkpoint(told) => {
+                let (headend, peer) = (&self.headend, &link.peer.identity);
+                let now = Instant::now();
+                headend.peer_logs.take(&headend.ledger, peer, &told, now);
             }
             Event::TrustHave(hash) => match &*self.tunnel.borrow() {
                 Some(tunnel) => tunnel.trust.set(Some(hash)),

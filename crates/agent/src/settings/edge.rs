@@ -6,6 +6,7 @@ use fieldlock_pki::Name;
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
 use serde::Deserialize;
 
+use super::audit::Audit;
 use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
 
 /// Keys that hold lists of scalars, for the environment.
@@ -19,6 +20,8 @@ pub struct File {
     pub policy: PathBuf,
     #[serde(default)]
     pub trust: Trust,
+    #[serde(default)]
+    pub audit: Audit,
     /// Where certificates are renewed; through the headends, where it is not set.
     #[serde(default)]
     pub ca: Authority,
@@ -165,6 +168,7 @@ impl File {
         ensure(file, !self.headend.is_empty(), || {
             "no [[headend]]: an edge needs at least one to dial".into()
         })?;
+        self.audit.check(file)?;
         ensure(file, !self.device.is_empty(), || {
             "no [[device]]: an edge without devices has nothing to offer".into()
         })?;

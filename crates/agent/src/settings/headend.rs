@@ -9,6 +9,7 @@ use fieldlock_conduit::client::{Routes, Target};
 use fieldlock_pki::Name;
 use serde::Deserialize;
 
+use super::audit::Audit;
 use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
 
 /// Keys that hold lists of scalars, for the environment.
@@ -22,6 +23,8 @@ pub struct File {
     pub policy: PathBuf,
     #[serde(default)]
     pub trust: Trust,
+    #[serde(default)]
+    pub audit: Audit,
     #[serde(default)]
     pub tunnel: Tunnel,
     /// Where certificates come from; without it no connection is passed on to a CA.
@@ -175,6 +178,7 @@ impl File {
         ensure(file, !self.tunnel.listen.is_empty(), || {
             "tunnel.listen is empty: edges have nowhere to dial".into()
         })?;
+        self.audit.check(file)?;
         if let Some(ca) = &self.ca {
             let port = ca
                 .address

@@ -3,6 +3,7 @@
 //! A file is parsed twice: by `toml` alone first, whose errors know line and column, then
 //! through `config`, which merges `FIELDLOCK__SECTION__KEY` over it.
 
+pub mod audit;
 pub mod edge;
 pub mod headend;
 

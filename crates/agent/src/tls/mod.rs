@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use fieldlock_audit::Sign;
 use fieldlock_enroll::AgentClock;
 use fieldlock_pki::{Identity, Installed, Role, StoreError, Summary, TrustList};
 use fieldlock_session::ALPN;
@@ -24,6 +25,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
+use crate::checkpoint;
 use crate::settings::{AfterGrace, Trust as Settings};
 pub(crate) use key_exchange::Negotiated;
 use key_exchange::{GROUPS, NotedConfig};
@@ -61,6 +63,8 @@ pub(crate) struct Trust {
     server: Option<Arc<ServerConfig>>,
     client: Option<Arc<ClientConfig>>,
     mbaps: Mbaps,
+    /// Signs the audit log.
+    pub(crate) signer: Option<Arc<dyn Sign>>,
 }
 
 enum Verifier {
@@ -173,6 +177,7 @@ impl Trust {
             server,
             client,
             mbaps,
+            signer: checkpoint::signer(installed),
         })
     }
 

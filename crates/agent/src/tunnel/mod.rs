@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use fieldlock_audit::Head;
 use fieldlock_pki::Identity;
 use fieldlock_session::{
     Close, Event, Frame, Hello, Liveness, Session, Side, Transport, Violation,
@@ -22,6 +23,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
 
 pub(crate) use outbox::Outbox;
+
+use crate::checkpoint;
 
 /// Whom the certificate of the other side proves, and how it is connected.
 #[derive(Debug, Clone)]
@@ -248,6 +251,13 @@ impl Link {
 
     pub(crate) fn policy_changed(&self, hash: [u8; 32]) {
         self.session.borrow_mut().policy_changed(hash);
+        self.flush_control();
+    }
+
+    /// Tells the other end of a checkpoint of this agent's audit log.
+    pub(crate) fn tell_checkpoint(&self, head: &Head) {
+        let wire = checkpoint::wire_form(head);
+        self.session.borrow_mut().tell_checkpoint(wire);
         self.flush_control();
     }
 

@@ -14,8 +14,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const RECORDS: u64 = 4096;
 
 pub(super) struct Checkpoints {
-    /// When the next is made.
-    pub(super) due: Option<Instant>,
+    due: Option<Instant>,
     /// Made and not yet on the disk.
     pub(super) made: Option<Head>,
     /// Records since the last one that are worth a signature. Checkpoints are not, be they ours
@@ -37,6 +36,11 @@ impl Checkpoints {
             signer: None,
             shown: None,
         }
+    }
+
+    /// When the next is to be made.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due.filter(|_| self.unsigned > 0)
     }
 
     pub(super) fn count(&mut self, kind: Kind) {
@@ -62,13 +66,10 @@ impl Checkpoints {
         at_once: bool,
         signer: impl FnOnce() -> Option<Arc<dyn Sign>>,
     ) -> Option<Record> {
-        if !at_once && self.due.is_none_or(|due| now < due) {
+        if self.unsigned == 0 || !at_once && self.due.is_none_or(|due| now < due) {
             return None;
         }
         self.due = None;
-        if self.unsigned == 0 {
-            return None;
-        }
         self.signer = signer();
         if self.signer.is_none() {
             self.due = Some(now + WITHIN);

@@ -59,7 +59,11 @@ impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
 
     pub(super) fn run(mut self) {
         loop {
-            let due = self.sync_due.into_iter().chain(self.checkpoints.due).min();
+            let due = self
+                .sync_due
+                .into_iter()
+                .chain(self.checkpoints.due())
+                .min();
             let shared = &self.shared.0;
             let taken = shared.take(&mut self.batch, &mut self.own, due);
             self.format_batch();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_session::frame::CONTROL;
 use fieldlock_session::{
-    Close, DeviceOffer, Event, Frame, Hello, Liveness, Session, VERSION, Violation,
+    Checkpoint, Close, DeviceOffer, Event, Frame, Hello, Liveness, Session, VERSION, Violation,
 };
 
 use crate::input::Input;
@@ -241,7 +241,7 @@ impl End {
 
 /// A well-formed frame of the fuzzer's choice.
 fn frame(input: &mut Input<'_>, send: &mut impl FnMut(Frame<'_>)) {
-    match input.below(8) {
+    match input.below(9) {
         0 => send(Frame::Hello(&own_hello(input.u8()).encode())),
         1 => send(Frame::Hello(input.field())),
         2 => send(Frame::Ready),
@@ -252,6 +252,11 @@ fn frame(input: &mut Input<'_>, send: &mut impl FnMut(Frame<'_>)) {
             text: input.field(),
         }),
         6 => send(Frame::Policy([input.u8(); 32])),
+        7 => send(Frame::Checkpoint(Checkpoint {
+            seq: input.u16().into(),
+            hash: [input.u8(); 32],
+            signature: input.field().to_vec(),
+        })),
         _ => send(Frame::Drain),
     }
 }

@@ -66,6 +66,7 @@ fn check_frame(channel: u16, frame: &Frame<'_>, bytes: &[u8]) {
         | Frame::Policy(_)
         | Frame::Trust { .. }
         | Frame::TrustHave(_)
+        | Frame::Checkpoint(_)
         | Frame::Drain => true,
         Frame::ClientOpen(_)
         | Frame::ClientClose { .. }

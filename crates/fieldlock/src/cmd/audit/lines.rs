@@ -5,6 +5,8 @@ use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use fieldlock_audit::Segment;
+
 /// Complete lines; an incomplete one at the end waits for the rest of it.
 pub(super) struct Lines {
     log: BufReader<File>,
@@ -42,8 +44,15 @@ impl Lines {
         Ok(Some(line))
     }
 
+    fn read_all(&mut self, lines: &mut Vec<String>) -> io::Result<()> {
+        while let Some(line) = self.next()? {
+            lines.push(line);
+        }
+        Ok(())
+    }
+
     /// The agent cuts a torn end when it starts, and goes on in a new file where the old one is
-    /// closed or gone. Returns what was left in the old one.
+    /// closed or gone. Returns what was left in the old one, and all since.
     pub(super) fn reopen_if_replaced(&mut self, path: &Path) -> io::Result<Vec<String>> {
         let ours = self.log.get_ref().metadata()?;
         if ours.len() < self.position {
@@ -53,11 +62,24 @@ impl Lines {
         let mut rest = Vec::new();
         let there = std::fs::metadata(path);
         if there.is_ok_and(|there| (there.dev(), there.ino()) != (ours.dev(), ours.ino())) {
-            // Nothing is written there any more.
-            while let Some(line) = self.next()? {
-                rest.push(line);
+            let mut current = Self::open(path)?;
+            // Nothing is written there any more, nor into those closed since.
+            self.read_all(&mut rest)?;
+            let newest = current.log.get_ref().metadata()?.ino();
+            let folder = path.parent().unwrap_or(Path::new("."));
+            let closed = fieldlock_audit::segments(folder)?;
+            let inode =
+                |segment: &Segment| std::fs::metadata(&segment.path).map(|there| there.ino());
+            let after = closed
+                .iter()
+                .skip_while(|segment| inode(segment).is_ok_and(|inode| inode != ours.ino()))
+                .skip(1)
+                .take_while(|segment| inode(segment).is_ok_and(|inode| inode != newest));
+            for segment in after {
+                Self::open(&segment.path)?.read_all(&mut rest)?;
             }
-            *self = Self::open(path)?;
+            current.read_all(&mut rest)?;
+            *self = current;
         }
         Ok(rest)
     }
@@ -84,11 +106,17 @@ mod tests {
         assert_eq!(lines.next().unwrap().as_deref(), Some("two"));
         assert_eq!(lines.next().unwrap().as_deref(), Some("three"));
 
-        log.write_all(b"closing\n").unwrap();
-        std::fs::rename(&path, dir.path().join("closed")).unwrap();
-        std::fs::write(&path, "anew\n").unwrap();
-        assert_eq!(lines.reopen_if_replaced(&path).unwrap(), ["closing"]);
+        // Closed, as was the next one before we looked.
+        log.write_all(b"four\n").unwrap();
+        std::fs::rename(&path, dir.path().join("audit-00000000000000000001.jsonl")).unwrap();
+        std::fs::write(
+            dir.path().join("audit-00000000000000000005.jsonl"),
+            "five\n",
+        )
+        .unwrap();
+        std::fs::write(&path, "six\n").unwrap();
+        let rest = lines.reopen_if_replaced(&path).unwrap();
+        assert_eq!(rest, ["four", "five", "six"]);
         assert_eq!(lines.reopen_if_replaced(&path).unwrap(), [""; 0]);
-        assert_eq!(lines.next().unwrap().as_deref(), Some("anew"));
     }
 }

@@ -1,0 +1,105 @@
+//! Checkpoints of the audit log: signed with the agent's key, told to the other end of each
+//! tunnel, and kept there. Whoever cuts the end off one log has the other against them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use fieldlock_audit::{Hash, Head, Kind, Record, Sign};
+use fieldlock_pki::signing::Signer;
+use fieldlock_pki::{Identity, Installed};
+use fieldlock_session::Checkpoint;
+
+use crate::ledger::{Ledger, alarm};
+
+/// A checkpoint of a peer that comes sooner after the last is not kept: a hostile one could fill
+/// this log with its own.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// An agent's key, as its journal uses it.
+struct LogSigner {
+    signer: Signer,
+    certificate: Box<str>,
+}
+
+/// The signer of an installed key; none for a key that does not sign (P-256 only).
+pub(crate) fn signer(installed: &Installed) -> Option<Arc<dyn Sign>> {
+    Some(Arc::new(LogSigner {
+        signer: Signer::new(&installed.key_der)?,
+        certificate: BASE64_STANDARD.encode(installed.leaf()).into(),
+    }))
+}
+
+impl Sign for LogSigner {
+    fn certificate(&self) -> Box<str> {
+        self.certificate.clone()
+    }
+
+    fn sign(&self, text: &str) -> Option<Box<str>> {
+        let signature = self.signer.sign(text.as_bytes())?;
+        Some(BASE64_STANDARD.encode(signature).into())
+    }
+}
+
+/// A checkpoint of this agent's log as the tunnel carries it.
+pub(crate) fn wire_form(head: &Head) -> Checkpoint {
+    let signature = head.signature.as_deref().unwrap_or_default();
+    Checkpoint {
+        seq: head.seq,
+        hash: head.hash.octets(),
+        signature: BASE64_STANDARD.decode(signature).unwrap_or_default(),
+    }
+}
+
+/// What this agent knows of the logs at the other ends. One entry for each identity that ever
+/// proved itself here, so the CA bounds it.
+#[derive(Debug, Default)]
+pub(crate) struct PeerLogs {
+    known: RefCell<HashMap<String, Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    seq: u64,
+    kept: Instant,
+}
+
+impl PeerLogs {
+    /// Puts what `peer` says of its log on record here. One that is shorter than it was is an
+    /// alarm until this agent is started anew.
+    pub(crate) fn take(&self, ledger: &Ledger, peer: &Identity, told: &Checkpoint, now: Instant) {
+        let mut known = self.known.borrow_mut();
+        let before = known.get(&peer.uri());
+        if before.is_some_and(|before| told.seq > before.seq && now < before.kept + KEEP_EVERY) {
+            return;
+        }
+        let name = peer.name.as_str();
+        if let Some(before) = before.filter(|before| told.seq < before.seq) {
+            let text = format!(
+                "the audit log of {name} ends with record {}, and had {} before: its end was cut \
+                 off, or it was begun anew; compare it by `fieldlock audit verify --against`",
+                told.seq, before.seq
+            );
+            ledger.raise(alarm::PEER_LOG, name, &text);
+        }
+        if before.is_some_and(|before| told.seq == before.seq) {
+            return;
+        }
+        let seq = before.map_or(told.seq, |before| before.seq.max(told.seq));
+        known.insert(peer.uri(), Known { seq, kept: now });
+        drop(known);
+        let signature = BASE64_STANDARD.encode(&told.signature);
+        ledger.note(Record {
+            tunnel: Some(peer.uri().into()),
+            head: Some(Box::new(Head {
+                agent: Some(name.into()),
+                signature: (!signature.is_empty()).then(|| signature.into()),
+                ..Head::new(told.seq, Hash::from_octets(&told.hash))
+            })),
+            ..Record::new(Kind::PeerCheckpoint)
+        });
+    }
+}

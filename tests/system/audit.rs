@@ -1,0 +1,268 @@
+//! The audit log as evidence: attacks on it are told, crashes leave it whole.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use fieldlock_audit::{Kind, log_files, segments};
+use fieldlock_testkit::process::Process;
+use fieldlock_tests::answers::write_one;
+use fieldlock_tests::trial::test;
+use fieldlock_tests::{Agent, Pair, Setup, Transport, audit_of, binary, eventually};
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        test("audit::attack_18_edit_truncation_rollback", attack_18),
+        test("audit::a_cut_log_is_an_alarm_at_the_other_end", cut_log),
+        test("audit::kill_9_under_load_leaves_a_whole_log", killed),
+        test(
+            "audit::a_bounded_log_stays_whole_and_can_be_followed",
+            bounded,
+        ),
+    ]
+}
+
+fn log_of(agent: &Agent) -> std::path::PathBuf {
+    agent.state().join("audit")
+}
+
+fn verify(log: &Path, others: &[&Path], trust: &Path) -> Output {
+    let mut command = binary::command();
+    command.args(["audit", "verify"]).arg(log);
+    command.arg("--trust").arg(trust);
+    for other in others {
+        command.arg("--against").arg(other);
+    }
+    command.output().unwrap()
+}
+
+/// A pair whose ends have, each, a checkpoint of the other's log on record that covers a write.
+fn witnessed() -> Pair {
+    let mut pair = Setup::new(Transport::Quic).up();
+    let mut client = pair.client();
+    for value in 0..5 {
+        write_one(&mut client, 42, value);
+    }
+    let written = |agent: &Agent| {
+        let outcomes = agent.audit_kind(Kind::WriteOutcome);
+        outcomes.last().map_or(0, |record| record.seq)
+    };
+    eventually("the outcomes to be on record", || {
+        written(&pair.edge) > 0 && written(&pair.headend) > 0
+    });
+    let (edge, headend) = (written(&pair.edge), written(&pair.headend));
+    // What is on record at the start is signed at once, and told when the tunnel is up.
+    pair.edge.terminate();
+    pair.headend.terminate();
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    let covers = |seq: u64| {
+        move |record: &fieldlock_audit::Record| {
+            let head = record.head.as_deref();
+            record.kind == Kind::PeerCheckpoint && head.is_some_and(|head| head.seq > seq)
+        }
+    };
+    pair.headend
+        .wait_record("a checkpoint of the edge", covers(edge));
+    pair.edge
+        .wait_record("a checkpoint of the headend", covers(headend));
+    pair
+}
+
+fn attack_18() {
+    let mut pair = witnessed();
+    pair.edge.terminate();
+    pair.headend.terminate();
+    let (edge, headend) = (log_of(&pair.edge), log_of(&pair.headend));
+    let trust = pair.edge.state().join("trust/list.pem");
+
+    for (log, other) in [(&edge, &headend), (&headend, &edge)] {
+        let output = verify(log, &[other], &trust);
+        let text = binary::text(&output);
+        assert!(output.status.success(), "{text}");
+        assert!(
+            text.contains("in order") && text.contains("agrees"),
+            "{text}"
+        );
+        assert!(text.contains("spiffe://"), "{text}");
+    }
+
+    let file = pair.edge.audit_file();
+    let whole = fs::read_to_string(&file).unwrap();
+    let lines: Vec<_> = whole.split_inclusive('\n').collect();
+    let forged = pair.directory.path().join("forged");
+    fs::create_dir(&forged).unwrap();
+    let refused_by = |content: &str, others: &[&Path], says: &[&str]| {
+        fs::write(forged.join("audit.jsonl"), content).unwrap();
+        let output = verify(&forged, others, &trust);
+        let text = binary::text(&output);
+        assert_eq!(output.status.code(), Some(1), "{says:?}: {text}");
+        for expected in says {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+    };
+    let refused = |content: &str, says: &[&str]| refused_by(content, &[&headend], says);
+    let intent = lines
+        .iter()
+        .position(|line| line.contains("\"write-intent\""))
+        .unwrap();
+    let at = format!("audit.jsonl:{}", intent + 1);
+
+    // One value of one write, edited.
+    let edited = whole.replacen("\"values\":[0]", "\"values\":[9]", 1);
+    assert_ne!(edited, whole);
+    refused(&edited, &[&at, "changed"]);
+    // A line dropped, and two in each other's place.
+    let mut without = lines.clone();
+    without.remove(intent);
+    refused(&without.concat(), &[&at, "removed"]);
+    let mut swapped = lines.clone();
+    swapped.swap(intent, intent + 1);
+    refused(&swapped.concat(), &[&at, "moved"]);
+    // The tail dropped, and an older file put in its place, are whole by themselves.
+    let older = lines[..intent].concat();
+    fs::write(forged.join("audit.jsonl"), &older).unwrap();
+    assert!(verify(&forged, &[], &trust).status.success());
+    refused(&older, &["the log ends with record", "cut off"]);
+    // All of it made anew by somebody without the key: the chain fits, the signature doesn't.
+    let anew = rechained(&edited);
+    refused_by(
+        &anew,
+        &[],
+        &["checkpoint", "its signature is not by the agent's key"],
+    );
+    // And by somebody with the key: it is not what the other end has on record.
+    let unsigned: String = rechained(
+        &edited
+            .lines()
+            .filter(|line| !line.contains("\"checkpoint\""))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
+    );
+    refused(&unsigned, &["on record"]);
+}
+
+/// The same records under hashes that fit, numbered anew.
+fn rechained(log: &str) -> String {
+    let mut before = "0".repeat(64);
+    let mut out = String::new();
+    for (index, line) in log.lines().enumerate() {
+        let content = line.rsplit_once(",\"hash\":").unwrap().0;
+        let (_, rest) = content.split_once(",\"time\"").unwrap();
+        let content = format!("{{\"v\":1,\"seq\":{},\"time\"{rest}", index + 1);
+        let content = match content.split_once("\"head\":{\"seq\":") {
+            Some((start, end)) if content.contains("\"kind\":\"checkpoint\"") => {
+                let (_, end) = end.split_once("\"hash\":\"").unwrap();
+                format!(
+                    "{start}\"head\":{{\"seq\":{index},\"hash\":\"{before}{}",
+                    &end[64..]
+                )
+            }
+            _ => content,
+        };
+        let digest = sha256(format!("{before}{content}").as_bytes());
+        out.push_str(&format!("{content},\"hash\":\"{digest}\"}}\n"));
+        before = digest;
+    }
+    out
+}
+
+fn sha256(octets: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, octets);
+    digest
+        .as_ref()
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect()
+}
+
+fn cut_log() {
+    let mut pair = witnessed();
+    pair.edge.kill();
+    pair.edge.wait_exit();
+    let file = pair.edge.audit_file();
+    let whole = fs::read_to_string(&file).unwrap();
+    let first: String = whole.split_inclusive('\n').take(2).collect();
+    fs::write(&file, first).unwrap();
+    pair.edge.start();
+    eventually("the alarm at the headend", || {
+        let alarms = pair.headend.alarms();
+        alarms.iter().any(|alarm| alarm == "peer-log-cut press-07")
+    });
+    pair.headend.wait_record("the alarm", |record| {
+        record.alarm.as_deref() == Some("peer-log-cut press-07")
+    });
+}
+
+fn killed() {
+    let mut pair = Setup::new(Transport::Quic).up();
+    let trust = pair.edge.state().join("trust/list.pem");
+    for round in 0..3 {
+        let mut client = pair.client();
+        for value in 0..20 {
+            write_one(&mut client, 42, round * 100 + value);
+        }
+        pair.edge.kill();
+        pair.edge.wait_exit();
+        let output = verify(&log_of(&pair.edge), &[], &trust);
+        assert!(output.status.success(), "{}", binary::text(&output));
+        pair.edge.start();
+        pair.wait_up();
+    }
+    let output = verify(&log_of(&pair.edge), &[&log_of(&pair.headend)], &trust);
+    assert!(output.status.success(), "{}", binary::text(&output));
+}
+
+fn bounded() {
+    let limits = "[audit]\nsegment_size = \"64KiB\"\nmax_size = \"256KiB\"\n";
+    let mut pair = Setup::new(Transport::Quic).edge(limits).up();
+    let log = log_of(&pair.edge);
+    let trust = pair.edge.state().join("trust/list.pem");
+    let followed = pair.directory.path().join("follower.log");
+    let mut follower = binary::command();
+    follower
+        .args(["audit", "tail", "-f", "-n", "65535", "--json"])
+        .arg(&log);
+    let mut follower = Process::start("follower", &mut follower, pair.directory.path()).unwrap();
+    let mut client = pair.client();
+    let dropped = |pair: &Pair| {
+        let first = segments(&log_of(&pair.edge)).unwrap().into_iter().next();
+        first.is_some_and(|segment| segment.first > 1)
+    };
+    let mut value = 0;
+    let last_seq = |file: &Path| audit_of(file).last().map_or(0, |record| record.seq);
+    while !dropped(&pair) {
+        write_one(&mut client, 42, value % 1000);
+        value += 1;
+        if value % 40 == 0 {
+            // A whole log is written in less time than the follower's pause.
+            let written = last_seq(&pair.edge.audit_file());
+            eventually("the follower", || last_seq(&followed) >= written);
+        }
+        assert!(value < 5_000, "nothing is dropped");
+    }
+    pair.edge.terminate();
+    let bytes: u64 = log_files(&log)
+        .unwrap()
+        .iter()
+        .map(|file| fs::metadata(file).unwrap().len())
+        .sum();
+    assert!(bytes <= 256 * 1024, "{bytes}");
+    let output = verify(&log, &[], &trust);
+    assert!(output.status.success(), "{}", binary::text(&output));
+
+    let last = fs::read_to_string(pair.edge.audit_file()).unwrap();
+    let last = last.lines().last().unwrap().to_owned();
+    eventually("the follower to have the last record", || {
+        fs::read_to_string(&followed).unwrap().lines().last() == Some(&last)
+    });
+    follower.kill();
+    let seqs: Vec<u64> = audit_of(&followed)
+        .iter()
+        .map(|record| record.seq)
+        .collect();
+    let expected: Vec<u64> = (1..=seqs.len() as u64).collect();
+    assert_eq!(seqs, expected);
+}
