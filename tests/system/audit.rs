@@ -6,7 +6,7 @@ use std::process::Output;
 
 use fieldlock_audit::{Kind, log_files, segments};
 use fieldlock_testkit::process::Process;
-use fieldlock_tests::answers::write_one;
+use fieldlock_tests::answers::{read_registers, write_one};
 use fieldlock_tests::trial::test;
 use fieldlock_tests::{Agent, Pair, Setup, Transport, audit_of, binary, eventually};
 use libtest_mimic::Trial;
@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("audit::attack_18_edit_truncation_rollback", attack_18),
         test("audit::a_cut_log_is_an_alarm_at_the_other_end", cut_log),
         test("audit::kill_9_under_load_leaves_a_whole_log", killed),
+        test("audit::reads_go_on_record_as_chosen", reads),
         test(
             "audit::a_bounded_log_stays_whole_and_can_be_followed",
             bounded,
@@ -213,6 +214,37 @@ fn killed() {
     }
     let output = verify(&log_of(&pair.edge), &[&log_of(&pair.headend)], &trust);
     assert!(output.status.success(), "{}", binary::text(&output));
+}
+
+fn reads() {
+    let mut pair = Setup::new(Transport::Quic)
+        .edge("[audit]\nreads = \"changed\"\n")
+        .headend("[audit]\nreads = \"1h\"\n")
+        .up();
+    let mut client = pair.client();
+    write_one(&mut client, 42, 7);
+    for _ in 0..5 {
+        assert_eq!(read_registers(&mut client, 42, 1), [7]);
+    }
+    write_one(&mut client, 42, 8);
+    assert_eq!(read_registers(&mut client, 42, 1), [8]);
+    pair.edge.terminate();
+    pair.headend.terminate();
+
+    let [first, changed] = &pair.edge.audit_kind(Kind::Read)[..] else {
+        panic!("{:?}", pair.edge.audit_kind(Kind::Read));
+    };
+    let json = serde_json::to_value(changed).unwrap();
+    assert_eq!((first.count, changed.count), (None, Some(5)));
+    assert_eq!(json["answer"], serde_json::json!([8]));
+    assert_eq!(json["address"], "holding 42");
+    assert_eq!(json["rule"], "everything");
+    assert_eq!(json["outcome"], "answered");
+    let [sample] = &pair.headend.audit_kind(Kind::Read)[..] else {
+        panic!("{:?}", pair.headend.audit_kind(Kind::Read));
+    };
+    assert!(sample.transaction.is_some());
+    assert_eq!(sample.request, first.request);
 }
 
 fn bounded() {

@@ -1,23 +1,26 @@
 //! What an agent puts on record: the audit log as its other parts use it, and alarms.
 
+mod describe;
+
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::Hash;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{
-    Address, Decision, DenialFilter, Head, Journal, JournalError, Kind, Options, Party, Record,
-    Recovered, Sign, State, Table, Ticket, Unavailable, Values,
+    Decision, DenialFilter, Head, Journal, JournalError, Kind, Options, Party, ReadFilter, Reads,
+    Record, Recovered, Sign, State, Ticket, Unavailable,
 };
-use fieldlock_modbus::{self as modbus, Request};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
+pub(crate) use self::describe::{answered, describe, describe_read};
 use crate::settings;
 
 /// Names of the conditions that are alarms while they last.
@@ -42,6 +45,7 @@ pub(crate) mod alarm {
 pub(crate) struct Ledger {
     journal: Journal,
     denials: RefCell<DenialFilter>,
+    reads: RefCell<ReadFilter>,
     /// SHA-256 of the policy in force, as records carry it.
     policy: RefCell<Arc<str>>,
     /// The journal's thread has something to tell.
@@ -93,6 +97,7 @@ impl Ledger {
         let ledger = Rc::new(Self {
             journal,
             denials: RefCell::default(),
+            reads: RefCell::new(ReadFilter::new(settings.reads())),
             policy: RefCell::new("".into()),
             progress,
             held_back: Notify::new(),
@@ -181,6 +186,33 @@ impl Ledger {
             record.policy = Some(self.policy.borrow().clone());
         }
         self.journal.append(record)
+    }
+
+    /// Which reads go on record from now on.
+    pub(crate) fn set_reads(&self, reads: Reads) {
+        if self.reads.borrow().reads() != reads {
+            self.reads.replace(ReadFilter::new(reads));
+        }
+    }
+
+    /// Whether reads go on record at all.
+    pub(crate) fn records_reads(&self) -> bool {
+        self.reads.borrow().reads() != Reads::Off
+    }
+
+    /// Puts a read with its answer on record where it is one of those; `key` is what makes it
+    /// alike to others.
+    pub(crate) fn read(&self, key: impl Hash, answer: &[u8], record: impl FnOnce() -> Record) {
+        let mut reads = self.reads.borrow_mut();
+        let count = reads.handle_read(Instant::now(), key, answer);
+        drop(reads);
+        if let Some(count) = count {
+            self.note(Record {
+                decision: Some(Decision::Allow),
+                count: (count > 1).then_some(count),
+                ..record()
+            });
+        }
     }
 
     /// Puts a refusal or a lost read on record; repeats within a second are counted. Whether
@@ -319,52 +351,6 @@ fn alarm_key(name: &str, subject: &str) -> String {
         name.to_owned()
     } else {
         format!("{name} {subject}")
-    }
-}
-
-/// Fills in what `request` asks.
-pub(crate) fn describe(record: &mut Record, request: &Request<'_>) {
-    record.function = Some(request.function().0);
-    let write = request.write();
-    let read = request.read();
-    if let Some(range) = write.as_ref().map(|w| w.range).or(read) {
-        record.address = Some(address(range));
-        record.quantity = Some(range.count);
-    }
-    if let (Some(_), Some(range)) = (&write, read) {
-        record.read_address = Some(address(range));
-    }
-    record.values = match write {
-        Some(write) => Some(values(&write.values)),
-        None if request.changes_state() => Some(Values::Opaque(request.pdu()[1..].into())),
-        None => None,
-    };
-}
-
-fn address(range: modbus::Range) -> Address {
-    let table = match range.table {
-        modbus::Table::Coil => Table::Coil,
-        modbus::Table::DiscreteInput => Table::Discrete,
-        modbus::Table::InputRegister => Table::Input,
-        modbus::Table::HoldingRegister => Table::Holding,
-    };
-    Address {
-        table,
-        first: range.start,
-        last: range.last(),
-    }
-}
-
-fn values(values: &modbus::Values<'_>) -> Values {
-    match *values {
-        modbus::Values::Coil(on) => Values::Coil(on),
-        modbus::Values::Register(value) => Values::Register(value),
-        modbus::Values::Registers(bytes) => Values::Registers(bytes.into()),
-        modbus::Values::Coils { bits, count } => Values::Coils {
-            bits: bits.into(),
-            count,
-        },
-        modbus::Values::Mask { and, or } => Values::Mask { and, or },
     }
 }
 

@@ -11,6 +11,7 @@ mod content;
 mod denial;
 mod disk;
 mod journal;
+mod read;
 mod record;
 mod recover;
 mod segment;
@@ -22,6 +23,7 @@ pub use denial::DenialFilter;
 pub use journal::{
     Journal, JournalError, Options, Progress, Sign, State, Ticket, Unavailable, signed_text,
 };
+pub use read::{ReadFilter, Reads};
 pub use record::{Decision, Head, Kind, Outcome, Party, Record, SCHEMA_VERSION};
 pub use recover::{Recovered, Torn};
 pub use segment::{FILE_NAME, Limits, Segment, WhenFull, log_files, segments};

@@ -72,6 +72,9 @@ pub struct Record {
     /// What a write carries.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub values: Option<Values>,
+    /// What a read was answered with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub answer: Option<Values>,
     /// What the policy said.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decision: Option<Decision>,
@@ -81,6 +84,9 @@ pub struct Record {
     /// Why, in words for a person.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Cow<'static, str>>,
+    /// The client's own transaction id, at the headend.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub transaction: Option<u16>,
     /// The request's id, given by the headend and the same at both ends.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub request: Option<u64>,
@@ -134,6 +140,8 @@ pub enum Kind {
     WriteIntent,
     /// What came of a [`Kind::WriteIntent`].
     WriteOutcome,
+    /// A read that was answered, where reads are recorded.
+    Read,
     /// A request was refused.
     Denied,
     /// A request without an answer from the device: `outcome` says whether it was sent.
@@ -182,6 +190,7 @@ impl Kind {
             Kind::EnrollClose => "enroll-close",
             Kind::WriteIntent => "write-intent",
             Kind::WriteOutcome => "write-outcome",
+            Kind::Read => "read",
             Kind::Denied => "denied",
             Kind::Lost => "lost",
             Kind::Reload => "reload",
@@ -298,9 +307,11 @@ impl Record {
             quantity: None,
             read_address: None,
             values: None,
+            answer: None,
             decision: None,
             rule: None,
             reason: None,
+            transaction: None,
             request: None,
             intent: None,
             outcome: None,
@@ -334,6 +345,7 @@ impl Record {
             function: self.function,
             address: self.address,
             quantity: self.quantity,
+            transaction: self.transaction,
             request: self.request,
             reason: Some("the agent ended before the outcome was recorded".into()),
             ..Self::write_outcome(self.seq, Outcome::Unknown)
@@ -444,6 +456,6 @@ mod tests {
 
     #[test]
     fn a_record_stays_cheap_to_move() {
-        assert!(size_of::<Record>() <= 384, "{}", size_of::<Record>());
+        assert!(size_of::<Record>() <= 432, "{}", size_of::<Record>());
     }
 }

@@ -12,8 +12,8 @@ use fieldlock_conduit::device::{
     Backoff, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key,
     Outcome as Ended, Stats, Submit,
 };
-use fieldlock_modbus::Exception;
 use fieldlock_modbus::rtu::BROADCAST;
+use fieldlock_modbus::{Exception, Range};
 use fieldlock_policy::Policy;
 use fieldlock_session::{Frame, Outcome as Wire};
 use serde::Serialize;
@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::line::Line;
 use crate::counter::Counter;
-use crate::ledger::{Ledger, describe};
+use crate::ledger::{Ledger, answered, describe, describe_read};
 use crate::posture::Posture;
 use crate::settings::edge::Device as Config;
 use crate::tunnel::Outbox;
@@ -81,6 +81,10 @@ struct UnderWay {
     asker: Asker,
     unit: u8,
     function: u8,
+    /// What it reads, where it has an address.
+    read: Option<Range>,
+    /// Who allowed it, of a read that goes on record.
+    rule: Option<Arc<str>>,
     write: Option<Box<Write>>,
 }
 
@@ -197,6 +201,9 @@ impl Device {
             asker,
             unit: permit.unit(),
             function,
+            read: request.read(),
+            rule: (write.is_none() && self.ledger.records_reads())
+                .then(|| policy.rule_name(permit.rule()).into()),
             write,
         };
         self.under_way.borrow_mut().insert(key, under_way);
@@ -380,7 +387,33 @@ impl Device {
                 outcome.to_string()
             }
         };
-        self.conclude(&under_way, recorded, exception, &reason);
+        if under_way.write.is_none() && reason.is_empty() && self.ledger.records_reads() {
+            self.note_read(&under_way, recorded, exception, pdu);
+        } else {
+            self.conclude(&under_way, recorded, exception, &reason);
+        }
+    }
+
+    fn note_read(&self, asked: &UnderWay, outcome: Outcome, exception: Option<u8>, pdu: &[u8]) {
+        let party = &*asked.asker.party;
+        let who = (party.address, &party.identity, &asked.asker.tunnel);
+        let key = (who, &self.name, asked.unit, asked.function, asked.read);
+        self.ledger.read(key, pdu, || Record {
+            rule: asked.rule.clone(),
+            answer: answered(asked.read, pdu).filter(|_| exception.is_none()),
+            outcome: Some(outcome),
+            exception,
+            ..self.read_record(Kind::Read, asked)
+        });
+    }
+
+    fn read_record(&self, kind: Kind, asked: &UnderWay) -> Record {
+        let mut record = Record {
+            function: Some(asked.function),
+            ..self.record(kind, &asked.asker, asked.unit)
+        };
+        describe_read(&mut record, asked.read);
+        record
     }
 
     /// Puts the end of a request on record: every write, and reads that brought nothing.
@@ -402,14 +435,13 @@ impl Device {
             }),
             None if reason.is_some() => {
                 self.ledger.repeated(Record {
-                    function: Some(under_way.function),
                     outcome: Some(match outcome {
                         Outcome::Unknown => Outcome::Lost,
                         outcome => outcome,
                     }),
                     exception,
                     reason,
-                    ..self.record(Kind::Lost, &under_way.asker, under_way.unit)
+                    ..self.read_record(Kind::Lost, under_way)
                 });
             }
             None => {}

@@ -209,6 +209,7 @@ impl Edge {
     /// Brings devices and headends in line with the settings.
     fn apply_settings(self: &Rc<Self>) {
         let settings = self.settings();
+        self.ledger.set_reads(settings.audit.reads());
         if self.apply_devices(&settings.device) {
             // Another hello: dial anew. The headend lets the older tunnel finish.
             for dialled in self.dialled.borrow().values() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Decision, Kind, Outcome, Record, Ticket};
 use fieldlock_conduit::admit::Permit;
 use fieldlock_modbus::rtu::BROADCAST;
-use fieldlock_modbus::{Answer, Exception, Expected};
+use fieldlock_modbus::{Answer, Exception, Expected, Range};
 use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
@@ -18,7 +18,7 @@ use tokio::time::sleep_until;
 use super::Device;
 use super::client::ClientConn;
 use super::request::Asked;
-use crate::ledger::{Ledger, describe};
+use crate::ledger::{Ledger, answered, describe, describe_read};
 use crate::tunnel::{Link, Outbox};
 
 /// Kept back from `answer_within` beside the round trip, so that the edge's own word on a
@@ -68,6 +68,10 @@ struct Pending {
     client_unit: u8,
     unit: u8,
     expected: Expected,
+    /// What it reads, where it has an address.
+    read: Option<Range>,
+    /// Who allowed it, of a read that goes on record.
+    rule: Option<Arc<str>>,
     write: Option<Box<WriteUnderWay>>,
 }
 
@@ -125,7 +129,7 @@ impl Channel {
         let mut table = self.table.borrow_mut();
         let id = table.reserve().ok_or(Unsent::Busy)?;
         let write = if request.changes_state() {
-            match self.intent(id, client, asked.unit, permit) {
+            match self.intent(id, asked, permit) {
                 Ok(write) => Some(write),
                 Err(unsent) => {
                     table.release(id);
@@ -143,6 +147,9 @@ impl Channel {
             client_unit: asked.unit,
             unit: permit.unit(),
             expected: Expected::of(request),
+            read: request.read(),
+            rule: (write.is_none() && self.ledger.records_reads())
+                .then(|| client.rule_name(permit.rule())),
             write,
         };
         table.fill(id, pending);
@@ -198,14 +205,13 @@ impl Channel {
     fn intent(
         &self,
         id: u64,
-        client: &ClientConn,
-        client_unit: u8,
+        asked: Asked<'_>,
         permit: &Permit<'_>,
     ) -> Result<Box<WriteUnderWay>, Unsent> {
         let mut record = Record {
             decision: Some(Decision::Allow),
-            rule: Some(client.rule_name(permit.rule())),
-            ..self.record(Kind::WriteIntent, id, client, client_unit, permit.unit())
+            rule: Some(asked.client.rule_name(permit.rule())),
+            ..self.record(Kind::WriteIntent, id, asked, permit.unit())
         };
         describe(&mut record, permit.request());
         // The durable copy that the write waits for is the edge's.
@@ -328,7 +334,37 @@ impl Channel {
         } else if !reason.is_empty() {
             self.ledger
                 .repeated(self.unanswered(&pending, outcome, exception, reason));
+        } else if self.ledger.records_reads() {
+            self.note_read(&pending, outcome, exception, pdu);
         }
+    }
+
+    fn note_read(&self, pending: &Pending, outcome: Outcome, exception: Option<u8>, pdu: &[u8]) {
+        let function = pending.expected.function();
+        let party = &*pending.client.party;
+        let who = (party.address, &party.identity, &self.device.name);
+        let key = (who, pending.unit, function, pending.read);
+        self.ledger.read(key, pdu, || Record {
+            rule: pending.rule.clone(),
+            answer: answered(pending.read, pdu).filter(|_| exception.is_none()),
+            outcome: Some(outcome),
+            exception,
+            ..self.read_record(Kind::Read, pending)
+        });
+    }
+
+    fn read_record(&self, kind: Kind, pending: &Pending) -> Record {
+        let asked = Asked {
+            client: &pending.client,
+            transaction: pending.transaction,
+            unit: pending.client_unit,
+        };
+        let mut record = Record {
+            function: Some(pending.expected.function()),
+            ..self.record(kind, pending.id, asked, pending.unit)
+        };
+        describe_read(&mut record, pending.read);
+        record
     }
 
     /// A read that brought no data back.
@@ -339,17 +375,9 @@ impl Channel {
         exception: Option<u8>,
         reason: &'static str,
     ) -> Record {
-        let Pending {
-            client,
-            client_unit,
-            unit,
-            ..
-        } = pending;
-        let common = self.record(Kind::Lost, pending.id, client, *client_unit, *unit);
         let record = Record {
-            function: Some(pending.expected.function()),
             exception,
-            ..common
+            ..self.read_record(Kind::Lost, pending)
         };
         match outcome {
             Outcome::Refused => Record {
@@ -372,20 +400,14 @@ impl Channel {
         }
     }
 
-    fn record(
-        &self,
-        kind: Kind,
-        id: u64,
-        client: &ClientConn,
-        client_unit: u8,
-        unit: u8,
-    ) -> Record {
+    fn record(&self, kind: Kind, id: u64, asked: Asked<'_>, unit: u8) -> Record {
         Record {
             tunnel: Some(self.tunnel.clone()),
-            client: Some(client.party.clone()),
+            client: Some(asked.client.party.clone()),
             device: Some(self.device.name.clone()),
             unit: Some(unit),
-            client_unit: (client_unit != unit).then_some(client_unit),
+            client_unit: (asked.unit != unit).then_some(asked.unit),
+            transaction: Some(asked.transaction),
             request: Some(id),
             ..Record::new(kind)
         }

@@ -380,6 +380,7 @@ impl Headend {
     /// Brings devices and listeners in line with the settings.
     async fn apply_settings(self: &Rc<Self>) -> Result<(), StartError> {
         let settings = self.settings();
+        self.ledger.set_reads(settings.audit.reads());
         let names = self.add_devices(&settings);
         let entrances = settings.entrances(&names);
         self.listeners.borrow_mut().retain(|address, listening| {

@@ -123,6 +123,7 @@ fn refusal(
         device: device.map(|device| device.name.clone()),
         unit,
         client_unit: (unit != Some(asked.unit)).then_some(asked.unit),
+        transaction: Some(asked.transaction),
         outcome: Some(Outcome::Refused),
         exception: Some(exception.code()),
         ..denial(Kind::Denied, &asked.client.party, reason)

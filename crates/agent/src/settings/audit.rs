@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fieldlock_audit::{Limits, WhenFull};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use fieldlock_audit::{Limits, Reads, WhenFull};
+use serde::de::{Error as _, IntoDeserializer as _};
+use serde::{Deserialize, Deserializer};
 
 use super::{SettingsError, Span, ensure};
 
@@ -22,6 +23,32 @@ pub struct Audit {
     pub keep: Option<Span>,
     /// What happens at `max_size`.
     pub when_full: WhenFull,
+    /// Reads that were answered.
+    pub reads: ReadsSetting,
+}
+
+/// `"off"`, `"all"`, `"changed"`, or a time: one of those alike in so much time.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ReadsSetting(Reads);
+
+impl<'de> Deserialize<'de> for ReadsSetting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let reads = match text.as_str() {
+            "off" => Reads::Off,
+            "all" => Reads::All,
+            "changed" => Reads::Changed,
+            _ => Span::deserialize(text.as_str().into_deserializer())
+                .map(|span| Reads::Sampled(span.0))
+                .map_err(|_: D::Error| {
+                    D::Error::custom(format!(
+                        "`{text}` is not a choice of reads: write \"off\", \"all\", \"changed\", or \
+                         a time like \"1m\" for one of those alike in that time"
+                    ))
+                })?,
+        };
+        Ok(Self(reads))
+    }
 }
 
 impl Default for Audit {
@@ -33,6 +60,7 @@ impl Default for Audit {
             max_size: Size(limits.max_bytes),
             keep: limits.keep.map(Span),
             when_full: limits.when_full,
+            reads: ReadsSetting::default(),
         }
     }
 }
@@ -52,6 +80,10 @@ impl Audit {
         ensure(file, age, || {
             "audit: `segment_age` must be at least 1m".to_owned()
         })
+    }
+
+    pub(crate) fn reads(&self) -> Reads {
+        self.reads.0
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -103,6 +135,17 @@ mod tests {
             let error = size(wrong).unwrap_err().to_string();
             assert!(error.contains("16MiB"), "{error}");
         }
+    }
+
+    #[test]
+    fn reads_are_chosen_by_a_word_or_a_time() {
+        let reads = |text: &str| serde_json::from_value::<ReadsSetting>(text.into());
+        assert_eq!(reads("off").unwrap().0, Reads::Off);
+        assert_eq!(reads("changed").unwrap().0, Reads::Changed);
+        let minute = Duration::from_secs(60);
+        assert_eq!(reads("1m").unwrap().0, Reads::Sampled(minute));
+        let error = reads("some").unwrap_err().to_string();
+        assert!(error.contains("changed"), "{error}");
     }
 
     #[test]

@@ -74,6 +74,12 @@ impl Readable<'_> {
             &record.rule.as_ref().map(|rule| format!("{rule:?}")),
         )?;
         field(f, "-> ", &record.outcome.map(outcome_name))?;
+        let answer = record.answer.as_ref();
+        field(
+            f,
+            "",
+            &answer.and_then(|answer| serde_json::to_string(answer).ok()),
+        )?;
         field(
             f,
             "exception ",
