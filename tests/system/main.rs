@@ -11,6 +11,7 @@ mod clock;
 mod custody;
 mod enroll;
 mod est;
+mod export;
 mod faults;
 mod hsm;
 mod interop;
@@ -49,6 +50,7 @@ fn trials() -> Vec<Trial> {
     // These have one that takes a minute: the others run beside it.
     let mut trials = trust::trials();
     trials.extend(audit::trials());
+    trials.extend(export::trials());
     trials.extend(smoke::trials());
     trials.extend(captures::trials());
     trials.extend(cli::trials());

@@ -10,6 +10,7 @@ mod chain;
 mod content;
 mod denial;
 mod disk;
+pub mod export;
 mod journal;
 mod read;
 mod record;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Name, the Debian package that brings it, and where else to look.
-const KNOWN: [(&str, &str); 12] = [
+const KNOWN: [(&str, &str); 13] = [
     ("openssl", "openssl"),
     ("mbpoll", "mbpoll"),
     ("haproxy", "haproxy"),
@@ -17,6 +17,7 @@ const KNOWN: [(&str, &str); 12] = [
     ("faketime", "faketime"),
     ("softhsm2-util", "softhsm2"),
     ("pkcs11-tool", "opensc"),
+    ("rsyslogd", "rsyslog rsyslog-openssl"),
     ("pkilint", "pip install pkilint"),
     ("pymodbus", "python3-pymodbus or pip install pymodbus"),
 ];

@@ -1,5 +1,6 @@
 //! `fieldlock audit`: shows the audit log, whole or filtered, and says whether it is whole.
 
+mod export;
 mod filter;
 mod lines;
 mod readable;
@@ -50,6 +51,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give the log to other programs: JSON Lines, CEF, or syslog to a collector.
+    #[command(after_help = export::EXAMPLES)]
+    Export {
+        #[command(flatten)]
+        log: Log,
+        #[command(flatten)]
+        options: export::Options,
+    },
     /// Check that no record was changed, removed, added or moved.
     ///
     /// Each record carries a hash over itself and the one before. That the end was not cut off,
@@ -74,8 +83,10 @@ struct Log {
 }
 
 pub(crate) fn run(args: Args) -> ExitCode {
-    let (Command::Tail { log, .. } | Command::Query { log, .. } | Command::Verify { log, .. }) =
-        &args.command;
+    let (Command::Tail { log, .. }
+    | Command::Query { log, .. }
+    | Command::Export { log, .. }
+    | Command::Verify { log, .. }) = &args.command;
     let path = match log.path() {
         Ok(path) => path,
         Err(hint) => {
@@ -91,6 +102,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
             ..
         } => show::tail(&path, usize::from(lines), follow, json),
         Command::Query { filter, json, .. } => show::query(&path, &filter, json),
+        Command::Export { options, .. } => return export::run(&path, &options),
         Command::Verify { log, options } => return verify::run(&path, log.state(), &options),
     };
     match result {

@@ -95,10 +95,16 @@ fn parse_since(text: &str) -> Result<SystemTime, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return SystemTime::try_from(time).map_err(|error| error.to_string());
     }
-    let age = text.parse::<SignedDuration>().ok();
-    age.and_then(|age| Duration::try_from(age).ok())
+    parse_age(text)
+        .ok()
         .and_then(|age| SystemTime::now().checked_sub(age))
         .ok_or_else(|| "neither a time like 2026-09-21T14:00:00Z nor an age like 10m".to_owned())
+}
+
+pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
+    let age = text.parse::<SignedDuration>().ok();
+    age.and_then(|age| Duration::try_from(age).ok())
+        .ok_or_else(|| "not a length of time like 90s, 10m or 2h".to_owned())
 }
 
 #[cfg(test)]

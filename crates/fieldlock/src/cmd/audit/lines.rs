@@ -8,14 +8,15 @@ use std::path::Path;
 use fieldlock_audit::Segment;
 
 /// Complete lines; an incomplete one at the end waits for the rest of it.
-pub(super) struct Lines {
+#[derive(Debug)]
+pub(in crate::cmd::audit) struct Lines {
     log: BufReader<File>,
     position: u64,
     partial: Vec<u8>,
 }
 
 impl Lines {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(in crate::cmd::audit) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             log: BufReader::new(File::open(path)?),
             position: 0,
@@ -23,7 +24,7 @@ impl Lines {
         })
     }
 
-    pub(super) fn open_near_end(path: &Path, bytes: u64) -> io::Result<Self> {
+    pub(in crate::cmd::audit) fn open_near_end(path: &Path, bytes: u64) -> io::Result<Self> {
         let mut lines = Self::open(path)?;
         let length = lines.log.get_ref().metadata()?.len();
         if length > bytes {
@@ -34,7 +35,7 @@ impl Lines {
         Ok(lines)
     }
 
-    pub(super) fn next(&mut self) -> io::Result<Option<String>> {
+    pub(in crate::cmd::audit) fn next(&mut self) -> io::Result<Option<String>> {
         self.position += self.log.read_until(b'\n', &mut self.partial)? as u64;
         if self.partial.pop_if(|byte| *byte == b'\n').is_none() {
             return Ok(None);
@@ -53,7 +54,10 @@ impl Lines {
 
     /// The agent cuts a torn end when it starts, and goes on in a new file where the old one is
     /// closed or gone. Returns what was left in the old one, and all since.
-    pub(super) fn reopen_if_replaced(&mut self, path: &Path) -> io::Result<Vec<String>> {
+    pub(in crate::cmd::audit) fn reopen_if_replaced(
+        &mut self,
+        path: &Path,
+    ) -> io::Result<Vec<String>> {
         let ours = self.log.get_ref().metadata()?;
         if ours.len() < self.position {
             self.position = self.log.seek(SeekFrom::Start(ours.len()))?;
