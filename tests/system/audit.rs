@@ -13,7 +13,7 @@ use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        test("audit::attack_18_edit_truncation_rollback", attack_18),
+        test("attacks::a18_log_edited_cut_or_rolled_back", attack_18),
         test("audit::a_cut_log_is_an_alarm_at_the_other_end", cut_log),
         test("audit::kill_9_under_load_leaves_a_whole_log", killed),
         test("audit::reads_go_on_record_as_chosen", reads),

@@ -6,11 +6,12 @@ use std::time::Duration;
 use fieldlock_audit::{Kind, Outcome as Recorded};
 use fieldlock_session::frame::CONTROL;
 use fieldlock_session::{ClientOpen, Frame, Outcome};
+use fieldlock_sim::Fault;
 use fieldlock_testkit::modbus::{read, write_register, write_registers};
 use fieldlock_tests::answers::{BUSY, ILLEGAL_FUNCTION, exception};
 use fieldlock_tests::rogue::{Credentials, Face, Rogue, RogueHeadend, hello};
 use fieldlock_tests::trial::both;
-use fieldlock_tests::{DEVICE, HEADEND, Pair, Role, Setup, Site, Transport, eventually};
+use fieldlock_tests::{DEVICE, HEADEND, Hosted, Pair, Role, Setup, Site, Transport, eventually};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -22,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         both("negative::headend_asks_for_more_than_its_credits", credits),
         both("negative::headend_breaks_the_protocol", breaks_the_protocol),
+        both("attacks::a03_headend_tries_everything", everything),
     ]
     .into_iter()
     .flatten()
@@ -146,6 +148,109 @@ fn forbidden(transport: Transport) {
         assert_eq!(record.device.as_deref(), Some(DEVICE));
     }
     assert_eq!(pair.edge.audit_kind(Kind::WriteIntent).len(), 1);
+}
+
+/// Every function there is, with bodies that fit it at addresses within and beyond the ceiling.
+fn everything_there_is() -> Vec<Vec<u8>> {
+    let mut requests = Vec::new();
+    for function in 1..=127u8 {
+        // As vendors and diagnostics have them, and shapes that fit nothing.
+        let bodies: [&[u8]; 7] = [
+            &[],
+            &[0],
+            &[0x01, 0x00],
+            &[0, 0x01, 0xAB, 0xCD],
+            &[0x0E, 1, 0],
+            &[0x0D, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0x55; 252],
+        ];
+        for body in bodies {
+            requests.push([&[function], body].concat());
+        }
+    }
+    for address in [0u16, 39, 40, 41, 9_000, 65_535] {
+        let [high, low] = address.to_be_bytes();
+        for value in [0u16, 100, 101, 65_535] {
+            let [top, bottom] = value.to_be_bytes();
+            requests.push(write_register(address, value).to_vec());
+            requests.push(vec![16, high, low, 0, 1, 2, top, bottom]);
+            requests.push(vec![22, high, low, 0, 0, top, bottom]);
+            requests.push(vec![23, 0, 0, 0, 1, high, low, 0, 1, 2, top, bottom]);
+        }
+        requests.push(vec![5, high, low, 0xFF, 0]);
+        requests.push(vec![15, high, low, 0, 1, 1, 1]);
+        requests.push(read(3, address, 1).to_vec());
+        requests.push(vec![21, 9, 6, 0, 4, high, low, 0, 1, 0xAA, 0xBB]);
+        requests.push(vec![20, 7, 6, 0, 4, high, low, 0, 1]);
+        requests.push(vec![24, high, low]);
+    }
+    for sub_function in 0..=21u8 {
+        requests.push(vec![8, 0, sub_function, 0, 0]);
+    }
+    requests
+}
+
+/// What [`POLICY`] allows through hd-1, written down a second time.
+fn is_within_the_ceiling(unit: u8, pdu: &[u8]) -> bool {
+    let reads = matches!(pdu, [1..=4, _, _, _, _]);
+    let setpoint = matches!(pdu, [6, 0, 40, 0, 0..=100]);
+    unit != 0 && (reads || setpoint)
+}
+
+fn everything(transport: Transport) {
+    let plc = Hosted::faulty(0, |_| Fault::None);
+    let setup = Setup::new(transport)
+        .edge_policy(POLICY)
+        .plc(plc.address())
+        .modbus_tcp("in_flight = 1");
+    let (pair, headend) = edge_of_a_rogue(setup, transport);
+    let mut rogue = headend.tunnel().unwrap();
+    // Any client it likes: the one with the most rights, an unknown one, none that can be.
+    let clients = ["10.1.1.20:1000", "192.0.2.77:1", "[2001:db8::1]:502"];
+    for (client, address) in (1..).zip(clients) {
+        open(&mut rogue, client, address, "hmi-1");
+    }
+    let requests = everything_there_is();
+    let mut asked = 0;
+    let mut refused = 0;
+    for client in 1..=clients.len() as u32 {
+        for unit in [1, 0, 255] {
+            for pdu in &requests {
+                asked += 1;
+                let frame = Frame::Request {
+                    id: asked,
+                    client,
+                    within: 1000,
+                    unit,
+                    pdu,
+                };
+                rogue.send(1, &frame).unwrap();
+                let (id, outcome, _) = answer(&mut rogue);
+                assert_eq!(id, asked);
+                refused += u64::from(outcome == Outcome::Refused);
+                // The device did it only if it may.
+                let may = is_within_the_ceiling(unit, pdu);
+                assert!(
+                    may || outcome == Outcome::Refused,
+                    "{outcome:?}: {pdu:02x?}"
+                );
+            }
+        }
+    }
+    let received = plc.received();
+    for request in &received {
+        let (unit, pdu) = (request.unit, &request.pdu);
+        assert!(is_within_the_ceiling(unit, pdu), "{unit}: {pdu:02x?}");
+    }
+    // So it was tried, and what is allowed did get through.
+    assert_eq!(asked, refused + received.len() as u64);
+    assert!(received.iter().any(|request| request.pdu[0] == 6));
+    assert!(received.iter().any(|request| request.pdu[0] == 3));
+    let counted = || -> u64 {
+        let denials = pair.edge.audit_kind(Kind::Denied);
+        denials.iter().map(|record| record.count.unwrap_or(1)).sum()
+    };
+    eventually("all refusals on record", || counted() == refused);
 }
 
 fn unopened(transport: Transport) {
