@@ -14,6 +14,7 @@ mod est;
 mod export;
 mod faults;
 mod hsm;
+mod injection;
 mod interop;
 mod lint;
 mod mbaps;
@@ -50,6 +51,7 @@ fn trials() -> Vec<Trial> {
     // These have one that takes a minute: the others run beside it.
     let mut trials = trust::trials();
     trials.extend(audit::trials());
+    trials.extend(injection::trials());
     trials.extend(export::trials());
     trials.extend(smoke::trials());
     trials.extend(captures::trials());
