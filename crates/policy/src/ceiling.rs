@@ -41,6 +41,8 @@ pub struct CeilingGrant {
     pub addresses: Vec<String>,
     pub value_min: Option<u16>,
     pub value_max: Option<u16>,
+    /// The windows outside which it is closed; empty: it never is.
+    pub time: Vec<String>,
     /// The rules that add up to this.
     pub rules: Vec<String>,
 }
@@ -54,6 +56,8 @@ pub struct CeilingDeny {
     pub units: String,
     pub functions: String,
     pub addresses: Vec<String>,
+    /// The windows outside which it denies nothing; empty: it always does.
+    pub time: Vec<String>,
     pub reason: Option<String>,
 }
 
@@ -131,7 +135,7 @@ fn by_units<'p>(rules: &[&'p Rule]) -> Vec<(Units, Vec<&'p Rule>)> {
     groups
 }
 
-/// What one slot reaches with one pair of bounds.
+/// What one slot reaches with one pair of bounds, in the same windows.
 #[derive(Default)]
 struct Reach {
     intervals: Vec<Interval>,
@@ -144,17 +148,19 @@ struct GrantKey {
     table: Option<usize>,
     intervals: Vec<Interval>,
     value: ValueBounds,
+    time: Vec<String>,
     rules: BTreeSet<usize>,
 }
 
 fn unit_grants(units: Units, rules: &[&Rule], read_only: bool) -> Vec<CeilingGrant> {
     let mut grants: BTreeMap<GrantKey, Functions> = BTreeMap::new();
     for slot in reachable(rules, read_only) {
-        for (value, reach) in slot_reach(slot, rules) {
+        for ((value, time), reach) in slot_reach(slot, rules) {
             let key = GrantKey {
                 table: slot.table().map(table_index),
                 intervals: merge(reach.intervals),
                 value,
+                time,
                 rules: reach.rules,
             };
             grants.entry(key).or_default().insert(slot);
@@ -177,8 +183,9 @@ fn reachable(rules: &[&Rule], read_only: bool) -> Vec<Slot> {
         .collect()
 }
 
-fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ValueBounds, Reach> {
-    let mut reach: BTreeMap<ValueBounds, Reach> = BTreeMap::new();
+/// What differs in bounds or in windows does not add up.
+fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<(ValueBounds, Vec<String>), Reach> {
+    let mut reach: BTreeMap<_, Reach> = BTreeMap::new();
     for rule in rules {
         let Some(value) = rule.bounds_at(slot) else {
             continue;
@@ -191,7 +198,7 @@ fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ValueBounds, Reach> {
         if hopeless || intervals.is_empty() {
             continue;
         }
-        let entry = reach.entry(value).or_default();
+        let entry = reach.entry((value, windows(rule))).or_default();
         entry.intervals.extend(intervals);
         entry.rules.insert(rule.id.index());
     }
@@ -218,8 +225,13 @@ fn grant(units: Units, key: GrantKey, functions: Functions, rules: &[&Rule]) -> 
             .collect(),
         value_min: bounded.then_some(key.value.min),
         value_max: bounded.then_some(key.value.max),
+        time: key.time,
         rules: names.map(|rule| rule.name.clone()).collect(),
     }
+}
+
+fn windows(rule: &Rule) -> Vec<String> {
+    rule.time.iter().map(ToString::to_string).collect()
 }
 
 fn deny(rule: &Rule, via: Option<&str>) -> CeilingDeny {
@@ -237,6 +249,7 @@ fn deny(rule: &Rule, via: Option<&str>) -> CeilingDeny {
             true => vec!["any".to_owned()],
             false => rule.addresses.spans().map(|s| s.to_string()).collect(),
         },
+        time: windows(rule),
         reason: rule.reason.clone(),
     }
 }
@@ -287,6 +300,7 @@ impl fmt::Display for CeilingGrant {
         if let (Some(min), Some(max)) = (self.value_min, self.value_max) {
             write!(f, ", values {min} to {max}")?;
         }
+        write_time(f, &self.time)?;
         let rules: Vec<String> = self.rules.iter().map(|rule| format!("{rule:?}")).collect();
         write!(f, "  by {}", rules.join(", "))
     }
@@ -302,9 +316,17 @@ impl fmt::Display for CeilingDeny {
         if !self.addresses.is_empty() {
             write!(f, " at {}", self.addresses.join(", "))?;
         }
+        write_time(f, &self.time)?;
         if !self.binds {
             write!(f, " (does not bind: it is limited to clients or headends)")?;
         }
         Ok(())
+    }
+}
+
+fn write_time(f: &mut fmt::Formatter<'_>, windows: &[String]) -> fmt::Result {
+    match windows {
+        [] => Ok(()),
+        windows => write!(f, ", only {}", windows.join(" or ")),
     }
 }

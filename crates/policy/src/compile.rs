@@ -101,6 +101,7 @@ fn compile_rule(
         functions: rule.function.valid()?,
         addresses: rule.address.valid().unwrap_or_default(),
         value: rule.value.valid(),
+        time: rule.time.valid().unwrap_or_default(),
     })
 }
 

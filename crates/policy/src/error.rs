@@ -141,6 +141,28 @@ pub enum Problem {
     AnyFunctionAtAddresses,
     #[error("only a [[deny]] has a reason; use comment")]
     ReasonInAllow,
+    #[error(
+        "{0:?} is no day of the week; write days such as \"mon\" or ranges such as \"mon-fri\""
+    )]
+    Day(String),
+    #[error("{0:?} is no time of the day; write hours and minutes, from \"00:00\" to \"24:00\"")]
+    Hour(String),
+    #[error("it begins and ends at the same time; leave out from and to for the whole day")]
+    HoursEmpty,
+    #[error(
+        "no time zone is named {0:?}; write an IANA name such as \"Europe/Berlin\", or \"UTC\""
+    )]
+    Zone(String),
+    #[error("nothing goes by the zone; give days, from or to, or leave it out")]
+    ZoneUnused,
+    #[error(
+        "{0:?} is no moment; write date, time and offset, such as \"2026-03-02T07:00:00+01:00\""
+    )]
+    Moment(String),
+    #[error(
+        "its outcome depends on the time; give at = \"2026-03-02T07:00:00+01:00\" or another moment"
+    )]
+    TestNeedsTime,
     #[error("it fails: expected {expected}, but it is {got}")]
     TestFailed { expected: String, got: String },
     #[error("its request does not fit together: {0}")]

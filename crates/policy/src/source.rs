@@ -6,6 +6,7 @@
 mod keys;
 mod set;
 mod test;
+mod time;
 
 use std::ops::Range;
 
@@ -21,6 +22,7 @@ pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
 
 use crate::rule::{Addresses, Effect, ReadOnly, Scope, Units, ValueBounds};
 use crate::trial::SourceTest;
+use crate::window::Window;
 
 /// Bytes. Ten thousand long rules fit; more is not a policy that a person can judge.
 const MAX_SOURCE: usize = 8 << 20;
@@ -28,6 +30,8 @@ const MAX_SOURCE: usize = 8 << 20;
 const MAX_ENTRIES: usize = 10_000;
 /// Items that sets may put into rules, all rules together.
 const MAX_EXPANDED: usize = 1_000_000;
+/// Time windows of one rule.
+const MAX_WINDOWS: usize = 100;
 /// Characters of a rule's or client's name.
 const MAX_NAME: usize = 100;
 /// Characters of an identity, a role, a comment or a reason.
@@ -64,6 +68,7 @@ pub(crate) struct SourceRule {
     pub(crate) value: Given<ValueBounds>,
     pub(crate) via: Given<Scope<String>>,
     pub(crate) reason: Given<String>,
+    pub(crate) time: Given<Vec<Window>>,
 }
 
 /// A key's value; what is invalid has been reported already.
@@ -164,7 +169,7 @@ fn read_rule(
 ) -> SourceRule {
     const KEYS: &[&str] = &[
         "name", "client", "device", "unit", "function", "address", "value", "via", "comment",
-        "reason",
+        "reason", "time",
     ];
     let place = match effect {
         Effect::Allow => "allow",
@@ -184,5 +189,6 @@ fn read_rule(
         value: keys.value("value", Keys::bounds),
         via: keys.value("via", Keys::names),
         reason: keys.value("reason", Keys::text),
+        time: keys.value("time", Keys::windows),
     }
 }

@@ -21,6 +21,9 @@ pub struct View {
     pub(crate) read_only: bool,
     /// Why nothing at all is allowed, if so.
     pub(crate) closed: Option<Reason>,
+    /// Allows outside their time windows, and what is said of them; looked at when nothing else
+    /// allows a request.
+    pub(crate) resting: Option<Box<(View, Reason)>>,
 }
 
 #[derive(Debug)]
@@ -52,13 +55,38 @@ impl View {
         if self.read_only && request.changes_state() {
             return Decision::Refuse(Refusal::new(Reason::ReadOnly, None));
         }
+        match self.allowed(unit, class, &halves) {
+            Decision::Refuse(refusal) => Decision::Refuse(match &self.resting {
+                None => refusal,
+                Some(resting) => self.waiting(resting, unit, &halves).unwrap_or(refusal),
+            }),
+            allowed => allowed,
+        }
+    }
+
+    fn allowed(&self, unit: u8, class: Option<&Class>, halves: &Halves<'_>) -> Decision {
         if let Some(reason) = self.closed {
             return Decision::Refuse(Refusal::new(reason, None));
         }
         if !class.is_some_and(|class| class.any_allow) {
             return Decision::Refuse(Refusal::new(Reason::Unit { unit }, None));
         }
-        self.allow(class, &halves)
+        self.allow(class, halves)
+    }
+
+    /// Refuses for the closed window of an allow that is all that is missing.
+    #[cold]
+    fn waiting(&self, resting: &(View, Reason), unit: u8, halves: &Halves<'_>) -> Option<Refusal> {
+        let (view, reason) = resting;
+        let mut waits = None;
+        for half in halves.iter() {
+            let open = self.row(self.class(unit), half.slot).allowing(half);
+            if open.is_err() {
+                let closed = view.row(view.class(unit), half.slot).allowing(half);
+                waits = Some(closed.ok()?);
+            }
+        }
+        waits.map(|rule| Refusal::new(*reason, Some(rule)))
     }
 
     fn allow(&self, class: Option<&Class>, halves: &Halves<'_>) -> Decision {

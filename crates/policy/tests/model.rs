@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use fieldlock_modbus::{Exception, Request, Table};
-use fieldlock_policy::{Client, Decision, Origin, Policy, Side, explain};
+use fieldlock_policy::{Asked, Client, Decision, Now, Origin, Policy, Side, explain};
 use proptest::prelude::*;
 
 /// A rule as a person would tell it.
@@ -421,7 +421,9 @@ proptest! {
             let request = Request::parse(&question.pdu).unwrap();
             let origin = origin(&question);
             let device = DEVICES[question.device];
-            let decision = policy.view(&origin, device).decide(question.unit, &request);
+            let decision = policy
+                .view(&origin, device, &policy.phase(Now::Unknown))
+                .decide(question.unit, &request);
             let found = match decision {
                 Decision::Allow { .. } => None,
                 Decision::Refuse(refusal) => Some(refusal.exception),
@@ -429,7 +431,7 @@ proptest! {
             prop_assert_eq!(found, model(&rules, read_only, &question), "{:?}", question);
 
             // The explanation must blame or credit the same rule, on the same grounds.
-            let explanation = explain(&policy, &origin, device, question.unit, &request);
+            let explanation = explain(&policy, &origin, Asked { device, unit: question.unit, request: &request, now: Now::Unknown });
             prop_assert_eq!(explanation.allowed, decision.allowed());
             for verdict in explanation.rules.iter().filter(|verdict| verdict.decides) {
                 let blamed_for_value = verdict.effect == "allow" && !explanation.allowed;
@@ -450,7 +452,7 @@ proptest! {
         let named = halves.iter().all(|half| naming.clone().any(|rule| rule.has(half)));
         let request = Request::parse(&question.pdu).unwrap();
         let policy = policy(&rules, None);
-        let view = policy.view(&origin(&question), DEVICES[question.device]);
+        let view = policy.view(&origin(&question), DEVICES[question.device], &policy.phase(Now::Unknown));
         prop_assert!(named || !view.decide(question.unit, &request).allowed());
     }
 

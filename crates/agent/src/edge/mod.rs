@@ -31,7 +31,7 @@ use tracing::{info, warn};
 use crate::authority::{self, Member, Unproven};
 use crate::control::Control;
 use crate::ledger::{Ledger, alarm};
-use crate::posture::{Posture, WATCH_DATES, refused, reloaded, short_hex};
+use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::settings::edge::{Device as DeviceConfig, File};
 use crate::socket;
@@ -159,6 +159,7 @@ impl Edge {
         tokio::task::spawn_local(release_durable(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         tokio::task::spawn_local(watch_dates(self.clone()));
+        tokio::task::spawn_local(watch_phase(self.clone()));
         let unproven = self.unproven.clone();
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
         tokio::task::spawn_local(authority::follow_list(self.clone(), false));
@@ -284,8 +285,8 @@ impl Edge {
         let settings = self.settings();
         let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
         if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
-            for (link, handler) in self.tunnels.borrow().values() {
-                handler.policy_changed();
+            self.judge_anew();
+            for (link, _) in self.tunnels.borrow().values() {
                 link.policy_changed(self.posture.hash());
             }
         }
@@ -296,6 +297,13 @@ impl Edge {
             for dialled in self.dialled.borrow().values() {
                 dialled.renew();
             }
+        }
+    }
+
+    /// Stated clients are judged by the rules in force from their next requests on.
+    fn judge_anew(&self) {
+        for (_, handler) in self.tunnels.borrow().values() {
+            handler.judge_anew();
         }
     }
 
@@ -508,6 +516,16 @@ async fn watch_files(edge: Rc<Edge>) {
         let changed = watch.changed().await;
         edge.reload(&changed);
         watch.follow(edge.files());
+    }
+}
+
+async fn watch_phase(edge: Rc<Edge>) {
+    let mut look = interval(WATCH_PHASE);
+    loop {
+        look.tick().await;
+        if edge.posture.phase_changed() {
+            edge.judge_anew();
+        }
     }
 }
 

@@ -72,8 +72,8 @@ impl TunnelHandler {
         self.clients.borrow().len()
     }
 
-    /// Judges by the policy that is in force from the next request on.
-    pub(crate) fn policy_changed(&self) {
+    /// Judges by the rules that are in force from the next request on.
+    pub(crate) fn judge_anew(&self) {
         for ((channel, _), client) in self.clients.borrow().iter() {
             *client.view.borrow_mut() = self.view(*channel, client.as_client());
         }
@@ -206,7 +206,8 @@ impl TunnelHandler {
         };
         let device = self.devices.get(usize::from(channel) - 1);
         let name = device.map_or("", |device| &*device.name);
-        self.edge.posture.policy().view(&origin, name)
+        let posture = &self.edge.posture;
+        posture.policy().view(&origin, name, &posture.phase())
     }
 
     fn request(

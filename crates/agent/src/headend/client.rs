@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::client::{ClientSide, Origins, Routes, Verdict};
 use fieldlock_modbus::{FramingError, mbap};
-use fieldlock_policy::{Policy, RuleId};
+use fieldlock_policy::{Phase, Policy, RuleId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
@@ -76,6 +76,7 @@ impl ClientConn {
             seat,
         } = arrival;
         let policy = headend.policy();
+        let phase = headend.posture.phase();
         let role = proof.as_ref().and_then(|proof| proof.modbus_role.as_ref());
         let origin = Origins {
             address: Some(address.ip().to_canonical()),
@@ -84,7 +85,7 @@ impl ClientConn {
         };
         let party = party(&policy, &origin, address);
         let limit = headend.settings().client.in_flight;
-        let core = ClientSide::new(origin, routes, policy.clone(), limit);
+        let core = ClientSide::new(origin, routes, policy.clone(), phase, limit);
         let now = Instant::now();
         Rc::new(Self {
             number: headend.next_client(),
@@ -116,8 +117,9 @@ impl ClientConn {
         self.core.borrow().in_flight()
     }
 
-    pub(crate) fn set_policy(&self, policy: &Arc<Policy>) {
-        self.core.borrow_mut().set_policy(policy.clone());
+    pub(crate) fn set_policy(&self, policy: &Arc<Policy>, phase: &Phase) {
+        let mut core = self.core.borrow_mut();
+        core.set_policy(policy.clone(), phase.clone());
         *self.policy.borrow_mut() = policy.clone();
     }
 

@@ -44,7 +44,7 @@ use crate::authority::{self, Member, Unproven};
 use crate::control::Control;
 use crate::counter::Counter;
 use crate::ledger::{Ledger, alarm, denial};
-use crate::posture::{Posture, WATCH_DATES, refused, reloaded, short_hex};
+use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::settings::headend::{Entrance, File};
 use crate::tunnel::Link;
@@ -223,6 +223,7 @@ impl Headend {
         tokio::task::spawn_local(async move { ledger.run().await });
         tokio::task::spawn_local(watch_files(self.clone()));
         tokio::task::spawn_local(watch_dates(self.clone()));
+        tokio::task::spawn_local(watch_phase(self.clone()));
         let unproven = self.unproven.clone();
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
         tokio::task::spawn_local(authority::follow_list(self.clone(), true));
@@ -445,10 +446,7 @@ impl Headend {
         let settings = self.settings();
         let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
         if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
-            let policy = self.policy();
-            for client in self.clients.borrow().values() {
-                client.set_policy(&policy);
-            }
+            self.judge_anew();
             for link in self.links.borrow().values() {
                 link.policy_changed(self.posture.hash());
             }
@@ -457,6 +455,14 @@ impl Headend {
             && self.posture.reload_trust(&settings.state, &self.ledger)
         {
             self.trust_changed();
+        }
+    }
+
+    /// Connected clients are judged by the rules in force from their next requests on.
+    fn judge_anew(&self) {
+        let (policy, phase) = (self.policy(), self.posture.phase());
+        for client in self.clients.borrow().values() {
+            client.set_policy(&policy, &phase);
         }
     }
 
@@ -649,6 +655,16 @@ async fn watch_files(headend: Rc<Headend>) {
         let changed = watch.changed().await;
         headend.reload(&changed).await;
         watch.follow(headend.files());
+    }
+}
+
+async fn watch_phase(headend: Rc<Headend>) {
+    let mut look = interval(WATCH_PHASE);
+    loop {
+        look.tick().await;
+        if headend.posture.phase_changed() {
+            headend.judge_anew();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use fieldlock_modbus::{Exception, FramingError, mbap};
-use fieldlock_policy::{Client, Origin, Policy, Side, View};
+use fieldlock_policy::{Client, Origin, Phase, Policy, Side, View};
 
 use crate::admit::{Permit, Refused, Why, admit};
 pub use route::{Routes, Target};
@@ -62,19 +62,28 @@ pub struct ClientSide {
     origin: Origins,
     routes: Arc<Routes>,
     policy: Arc<Policy>,
-    /// What this client may do, by device; looked up once per policy.
+    phase: Phase,
+    /// What this client may do, by device; looked up once per policy and phase.
     views: Vec<(usize, Arc<View>)>,
     in_flight: usize,
     limit: usize,
 }
 
 impl ClientSide {
-    /// `limit` is how many requests the client may have without an answer, 1 and up.
-    pub fn new(origin: Origins, routes: Arc<Routes>, policy: Arc<Policy>, limit: usize) -> Self {
+    /// `phase` is one of the policy; `limit` is how many requests the client may have without an
+    /// answer, 1 and up.
+    pub fn new(
+        origin: Origins,
+        routes: Arc<Routes>,
+        policy: Arc<Policy>,
+        phase: Phase,
+        limit: usize,
+    ) -> Self {
         Self {
             origin,
             routes,
             policy,
+            phase,
             views: Vec::new(),
             in_flight: 0,
             limit,
@@ -85,9 +94,10 @@ impl ClientSide {
         &self.origin
     }
 
-    /// Judges by this policy from the next request on.
-    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+    /// Judges by this policy, in this phase of it, from the next request on.
+    pub fn set_policy(&mut self, policy: Arc<Policy>, phase: Phase) {
         self.policy = policy;
+        self.phase = phase;
         self.views.clear();
     }
 
@@ -155,7 +165,8 @@ impl ClientSide {
                 via: None,
                 client: self.origin.as_client(),
             };
-            let view = self.policy.view(&origin, self.routes.name(device));
+            let name = self.routes.name(device);
+            let view = self.policy.view(&origin, name, &self.phase);
             self.views.push((device, view));
             self.views.len() - 1
         });
@@ -175,6 +186,8 @@ fn refused(pdu: &[u8], exception: Exception, why: Why) -> Refused<'_> {
 
 #[cfg(test)]
 mod tests {
+    use fieldlock_policy::Now;
+
     use super::*;
 
     const POLICY: &str = r#"
@@ -196,7 +209,8 @@ mod tests {
             ..Origins::default()
         };
         let policy = Policy::parse(POLICY, "policy.toml").unwrap();
-        ClientSide::new(origin, Arc::new(routes), Arc::new(policy), 2)
+        let phase = policy.phase(Now::Unknown);
+        ClientSide::new(origin, Arc::new(routes), Arc::new(policy), phase, 2)
     }
 
     fn one_device() -> Routes {
@@ -271,7 +285,9 @@ mod tests {
         let mut side = side(one_device());
         let input = read(1, 0, 1);
         assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0);
-        side.set_policy(Arc::new(Policy::deny_all()));
+        let policy = Policy::deny_all();
+        let phase = policy.phase(Now::Unknown);
+        side.set_policy(Arc::new(policy), phase);
         assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0x01);
     }
 

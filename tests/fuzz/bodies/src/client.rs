@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use fieldlock_conduit::client::{ClientSide, Origins, Routes, Step, Target, Verdict};
 use fieldlock_modbus::{Request, mbap};
-use fieldlock_policy::{Client, Decision, Origin, Policy, Side};
+use fieldlock_policy::{Client, Decision, Now, Origin, Policy, Side};
 
 use crate::input::Input;
 
@@ -29,7 +29,13 @@ pub fn client_side(data: &[u8]) {
     let shared = input.bool();
     let limit = 1 + input.below(3);
     let mut run = Run {
-        side: ClientSide::new(origin(), routes(shared), Arc::clone(&sample.policy), limit),
+        side: ClientSide::new(
+            origin(),
+            routes(shared),
+            Arc::clone(&sample.policy),
+            sample.policy.phase(Now::Unknown),
+            limit,
+        ),
         sample,
         shared,
         limit,
@@ -79,7 +85,8 @@ struct Lost;
 impl Run {
     fn set_policy(&mut self, sample: &'static Sample) {
         self.sample = sample;
-        self.side.set_policy(Arc::clone(&sample.policy));
+        let phase = sample.policy.phase(Now::Unknown);
+        self.side.set_policy(Arc::clone(&sample.policy), phase);
     }
 
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Lost> {
@@ -160,7 +167,8 @@ impl Run {
                 ..Client::default()
             },
         };
-        let view = self.sample.policy.view(&origin, DEVICES[device]);
+        let policy = &self.sample.policy;
+        let view = policy.view(&origin, DEVICES[device], &policy.phase(Now::Unknown));
         Some(view.decide(unit, &request))
     }
 }

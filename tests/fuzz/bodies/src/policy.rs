@@ -2,7 +2,7 @@
 
 use fieldlock_modbus::Request;
 use fieldlock_policy::{
-    Client, Origin, Policy, PolicyErrors, Side, ceiling, explain, summary, warnings,
+    Asked, Client, Now, Origin, Policy, PolicyErrors, Side, ceiling, explain, summary, warnings,
 };
 
 const MAX_REPORTED: usize = 50;
@@ -45,7 +45,7 @@ fn check_errors(source: &str, errors: &PolicyErrors) {
 }
 
 fn check_policy(policy: &Policy) {
-    let _ = (summary(policy), warnings(policy));
+    let _ = (summary(policy), warnings(policy, 0));
     for via in [None, Some("hd-1")] {
         let _ = ceiling(policy, via);
         for (side, address) in [
@@ -65,12 +65,21 @@ fn check_policy(policy: &Policy) {
 
 fn check_origin(policy: &Policy, origin: &Origin<'_>) {
     for device in ["press-07", "meter-02"] {
-        let view = policy.view(origin, device);
+        let view = policy.view(origin, device, &policy.phase(Now::Unknown));
         for unit in [0, 1, 255] {
             for pdu in REQUESTS {
                 let request = Request::parse(pdu).unwrap();
                 let decision = view.decide(unit, &request);
-                let explained = explain(policy, origin, device, unit, &request);
+                let explained = explain(
+                    policy,
+                    origin,
+                    Asked {
+                        device,
+                        unit,
+                        request: &request,
+                        now: Now::Unknown,
+                    },
+                );
                 assert_eq!(decision.allowed(), explained.allowed, "{pdu:?} to {unit}");
             }
         }
