@@ -255,12 +255,13 @@ impl Posture {
             Skew::None => return ledger.clear(alarm::CLOCK, ""),
             Skew::Behind(_) => format!(
                 "the system clock is behind a time that has certainly passed: certificates are judged \
-                 by {}, which runs on; set the clock",
+                 by {}, which runs on; rules with time windows are closed; set the clock",
                 crate::status::time(reading.now),
             ),
             Skew::Ahead(_) => format!(
                 "the system clock is ahead of all that is known: new tunnels are judged by {}, live \
-                 ones by {} until a handshake has come through; is the clock right?",
+                 ones by {} until a handshake has come through, and rules with time windows are closed; is the \
+                 clock right?",
                 crate::status::time(reading.now),
                 crate::status::time(reading.steady),
             ),

@@ -150,9 +150,13 @@ pub enum Problem {
     #[error("it begins and ends at the same time; leave out from and to for the whole day")]
     HoursEmpty,
     #[error(
-        "no time zone is named {0:?}; write an IANA name such as \"Europe/Berlin\", or \"UTC\""
+        "no time zone is named {name:?}; {}",
+        nearest_or(.nearest, "write an IANA name such as \"Europe/Berlin\", or \"UTC\"")
     )]
-    Zone(String),
+    Zone {
+        name: String,
+        nearest: Option<String>,
+    },
     #[error("nothing goes by the zone; give days, from or to, or leave it out")]
     ZoneUnused,
     #[error(

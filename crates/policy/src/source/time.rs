@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::keys::Keys;
 use super::{Given, MAX_NAME, MAX_WINDOWS};
-use crate::error::Problem;
+use crate::error::{Problem, nearest};
 use crate::window::{Days, Hours, MINUTES, Window};
 
 type Value<'t> = Spanned<DeValue<'t>>;
@@ -126,14 +126,17 @@ impl<'t> Keys<'t> {
     fn zone(&mut self, key: &str, value: &'t Value<'t>) -> Option<TimeZone> {
         let text = self.string(key, value)?;
         // The one that is compiled in: devices often have none, or an old one.
-        match TimeZoneDatabase::bundled().get(text) {
-            Ok(zone) => Some(zone),
-            Err(_) => {
-                let got = text.chars().take(MAX_NAME).collect();
-                self.report(value.span(), key, Problem::Zone(got));
-                None
-            }
+        let zones = TimeZoneDatabase::bundled();
+        if let Ok(zone) = zones.get(text) {
+            return Some(zone);
         }
+        let known: Vec<_> = zones.available().collect();
+        let problem = Problem::Zone {
+            name: text.chars().take(MAX_NAME).collect(),
+            nearest: nearest(text, known.iter().map(|zone| zone.as_str())).map(str::to_owned),
+        };
+        self.report(value.span(), key, problem);
+        None
     }
 
     /// Seconds since 1970-01-01 UTC. TOML has dates and times of its own; both spellings do.
