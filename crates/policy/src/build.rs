@@ -35,6 +35,10 @@ impl View {
         let (counting, resting): (Vec<&Rule>, Vec<&Rule>) =
             applying.partition(|rule| phase.counts(rule));
         let resting: Vec<&Rule> = resting.into_iter().filter(|r| r.is_allow()).collect();
+        let (limited, counting): (Vec<&Rule>, Vec<&Rule>) =
+            counting.into_iter().partition(|rule| rule.rate.is_some());
+        let rate = |rule: &&Rule| Some((rule.id, rule.rate?));
+        let rates = limited.iter().filter_map(rate).collect();
         let reason = match phase.is_known() {
             true => Reason::Window,
             false => Reason::WindowUnknown,
@@ -42,6 +46,7 @@ impl View {
         Self {
             read_only: policy.read_only.contains(device),
             closed,
+            limited: (!limited.is_empty()).then(|| Box::new((Self::of(&limited), rates))),
             resting: (!resting.is_empty()).then(|| Box::new((Self::of(&resting), reason))),
             ..Self::of(&counting)
         }
@@ -57,6 +62,7 @@ impl View {
             rows: builder.rows,
             read_only: false,
             closed: None,
+            limited: None,
             resting: None,
         }
     }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::address::{Span, TABLES, table_index};
 use crate::function::{Functions, Slot};
 use crate::policy::Policy;
+use crate::rate::Rate;
 use crate::rule::{Interval, ReadOnly, Rule, Scope, Units, ValueBounds, merge};
 
 /// `Display` gives the text, `Serialize` the same for programs.
@@ -41,6 +42,8 @@ pub struct CeilingGrant {
     pub addresses: Vec<String>,
     pub value_min: Option<u16>,
     pub value_max: Option<u16>,
+    /// How often it can be used, all of the headend's clients together.
+    pub rate: Option<String>,
     /// The windows outside which it is closed; empty: it never is.
     pub time: Vec<String>,
     /// The rules that add up to this.
@@ -148,6 +151,7 @@ struct GrantKey {
     table: Option<usize>,
     intervals: Vec<Interval>,
     value: ValueBounds,
+    rate: Option<Rate>,
     time: Vec<String>,
     rules: BTreeSet<usize>,
 }
@@ -155,11 +159,12 @@ struct GrantKey {
 fn unit_grants(units: Units, rules: &[&Rule], read_only: bool) -> Vec<CeilingGrant> {
     let mut grants: BTreeMap<GrantKey, Functions> = BTreeMap::new();
     for slot in reachable(rules, read_only) {
-        for ((value, time), reach) in slot_reach(slot, rules) {
+        for ((value, rate, time), reach) in slot_reach(slot, rules) {
             let key = GrantKey {
                 table: slot.table().map(table_index),
                 intervals: merge(reach.intervals),
                 value,
+                rate,
                 time,
                 rules: reach.rules,
             };
@@ -183,8 +188,10 @@ fn reachable(rules: &[&Rule], read_only: bool) -> Vec<Slot> {
         .collect()
 }
 
-/// What differs in bounds or in windows does not add up.
-fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<(ValueBounds, Vec<String>), Reach> {
+/// What differs in bounds, rate or windows does not add up.
+type ReachKey = (ValueBounds, Option<Rate>, Vec<String>);
+
+fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ReachKey, Reach> {
     let mut reach: BTreeMap<_, Reach> = BTreeMap::new();
     for rule in rules {
         let Some(value) = rule.bounds_at(slot) else {
@@ -198,7 +205,7 @@ fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<(ValueBounds, Vec<String>
         if hopeless || intervals.is_empty() {
             continue;
         }
-        let entry = reach.entry((value, windows(rule))).or_default();
+        let entry = reach.entry((value, rule.rate, windows(rule))).or_default();
         entry.intervals.extend(intervals);
         entry.rules.insert(rule.id.index());
     }
@@ -225,6 +232,7 @@ fn grant(units: Units, key: GrantKey, functions: Functions, rules: &[&Rule]) -> 
             .collect(),
         value_min: bounded.then_some(key.value.min),
         value_max: bounded.then_some(key.value.max),
+        rate: key.rate.map(|rate| rate.to_string()),
         time: key.time,
         rules: names.map(|rule| rule.name.clone()).collect(),
     }
@@ -299,6 +307,9 @@ impl fmt::Display for CeilingGrant {
         }
         if let (Some(min), Some(max)) = (self.value_min, self.value_max) {
             write!(f, ", values {min} to {max}")?;
+        }
+        if let Some(rate) = &self.rate {
+            write!(f, ", at most {rate}")?;
         }
         write_time(f, &self.time)?;
         let rules: Vec<String> = self.rules.iter().map(|rule| format!("{rule:?}")).collect();

@@ -167,6 +167,14 @@ pub enum Problem {
         "its outcome depends on the time; give at = \"2026-03-02T07:00:00+01:00\" or another moment"
     )]
     TestNeedsTime,
+    #[error("{got} is not a number of requests from 1 to 1000000")]
+    Requests { got: i64 },
+    #[error("only an [[allow]] has a rate: what it does not let through is refused")]
+    RateInDeny,
+    #[error(
+        "{0:?} is no span of time from 1s to 24h; write seconds, minutes or hours, such as \"10s\", \"5m\" or \"1h\""
+    )]
+    Span(String),
     #[error("it fails: expected {expected}, but it is {got}")]
     TestFailed { expected: String, got: String },
     #[error("its request does not fit together: {0}")]

@@ -105,7 +105,7 @@ impl<'q> Question<'q> {
             .view_of(self.clients, self.via, self.asked.device, &phase);
         let decision = view.decide(self.asked.unit, self.asked.request);
         let (refusal, rule) = match decision {
-            Decision::Allow { rule } => (None, Some(rule)),
+            Decision::Allow { rule, .. } => (None, Some(rule)),
             Decision::Refuse(refusal) => (Some(refusal), refusal.rule),
         };
         let deciding = rule.and_then(|rule| self.policy.rules.get(rule.index()));
@@ -138,6 +138,14 @@ impl<'q> Question<'q> {
     /// What of the request the rule takes, or why nothing.
     fn judge(&self, rule: &Rule) -> Result<String, String> {
         self.judge_scope(rule)?;
+        let taken = self.judge_halves(rule)?;
+        Ok(match rule.rate {
+            Some(rate) => format!("{taken}, at most {rate}"),
+            None => taken,
+        })
+    }
+
+    fn judge_halves(&self, rule: &Rule) -> Result<String, String> {
         let Some(second) = &self.halves.second else {
             judge_half(rule, &self.halves.first)?;
             return Ok(match rule.is_allow() {

@@ -23,6 +23,8 @@
 //!   it unless the rule names 22 itself, and it matches every bounded deny.
 //! - `time`: outside its windows a rule counts for nothing. Where the time is not known an allow
 //!   with a window counts as closed and a deny as applying.
+//! - `rate`: counted by whoever sends requests on ([`View::rates`]). Where several allows cover a
+//!   request, one without a rate decides; of several with one, any.
 //! - `via` is judged at the edge only, where the tunnel's certificate proves it.
 
 mod address;
@@ -39,6 +41,7 @@ mod function;
 mod half;
 mod phase;
 mod policy;
+mod rate;
 mod rule;
 mod sample;
 mod source;
@@ -58,5 +61,6 @@ pub use explain::{Asked, Explanation, RuleVerdict, explain, explain_named};
 pub use function::parse_function;
 pub use phase::{Now, Phase};
 pub use policy::Policy;
+pub use rate::Rate;
 pub use sample::{Sample, SampleError};
 pub use view::View;

@@ -5,6 +5,7 @@ use fieldlock_modbus::Table;
 use crate::address::{Span, TABLES, table_index};
 use crate::decision::RuleId;
 use crate::function::{Functions, Slot};
+use crate::rate::Rate;
 use crate::window::Window;
 
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub(crate) struct Rule {
     pub(crate) functions: Functions,
     pub(crate) addresses: Addresses,
     pub(crate) value: Option<ValueBounds>,
+    /// How often an allow lets a request through; `None`: always.
+    pub(crate) rate: Option<Rate>,
     /// It applies while one of them is open; empty: always.
     pub(crate) time: Vec<Window>,
 }

@@ -4,6 +4,7 @@
 //! error. Here each value stands for itself; `compile.rs` looks at how they fit together.
 
 mod keys;
+mod rate;
 mod set;
 mod test;
 mod time;
@@ -20,6 +21,7 @@ use keys::Keys;
 use set::Sets;
 pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
 
+use crate::rate::Rate;
 use crate::rule::{Addresses, Effect, ReadOnly, Scope, Units, ValueBounds};
 use crate::trial::SourceTest;
 use crate::window::Window;
@@ -69,6 +71,7 @@ pub(crate) struct SourceRule {
     pub(crate) via: Given<Scope<String>>,
     pub(crate) reason: Given<String>,
     pub(crate) time: Given<Vec<Window>>,
+    pub(crate) rate: Given<Rate>,
 }
 
 /// A key's value; what is invalid has been reported already.
@@ -169,7 +172,7 @@ fn read_rule(
 ) -> SourceRule {
     const KEYS: &[&str] = &[
         "name", "client", "device", "unit", "function", "address", "value", "via", "comment",
-        "reason", "time",
+        "reason", "time", "rate",
     ];
     let place = match effect {
         Effect::Allow => "allow",
@@ -190,5 +193,6 @@ fn read_rule(
         via: keys.value("via", Keys::names),
         reason: keys.value("reason", Keys::text),
         time: keys.value("time", Keys::windows),
+        rate: keys.value("rate", Keys::rate),
     }
 }

@@ -94,7 +94,7 @@ impl SourceTest {
             return Ok(());
         };
         let (got, rule) = match decision {
-            Decision::Allow { rule } => (Expect::Allow, Some(rule)),
+            Decision::Allow { rule, .. } => (Expect::Allow, Some(rule)),
             Decision::Refuse(refusal) => (Expect::Deny, refusal.rule),
         };
         let rule = rule.map(|rule| policy.rule_name(rule));

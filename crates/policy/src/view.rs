@@ -5,6 +5,7 @@ use fieldlock_modbus::Request;
 use crate::decision::{Decision, Reason, Refusal, RuleId};
 use crate::function::Slot;
 use crate::half::{Half, Halves};
+use crate::rate::Rate;
 use crate::rule::ValueBounds;
 use crate::table::{Entry, IntervalTable};
 
@@ -21,6 +22,9 @@ pub struct View {
     pub(crate) read_only: bool,
     /// Why nothing at all is allowed, if so.
     pub(crate) closed: Option<Reason>,
+    /// Allows with a rate, and their rates in the order of the ids; looked at when no other allows
+    /// a request.
+    pub(crate) limited: Option<Box<(View, Vec<(RuleId, Rate)>)>>,
     /// Allows outside their time windows, and what is said of them; looked at when nothing else
     /// allows a request.
     pub(crate) resting: Option<Box<(View, Reason)>>,
@@ -68,10 +72,10 @@ impl View {
         if let Some(reason) = self.closed {
             return Decision::Refuse(Refusal::new(reason, None));
         }
-        if !class.is_some_and(|class| class.any_allow) {
+        if !class.is_some_and(|class| class.any_allow) && !self.any_limited(unit) {
             return Decision::Refuse(Refusal::new(Reason::Unit { unit }, None));
         }
-        self.allow(class, halves)
+        self.allow(unit, class, halves)
     }
 
     /// Refuses for the closed window of an allow that is all that is missing.
@@ -80,7 +84,7 @@ impl View {
         let (view, reason) = resting;
         let mut waits = None;
         for half in halves.iter() {
-            let open = self.row(self.class(unit), half.slot).allowing(half);
+            let open = self.allowing(unit, self.class(unit), half);
             if open.is_err() {
                 let closed = view.row(view.class(unit), half.slot).allowing(half);
                 waits = Some(closed.ok()?);
@@ -89,19 +93,56 @@ impl View {
         waits.map(|rule| Refusal::new(*reason, Some(rule)))
     }
 
-    fn allow(&self, class: Option<&Class>, halves: &Halves<'_>) -> Decision {
-        let first = self.row(class, halves.first.slot).allowing(&halves.first);
+    fn allow(&self, unit: u8, class: Option<&Class>, halves: &Halves<'_>) -> Decision {
+        let first = self.allowing(unit, class, &halves.first);
         let Some(second) = &halves.second else {
-            return first.map_or_else(Decision::Refuse, |rule| Decision::Allow { rule });
+            let allow = |rule| Decision::Allow { rule, read: None };
+            return first.map_or_else(Decision::Refuse, allow);
         };
-        match (first, self.row(class, second.slot).allowing(second)) {
-            (Ok(_), Ok(rule)) => Decision::Allow { rule },
+        match (first, self.allowing(unit, class, second)) {
+            (Ok(read), Ok(rule)) => Decision::Allow {
+                rule,
+                read: Some(read),
+            },
             (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => Decision::Refuse(refusal),
             // Function, then address, then value: the order in which a device would object.
             (Err(read), Err(write)) if write.exception.code() < read.exception.code() => {
                 Decision::Refuse(write)
             }
             (Err(read), Err(_)) => Decision::Refuse(read),
+        }
+    }
+
+    /// The rules with a rate, with their rates, in the order of their ids.
+    pub fn rates(&self) -> &[(RuleId, Rate)] {
+        self.limited.as_ref().map_or(&[], |limited| &limited.1)
+    }
+
+    fn any_limited(&self, unit: u8) -> bool {
+        let limited = self.limited.as_ref().map(|limited| &limited.0);
+        let class = limited.and_then(|view| view.class(unit));
+        class.is_some_and(|class| class.any_allow)
+    }
+
+    fn allowing(
+        &self,
+        unit: u8,
+        class: Option<&Class>,
+        half: &Half<'_>,
+    ) -> Result<RuleId, Refusal> {
+        match (self.row(class, half.slot).allowing(half), &self.limited) {
+            (Err(refusal), Some(limited)) => {
+                let view = &limited.0;
+                let limited = view.row(view.class(unit), half.slot).allowing(half);
+                // What is closer to being allowed says more: function, address, value.
+                limited.map_err(
+                    |other| match refusal.exception.code() < other.exception.code() {
+                        true => other,
+                        false => refusal,
+                    },
+                )
+            }
+            (decided, _) => decided,
         }
     }
 

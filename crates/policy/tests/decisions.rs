@@ -441,7 +441,7 @@ fn decide(policy: &Policy, origin: &Origin<'_>, device: &str, unit: u8, pdu: &[u
     let request = Request::parse(pdu).unwrap();
     let phase = policy.phase(Now::Unknown);
     match policy.view(origin, device, &phase).decide(unit, &request) {
-        Decision::Allow { rule } => policy.rule_name(rule).to_owned(),
+        Decision::Allow { rule, .. } => policy.rule_name(rule).to_owned(),
         Decision::Refuse(refusal) => {
             assert_eq!(refusal.exception, Reason::exception(refusal.reason));
             let by = refusal

@@ -234,7 +234,7 @@ fn at(time: &str) -> Now {
 fn decide(policy: &Policy, now: Now, pdu: &[u8]) -> String {
     let view = policy.view(&HEADEND, "press-07", &policy.phase(now));
     match view.decide(1, &Request::parse(pdu).unwrap()) {
-        Decision::Allow { rule } => policy.rule_name(rule).to_owned(),
+        Decision::Allow { rule, .. } => policy.rule_name(rule).to_owned(),
         Decision::Refuse(refusal) => {
             let by = refusal.rule.map(|rule| policy.rule_name(rule));
             let by = by.map_or_else(String::new, |rule| format!(" by {rule}"));

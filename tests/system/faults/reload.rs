@@ -34,6 +34,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("faults::a_window_opens_and_closes::headend", || {
             window_opens(|pair| &pair.headend);
         }),
+        test("faults::a_rate_is_held_across_connections::edge", || {
+            rate_is_held(|pair| &pair.edge);
+        }),
+        test("faults::a_rate_is_held_across_connections::headend", || {
+            rate_is_held(|pair| &pair.headend);
+        }),
         test("faults::broken_policy_is_refused::edge", || {
             broken_policy(|pair| &pair.edge);
         }),
@@ -105,6 +111,29 @@ fn window_opens(agent: fn(&Pair) -> &Agent) {
     });
     assert_eq!(record.reason.as_deref(), Some("outside its time window"));
     assert_eq!(pair.headend.audit_kind(Kind::ClientOpen).len(), 1);
+}
+
+/// A client that connects anew finds what it has used; what a device does not get uses nothing.
+fn rate_is_held(agent: fn(&Pair) -> &Agent) {
+    let pair = Pair::up(Transport::Quic);
+    agent(&pair).write_policy(&format!(
+        "{READS}[[allow]]\nname = \"writes\"\ndevice = \"any\"\nfunction = 6\naddress = \"holding 0-99\"\n\
+         rate = {{ count = 3, per = \"24h\" }}\n"
+    ));
+    agent(&pair).wait_record("the reload", |r| r.kind == Kind::Reload);
+    for value in 1..=3 {
+        let mut client = pair.client();
+        expect_exception(&mut client, &write_register(100, 1), 0x02);
+        write_one(&mut client, 42, value);
+    }
+    let mut client = pair.client();
+    expect_exception(&mut client, &write_register(42, 4), 0x06);
+    assert_eq!(read_registers(&mut client, 42, 1), [3]);
+    let record = agent(&pair).wait_record("the refusal", |r| {
+        r.rule.as_deref() == Some("writes") && r.kind == Kind::Denied
+    });
+    let reason = "more than 3 requests in 86400s";
+    assert_eq!(record.reason.as_deref(), Some(reason));
 }
 
 fn broken_policy(agent: fn(&Pair) -> &Agent) {

@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
+use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList};
 use fieldlock_session::{Close, DeviceOffer, Hello, VERSION};
 use quinn::Endpoint;
@@ -52,6 +53,7 @@ pub(crate) struct Edge {
     file: PathBuf,
     settings: RefCell<Rc<File>>,
     posture: Rc<Posture>,
+    meter: RefCell<Meter>,
     ledger: Rc<Ledger>,
     instance: [u8; 16],
     started: Instant,
@@ -115,6 +117,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         file: file.to_owned(),
         settings: RefCell::new(Rc::new(settings)),
         posture: Rc::new(posture),
+        meter: RefCell::default(),
         ledger,
         instance: instance()?,
         started: Instant::now(),
@@ -285,6 +288,7 @@ impl Edge {
         let settings = self.settings();
         let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
         if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
+            self.meter.borrow_mut().clear();
             self.judge_anew();
             for (link, _) in self.tunnels.borrow().values() {
                 link.policy_changed(self.posture.hash());

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
+use fieldlock_conduit::admit::Permit;
 use fieldlock_conduit::client::{ClientSide, Origins, Routes, Verdict};
+use fieldlock_conduit::meter::Meter;
 use fieldlock_modbus::{FramingError, mbap};
 use fieldlock_policy::{Phase, Policy, RuleId};
 use tokio::net::{TcpListener, TcpStream};
@@ -111,6 +113,11 @@ impl ClientConn {
 
     pub(crate) fn end(&self) {
         self.core.borrow_mut().end();
+    }
+
+    /// A permitted request is not sent on after all.
+    pub(super) fn put_back(&self, permit: &Permit<'_>, meter: &mut Meter) {
+        self.core.borrow().put_back(permit, meter);
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -323,7 +330,11 @@ fn take_requests(
     client.last_request.set(now);
     let mut used = 0;
     let outcome = loop {
-        let step = client.core.borrow_mut().next(&input[used..]);
+        let step = {
+            let mut meter = headend.meter.borrow_mut();
+            let mut core = client.core.borrow_mut();
+            core.next(&input[used..], &mut meter, now)
+        };
         let (step, size) = match step {
             Ok(Some(next)) => next,
             Ok(None) => break Ok(()),

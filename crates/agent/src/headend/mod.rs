@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
+use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList};
 use fieldlock_policy::Policy;
 use fieldlock_session::{Close, Hello, Transport};
@@ -98,6 +99,7 @@ pub(crate) struct Headend {
     file: PathBuf,
     settings: RefCell<Rc<File>>,
     posture: Posture,
+    meter: RefCell<Meter>,
     ledger: Rc<Ledger>,
     instance: [u8; 16],
     started: Instant,
@@ -166,6 +168,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         file: file.to_owned(),
         settings: RefCell::new(Rc::new(settings)),
         posture,
+        meter: RefCell::default(),
         ledger,
         instance: instance()?,
         started: Instant::now(),
@@ -446,6 +449,7 @@ impl Headend {
         let settings = self.settings();
         let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
         if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
+            self.meter.borrow_mut().clear();
             self.judge_anew();
             for link in self.links.borrow().values() {
                 link.policy_changed(self.posture.hash());

@@ -452,7 +452,7 @@ pub(super) fn function_code(value: &DeValue<'_>) -> Result<FunctionCode, Problem
     })
 }
 
-fn or_default<T>(given: Given<T>, default: T) -> Option<T> {
+pub(super) fn or_default<T>(given: Given<T>, default: T) -> Option<T> {
     match given {
         Given::Absent => Some(default),
         Given::Invalid => None,

@@ -1,8 +1,10 @@
 //! A Modbus client at the headend.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use fieldlock_conduit::client::{ClientSide, Origins, Routes, Step, Target, Verdict};
+use fieldlock_conduit::meter::Meter;
 use fieldlock_modbus::{Request, mbap};
 use fieldlock_policy::{Client, Decision, Now, Origin, Policy, Side};
 
@@ -40,6 +42,8 @@ pub fn client_side(data: &[u8]) {
         shared,
         limit,
         buffer: Vec::new(),
+        meter: Meter::default(),
+        now: Instant::now(),
     };
     while !input.is_empty() {
         match input.below(8) {
@@ -78,6 +82,8 @@ struct Run {
     shared: bool,
     limit: usize,
     buffer: Vec<u8>,
+    meter: Meter,
+    now: Instant,
 }
 
 struct Lost;
@@ -93,7 +99,11 @@ impl Run {
         self.buffer.extend_from_slice(bytes);
         let buffer = std::mem::take(&mut self.buffer);
         let mut used = 0;
-        while let Some((step, size)) = self.side.next(&buffer[used..]).map_err(|_| Lost)? {
+        while let Some((step, size)) = self
+            .side
+            .next(&buffer[used..], &mut self.meter, self.now)
+            .map_err(|_| Lost)?
+        {
             let adu = &buffer[used..used + size];
             let forwarded = matches!(step.verdict, Verdict::Forward { .. });
             self.check(&step, adu);
@@ -119,7 +129,9 @@ impl Run {
                 assert_eq!(permit.request().pdu(), pdu);
                 assert!(self.side.in_flight() < self.limit);
                 let rule = permit.rule();
-                assert_eq!(decision, Some(Decision::Allow { rule }));
+                let decided =
+                    matches!(decision, Some(Decision::Allow { rule: r, .. }) if r == rule);
+                assert!(decided, "{decision:?}");
                 if *device == 0 {
                     assert_ne!((self.sample.permits)(permit.unit(), pdu), Some(false));
                 }
