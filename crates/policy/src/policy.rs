@@ -86,8 +86,8 @@ impl Policy {
             .map(|entry| entry.name.as_str())
     }
 
-    /// What this origin may do to the device in the phase: built at most once for origins that
-    /// match alike, as long as the phase is asked for.
+    /// What this origin may do to the device in a phase of this policy: built at most once for
+    /// origins that match alike, until another phase is asked for.
     pub fn view(&self, origin: &Origin<'_>, device: &str, phase: &Phase) -> Arc<View> {
         let clients = self.matching(&origin.client);
         self.view_of(&clients, Via::of(origin.side, origin.via), device, phase)

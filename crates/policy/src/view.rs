@@ -59,12 +59,13 @@ impl View {
         if self.read_only && request.changes_state() {
             return Decision::Refuse(Refusal::new(Reason::ReadOnly, None));
         }
-        match self.allowed(unit, class, &halves) {
-            Decision::Refuse(refusal) => Decision::Refuse(match &self.resting {
-                None => refusal,
-                Some(resting) => self.waiting(resting, unit, &halves).unwrap_or(refusal),
-            }),
-            allowed => allowed,
+        let decided = self.allowed(unit, class, &halves);
+        match &self.resting {
+            Some(resting) if !decided.allowed() => {
+                let waiting = self.waiting(resting, unit, &halves);
+                waiting.map_or(decided, Decision::Refuse)
+            }
+            _ => decided,
         }
     }
 
@@ -130,20 +131,23 @@ impl View {
         class: Option<&Class>,
         half: &Half<'_>,
     ) -> Result<RuleId, Refusal> {
-        match (self.row(class, half.slot).allowing(half), &self.limited) {
-            (Err(refusal), Some(limited)) => {
-                let view = &limited.0;
-                let limited = view.row(view.class(unit), half.slot).allowing(half);
-                // What is closer to being allowed says more: function, address, value.
-                limited.map_err(
-                    |other| match refusal.exception.code() < other.exception.code() {
-                        true => other,
-                        false => refusal,
-                    },
-                )
-            }
-            (decided, _) => decided,
+        let decided = self.row(class, half.slot).allowing(half);
+        match &self.limited {
+            Some(limited) => decided.or_else(|refusal| limited.0.instead(unit, half, refusal)),
+            None => decided,
         }
+    }
+
+    /// Asked as rules with a rate, where those without refuse. The refusal that is closer to being
+    /// allowed says more: function, address, value.
+    fn instead(&self, unit: u8, half: &Half<'_>, refusal: Refusal) -> Result<RuleId, Refusal> {
+        let decided = self.row(self.class(unit), half.slot).allowing(half);
+        decided.map_err(
+            |own| match refusal.exception.code() < own.exception.code() {
+                true => own,
+                false => refusal,
+            },
+        )
     }
 
     fn class(&self, unit: u8) -> Option<&Class> {

@@ -491,7 +491,8 @@ proptest! {
     fn no_text_makes_the_reader_panic(text in "(syntax = 1\n)?(\\PC|\n){0,200}", words in proptest::collection::vec(prop_oneof![
         Just("[[allow]]\n"), Just("[[client]]\n"), Just("[[deny]]\n"), Just("name = \"a\"\n"), Just("function = "),
         Just("address = "), Just("unit = "), Just("value = "), Just("["), Just("]"), Just("{ min = 1 }"), Just("\n"),
-        Just("[[set]]\n"), Just("\"set:a\""), Just("\"any\""), Just("3"), Just("-"), Just("\"holding 3-5\""), Just("device = \"d\"\n"), Just("syntax = 1\n"),
+        Just("[[set]]\n"), Just("\"set:a\""), Just("\"any\""), Just("3"), Just("-"), Just("\"holding 3-5\""), Just("device = \"d\"\n"),
+        Just("time = "), Just("{ zone = \"UTC\", days = \"sun-mon\" }"), Just("{ not_after = 2026-01-01T00:00:00Z }"), Just("rate = "), Just("{ count = 1, per = \"1h\" }"), Just("syntax = 1\n"),
     ], 0..30)) {
         for text in [text, words.concat()] {
             if let Err(errors) = Policy::parse(&text, "fuzz.toml") {
