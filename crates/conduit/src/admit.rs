@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Instant;
 
 use fieldlock_modbus::{Exception, Request};
-use fieldlock_policy::{Decision, Rate, Reason, Refusal, RuleId, View};
+use fieldlock_policy::{Decision, Rate, Reason, RuleId, View};
 
 use crate::meter::{Meter, Who};
 
@@ -61,6 +61,8 @@ pub enum Why {
     /// The PDU breaks the Modbus specification.
     Malformed(&'static str),
     Policy(Reason),
+    /// The rule has let through what its rate allows.
+    TooOften(Rate),
     /// The client has this many requests without an answer already.
     InFlight {
         limit: usize,
@@ -76,6 +78,10 @@ impl fmt::Display for Why {
         match self {
             Self::Malformed(what) => f.write_str(what),
             Self::Policy(reason) => reason.fmt(f),
+            Self::TooOften(rate) => {
+                let (count, seconds) = (rate.count(), rate.seconds());
+                write!(f, "more than {count} requests in {seconds}s")
+            }
             Self::InFlight { limit } => write!(f, "{limit} requests without an answer already"),
             Self::NoRoute { unit } => write!(f, "unit {unit} is not mapped to a device"),
         }
@@ -106,29 +112,42 @@ pub fn admit<'a>(
         rule: None,
         request: None,
     })?;
-    let decided = match view.decide(unit, &request) {
-        Decision::Allow { rule, read } => take(view, [Some(rule), read], count).map(|t| (rule, t)),
-        Decision::Refuse(refusal) => Err(refusal),
+    let (exception, why, by) = match view.decide(unit, &request) {
+        Decision::Allow { rule, read } => match take(view, [Some(rule), read], count) {
+            Ok(taken) => {
+                return Ok(Permit {
+                    request,
+                    unit,
+                    rule,
+                    taken,
+                });
+            }
+            Err((rule, rate)) => {
+                let busy = Exception::ServerDeviceBusy;
+                (busy, Why::TooOften(rate), Some(rule))
+            }
+        },
+        Decision::Refuse(refusal) => {
+            let why = Why::Policy(refusal.reason);
+            (refusal.exception, why, refusal.rule)
+        }
     };
-    match decided {
-        Ok((rule, taken)) => Ok(Permit {
-            request,
-            unit,
-            rule,
-            taken,
-        }),
-        Err(refusal) => Err(Refused {
-            function: request.function().0,
-            exception: refusal.exception,
-            why: Why::Policy(refusal.reason),
-            rule: refusal.rule,
-            request: Some(request),
-        }),
-    }
+    Err(Refused {
+        function: request.function().0,
+        exception,
+        why,
+        rule: by,
+        request: Some(request),
+    })
 }
 
-/// Takes what the rates of these rules have left, or nothing.
-fn take(view: &View, rules: [Option<RuleId>; 2], count: Count<'_>) -> Result<Taken, Refusal> {
+/// Takes one of what the rates of these rules have left, or nothing; then it says which rate is used
+/// up.
+fn take(
+    view: &View,
+    rules: [Option<RuleId>; 2],
+    count: Count<'_>,
+) -> Result<Taken, (RuleId, Rate)> {
     let mut taken = Taken::default();
     let rates = view.rates();
     if rates.is_empty() {
@@ -147,7 +166,7 @@ fn take(view: &View, rules: [Option<RuleId>; 2], count: Count<'_>) -> Result<Tak
             for (rule, rate) in taken.into_iter().flatten() {
                 meter.put_back(rule, rate, who);
             }
-            return Err(Refusal::too_often(rule, rate));
+            return Err((rule, rate));
         }
         taken[place] = Some((rule, rate));
     }

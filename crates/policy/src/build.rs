@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::conditional::Conditional;
 use crate::decision::{Reason, RuleId};
 use crate::function::Slot;
 use crate::phase::Phase;
@@ -37,17 +38,23 @@ impl View {
         let resting: Vec<&Rule> = resting.into_iter().filter(|r| r.is_allow()).collect();
         let (limited, counting): (Vec<&Rule>, Vec<&Rule>) =
             counting.into_iter().partition(|rule| rule.rate.is_some());
-        let rate = |rule: &&Rule| Some((rule.id, rule.rate?));
-        let rates = limited.iter().filter_map(rate).collect();
         let reason = match phase.is_known() {
             true => Reason::Window,
             false => Reason::WindowUnknown,
         };
+        let rate = |rule: &&Rule| Some((rule.id, rule.rate?));
+        let conditional = (!limited.is_empty() || !resting.is_empty()).then(|| {
+            Box::new(Conditional {
+                limited: Self::of(&limited),
+                rates: limited.iter().filter_map(rate).collect(),
+                resting: Self::of(&resting),
+                reason,
+            })
+        });
         Self {
             read_only: policy.read_only.contains(device),
             closed,
-            limited: (!limited.is_empty()).then(|| Box::new((Self::of(&limited), rates))),
-            resting: (!resting.is_empty()).then(|| Box::new((Self::of(&resting), reason))),
+            conditional,
             ..Self::of(&counting)
         }
     }
@@ -62,8 +69,7 @@ impl View {
             rows: builder.rows,
             read_only: false,
             closed: None,
-            limited: None,
-            resting: None,
+            conditional: None,
         }
     }
 }

@@ -5,7 +5,6 @@ use std::fmt;
 use fieldlock_modbus::{Exception, Table};
 
 use crate::address::Span;
-use crate::rate::Rate;
 
 /// A rule of one policy, in the order of the file: allows first, then denies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,12 +43,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The rule has let through as much as its rate allows.
-    pub fn too_often(rule: RuleId, rate: Rate) -> Self {
-        let Rate { count, seconds, .. } = rate;
-        Self::new(Reason::Rate { count, seconds }, Some(rule))
-    }
-
     pub(crate) fn new(reason: Reason, rule: Option<RuleId>) -> Self {
         Self {
             exception: reason.exception(),
@@ -94,11 +87,6 @@ pub enum Reason {
     Window,
     /// An allow covers it, and its time window counts as closed since the clock is wrong.
     WindowUnknown,
-    /// The rule lets no more through for now.
-    Rate {
-        count: u32,
-        seconds: u32,
-    },
     /// Function 22: the result depends on what the device holds.
     MaskWithBounds,
 }
@@ -111,7 +99,6 @@ impl Reason {
             Self::ValueAbove { .. } | Self::ValueBelow { .. } | Self::MaskWithBounds => {
                 Exception::IllegalDataValue
             }
-            Self::Rate { .. } => Exception::ServerDeviceBusy,
             Self::Denied
             | Self::ReadOnly
             | Self::Client
@@ -142,9 +129,6 @@ impl fmt::Display for Reason {
             Self::Window => f.write_str("outside its time window"),
             Self::WindowUnknown => {
                 f.write_str("outside its time window, as every one while the clock is wrong")
-            }
-            Self::Rate { count, seconds } => {
-                write!(f, "more than {count} requests in {seconds}s")
             }
             Self::MaskWithBounds => {
                 f.write_str("the result of a mask write is not known, value bounds can't be held")

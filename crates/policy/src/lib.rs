@@ -34,6 +34,7 @@ mod check;
 mod cidr;
 mod client;
 mod compile;
+mod conditional;
 mod decision;
 mod error;
 mod explain;

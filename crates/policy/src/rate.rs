@@ -22,6 +22,15 @@ impl Rate {
         Duration::from_secs(self.seconds.into()) / self.count.max(1)
     }
 
+    /// How many requests pass in [`Rate::seconds`].
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    pub fn seconds(&self) -> u32 {
+        self.seconds
+    }
+
     /// How many requests may pass at once after a pause.
     pub fn burst(&self) -> u32 {
         self.burst

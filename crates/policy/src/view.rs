@@ -2,10 +2,10 @@
 
 use fieldlock_modbus::Request;
 
+use crate::conditional::Conditional;
 use crate::decision::{Decision, Reason, Refusal, RuleId};
 use crate::function::Slot;
 use crate::half::{Half, Halves};
-use crate::rate::Rate;
 use crate::rule::ValueBounds;
 use crate::table::{Entry, IntervalTable};
 
@@ -22,12 +22,8 @@ pub struct View {
     pub(crate) read_only: bool,
     /// Why nothing at all is allowed, if so.
     pub(crate) closed: Option<Reason>,
-    /// Allows with a rate, and their rates in the order of the ids; looked at when no other allows
-    /// a request.
-    pub(crate) limited: Option<Box<(View, Vec<(RuleId, Rate)>)>>,
-    /// Allows outside their time windows, and what is said of them; looked at when nothing else
-    /// allows a request.
-    pub(crate) resting: Option<Box<(View, Reason)>>,
+    /// Allows that count only under conditions, if there are any.
+    pub(crate) conditional: Option<Box<Conditional>>,
 }
 
 #[derive(Debug)]
@@ -59,103 +55,28 @@ impl View {
         if self.read_only && request.changes_state() {
             return Decision::Refuse(Refusal::new(Reason::ReadOnly, None));
         }
-        let decided = self.allowed(unit, class, &halves);
-        match &self.resting {
-            Some(resting) if !decided.allowed() => {
-                let waiting = self.waiting(resting, unit, &halves);
-                waiting.map_or(decided, Decision::Refuse)
-            }
-            _ => decided,
+        if let Some(conditional) = &self.conditional {
+            return self.decide_with(conditional, unit, &halves);
         }
-    }
-
-    fn allowed(&self, unit: u8, class: Option<&Class>, halves: &Halves<'_>) -> Decision {
         if let Some(reason) = self.closed {
             return Decision::Refuse(Refusal::new(reason, None));
         }
-        if !class.is_some_and(|class| class.any_allow) && !self.any_limited(unit) {
+        if !class.is_some_and(|class| class.any_allow) {
             return Decision::Refuse(Refusal::new(Reason::Unit { unit }, None));
         }
-        self.allow(unit, class, halves)
-    }
-
-    /// Refuses for the closed window of an allow that is all that is missing.
-    #[cold]
-    fn waiting(&self, resting: &(View, Reason), unit: u8, halves: &Halves<'_>) -> Option<Refusal> {
-        let (view, reason) = resting;
-        let mut waits = None;
-        for half in halves.iter() {
-            let open = self.allowing(unit, self.class(unit), half);
-            if open.is_err() {
-                let closed = view.row(view.class(unit), half.slot).allowing(half);
-                waits = Some(closed.ok()?);
-            }
-        }
-        waits.map(|rule| Refusal::new(*reason, Some(rule)))
-    }
-
-    fn allow(&self, unit: u8, class: Option<&Class>, halves: &Halves<'_>) -> Decision {
-        let first = self.allowing(unit, class, &halves.first);
-        let Some(second) = &halves.second else {
-            let allow = |rule| Decision::Allow { rule, read: None };
-            return first.map_or_else(Decision::Refuse, allow);
-        };
-        match (first, self.allowing(unit, class, second)) {
-            (Ok(read), Ok(rule)) => Decision::Allow {
-                rule,
-                read: Some(read),
-            },
-            (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => Decision::Refuse(refusal),
-            // Function, then address, then value: the order in which a device would object.
-            (Err(read), Err(write)) if write.exception.code() < read.exception.code() => {
-                Decision::Refuse(write)
-            }
-            (Err(read), Err(_)) => Decision::Refuse(read),
-        }
-    }
-
-    /// The rules with a rate, with their rates, in the order of their ids.
-    pub fn rates(&self) -> &[(RuleId, Rate)] {
-        self.limited.as_ref().map_or(&[], |limited| &limited.1)
-    }
-
-    fn any_limited(&self, unit: u8) -> bool {
-        let limited = self.limited.as_ref().map(|limited| &limited.0);
-        let class = limited.and_then(|view| view.class(unit));
-        class.is_some_and(|class| class.any_allow)
-    }
-
-    fn allowing(
-        &self,
-        unit: u8,
-        class: Option<&Class>,
-        half: &Half<'_>,
-    ) -> Result<RuleId, Refusal> {
-        let decided = self.row(class, half.slot).allowing(half);
-        match &self.limited {
-            Some(limited) => decided.or_else(|refusal| limited.0.instead(unit, half, refusal)),
-            None => decided,
-        }
-    }
-
-    /// Asked as rules with a rate, where those without refuse. The refusal that is closer to being
-    /// allowed says more: function, address, value.
-    fn instead(&self, unit: u8, half: &Half<'_>, refusal: Refusal) -> Result<RuleId, Refusal> {
-        let decided = self.row(self.class(unit), half.slot).allowing(half);
-        decided.map_err(
-            |own| match refusal.exception.code() < own.exception.code() {
-                true => own,
-                false => refusal,
-            },
+        let allowing = |half: &Half<'_>| self.row(class, half.slot).allowing(half);
+        join(
+            allowing(&halves.first),
+            halves.second.as_ref().map(allowing),
         )
     }
 
-    fn class(&self, unit: u8) -> Option<&Class> {
+    pub(crate) fn class(&self, unit: u8) -> Option<&Class> {
         let class = self.units.get(usize::from(unit))?;
         self.classes.get(usize::from(*class))
     }
 
-    fn row(&self, class: Option<&Class>, slot: Slot) -> &Row {
+    pub(crate) fn row(&self, class: Option<&Class>, slot: Slot) -> &Row {
         static EMPTY: Row = Row::EMPTY;
         class
             .and_then(|class| class.rows.get(slot.index()))
@@ -182,7 +103,7 @@ impl Row {
             .map(|(_, rule)| rule)
     }
 
-    fn allowing(&self, half: &Half<'_>) -> Result<RuleId, Refusal> {
+    pub(crate) fn allowing(&self, half: &Half<'_>) -> Result<RuleId, Refusal> {
         if !self.permitted {
             let function = half.slot.function().0;
             return Err(Refusal::new(Reason::Function { function }, None));
@@ -202,6 +123,28 @@ impl Row {
             }
             None => Refusal::new(half.outside(), None),
         }
+    }
+}
+
+/// The decision from those of the halves.
+pub(crate) fn join(
+    first: Result<RuleId, Refusal>,
+    second: Option<Result<RuleId, Refusal>>,
+) -> Decision {
+    match (first, second) {
+        (Ok(rule), None) => Decision::Allow { rule, read: None },
+        (Ok(read), Some(Ok(rule))) => Decision::Allow {
+            rule,
+            read: Some(read),
+        },
+        (Err(refusal), None | Some(Ok(_))) | (Ok(_), Some(Err(refusal))) => {
+            Decision::Refuse(refusal)
+        }
+        // Function, then address, then value: the order in which a device would object.
+        (Err(read), Some(Err(write))) if write.exception.code() < read.exception.code() => {
+            Decision::Refuse(write)
+        }
+        (Err(read), Some(Err(_))) => Decision::Refuse(read),
     }
 }
 
