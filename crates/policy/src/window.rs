@@ -106,7 +106,7 @@ impl Hours {
                 // Both are below 24 and 60.
                 let (hour, minute) = ((minute / 60) as i8, (minute % 60) as i8);
                 let shown = self.zone.to_ambiguous_timestamp(day.at(hour, minute, 0, 0));
-                moments.extend(shown.clone().earlier());
+                moments.extend(shown.earlier());
                 moments.extend(shown.later());
             }
         }
