@@ -55,8 +55,18 @@ pub(crate) enum Expect {
 /// Runs the tests of a file on the policy that it makes. Keys are there and valid, or have been
 /// reported.
 pub(crate) fn run(policy: &Policy, tests: &[SourceTest], problems: &mut Problems) {
-    for test in tests {
-        if let Err(problem) = test.run(policy) {
+    // All times lie between these: what both allow or both refuse always is. One after the other,
+    // since a policy keeps the views of one phase.
+    let extremes = [policy.phase(Now::Unknown), Phase::widest(policy)];
+    let in_phase = |phase| -> Vec<_> { tests.iter().map(|t| t.run(policy, &phase)).collect() };
+    let [narrowest, widest] = extremes.map(in_phase);
+    for ((test, narrowest), widest) in tests.iter().zip(narrowest).zip(widest) {
+        let outcome = match test.at() {
+            Some(at) => test.run(policy, &policy.phase(Now::At(at))),
+            None if narrowest.is_ok() == widest.is_ok() => narrowest,
+            None => Err(Problem::TestNeedsTime),
+        };
+        if let Err(problem) = outcome {
             let name = test.name.as_valid().map_or("", |(_, name)| name);
             problems.add(test.span.clone(), format!("test {name:?}"), problem);
         }
@@ -64,33 +74,18 @@ pub(crate) fn run(policy: &Policy, tests: &[SourceTest], problems: &mut Problems
 }
 
 impl SourceTest {
-    fn run(&self, policy: &Policy) -> Result<(), Problem> {
+    /// When it is asked, if it says so.
+    fn at(&self) -> Option<i64> {
+        let (_, given) = self.given.as_valid()?;
+        given.at.as_valid().map(|(_, at)| *at)
+    }
+
+    fn run(&self, policy: &Policy, phase: &Phase) -> Result<(), Problem> {
         let (Some((_, given)), Some((_, expect))) = (self.given.as_valid(), self.expect.as_valid())
         else {
             return Ok(());
         };
-        if let Some((_, at)) = given.at.as_valid() {
-            let phase = policy.phase(Now::At(*at));
-            return self.judge(policy, *expect, given.ask(policy, &phase)?);
-        }
-        // All times lie between these: what both allow or both refuse always is.
-        let narrowest = given.ask(policy, &policy.phase(Now::Unknown))?;
-        let widest = given.ask(policy, &Phase::widest(policy))?;
-        let [narrowest, widest] = [narrowest, widest].map(|d| self.judge(policy, *expect, d));
-        if narrowest.is_ok() != widest.is_ok() {
-            return Err(Problem::TestNeedsTime);
-        }
-        narrowest
-    }
-
-    /// Whether the decision is the expected one. `None` asks nothing.
-    fn judge(
-        &self,
-        policy: &Policy,
-        expect: Expect,
-        decision: Option<Decision>,
-    ) -> Result<(), Problem> {
-        let Some(decision) = decision else {
+        let Some(decision) = given.ask(policy, phase)? else {
             return Ok(());
         };
         let (got, rule) = match decision {
@@ -99,7 +94,7 @@ impl SourceTest {
         };
         let rule = rule.map(|rule| policy.rule_name(rule));
         let wanted_rule = self.rule.as_valid().map(|(_, rule)| rule.as_str());
-        if got == expect && (wanted_rule.is_none() || wanted_rule == rule) {
+        if got == *expect && (wanted_rule.is_none() || wanted_rule == rule) {
             return Ok(());
         }
         let by = rule.map_or_else(String::new, |rule| format!(" by {rule:?}"));

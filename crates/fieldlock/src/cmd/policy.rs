@@ -59,8 +59,8 @@ Examples:
       --device press-07 --unit 1 --function write-single-register --address 4x00041 --value 1300
   fieldlock policy explain --policy policy.toml --client-name hmi-1 --via hd-1 \\
       --device press-07 --unit 1 --pdu 10002800020400010002
-  fieldlock policy explain --policy policy.toml --client-name fitter --at 2026-03-02T07:00:00+01:00 \\
-      --device press-07 --function 6 --address \"holding 40\" --value 900
+  fieldlock policy explain --policy policy.toml --client-name hmi-1 --device press-07 \\
+      --function 6 --address \"holding 40\" --value 900 --at 2026-03-02T07:00:00+01:00
   fieldlock policy explain --policy policy.toml --as-edge --via hd-1
 
 Exit codes: 0 allowed (or the ceiling printed), 1 refused, 2 wrong usage or an invalid policy."
@@ -109,7 +109,7 @@ struct Explain {
     /// The whole PDU in hexadecimal, in place of function, address and value.
     #[arg(long, value_name = "HEX")]
     pdu: Option<String>,
-    /// When, such as 2026-03-02T07:00:00+01:00; now if left out. For rules with time windows.
+    /// Decide as at this time, such as 2026-03-02T07:00:00+01:00; as now if left out.
     #[arg(long, value_name = "TIME", conflicts_with = "as_edge")]
     at: Option<Timestamp>,
     /// Print JSON.
