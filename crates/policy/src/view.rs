@@ -77,12 +77,12 @@ impl View {
         }
     }
 
-    fn class(&self, unit: u8) -> Option<&Class> {
+    pub(crate) fn class(&self, unit: u8) -> Option<&Class> {
         let class = self.units.get(usize::from(unit))?;
         self.classes.get(usize::from(*class))
     }
 
-    fn row(&self, class: Option<&Class>, slot: Slot) -> &Row {
+    pub(crate) fn row(&self, class: Option<&Class>, slot: Slot) -> &Row {
         static EMPTY: Row = Row::EMPTY;
         class
             .and_then(|class| class.rows.get(slot.index()))

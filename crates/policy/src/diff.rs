@@ -1,0 +1,287 @@
+//! What a change of a policy opens and closes: by meaning, not by text.
+//!
+//! Two policies are compared for every kind of origin ([`origin`]), device, class of units and
+//! slot. Within one, a sweep over the addresses ([`sweep`]) gives the values that each side lets
+//! through at each address alone; where those agree, requests of several elements may still differ
+//! ([`joined`]). Together that is exact:
+//!
+//! - a request that is decided differently touches a region that is listed with
+//!   [`Region::joined`] false, or lies within one with `joined` true;
+//! - each region has an example that is decided differently.
+//!
+//! Time and memory grow with the rules that overlap; a budget ends a comparison that would take
+//! minutes.
+
+mod examples;
+mod joined;
+mod origin;
+mod slots;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod text;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::client::Side;
+use crate::policy::{Policy, Via};
+use crate::rule::{ReadOnly, Units};
+use crate::view::View;
+use origin::Group;
+use slots::{Difference, differences};
+
+/// What a change opens and closes. `Display` gives the text, `Serialize` the same for programs.
+#[derive(Debug, Serialize)]
+pub struct Diff {
+    pub regions: Vec<Region>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    Opens,
+    Closes,
+}
+
+/// Requests of some clients to some devices that the change opens or closes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Region {
+    pub change: Change,
+    /// Names of `[[client]]` entries, or what tells the others apart; empty: any client.
+    pub clients: Vec<String>,
+    /// At the edge: through which headend; `None`: not judged, or any headend.
+    pub via: Option<String>,
+    /// `None`: any device that neither policy names.
+    pub device: Option<String>,
+    pub units: String,
+    pub functions: String,
+    /// Only a part of these functions, in words.
+    pub part: Option<&'static str>,
+    /// Empty where the functions have no addresses.
+    pub addresses: Vec<String>,
+    /// Ranges of values, such as `0-1200`; empty: any value, or none written.
+    pub values: Vec<String>,
+    /// Only requests across several elements: one side covers each by one rule, the other not.
+    pub joined: bool,
+    pub example: Example,
+}
+
+/// A request that the two policies decide differently.
+#[derive(Debug, Clone, Serialize)]
+pub struct Example {
+    /// Function, addresses and values in words.
+    pub request: String,
+    pub unit: u8,
+    /// The whole PDU, for `policy explain --pdu`.
+    #[serde(serialize_with = "hexadecimal")]
+    pub pdu: Vec<u8>,
+    pub client: ExampleClient,
+}
+
+/// One of the clients concerned, as a headend sees it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ExampleClient {
+    pub address: Option<IpAddr>,
+    pub identity: Option<String>,
+    pub role: Option<String>,
+}
+
+/// The policies have so many rules over the same addresses that a comparison would take minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the policies have too many overlapping rules to compare; compare them device by device, in smaller files"
+)]
+pub struct TooLarge;
+
+/// Steps that a comparison may take: some ten seconds' worth.
+const STEPS: u64 = 2_000_000_000;
+
+struct Budget(u64);
+
+impl Budget {
+    fn spend(&mut self, steps: u64) -> Result<(), TooLarge> {
+        self.0 = self.0.checked_sub(steps).ok_or(TooLarge)?;
+        Ok(())
+    }
+}
+
+/// Compares two policies as `side` judges: at the edge for each headend that a rule names.
+pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
+    let mut budget = Budget(STEPS);
+    let groups = origin::groups(old, new, &mut budget)?;
+    let devices = devices(old, new);
+    let headends = headends(old, new, side);
+    let mut collected = Collected::default();
+    for (device_at, device) in devices.iter().enumerate() {
+        for (group_at, group) in groups.iter().enumerate() {
+            for (via_at, via) in headends.iter().enumerate() {
+                budget.spend((old.rules.len() + new.rules.len()) as u64)?;
+                let device = device.unwrap_or_default();
+                let [old_view, new_view] = [(old, &group.clients[0]), (new, &group.clients[1])]
+                    .map(|(policy, clients)| View::build(policy, clients, *via, device));
+                for (units, difference) in by_units(&old_view, &new_view, &mut budget)? {
+                    collected.add(units, difference, (device_at, group_at, via_at));
+                }
+            }
+        }
+    }
+    Ok(Diff {
+        regions: collected.regions(&devices, &groups, &headends),
+    })
+}
+
+/// Every device that a policy names, then the rest.
+fn devices<'p>(old: &'p Policy, new: &'p Policy) -> Vec<Option<&'p str>> {
+    let mut names = BTreeSet::new();
+    for policy in [old, new] {
+        let listed = policy.rules.iter().flat_map(|rule| rule.devices.listed());
+        names.extend(listed.map(String::as_str));
+        if let ReadOnly::Devices(listed) = &policy.read_only {
+            names.extend(listed.iter().map(String::as_str));
+        }
+    }
+    names.into_iter().map(Some).chain([None]).collect()
+}
+
+/// The name of a headend that no policy names: names are not empty.
+const OTHER_HEADEND: &str = "";
+
+fn headends<'p>(old: &'p Policy, new: &'p Policy, side: Side) -> Vec<Via<'p>> {
+    if side == Side::Headend {
+        return vec![Via::NotJudged];
+    }
+    let rules = old.rules.iter().chain(&new.rules);
+    let names: BTreeSet<&str> = rules
+        .flat_map(|rule| rule.via.listed())
+        .map(String::as_str)
+        .collect();
+    names
+        .into_iter()
+        .chain([OTHER_HEADEND])
+        .map(Via::Named)
+        .collect()
+}
+
+/// What differs, with the units for which it does.
+fn by_units(
+    old: &View,
+    new: &View,
+    budget: &mut Budget,
+) -> Result<Vec<(Units, Difference)>, TooLarge> {
+    let mut classes: BTreeMap<(u8, u8), Units> = BTreeMap::new();
+    for unit in 0..=255u8 {
+        let place = usize::from(unit);
+        let class = (old.units[place], new.units[place]);
+        classes.entry(class).or_insert(Units::NONE).insert(unit);
+    }
+    let mut known = HashMap::new();
+    let mut found: BTreeMap<Difference, Units> = BTreeMap::new();
+    for units in classes.into_values() {
+        let unit = units.first();
+        for difference in differences(old, new, unit, &mut known, budget)? {
+            let all = found.entry(difference).or_insert(Units::NONE);
+            all.extend(&units);
+        }
+    }
+    Ok(found.into_iter().map(|(what, units)| (units, what)).collect())
+}
+
+/// Places of a device, a group of origins and a headend.
+type Case = (usize, usize, usize);
+
+/// The same differences of several clients and devices become one region.
+#[derive(Default)]
+struct Collected(BTreeMap<(Difference, Units), BTreeSet<Case>>);
+
+impl Collected {
+    fn add(&mut self, units: Units, difference: Difference, case: Case) {
+        self.0.entry((difference, units)).or_default().insert(case);
+    }
+
+    fn regions(
+        self,
+        devices: &[Option<&str>],
+        groups: &[Group],
+        headends: &[Via<'_>],
+    ) -> Vec<Region> {
+        let mut regions = Vec::new();
+        for ((difference, units), cases) in self.0 {
+            // For each device and set of clients the headends.
+            let mut by_device: BTreeMap<(usize, usize), BTreeSet<usize>> = BTreeMap::new();
+            for (device, group, via) in cases {
+                by_device.entry((device, via)).or_default().insert(group);
+            }
+            let mut merged: BTreeMap<(usize, BTreeSet<usize>), BTreeSet<usize>> = BTreeMap::new();
+            for ((device, via), groups) in by_device {
+                merged.entry((device, groups)).or_default().insert(via);
+            }
+            for ((device, who), vias) in merged {
+                let vias: Vec<Option<String>> = match vias.len() == headends.len() {
+                    true => vec![None],
+                    false => vias.iter().map(|via| Some(headend(headends[*via]))).collect(),
+                };
+                for via in vias {
+                    regions.push(region(&difference, units, devices[device], &who, groups, via));
+                }
+            }
+        }
+        regions.sort_by(|a, b| {
+            let key = |r: &Region| (r.change, r.device.is_none(), r.device.clone(), r.clients.clone());
+            key(a).cmp(&key(b))
+        });
+        regions
+    }
+}
+
+fn headend(via: Via<'_>) -> String {
+    match via {
+        Via::Named(OTHER_HEADEND) | Via::NotJudged | Via::Unproven => "another headend".to_owned(),
+        Via::Named(name) => name.to_owned(),
+    }
+}
+
+fn region(
+    difference: &Difference,
+    units: Units,
+    device: Option<&str>,
+    who: &BTreeSet<usize>,
+    groups: &[Group],
+    via: Option<String>,
+) -> Region {
+    let members = || who.iter().filter_map(|at| groups.get(*at));
+    let mut clients: BTreeSet<&str> = BTreeSet::new();
+    if who.len() < groups.len() {
+        clients = members().flat_map(|g| &g.labels).map(String::as_str).collect();
+    }
+    let client = members().next().map(|group| ExampleClient {
+        address: group.address,
+        identity: group.identity.clone(),
+        role: group.role.clone(),
+    });
+    Region {
+        change: difference.change,
+        clients: clients.into_iter().map(str::to_owned).collect(),
+        via,
+        device: device.map(str::to_owned),
+        units: units.to_string(),
+        functions: difference.functions.to_string(),
+        part: difference.part,
+        addresses: difference.addresses(),
+        values: difference.values(),
+        joined: difference.joined,
+        example: Example {
+            request: difference.example.words(),
+            unit: units.first(),
+            pdu: difference.example.pdu(),
+            client: client.unwrap_or_default(),
+        },
+    }
+}
+
+fn hexadecimal<S: serde::Serializer>(pdu: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&text::Hex(pdu))
+}
