@@ -55,8 +55,8 @@ pub struct Region {
     pub clients: Vec<String>,
     /// At the edge: through which headend; `None`: not judged, or any headend.
     pub via: Option<String>,
-    /// `None`: any device that neither policy names.
-    pub device: Option<String>,
+    /// Names, or "any other device" for those that neither policy names; empty: any device.
+    pub devices: Vec<String>,
     pub units: String,
     pub functions: String,
     /// Only a part of these functions, in words.
@@ -187,7 +187,10 @@ fn by_units(
             all.extend(&units);
         }
     }
-    Ok(found.into_iter().map(|(what, units)| (units, what)).collect())
+    Ok(found
+        .into_iter()
+        .map(|(what, units)| (units, what))
+        .collect())
 }
 
 /// Places of a device, a group of origins and a headend.
@@ -210,32 +213,64 @@ impl Collected {
     ) -> Vec<Region> {
         let mut regions = Vec::new();
         for ((difference, units), cases) in self.0 {
-            // For each device and set of clients the headends.
-            let mut by_device: BTreeMap<(usize, usize), BTreeSet<usize>> = BTreeMap::new();
-            for (device, group, via) in cases {
-                by_device.entry((device, via)).or_default().insert(group);
-            }
-            let mut merged: BTreeMap<(usize, BTreeSet<usize>), BTreeSet<usize>> = BTreeMap::new();
-            for ((device, via), groups) in by_device {
-                merged.entry((device, groups)).or_default().insert(via);
-            }
-            for ((device, who), vias) in merged {
-                let vias: Vec<Option<String>> = match vias.len() == headends.len() {
-                    true => vec![None],
-                    false => vias.iter().map(|via| Some(headend(headends[*via]))).collect(),
-                };
-                for via in vias {
-                    regions.push(region(&difference, units, devices[device], &who, groups, via));
+            let by_device = cases
+                .into_iter()
+                .map(|(device, who, via)| (device, (via, who)));
+            for (cases, on) in alike(by_device) {
+                for (who, vias) in alike(cases) {
+                    let vias: Vec<Option<String>> = match vias.len() == headends.len() {
+                        true => vec![None],
+                        false => vias
+                            .iter()
+                            .map(|via| Some(headend(headends[*via])))
+                            .collect(),
+                    };
+                    for via in vias {
+                        let whose = Whose {
+                            devices: listed(&on, devices),
+                            who: &who,
+                            groups,
+                            via,
+                        };
+                        regions.push(whose.region(&difference, units));
+                    }
                 }
             }
         }
-        regions.sort_by(|a, b| {
-            let key = |r: &Region| (r.change, r.device.is_none(), r.device.clone(), r.clients.clone());
+        regions.sort_by(|a: &Region, b: &Region| {
+            let key = |r: &'_ Region| (r.change, r.devices.clone(), r.clients.clone());
             key(a).cmp(&key(b))
         });
         regions
     }
 }
+
+/// The places that have the same items stand together.
+fn alike<P: Ord, I: Ord>(
+    pairs: impl IntoIterator<Item = (P, I)>,
+) -> BTreeMap<BTreeSet<I>, BTreeSet<P>> {
+    let mut items: BTreeMap<P, BTreeSet<I>> = BTreeMap::new();
+    for (place, item) in pairs {
+        items.entry(place).or_default().insert(item);
+    }
+    let mut places: BTreeMap<BTreeSet<I>, BTreeSet<P>> = BTreeMap::new();
+    for (place, items) in items {
+        places.entry(items).or_default().insert(place);
+    }
+    places
+}
+
+fn listed(places: &BTreeSet<usize>, devices: &[Option<&str>]) -> Vec<String> {
+    if places.len() == devices.len() {
+        return Vec::new();
+    }
+    let names = places.iter().filter_map(|at| devices.get(*at));
+    names
+        .map(|name| name.unwrap_or(OTHER_DEVICE).to_owned())
+        .collect()
+}
+
+const OTHER_DEVICE: &str = "any other device";
 
 fn headend(via: Via<'_>) -> String {
     match via {
@@ -244,41 +279,47 @@ fn headend(via: Via<'_>) -> String {
     }
 }
 
-fn region(
-    difference: &Difference,
-    units: Units,
-    device: Option<&str>,
-    who: &BTreeSet<usize>,
-    groups: &[Group],
+/// Whose requests differ.
+struct Whose<'g> {
+    devices: Vec<String>,
+    who: &'g BTreeSet<usize>,
+    groups: &'g [Group],
     via: Option<String>,
-) -> Region {
-    let members = || who.iter().filter_map(|at| groups.get(*at));
-    let mut clients: BTreeSet<&str> = BTreeSet::new();
-    if who.len() < groups.len() {
-        clients = members().flat_map(|g| &g.labels).map(String::as_str).collect();
-    }
-    let client = members().next().map(|group| ExampleClient {
-        address: group.address,
-        identity: group.identity.clone(),
-        role: group.role.clone(),
-    });
-    Region {
-        change: difference.change,
-        clients: clients.into_iter().map(str::to_owned).collect(),
-        via,
-        device: device.map(str::to_owned),
-        units: units.to_string(),
-        functions: difference.functions.to_string(),
-        part: difference.part,
-        addresses: difference.addresses(),
-        values: difference.values(),
-        joined: difference.joined,
-        example: Example {
-            request: difference.example.words(),
-            unit: units.first(),
-            pdu: difference.example.pdu(),
-            client: client.unwrap_or_default(),
-        },
+}
+
+impl Whose<'_> {
+    fn region(self, difference: &Difference, units: Units) -> Region {
+        let members = || self.who.iter().filter_map(|at| self.groups.get(*at));
+        let mut clients: BTreeSet<&str> = BTreeSet::new();
+        if self.who.len() < self.groups.len() {
+            clients = members()
+                .flat_map(|g| &g.labels)
+                .map(String::as_str)
+                .collect();
+        }
+        let client = members().next().map(|group| ExampleClient {
+            address: group.address,
+            identity: group.identity.clone(),
+            role: group.role.clone(),
+        });
+        Region {
+            change: difference.change,
+            clients: clients.into_iter().map(str::to_owned).collect(),
+            via: self.via,
+            devices: self.devices,
+            units: units.to_string(),
+            functions: difference.functions.to_string(),
+            part: difference.part,
+            addresses: difference.addresses(),
+            values: difference.values(),
+            joined: difference.joined,
+            example: Example {
+                request: difference.example.words(),
+                unit: units.first(),
+                pdu: difference.example.pdu(),
+                client: client.unwrap_or_default(),
+            },
+        }
     }
 }
 

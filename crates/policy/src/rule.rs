@@ -107,7 +107,10 @@ impl Units {
     }
 
     pub(crate) fn extend(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(own, other)| *own |= other);
+        self.0
+            .iter_mut()
+            .zip(other.0)
+            .for_each(|(own, other)| *own |= other);
     }
 
     /// The lowest; 0 if there is none.

@@ -1,4 +1,6 @@
-//! `fieldlock policy`: checks a policy file, and explains what it decides.
+//! `fieldlock policy`: checks a policy file, explains what it decides, and compares two.
+
+mod diff;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -14,7 +16,7 @@ use fieldlock_policy::{
 };
 use serde_json::json;
 
-/// Check policy files and explain what they decide.
+/// Check policy files, explain what they decide, and see what a change does.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -25,6 +27,7 @@ pub(crate) struct Args {
 enum Command {
     Check(Check),
     Explain(Box<Explain>),
+    Diff(diff::Diff),
 }
 
 /// Check policy files: every error with its line, then what probably was not meant.
@@ -114,11 +117,16 @@ struct Explain {
 pub(crate) fn run(args: Args) -> ExitCode {
     match args.command {
         Command::Check(check) => run_check(&check),
-        Command::Explain(explain) => run_explain(&explain).unwrap_or_else(|error| {
-            eprintln!("{error}");
-            INVALID.into()
-        }),
+        Command::Explain(explain) => or_invalid(run_explain(&explain)),
+        Command::Diff(args) => or_invalid(diff::run(&args)),
     }
+}
+
+fn or_invalid(result: Result<ExitCode, Error>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        INVALID.into()
+    })
 }
 
 const REFUSED: u8 = 1;
@@ -134,6 +142,8 @@ enum Error {
     },
     #[error("{0}")]
     Policy(#[from] fieldlock_policy::PolicyErrors),
+    #[error("{0}")]
+    Diff(#[from] fieldlock_policy::TooLarge),
     #[error("{0}")]
     UnknownClient(#[from] fieldlock_policy::UnknownClient),
     #[error("the request does not fit together: {0}")]

@@ -137,5 +137,7 @@ fn write_part(pdu: &mut Vec<u8>, first: u16, values: &[u16]) {
     pdu.extend(first.to_be_bytes());
     pdu.extend((values.len() as u16).to_be_bytes());
     pdu.push((values.len() * 2) as u8);
-    values.iter().for_each(|value| pdu.extend(value.to_be_bytes()));
+    values
+        .iter()
+        .for_each(|value| pdu.extend(value.to_be_bytes()));
 }

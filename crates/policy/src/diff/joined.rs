@@ -130,7 +130,10 @@ impl Search {
         let mut starts: Vec<u16> = run
             .iter()
             .flat_map(|strip| {
-                let (first, last) = (i64::from(strip.interval.first), i64::from(strip.interval.last));
+                let (first, last) = (
+                    i64::from(strip.interval.first),
+                    i64::from(strip.interval.last),
+                );
                 let most = i64::from(self.most);
                 [first, last, first - most + 1, first - most + 2]
             })
@@ -184,10 +187,12 @@ impl Search {
             strip.and_then(|s| s.values.first()).map_or(0, |v| v.min)
         };
         let values = (first..=last)
-            .map(|address| match chosen.iter().find(|(at, _)| *at == address) {
-                Some((_, value)) => *value,
-                None => lowest_at(address),
-            })
+            .map(
+                |address| match chosen.iter().find(|(at, _)| *at == address) {
+                    Some((_, value)) => *value,
+                    None => lowest_at(address),
+                },
+            )
             .collect();
         (first, values)
     }

@@ -29,7 +29,9 @@ pub(super) fn groups(
     let entries = || old.clients.iter().chain(&new.clients);
     let texts = |text: fn(&crate::client::ClientEntry) -> Option<&String>| {
         let listed: BTreeSet<&str> = entries().filter_map(text).map(String::as_str).collect();
-        std::iter::once(None).chain(listed.into_iter().map(Some)).collect::<Vec<_>>()
+        std::iter::once(None)
+            .chain(listed.into_iter().map(Some))
+            .collect::<Vec<_>>()
     };
     let identities = texts(|entry| entry.identity.as_ref());
     let roles = texts(|entry| entry.role.as_ref());
@@ -97,7 +99,9 @@ pub(super) fn label(
     client: &Client<'_>,
 ) -> String {
     let names = |policy: &Policy, places: &[u32]| {
-        let entries = places.iter().filter_map(|at| policy.clients.get(*at as usize));
+        let entries = places
+            .iter()
+            .filter_map(|at| policy.clients.get(*at as usize));
         let mut names: Vec<&str> = entries.map(|entry| entry.name.as_str()).collect();
         names.sort_unstable();
         names.join(" + ")
@@ -114,9 +118,18 @@ pub(super) fn label(
         _ => names,
     };
     let mut who = vec![block.to_owned()];
-    who.extend(client.identity.map(|identity| format!("identity {identity}")));
+    who.extend(
+        client
+            .identity
+            .map(|identity| format!("identity {identity}")),
+    );
     who.extend(client.role.map(|role| format!("role {role}")));
-    format!("{} ({}, then {})", who.join(", "), or_none(before), or_none(after))
+    format!(
+        "{} ({}, then {})",
+        who.join(", "),
+        or_none(before),
+        or_none(after)
+    )
 }
 
 pub(super) const OTHER_CLIENT: &str = "a client without an entry";
@@ -138,8 +151,18 @@ fn blocks(listed: impl Iterator<Item = Cidr>) -> Vec<(String, Option<IpAddr>)> {
             cases.push((block.to_string(), Some(address)));
         }
     }
-    let v4 = gap(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into(), &blocks);
-    let v6 = || gap(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from(u128::MAX).into(), &blocks);
+    let v4 = gap(
+        Ipv4Addr::UNSPECIFIED.into(),
+        Ipv4Addr::BROADCAST.into(),
+        &blocks,
+    );
+    let v6 = || {
+        gap(
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::from(u128::MAX).into(),
+            &blocks,
+        )
+    };
     cases.push(("any other address".to_owned(), v4.or_else(v6)));
     cases
 }
@@ -161,7 +184,13 @@ fn gap(first: IpAddr, last: IpAddr, blocks: &[(IpAddr, IpAddr, Cidr)]) -> Option
 /// `None` after the last address of the family.
 fn following(address: IpAddr) -> Option<IpAddr> {
     match address {
-        IpAddr::V4(v4) => v4.to_bits().checked_add(1).map(|n| Ipv4Addr::from_bits(n).into()),
-        IpAddr::V6(v6) => v6.to_bits().checked_add(1).map(|n| Ipv6Addr::from_bits(n).into()),
+        IpAddr::V4(v4) => v4
+            .to_bits()
+            .checked_add(1)
+            .map(|n| Ipv4Addr::from_bits(n).into()),
+        IpAddr::V6(v6) => v6
+            .to_bits()
+            .checked_add(1)
+            .map(|n| Ipv6Addr::from_bits(n).into()),
     }
 }

@@ -43,10 +43,13 @@ impl Difference {
     }
 
     pub(super) fn values(&self) -> Vec<String> {
-        let ranges = self.values.iter().map(|range| match range.min == range.max {
-            true => range.min.to_string(),
-            false => format!("{}-{}", range.min, range.max),
-        });
+        let ranges = self
+            .values
+            .iter()
+            .map(|range| match range.min == range.max {
+                true => range.min.to_string(),
+                false => format!("{}-{}", range.min, range.max),
+            });
         ranges.collect()
     }
 }
@@ -106,7 +109,9 @@ pub(super) fn differences(
                     add(slot, found.difference(slot, None));
                 }
             }
-            None => opaque(old, new, unit, slot).into_iter().for_each(|d| add(slot, d)),
+            None => opaque(old, new, unit, slot)
+                .into_iter()
+                .for_each(|d| add(slot, d)),
         }
     }
     let finish = |(difference, functions)| Difference {
@@ -151,10 +156,7 @@ fn compare_boxes(
     let allowed = [0, 1].map(|side| first_allowed(&strips, side));
     let mut found = Vec::new();
     if old != new {
-        for (change, granting, other) in [
-            (Change::Opens, new, old),
-            (Change::Closes, old, new),
-        ] {
+        for (change, granting, other) in [(Change::Opens, new, old), (Change::Closes, old, new)] {
             found.extend(alone(change, &strips));
             for one in joined(&granting.allows, &other.allows, &strips, shape, budget)? {
                 found.push(Found {
@@ -260,7 +262,11 @@ fn opaque(old: &View, new: &View, unit: u8, slot: Slot) -> Vec<Difference> {
         true if change(false) == change(true) => vec![(change(false), None, false)],
         true => vec![
             (change(false), Some("requests that change nothing"), false),
-            (change(true), Some("requests that may change its state"), true),
+            (
+                change(true),
+                Some("requests that may change its state"),
+                true,
+            ),
         ],
     };
     let difference = |(change, part, changing): (Option<Change>, _, _)| {

@@ -107,16 +107,17 @@ pub(super) struct Strip {
     pub(super) new: ValueSet,
 }
 
-pub(super) fn sweep(
-    old: &Boxes,
-    new: &Boxes,
-    budget: &mut Budget,
-) -> Result<Vec<Strip>, TooLarge> {
+pub(super) fn sweep(old: &Boxes, new: &Boxes, budget: &mut Budget) -> Result<Vec<Strip>, TooLarge> {
     let lists = [&old.allows, &old.denies, &new.allows, &new.denies];
     let mut cuts: Vec<u32> = lists
         .into_iter()
         .flatten()
-        .flat_map(|entry| [u32::from(entry.interval.first), u32::from(entry.interval.last) + 1])
+        .flat_map(|entry| {
+            [
+                u32::from(entry.interval.first),
+                u32::from(entry.interval.last) + 1,
+            ]
+        })
         .collect();
     cuts.sort_unstable();
     cuts.dedup();

@@ -29,7 +29,9 @@ fn rules(text: &str) -> Policy {
 }
 
 fn text_of(old: &str, new: &str) -> String {
-    diff(&rules(old), &rules(new), Side::Headend).unwrap().to_string()
+    diff(&rules(old), &rules(new), Side::Headend)
+        .unwrap()
+        .to_string()
 }
 
 fn allow(name: &str, rest: &str) -> String {
@@ -38,9 +40,14 @@ fn allow(name: &str, rest: &str) -> String {
 
 #[test]
 fn another_form_of_the_same_meaning_is_no_difference() {
-    let one = allow("a", "function = [3, 4]\naddress = [\"holding 0-99\", \"input 0-9\"]");
-    let other = allow("x", "function = 3\naddress = [\"4x00001-4x00050\", \"holding 50-99\"]")
-        + &allow("y", "function = 4\naddress = \"input 0-9\"")
+    let one = allow(
+        "a",
+        "function = [3, 4]\naddress = [\"holding 0-99\", \"input 0-9\"]",
+    );
+    let other = allow(
+        "x",
+        "function = 3\naddress = [\"4x00001-4x00050\", \"holding 50-99\"]",
+    ) + &allow("y", "function = 4\naddress = \"input 0-9\"")
         + &allow("z", "function = 3\naddress = \"holding 7\"");
     assert_eq!(text_of(&one, &other), "no difference");
 }
@@ -50,7 +57,9 @@ fn a_wider_bound_opens_the_values_between() {
     let bounded = |max: u16| {
         allow(
             "setpoint",
-            &format!("client = \"hmi\"\nfunction = 6\naddress = \"holding 40-41\"\nvalue = {{ max = {max} }}"),
+            &format!(
+                "client = \"hmi\"\nfunction = 6\naddress = \"holding 40-41\"\nvalue = {{ max = {max} }}"
+            ),
         )
     };
     assert_eq!(
@@ -74,34 +83,58 @@ fn two_halves_are_less_than_the_whole() {
 
 #[test]
 fn a_client_that_moves_closes_and_opens() {
-    let old = rules(&allow("a", "client = \"hmi\"\nfunction = 1\naddress = \"coil 0\""));
+    let old = rules(&allow(
+        "a",
+        "client = \"hmi\"\nfunction = 1\naddress = \"coil 0\"",
+    ));
     let new = policy(
         "syntax = 1\n[[client]]\nname = \"hmi\"\naddress = \"10.0.9.1\"\n\
          [[allow]]\nname = \"a\"\nclient = \"hmi\"\ndevice = \"press\"\nunit = 1\nfunction = 1\naddress = \"coil 0\"",
     );
     let text = diff(&old, &new, Side::Headend).unwrap().to_string();
     assert!(text.contains("10.0.9.1/32 (no client, then hmi)"), "{text}");
-    assert!(text.contains("10.0.0.1/32 (hmi + line, then no client)"), "{text}");
+    assert!(
+        text.contains("10.0.0.1/32 (hmi + line, then no client)"),
+        "{text}"
+    );
 }
 
 #[test]
 fn read_only_keeps_the_diagnostics_that_change_nothing() {
     let rule = allow("a", "function = [8, 17]");
     let closed = format!("syntax = 1\nread_only = true\n{rule}");
-    let changed = diff(&policy(&format!("syntax = 1\n{rule}")), &policy(&closed), Side::Headend);
+    let changed = diff(
+        &policy(&format!("syntax = 1\n{rule}")),
+        &policy(&closed),
+        Side::Headend,
+    );
     let text = changed.unwrap().to_string();
-    assert!(text.contains("function 8, requests that may change its state"), "{text}");
+    assert!(
+        text.contains("function 8, requests that may change its state"),
+        "{text}"
+    );
     assert!(!text.contains("17"), "{text}");
 }
 
 #[test]
 fn at_the_edge_the_headend_counts() {
-    let rule = |via| allow("a", &format!("via = \"{via}\"\nfunction = 1\naddress = \"coil 0\""));
+    let rule = |via| {
+        allow(
+            "a",
+            &format!("via = \"{via}\"\nfunction = 1\naddress = \"coil 0\""),
+        )
+    };
     let (old, new) = (rules(&rule("hd-1")), rules(&rule("hd-2")));
     assert!(diff(&old, &new, Side::Headend).unwrap().regions.is_empty());
     let text = diff(&old, &new, Side::Edge).unwrap().to_string();
-    assert!(text.contains("opens\n  any client via hd-2 -> press"), "{text}");
-    assert!(text.contains("closes\n  any client via hd-1 -> press"), "{text}");
+    assert!(
+        text.contains("opens\n  any client via hd-2 -> press"),
+        "{text}"
+    );
+    assert!(
+        text.contains("closes\n  any client via hd-1 -> press"),
+        "{text}"
+    );
 }
 
 fn pick<T: Clone + std::fmt::Debug + 'static>(from: &[T]) -> impl Strategy<Value = T> + use<T> {
@@ -140,7 +173,10 @@ prop_compose! {
 }
 
 fn file(rules: &[String], read_only: bool, hmi: &str) -> String {
-    let mut text = format!("syntax = 1\nread_only = {}\n", if read_only { "[\"oven\"]" } else { "[]" });
+    let mut text = format!(
+        "syntax = 1\nread_only = {}\n",
+        if read_only { "[\"oven\"]" } else { "[]" }
+    );
     text += &CLIENTS.replace("10.0.0.1", hmi);
     for (number, rule) in rules.iter().enumerate() {
         text += &rule.replace("NAME", &number.to_string());
@@ -176,16 +212,24 @@ struct Asked {
 fn pdu() -> impl Strategy<Value = Vec<u8>> {
     let function = pick(&[1u8, 3, 5, 6, 8, 15, 16, 16, 16, 22, 23]);
     let values = prop::collection::vec(0u16..9, 1..5);
-    (function, 0u16..14, values, 0u16..14, 1u16..4).prop_map(|(code, first, values, read, quantity)| {
-        use crate::function::Slot;
-        use fieldlock_modbus::FunctionCode;
-        if code == 23 {
-            return examples::read_write(read, quantity, first, &values);
-        }
-        let values = if matches!(code, 5 | 6 | 8 | 22) { vec![values[0]] } else { values };
-        let bits = values.iter().map(|value| if code == 15 { value % 2 } else { *value });
-        examples::Request::new(Slot::of(FunctionCode(code)), first, bits.collect(), None).pdu()
-    })
+    (function, 0u16..14, values, 0u16..14, 1u16..4).prop_map(
+        |(code, first, values, read, quantity)| {
+            use crate::function::Slot;
+            use fieldlock_modbus::FunctionCode;
+            if code == 23 {
+                return examples::read_write(read, quantity, first, &values);
+            }
+            let values = if matches!(code, 5 | 6 | 8 | 22) {
+                vec![values[0]]
+            } else {
+                values
+            };
+            let bits = values
+                .iter()
+                .map(|value| if code == 15 { value % 2 } else { *value });
+            examples::Request::new(Slot::of(FunctionCode(code)), first, bits.collect(), None).pdu()
+        },
+    )
 }
 
 prop_compose! {
@@ -202,22 +246,38 @@ prop_compose! {
 }
 
 fn decides(policy: &Policy, side: Side, asked: &Asked) -> bool {
-    let client = Client { address: Some(asked.address), identity: None, role: asked.role };
-    let origin = Origin { side, via: Some(asked.via), client };
+    let client = Client {
+        address: Some(asked.address),
+        identity: None,
+        role: asked.role,
+    };
+    let origin = Origin {
+        side,
+        via: Some(asked.via),
+        client,
+    };
     let request = Request::parse(&asked.pdu).unwrap();
-    policy.view(&origin, asked.device).decide(asked.unit, &request).allowed()
+    policy
+        .view(&origin, asked.device)
+        .decide(asked.unit, &request)
+        .allowed()
 }
 
 fn in_ranges(ranges: &[String], number: u16) -> bool {
-    ranges.is_empty() || ranges.iter().any(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        (first.trim().parse().unwrap()..=last.trim().parse().unwrap()).contains(&number)
-    })
+    ranges.is_empty()
+        || ranges.iter().any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            (first.trim().parse().unwrap()..=last.trim().parse().unwrap()).contains(&number)
+        })
 }
 
 /// Whether the request touches the region, or lies within one of joined elements.
 fn concerns(region: &Region, old: &Policy, new: &Policy, asked: &Asked) -> bool {
-    let client = Client { address: Some(asked.address), identity: None, role: asked.role };
+    let client = Client {
+        address: Some(asked.address),
+        identity: None,
+        role: asked.role,
+    };
     let matching = [old.matching(&client), new.matching(&client)];
     let block = match asked.address.to_string().as_str() {
         text @ ("10.0.0.1" | "10.0.0.9") => format!("{text}/32"),
@@ -225,11 +285,14 @@ fn concerns(region: &Region, old: &Policy, new: &Policy, asked: &Asked) -> bool 
         _ => "any other address".to_owned(),
     };
     let label = origin::label(old, new, &matching, &block, &client);
-    let via = match asked.via {
-        "hd-2" => "another headend",
-        via => via,
+    let via = match headends(old, new, Side::Edge).contains(&Via::Named(asked.via)) {
+        true => asked.via,
+        false => "another headend",
     };
-    let device = Some(asked.device.to_owned()).filter(|name| *name != "mill");
+    let device = match devices(old, new).contains(&Some(asked.device)) {
+        true => asked.device,
+        false => OTHER_DEVICE,
+    };
     let units: Vec<String> = region.units.split(", ").map(str::to_owned).collect();
     let unit = match region.units.as_str() {
         "any" => asked.unit > 0,
@@ -238,7 +301,7 @@ fn concerns(region: &Region, old: &Policy, new: &Policy, asked: &Asked) -> bool 
     let request = Request::parse(&asked.pdu).unwrap();
     unit && (region.clients.is_empty() || region.clients.contains(&label))
         && region.via.as_ref().is_none_or(|wanted| wanted == via)
-        && region.device == device
+        && (region.devices.is_empty() || region.devices.iter().any(|name| name == device))
         && Halves::of(&request).iter().any(|half| {
             let functions: Vec<String> = region.functions.split(", ").map(str::to_owned).collect();
             let named = |text: &str| functions.iter().any(|f| f == text);
@@ -246,25 +309,38 @@ fn concerns(region: &Region, old: &Policy, new: &Policy, asked: &Asked) -> bool 
                 crate::function::Slot::READ_OF_23 => named("23 (read half)") || named("23"),
                 crate::function::Slot::WRITE_OF_23 => named("23 (write half)") || named("23"),
                 slot => {
-                    let plain: Vec<String> = functions.iter().filter(|f| !f.contains("half")).cloned().collect();
+                    let plain: Vec<String> = functions
+                        .iter()
+                        .filter(|f| !f.contains("half"))
+                        .cloned()
+                        .collect();
                     !plain.is_empty() && in_ranges(&plain, slot.function().0.into())
                 }
             };
-            let Some(table) = half.slot.table() else { return function };
-            let values: Vec<Option<u16>> = match request.write().filter(|_| half.slot.writes() && half.slot.function().0 != 22) {
+            let Some(table) = half.slot.table() else {
+                return function;
+            };
+            let values: Vec<Option<u16>> = match request
+                .write()
+                .filter(|_| half.slot.writes() && half.slot.function().0 != 22)
+            {
                 Some(write) => write.values.iter().map(Some).collect(),
                 None => vec![None; usize::from(half.interval.last - half.interval.first) + 1],
             };
-            let mut elements = (half.interval.first..=half.interval.last).zip(values).map(|(address, value)| {
-                region.addresses.iter().any(|text| {
-                    let span = parse_address(text).unwrap();
-                    span.table == table && (span.first..=span.last).contains(&address)
-                }) && value.is_none_or(|value| in_ranges(&region.values, value))
-            });
-            function && match region.joined {
-                true => elements.all(|inside| inside),
-                false => elements.any(|inside| inside),
-            }
+            let mut elements =
+                (half.interval.first..=half.interval.last)
+                    .zip(values)
+                    .map(|(address, value)| {
+                        region.addresses.iter().any(|text| {
+                            let span = parse_address(text).unwrap();
+                            span.table == table && (span.first..=span.last).contains(&address)
+                        }) && value.is_none_or(|value| in_ranges(&region.values, value))
+                    });
+            function
+                && match region.joined {
+                    true => elements.all(|inside| inside),
+                    false => elements.any(|inside| inside),
+                }
         })
 }
 
@@ -298,7 +374,7 @@ proptest! {
                 address: client.address.unwrap(),
                 role: client.role.as_ref().map(|_| "Operator"),
                 via: match region.via.as_deref() { Some("hd-1") => "hd-1", _ => "hd-2" },
-                device: match region.device.as_deref() { Some("press") => "press", Some("oven") => "oven", _ => "mill" },
+                device: match region.devices.first().map(String::as_str) { Some("press") => "press", Some("oven") => "oven", _ => "mill" },
                 unit: *unit,
                 pdu: pdu.clone(),
             };

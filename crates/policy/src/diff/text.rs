@@ -35,8 +35,15 @@ impl fmt::Display for Region {
         if let Some(via) = &self.via {
             write!(f, " via {via}")?;
         }
-        let device = self.device.as_deref().unwrap_or("any other device");
-        write!(f, " -> {device}, unit {}: function {}", self.units, self.functions)?;
+        let devices = match self.devices.as_slice() {
+            [] => "any device".to_owned(),
+            devices => devices.join(", "),
+        };
+        write!(
+            f,
+            " -> {devices}, unit {}: function {}",
+            self.units, self.functions
+        )?;
         if let Some(part) = self.part {
             write!(f, ", {part}")?;
         }
