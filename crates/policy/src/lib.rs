@@ -43,7 +43,7 @@ mod table;
 mod trial;
 mod view;
 
-pub use address::{AddressError, Span, parse_address, table_name};
+pub use address::{AddressError, Span, Spans, parse_address, table_name};
 pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
 pub use check::{Summary, Warning, summary, warnings};
 pub use cidr::CidrError;
@@ -55,4 +55,5 @@ pub use explain::{Explanation, RuleVerdict, explain, explain_named};
 pub use function::parse_function;
 pub use policy::Policy;
 pub use sample::{Sample, SampleError};
+pub use source::is_device_name;
 pub use view::View;

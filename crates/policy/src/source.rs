@@ -7,6 +7,8 @@ mod keys;
 mod set;
 mod test;
 
+pub use keys::is_device_name;
+
 use std::ops::Range;
 
 use toml::Spanned;

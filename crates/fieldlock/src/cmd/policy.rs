@@ -1,6 +1,9 @@
-//! `fieldlock policy`: checks a policy file, explains what it decides, and compares two.
+//! `fieldlock policy`: checks a policy file, explains what it decides, and compares two,
+//! and judges captures.
 
 mod diff;
+mod replay;
+mod traffic;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -28,6 +31,7 @@ enum Command {
     Check(Check),
     Explain(Box<Explain>),
     Diff(diff::Diff),
+    Replay(replay::Replay),
 }
 
 /// Check policy files: every error with its line, then what probably was not meant.
@@ -119,6 +123,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Check(check) => run_check(&check),
         Command::Explain(explain) => or_invalid(run_explain(&explain)),
         Command::Diff(args) => or_invalid(diff::run(&args)),
+        Command::Replay(args) => or_invalid(replay::run(&args)),
     }
 }
 
@@ -142,6 +147,8 @@ enum Error {
     },
     #[error("{0}")]
     Policy(#[from] fieldlock_policy::PolicyErrors),
+    #[error("{0}")]
+    Capture(#[from] fieldlock_capture::CaptureError),
     #[error("{0}")]
     Diff(#[from] fieldlock_policy::TooLarge),
     #[error("{0}")]
