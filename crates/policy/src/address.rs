@@ -12,7 +12,7 @@ use fieldlock_modbus::Table;
 use crate::rule::Interval;
 
 /// Elements of one table, first and last inclusive, 0-based PDU addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     pub table: Table,
     pub first: u16,

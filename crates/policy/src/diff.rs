@@ -34,6 +34,23 @@ use crate::view::View;
 use origin::Group;
 use slots::{Difference, differences};
 
+/// A valid request of a function other than 23, with one element for each value.
+#[cfg(test)]
+pub(crate) fn test_request(function: u8, first: u16, values: &[u16]) -> Vec<u8> {
+    use crate::function::Slot;
+    use fieldlock_modbus::FunctionCode;
+    let values = match function {
+        5 | 6 | 8 | 22 | 43 => &values[..1],
+        _ => values,
+    };
+    let values = values.iter().map(|value| match function {
+        15 => value % 2,
+        _ => *value,
+    });
+    let slot = Slot::of(FunctionCode(function));
+    examples::Request::new(slot, first, values.collect(), None).pdu()
+}
+
 /// What a change opens and closes. `Display` gives the text, `Serialize` the same for programs.
 #[derive(Debug, Serialize)]
 pub struct Diff {

@@ -214,20 +214,10 @@ fn pdu() -> impl Strategy<Value = Vec<u8>> {
     let values = prop::collection::vec(0u16..9, 1..5);
     (function, 0u16..14, values, 0u16..14, 1u16..4).prop_map(
         |(code, first, values, read, quantity)| {
-            use crate::function::Slot;
-            use fieldlock_modbus::FunctionCode;
             if code == 23 {
                 return examples::read_write(read, quantity, first, &values);
             }
-            let values = if matches!(code, 5 | 6 | 8 | 22) {
-                vec![values[0]]
-            } else {
-                values
-            };
-            let bits = values
-                .iter()
-                .map(|value| if code == 15 { value % 2 } else { *value });
-            examples::Request::new(Slot::of(FunctionCode(code)), first, bits.collect(), None).pdu()
+            test_request(code, first, &values)
         },
     )
 }
