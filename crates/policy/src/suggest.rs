@@ -74,14 +74,16 @@ impl Observation {
         }
     }
 
-    /// Whether it has the addresses that its function needs.
+    /// Whether it has the addresses and values that its function needs.
     fn is_whole(&self) -> bool {
         let slot = Slot::of(FunctionCode(self.function));
         let read = self.read.map(|span| span.table);
         let write = self.write.map(|span| span.table);
+        // The result of a mask write is not known.
+        let told = self.values.is_some() || self.function == 22;
         match self.function {
-            23 => read == slot.table() && write == slot.table(),
-            _ if slot.writes() => read.is_none() && write == slot.table(),
+            23 => read == slot.table() && write == slot.table() && told,
+            _ if slot.writes() => read.is_none() && write == slot.table() && told,
             _ => write.is_none() && read == slot.table(),
         }
     }
@@ -96,7 +98,7 @@ pub enum SuggestError {
     TooMany,
     #[error("a client without an address or an identity can't be named in a policy")]
     Nobody,
-    #[error("the record lacks the addresses of its function")]
+    #[error("the record lacks the addresses or values of its function")]
     Incomplete,
     #[error("the device's name can't stand in a policy")]
     Device,
@@ -205,7 +207,9 @@ impl Traffic {
             last: time,
         });
         let client = self.clients.entry(who).or_default();
-        client.addresses.extend(asker.address.map(|a| a.to_canonical()));
+        client
+            .addresses
+            .extend(asker.address.map(|a| a.to_canonical()));
         if client.addresses.len() > MAX_ADDRESSES {
             return Err(SuggestError::TooMany);
         }
@@ -321,9 +325,7 @@ fn bodies(
 fn bounds(what: &Observation, options: &Options) -> ValueBounds {
     match what.values {
         // The result of a mask write is not known, so bounds would refuse it.
-        Some((min, max)) if options.bound_values && what.function != 22 => {
-            ValueBounds { min, max }
-        }
+        Some((min, max)) if options.bound_values && what.function != 22 => ValueBounds { min, max },
         _ => ValueBounds::FULL,
     }
 }
@@ -354,7 +356,8 @@ fn read_rule(reads: BTreeMap<u8, Vec<Range>>, gap: u16) -> Option<(RuleBody, Tim
 
 /// Functions that write the same ranges with the same bounds share a rule.
 fn write_rules(writes: BTreeMap<u8, Vec<Range>>) -> Vec<(RuleBody, Times)> {
-    let mut by_range: BTreeMap<(AddressRange, ValueBounds), (BTreeSet<u8>, Times)> = BTreeMap::new();
+    let mut by_range: BTreeMap<(AddressRange, ValueBounds), (BTreeSet<u8>, Times)> =
+        BTreeMap::new();
     for (function, ranges) in writes {
         for range in join_writes(ranges) {
             let (functions, times) = by_range.entry((range.addresses, range.value)).or_default();
@@ -365,7 +368,9 @@ fn write_rules(writes: BTreeMap<u8, Vec<Range>>) -> Vec<(RuleBody, Times)> {
     let mut rules: BTreeMap<(usize, BTreeSet<u8>, ValueBounds), (Vec<AddressRange>, Times)> =
         BTreeMap::new();
     for ((addresses, value), (functions, times)) in by_range {
-        let (all, total) = rules.entry((addresses.table, functions, value)).or_default();
+        let (all, total) = rules
+            .entry((addresses.table, functions, value))
+            .or_default();
         all.push(addresses);
         total.add(&times);
     }
@@ -400,7 +405,10 @@ fn read_write_rules(same: bool, ranges: Vec<Range>) -> Vec<(RuleBody, Times)> {
         (body, times)
     };
     match same {
-        true => join_writes(ranges).into_iter().map(|range| rule(vec![range])).collect(),
+        true => join_writes(ranges)
+            .into_iter()
+            .map(|range| rule(vec![range]))
+            .collect(),
         false => vec![rule(ranges)],
     }
 }

@@ -1,8 +1,9 @@
 //! `fieldlock policy`: checks a policy file, explains what it decides, and compares two,
-//! and judges captures.
+//! judges captures, and suggests a policy from what was seen.
 
 mod diff;
 mod replay;
+mod suggest;
 mod traffic;
 
 use std::fmt::Display;
@@ -32,6 +33,7 @@ enum Command {
     Explain(Box<Explain>),
     Diff(diff::Diff),
     Replay(replay::Replay),
+    Suggest(suggest::Suggest),
 }
 
 /// Check policy files: every error with its line, then what probably was not meant.
@@ -124,6 +126,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Explain(explain) => or_invalid(run_explain(&explain)),
         Command::Diff(args) => or_invalid(diff::run(&args)),
         Command::Replay(args) => or_invalid(replay::run(&args)),
+        Command::Suggest(args) => or_invalid(suggest::run(&args)),
     }
 }
 
@@ -149,6 +152,8 @@ enum Error {
     Policy(#[from] fieldlock_policy::PolicyErrors),
     #[error("{0}")]
     Capture(#[from] fieldlock_capture::CaptureError),
+    #[error("{0}")]
+    Suggest(#[from] fieldlock_policy::SuggestError),
     #[error("{0}")]
     Diff(#[from] fieldlock_policy::TooLarge),
     #[error("{0}")]

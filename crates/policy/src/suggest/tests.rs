@@ -78,7 +78,10 @@ fn gaps_are_closed_as_far_as_told() {
     seen(&mut traffic, &[3, 0, 0, 0, 10], 0);
     seen(&mut traffic, &[3, 0, 13, 0, 10], 0);
     let with = |gap| {
-        let options = Options { gap, ..Options::default() };
+        let options = Options {
+            gap,
+            ..Options::default()
+        };
         traffic.suggest(&options)
     };
     assert!(with(2).contains("\"holding 0-9\", \"holding 13-22\""));
@@ -93,7 +96,10 @@ fn halves_at_different_addresses_are_left_out_unless_wanted() {
     let without = traffic.suggest(&Options::default());
     assert!(without.contains("# Left out: 10.1.1.20 reads holding 0-9 and writes holding 40"));
     assert!(!without.contains("[[allow]]"));
-    let options = Options { joined_halves: true, ..Options::default() };
+    let options = Options {
+        joined_halves: true,
+        ..Options::default()
+    };
     let with = parsed(&traffic.suggest(&options));
     assert!(allows(&with, "10.1.1.20", "press-07", 1, &pdu));
 }
@@ -104,7 +110,10 @@ fn what_cannot_be_named_is_refused() {
     let what = observed(&[3, 0, 0, 0, 1]);
     let mut add = |asker: &Asker, device: &str, what| traffic.add(asker, device, 1, what, None, 1);
     let someone = asker("10.1.1.20");
-    assert_eq!(add(&Asker::default(), "press", what), Err(SuggestError::Nobody));
+    assert_eq!(
+        add(&Asker::default(), "press", what),
+        Err(SuggestError::Nobody)
+    );
     assert_eq!(add(&someone, "Press 7", what), Err(SuggestError::Device));
     let bare = Observation { read: None, ..what };
     assert_eq!(add(&someone, "press", bare), Err(SuggestError::Incomplete));
@@ -138,7 +147,10 @@ fn allows(policy: &Policy, client: &str, device: &str, unit: u8, pdu: &[u8]) -> 
         client,
     };
     let request = Request::parse(pdu).unwrap();
-    policy.view(&origin, device).decide(unit, &request).allowed()
+    policy
+        .view(&origin, device)
+        .decide(unit, &request)
+        .allowed()
 }
 
 const CLIENTS: [&str; 2] = ["10.1.1.20", "2001:db8::1"];
@@ -173,7 +185,9 @@ fn elements(pdu: &[u8]) -> Vec<(u8, Option<(Table, u16)>, Option<u16>)> {
         (range.start..=range.last()).map(move |address| (range.table, address))
     };
     if let Some(range) = request.read() {
-        return places(range).map(|place| (function, Some(place), None)).collect();
+        return places(range)
+            .map(|place| (function, Some(place), None))
+            .collect();
     }
     let Some(write) = request.write() else {
         return vec![(function, None, None)];
@@ -183,7 +197,9 @@ fn elements(pdu: &[u8]) -> Vec<(u8, Option<(Table, u16)>, Option<u16>)> {
         _ => write.values.iter().map(Some).collect(),
     };
     let places = places(write.range).zip(values);
-    places.map(|(place, value)| (function, Some(place), value)).collect()
+    places
+        .map(|(place, value)| (function, Some(place), value))
+        .collect()
 }
 
 proptest! {

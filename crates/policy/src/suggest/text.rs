@@ -40,7 +40,9 @@ pub(super) fn write(traffic: &Traffic, rules: &Rules<'_>, left_out: &[LeftOut<'_
     let called = |who: &Who| names.get(who).map_or("", String::as_str);
     let mut alike: BTreeMap<String, usize> = BTreeMap::new();
     for (who, device, body) in rules.keys() {
-        *alike.entry(plain_name(called(who), device, body)).or_default() += 1;
+        *alike
+            .entry(plain_name(called(who), device, body))
+            .or_default() += 1;
     }
     let mut taken = HashSet::new();
     for ((who, device, body), (units, times)) in rules {
@@ -127,7 +129,10 @@ fn rfc3339(time: SystemTime) -> String {
 fn unit_ranges(units: &BTreeSet<u8>) -> Vec<String> {
     let broadcast = units.contains(&0).then(|| "0".to_owned());
     let mut others = Units::NONE;
-    units.iter().filter(|unit| **unit != 0).for_each(|unit| others.insert(*unit));
+    units
+        .iter()
+        .filter(|unit| **unit != 0)
+        .for_each(|unit| others.insert(*unit));
     let all = match (others == Units::ANY, others == Units::NONE) {
         (true, _) => "1-255".to_owned(),
         (_, true) => return broadcast.into_iter().collect(),
@@ -156,7 +161,11 @@ fn client_name(who: &Who, names: &BTreeSet<String>) -> String {
         (_, _, Who::Address(address)) => address.to_string(),
         (_, _, Who::Proven { identity, .. }) => {
             let end = identity.rsplit('/').next().unwrap_or_default();
-            if end.is_empty() { identity.clone() } else { end.to_owned() }
+            if end.is_empty() {
+                identity.clone()
+            } else {
+                end.to_owned()
+            }
         }
     }
 }
@@ -169,7 +178,11 @@ fn unused(name: &str, taken: &mut HashSet<String>) -> String {
         .take(LONGEST_NAME)
         .collect();
     let reserved = shown.is_empty() || shown == "any" || shown.starts_with("set:");
-    let shown = if reserved { format!("client {shown}") } else { shown };
+    let shown = if reserved {
+        format!("client {shown}")
+    } else {
+        shown
+    };
     let numbered = (2u64..).map(|number| format!("{shown} ({number})"));
     let mut free = std::iter::once(shown.clone())
         .chain(numbered)
