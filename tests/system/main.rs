@@ -15,6 +15,7 @@ mod export;
 mod faults;
 mod hsm;
 mod interop;
+mod learn;
 mod lint;
 mod mbaps;
 mod negative;
@@ -64,6 +65,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(custody::trials());
     trials.extend(clock::trials());
     trials.extend(hsm::trials());
+    trials.extend(learn::trials());
     trials.extend(lint::trials());
     trials.extend(mbaps::trials());
     trials

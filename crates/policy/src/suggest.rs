@@ -354,6 +354,9 @@ fn read_rule(reads: BTreeMap<u8, Vec<Range>>, gap: u16) -> Option<(RuleBody, Tim
     ))
 }
 
+/// Table, functions and bounds.
+type WriteKey = (usize, BTreeSet<u8>, ValueBounds);
+
 /// Functions that write the same ranges with the same bounds share a rule.
 fn write_rules(writes: BTreeMap<u8, Vec<Range>>) -> Vec<(RuleBody, Times)> {
     let mut by_range: BTreeMap<(AddressRange, ValueBounds), (BTreeSet<u8>, Times)> =
@@ -365,8 +368,7 @@ fn write_rules(writes: BTreeMap<u8, Vec<Range>>) -> Vec<(RuleBody, Times)> {
             times.add(&range.times);
         }
     }
-    let mut rules: BTreeMap<(usize, BTreeSet<u8>, ValueBounds), (Vec<AddressRange>, Times)> =
-        BTreeMap::new();
+    let mut rules: BTreeMap<WriteKey, (Vec<AddressRange>, Times)> = BTreeMap::new();
     for ((addresses, value), (functions, times)) in by_range {
         let (all, total) = rules
             .entry((addresses.table, functions, value))

@@ -121,7 +121,7 @@ pub(super) fn sweep(old: &Boxes, new: &Boxes, budget: &mut Budget) -> Result<Vec
         .collect();
     cuts.sort_unstable();
     cuts.dedup();
-    let mut active = lists.map(Active::new);
+    let mut active = lists.map(|list| Active::new(list));
     let mut strips = Vec::new();
     for pair in cuts.windows(2) {
         // A cut is at most 65536, and the last only ends a strip.
@@ -148,7 +148,7 @@ struct Active<'e> {
 }
 
 impl<'e> Active<'e> {
-    fn new(entries: &'e Vec<Entry>) -> Self {
+    fn new(entries: &'e [Entry]) -> Self {
         Self {
             coming: entries.iter(),
             here: Vec::new(),
