@@ -1,6 +1,7 @@
 //! Ranges that are joined.
 
-use super::{AddressRange, Times};
+use super::Times;
+use super::rules::AddressRange;
 use crate::address::{Span, table_index};
 use crate::rule::ValueBounds;
 

@@ -178,7 +178,9 @@ prop_compose! {
 }
 
 /// Function and element, with the value where one is known.
-fn elements(pdu: &[u8]) -> Vec<(u8, Option<(Table, u16)>, Option<u16>)> {
+type Element = (u8, Option<(Table, u16)>, Option<u16>);
+
+fn elements(pdu: &[u8]) -> Vec<Element> {
     let request = Request::parse(pdu).unwrap();
     let function = request.function().0;
     let places = |range: fieldlock_modbus::Range| {

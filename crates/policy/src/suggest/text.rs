@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-use super::{AddressRange, Kind, Observation, RuleBody, Times, Traffic, Who};
+use super::rules::{AddressRange, Kind, RuleBody};
+use super::{Observation, Times, Traffic, Who};
 use crate::address::{Span, TABLES, table_name};
 use crate::rule::Units;
 

@@ -118,7 +118,7 @@ impl Taken {
     }
 }
 
-fn from_capture(file: &PathBuf, scope: &Scope, traffic: &mut Traffic) -> Result<Taken, Error> {
+fn from_capture(file: &Path, scope: &Scope, traffic: &mut Traffic) -> Result<Taken, Error> {
     let mut taken = Taken::default();
     let mut result = Ok(());
     let tally = traffic::read(file, scope, |seen| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -131,7 +131,7 @@ pub(super) struct Malformed {
 
 /// Hands every request to `each`, in the order of the frames.
 pub(super) fn read(
-    file: &PathBuf,
+    file: &Path,
     scope: &Scope,
     mut each: impl FnMut(&Seen<'_>),
 ) -> Result<Tally, CaptureError> {
@@ -301,7 +301,7 @@ impl Walk<'_> {
 }
 
 /// What a person should know about how the capture was read.
-pub(super) fn notes(tally: &Tally, file: &std::path::Path) {
+pub(super) fn notes(tally: &Tally, file: &Path) {
     let file = file.display();
     for (server, name) in tally.unnamed.iter().take(MAX_NAMED) {
         eprintln!("note: no --device names {server}: it is called {name}");
