@@ -29,7 +29,7 @@ use serde::Serialize;
 
 use crate::client::Side;
 use crate::policy::{Policy, Via};
-use crate::rule::{ReadOnly, Units};
+use crate::rule::{ReadOnly, Rule, Units};
 use crate::view::View;
 use origin::Group;
 use slots::{Difference, differences};
@@ -134,7 +134,14 @@ pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
     let headends = headends(old, new, side);
     let mut collected = Collected::default();
     for (device_at, device) in devices.iter().enumerate() {
+        let allows = [old, new].map(|policy| allows(policy, device.unwrap_or_default()));
         for (group_at, group) in groups.iter().enumerate() {
+            budget.spend(allows.iter().map(Vec::len).sum::<usize>() as u64)?;
+            // Most clients have to do with few devices, and a view costs a look at every rule.
+            let mut sides = allows.iter().zip(&group.clients);
+            if !sides.any(|(allows, who)| allows.iter().any(|rule| rule.applies_to_clients(who))) {
+                continue;
+            }
             for (via_at, via) in headends.iter().enumerate() {
                 budget.spend((old.rules.len() + new.rules.len()) as u64)?;
                 let device = device.unwrap_or_default();
@@ -149,6 +156,13 @@ pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
     Ok(Diff {
         regions: collected.regions(&devices, &groups, &headends),
     })
+}
+
+fn allows<'p>(policy: &'p Policy, device: &str) -> Vec<&'p Rule> {
+    let rules = policy.rules.iter();
+    rules
+        .filter(|rule| rule.is_allow() && rule.devices.admits(device))
+        .collect()
 }
 
 /// Every device that a policy names, then the rest.

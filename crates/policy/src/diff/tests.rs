@@ -137,6 +137,13 @@ fn at_the_edge_the_headend_counts() {
     );
 }
 
+#[test]
+fn a_comparison_ends_when_its_budget_is_spent() {
+    let policy = rules(&allow("a", "function = 3\naddress = \"holding 0-9\""));
+    let mut budget = Budget(0);
+    assert!(origin::groups(&policy, &policy, &mut budget).is_err());
+}
+
 fn pick<T: Clone + std::fmt::Debug + 'static>(from: &[T]) -> impl Strategy<Value = T> + use<T> {
     prop::sample::select(from.to_vec())
 }
