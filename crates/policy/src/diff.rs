@@ -115,7 +115,7 @@ pub struct ExampleClient {
 pub struct TooLarge;
 
 /// Steps that a comparison may take: some ten seconds' worth.
-const STEPS: u64 = 2_000_000_000;
+const STEPS: u64 = 20_000_000_000;
 
 struct Budget(u64);
 
