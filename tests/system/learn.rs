@@ -239,7 +239,7 @@ fn from_a_capture() {
 
 fn from_an_audit_log() {
     const LOG: &str = r#"{"v":1,"seq":1,"kind":"start"}
-{"v":1,"seq":2,"time":"2026-09-21T14:00:00Z","kind":"read","client":{"name":"hmi-1","address":"10.1.1.20"},"device":"press-07","unit":1,"function":3,"address":"holding 0-9","decision":"allow","count":600}
+{"v":1,"seq":2,"time":"2026-09-21T14:00:00Z","kind":"read","client":{"name":"hmi-1","address":"10.1.1.20"},"device":"press-07","unit":1,"function":3,"address":"holding 0-9","outcome":"answered","answer":[0],"count":600}
 {"v":1,"seq":3,"kind":"write-intent","client":{"name":"hmi-1","address":"10.1.1.20"},"device":"press-07","unit":1,"function":16,"address":"holding 40-41","values":[7,900],"decision":"allow"}
 {"v":1,"seq":4,"kind":"denied","client":{"address":"10.1.1.99"},"device":"press-07","unit":1,"function":6,"address":"holding 40","values":[1],"decision":"deny"}
 not a record

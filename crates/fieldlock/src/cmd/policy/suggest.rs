@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgGroup, ValueEnum};
-use fieldlock_audit::{Address, Decision, Party, Record, Table, Values};
+use fieldlock_audit::{Address, Decision, Kind, Party, Record, Table, Values, log_files};
 use fieldlock_policy::{Asker, Observation, Policy, Span, SuggestError, SuggestOptions, Traffic};
 use serde::Serialize;
 use serde_json::json;
@@ -28,7 +28,7 @@ const MAX_LINE: u64 = 64 * 1024;
     group(ArgGroup::new("source").args(["capture", "log"]).required(true)),
     after_help = "\
 Examples:
-  fieldlock policy suggest --log /var/lib/fieldlock/edge/audit/audit.jsonl > policy.new
+  fieldlock policy suggest --log /var/lib/fieldlock/edge/audit > policy.new
   fieldlock policy suggest --capture plant.pcap --device press-07=10.1.1.50 > policy.new
   fieldlock policy suggest --capture plant.pcap --gap 8 --values none > policy.new
   fieldlock policy check policy.new && fieldlock policy diff policy.toml policy.new
@@ -39,7 +39,8 @@ pub(super) struct Suggest {
     /// A capture, pcap or pcapng.
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
-    /// An audit log: every record of a request that was allowed counts.
+    /// An audit log, a file of it or the directory with all: every write that was allowed counts, and
+    /// every read that was answered, where reads are recorded (`reads` under `[audit]`).
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     #[command(flatten)]
@@ -86,7 +87,7 @@ pub(super) fn run(args: &Suggest) -> Result<ExitCode, Error> {
         eprintln!("warning: {} left out; the first: {why}", taken.left_out);
     }
     if traffic.is_empty() {
-        eprintln!("error: no allowed request was seen: there is nothing to suggest");
+        eprintln!("error: no allowed request was seen, so there is nothing to suggest");
         return Ok(ExitCode::FAILURE);
     }
     let options = SuggestOptions {
@@ -137,36 +138,45 @@ fn from_capture(file: &Path, scope: &Scope, traffic: &mut Traffic) -> Result<Tak
     Ok(taken)
 }
 
-fn from_log(file: &Path, traffic: &mut Traffic) -> Result<Taken, Error> {
-    let unreadable = |source| Error::Read {
+fn from_log(log: &Path, traffic: &mut Traffic) -> Result<Taken, Error> {
+    let mut taken = Taken::default();
+    let files = log_files(log).map_err(|source| unreadable(log, source))?;
+    for file in files {
+        from_log_file(&file, traffic, &mut taken)?;
+    }
+    Ok(taken)
+}
+
+fn unreadable(file: &Path, source: std::io::Error) -> Error {
+    Error::Read {
         path: file.to_owned(),
         source,
-    };
-    let mut log = BufReader::new(File::open(file).map_err(unreadable)?);
-    let mut taken = Taken::default();
+    }
+}
+
+fn from_log_file(file: &Path, traffic: &mut Traffic, taken: &mut Taken) -> Result<(), Error> {
+    let mut log = BufReader::new(File::open(file).map_err(|source| unreadable(file, source))?);
     let mut line = Vec::new();
     for number in 1u64.. {
         line.clear();
         let length = (&mut log).take(MAX_LINE).read_until(b'\n', &mut line);
+        let length = length.map_err(|source| unreadable(file, source))? as u64;
         // A record that is being written has no end yet.
-        if length.map_err(unreadable)? == 0
-            || (line.len() as u64) < MAX_LINE && !line.ends_with(b"\n")
-        {
+        if length == 0 || length < MAX_LINE && !line.ends_with(b"\n") {
             break;
         }
         let place = || format!("{}:{number}", file.display());
         let Ok(record) = serde_json::from_slice::<Record>(&line) else {
             taken.left_out += 1;
-            taken
-                .why
-                .get_or_insert_with(|| format!("{}: not an audit record", place()));
+            let why = || format!("{}: not an audit record", place());
+            taken.why.get_or_insert_with(why);
             continue;
         };
         if let Some(added) = add(&record, traffic) {
             taken.count(added, &place())?;
         }
     }
-    Ok(taken)
+    Ok(())
 }
 
 /// `None`: the record is not of a request that was allowed.
@@ -175,7 +185,8 @@ fn add(record: &Record, traffic: &mut Traffic) -> Option<Result<(), SuggestError
     else {
         return None;
     };
-    if record.decision != Some(Decision::Allow) {
+    // A read that was answered had been allowed.
+    if record.kind != Kind::Read && record.decision != Some(Decision::Allow) {
         return None;
     }
     let address = record.address.map(span);
