@@ -320,4 +320,9 @@ fn what_cannot_be_read() {
         1,
         "error: no allowed request was seen",
     );
+    expect(
+        "policy suggest --log empty.jsonl --device press=10.1.1.50",
+        2,
+        "error: --port, --device and --frames are for a capture",
+    );
 }

@@ -152,6 +152,10 @@ enum Error {
     Policy(#[from] fieldlock_policy::PolicyErrors),
     #[error("{0}")]
     Capture(#[from] fieldlock_capture::CaptureError),
+    #[error(
+        "error: --port, --device and --frames are for a capture; a log names its devices itself"
+    )]
+    ScopeOfLog,
     #[error("{0}")]
     Suggest(#[from] fieldlock_policy::SuggestError),
     #[error("{0}")]

@@ -77,6 +77,9 @@ struct Taken {
 }
 
 pub(super) fn run(args: &Suggest) -> Result<ExitCode, Error> {
+    if args.log.is_some() && args.scope.is_given() {
+        return Err(Error::ScopeOfLog);
+    }
     let mut traffic = Traffic::default();
     let taken = match (&args.capture, &args.log) {
         (Some(capture), _) => from_capture(capture, &args.scope, &mut traffic)?,

@@ -35,6 +35,13 @@ pub(super) struct Scope {
     frames: Option<Frames>,
 }
 
+impl Scope {
+    /// Whether it says anything: it means nothing without a capture.
+    pub(super) fn is_given(&self) -> bool {
+        self.port != MODBUS || !self.devices.is_empty() || self.frames.is_some()
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Mapping {
     name: String,
