@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use fieldlock_testkit::capture::data_folder;
+use fieldlock_testkit::modbus::read;
 use fieldlock_testkit::process::Directory;
-use fieldlock_tests::{binary, trial};
+use fieldlock_tests::answers::{ILLEGAL_ADDRESS, expect_exception, read_registers, write_one};
+use fieldlock_tests::{Setup, Transport, binary, trial};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -31,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
         trial::test("learn::from_a_capture", from_a_capture),
         trial::test("learn::from_an_audit_log", from_an_audit_log),
+        trial::test("learn::from_a_running_pair", from_a_running_pair),
         trial::test("learn::what_cannot_be_read", what_cannot_be_read),
     ];
     let known = CASES.map(|(capture, counts)| {
@@ -279,6 +282,28 @@ value = { min = 7, max = 900 }
         log.display()
     );
     assert_eq!(String::from_utf8(output.stderr).unwrap(), warning);
+}
+
+/// Learns under the open policy with reads on record; then what was learnt is in force.
+fn from_a_running_pair() {
+    let mut pair = Setup::new(Transport::Quic)
+        .edge("[audit]\nreads = \"all\"\n")
+        .up();
+    let mut client = pair.client();
+    write_one(&mut client, 42, 7);
+    assert_eq!(read_registers(&mut client, 42, 2).len(), 2);
+    pair.edge.terminate();
+    let log = pair.edge.state().join("audit");
+    let output = run(&["policy", "suggest", "--log", log.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", binary::text(&output));
+    let learnt = String::from_utf8(output.stdout).unwrap();
+    pair.edge.write_policy(&learnt);
+    pair.edge.start();
+    pair.wait_up();
+    let mut client = pair.client();
+    write_one(&mut client, 42, 7);
+    assert_eq!(read_registers(&mut client, 42, 2)[0], 7);
+    expect_exception(&mut client, &read(3, 42, 3), ILLEGAL_ADDRESS);
 }
 
 fn what_cannot_be_read() {
