@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldlock_audit::Kind;
-use fieldlock_tests::answers::{read_registers, write_one};
-use fieldlock_tests::{Agent, Pair, Role, SOON, Setup, Site, Transport, trial, within};
+use fieldlock_tests::answers::{exception, read_one, read_registers, write_one};
+use fieldlock_tests::{
+    Agent, OPEN_POLICY, Pair, Role, SOON, Setup, Site, Transport, trial, within,
+};
 use libtest_mimic::Trial;
 
 use crate::trust::{is_renewed, prepared, replace_identity};
@@ -20,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             jumps(Transport::Quic)
         }),
         test("clock::jumps_drop_no_tunnel::tls", || jumps(Transport::Tls)),
+        test("clock::windows_are_closed_while_it_is_wrong", windows_close),
         test("clock::a_box_without_a_clock_starts", no_clock),
         test("clock::a_box_without_a_clock_asks_the_ca", asks_the_ca),
     ]
@@ -100,6 +103,33 @@ fn jumps(transport: Transport) {
     }
     assert_eq!(pair.headend.audit_kind(Kind::TunnelUp).len(), 1);
     assert_eq!(pair.headend.audit_kind(Kind::TunnelDown).len(), 0);
+}
+
+/// The edge's clock is set back, and ahead, while a client writes by a rule with a time window.
+fn windows_close() {
+    let policy = OPEN_POLICY.replace(
+        "address = [\"any\"]\n",
+        "address = [\"any\"]\ntime = { from = \"00:00\", zone = \"UTC\" }\n",
+    );
+    let mut pair = Setup::new(Transport::Auto).edge_policy(&policy).prepare();
+    let time = Settable::of(&mut pair.edge);
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    let mut client = pair.client();
+    for wrong in ["-700d", "+1d"] {
+        write_one(&mut client, 40, 1);
+        time.set(wrong);
+        within(LOOK, "the window to count as closed", || {
+            let answer = client.request(1, &read_one(40)).unwrap();
+            exception(&answer) == Some(0x01)
+        });
+        time.set("+0");
+        within(LOOK, "the window to be open again", || {
+            let answer = client.request(1, &read_one(40)).unwrap();
+            exception(&answer).is_none()
+        });
+    }
 }
 
 /// The edge's clock says 1970: it goes by the dates of what is installed, says so, and keeps what it

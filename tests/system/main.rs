@@ -14,6 +14,7 @@ mod est;
 mod export;
 mod faults;
 mod hsm;
+mod injection;
 mod interop;
 mod learn;
 mod lint;
@@ -51,6 +52,7 @@ fn trials() -> Vec<Trial> {
     // These have one that takes a minute: the others run beside it.
     let mut trials = trust::trials();
     trials.extend(audit::trials());
+    trials.extend(injection::trials());
     trials.extend(export::trials());
     trials.extend(smoke::trials());
     trials.extend(captures::trials());

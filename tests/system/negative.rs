@@ -1,7 +1,7 @@
 //! What must not work, on both transports.
 
 mod hostile_edge;
-mod hostile_headend;
+pub(crate) mod hostile_headend;
 mod identity;
 mod refused_by_edge;
 mod refused_by_headend;

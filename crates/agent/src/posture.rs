@@ -14,7 +14,7 @@ use fieldlock_audit::{Kind, Record};
 use fieldlock_enroll::AgentClock;
 use fieldlock_pki::clock::Skew;
 use fieldlock_pki::{Role, TrustList, store};
-use fieldlock_policy::Policy;
+use fieldlock_policy::{Now, Phase, Policy};
 use tracing::{info, warn};
 
 use crate::StartError;
@@ -28,6 +28,8 @@ pub(crate) struct Posture {
     /// As they were at the start.
     settings: Settings,
     policy: RefCell<Arc<Policy>>,
+    /// Of the policy in force.
+    phase: RefCell<Phase>,
     hash: Cell<[u8; 32]>,
     trust: RefCell<Rc<Trust>>,
     clock: Arc<AgentClock>,
@@ -45,10 +47,12 @@ impl Posture {
         let clock = Arc::new(AgentClock::of_state(state));
         let trust = Trust::load(state, role, settings, &clock)?;
         let (policy, hash) = read_policy(policy).map_err(StartError::Policy)?;
+        let phase = policy.phase(time(&clock));
         Ok(Self {
             role,
             settings,
             policy: RefCell::new(Arc::new(policy)),
+            phase: RefCell::new(phase),
             hash: Cell::new(hash),
             trust: RefCell::new(Rc::new(trust)),
             clock,
@@ -62,6 +66,22 @@ impl Posture {
 
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.policy.borrow().clone()
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    /// Whether time windows have opened or closed since this was asked last, or it has become
+    /// known or unknown what time it is.
+    pub(crate) fn phase_changed(&self) -> bool {
+        let now = time(&self.clock);
+        if self.phase.borrow().holds(now) {
+            return false;
+        }
+        let phase = self.policy().phase(now);
+        let before = self.phase.replace(phase.clone());
+        !phase.same_rules(&before)
     }
 
     /// SHA-256 of the policy file in force.
@@ -81,6 +101,7 @@ impl Posture {
                 false
             }
             Ok((policy, hash)) => {
+                *self.phase.borrow_mut() = policy.phase(time(&self.clock));
                 *self.policy.borrow_mut() = Arc::new(policy);
                 self.hash.set(hash);
                 ledger.set_policy(&short_hex(&hash));
@@ -235,12 +256,13 @@ impl Posture {
             Skew::None => return ledger.clear(alarm::CLOCK, ""),
             Skew::Behind(_) => format!(
                 "the system clock is behind a time that has certainly passed: certificates are judged \
-                 by {}, which runs on; set the clock",
+                 by {}, which runs on; rules with time windows are closed; set the clock",
                 crate::status::time(reading.now),
             ),
             Skew::Ahead(_) => format!(
                 "the system clock is ahead of all that is known: new tunnels are judged by {}, live \
-                 ones by {} until a handshake has come through; is the clock right?",
+                 ones by {} until a handshake has come through, and rules with time windows are closed; is the \
+                 clock right?",
                 crate::status::time(reading.now),
                 crate::status::time(reading.steady),
             ),
@@ -271,8 +293,20 @@ impl Posture {
 
 /// How often an agent looks at what runs out, and at the clock.
 pub(crate) const WATCH_DATES: Duration = Duration::from_secs(10);
+/// How often an agent looks whether time windows have opened or closed; also how long it takes to
+/// notice that the clock was set.
+pub(crate) const WATCH_PHASE: Duration = Duration::from_millis(500);
 /// How often the time is written to the disk while an agent runs.
 const KEEP_TIME: Duration = Duration::from_secs(3600);
+
+/// What the rules go by. A clock that is known to be wrong, either way, opens nothing.
+fn time(clock: &AgentClock) -> Now {
+    let reading = clock.read();
+    match reading.skew {
+        Skew::None => Now::At(reading.now),
+        Skew::Behind(_) | Skew::Ahead(_) => Now::Unknown,
+    }
+}
 
 fn read_policy(file: &Path) -> Result<(Policy, [u8; 32]), String> {
     let name = file.display().to_string();

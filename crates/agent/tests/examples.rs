@@ -29,7 +29,10 @@ fn every_example_parses_and_its_policy_draws_no_warning() {
         let text = fs::read_to_string(&file).unwrap();
         let policy = Policy::parse(&text, &file.display().to_string())
             .unwrap_or_else(|errors| panic!("{errors}"));
-        let warnings: Vec<_> = warnings(&policy).iter().map(ToString::to_string).collect();
+        let warnings: Vec<_> = warnings(&policy, 0)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert!(warnings.is_empty(), "{}: {warnings:?}", file.display());
     }
 }

@@ -12,6 +12,7 @@ mod denial;
 mod disk;
 pub mod export;
 mod journal;
+mod line;
 mod read;
 mod record;
 mod recover;
@@ -24,6 +25,7 @@ pub use denial::DenialFilter;
 pub use journal::{
     Journal, JournalError, Options, Progress, Sign, State, Ticket, Unavailable, signed_text,
 };
+pub use line::steers;
 pub use read::{ReadFilter, Reads};
 pub use record::{Decision, Head, Kind, Outcome, Party, Record, SCHEMA_VERSION};
 pub use recover::{Recovered, Torn};

@@ -1,9 +1,12 @@
 //! Whether one request may cross: the same judgement at both ends of a tunnel.
 
 use std::fmt;
+use std::time::Instant;
 
 use fieldlock_modbus::{Exception, Request};
-use fieldlock_policy::{Decision, Reason, RuleId, View};
+use fieldlock_policy::{Decision, Rate, Reason, RuleId, View};
+
+use crate::meter::{Meter, Who};
 
 /// Proof that the policy allowed this request for this unit. Only [`admit`] makes one, and
 /// only what holds one may be sent on.
@@ -12,7 +15,11 @@ pub struct Permit<'a> {
     request: Request<'a>,
     unit: u8,
     rule: RuleId,
+    taken: Taken,
 }
+
+/// The rates that a request has used; two for function 23.
+type Taken = [Option<(RuleId, Rate)>; 2];
 
 impl<'a> Permit<'a> {
     pub fn request(&self) -> &Request<'a> {
@@ -26,6 +33,13 @@ impl<'a> Permit<'a> {
 
     pub fn rule(&self) -> RuleId {
         self.rule
+    }
+
+    /// The request does not go on after all: it has used no rate.
+    pub fn put_back(&self, meter: &mut Meter, who: &Who) {
+        for (rule, rate) in self.taken.into_iter().flatten() {
+            meter.put_back(rule, rate, who);
+        }
     }
 }
 
@@ -47,6 +61,8 @@ pub enum Why {
     /// The PDU breaks the Modbus specification.
     Malformed(&'static str),
     Policy(Reason),
+    /// The rule has let through what its rate allows.
+    TooOften(Rate),
     /// The client has this many requests without an answer already.
     InFlight {
         limit: usize,
@@ -62,14 +78,33 @@ impl fmt::Display for Why {
         match self {
             Self::Malformed(what) => f.write_str(what),
             Self::Policy(reason) => reason.fmt(f),
+            Self::TooOften(rate) => {
+                let (count, seconds) = (rate.count(), rate.seconds());
+                write!(f, "more than {count} requests in {seconds}s")
+            }
             Self::InFlight { limit } => write!(f, "{limit} requests without an answer already"),
             Self::NoRoute { unit } => write!(f, "unit {unit} is not mapped to a device"),
         }
     }
 }
 
-/// Parses and judges one request PDU for `unit` of the device that `view` is about.
-pub fn admit<'a>(view: &View, unit: u8, pdu: &'a [u8]) -> Result<Permit<'a>, Refused<'a>> {
+/// Where the use of rates is counted.
+#[derive(Debug)]
+pub struct Count<'m> {
+    pub meter: &'m mut Meter,
+    pub who: &'m Who,
+    /// Does not decrease.
+    pub now: Instant,
+}
+
+/// Parses and judges one request PDU for `unit` of the device that `view` is about. Whoever
+/// refuses what was permitted calls [`Permit::put_back`].
+pub fn admit<'a>(
+    view: &View,
+    unit: u8,
+    pdu: &'a [u8],
+    count: Count<'_>,
+) -> Result<Permit<'a>, Refused<'a>> {
     let request = Request::parse(pdu).map_err(|malformed| Refused {
         function: malformed.function,
         exception: malformed.exception,
@@ -77,18 +112,63 @@ pub fn admit<'a>(view: &View, unit: u8, pdu: &'a [u8]) -> Result<Permit<'a>, Ref
         rule: None,
         request: None,
     })?;
-    match view.decide(unit, &request) {
-        Decision::Allow { rule } => Ok(Permit {
-            request,
-            unit,
-            rule,
-        }),
-        Decision::Refuse(refusal) => Err(Refused {
-            function: request.function().0,
-            exception: refusal.exception,
-            why: Why::Policy(refusal.reason),
-            rule: refusal.rule,
-            request: Some(request),
-        }),
+    let (exception, why, by) = match view.decide(unit, &request) {
+        Decision::Allow { rule, read } => match take(view, [Some(rule), read], count) {
+            Ok(taken) => {
+                return Ok(Permit {
+                    request,
+                    unit,
+                    rule,
+                    taken,
+                });
+            }
+            Err((rule, rate)) => {
+                let busy = Exception::ServerDeviceBusy;
+                (busy, Why::TooOften(rate), Some(rule))
+            }
+        },
+        Decision::Refuse(refusal) => {
+            let why = Why::Policy(refusal.reason);
+            (refusal.exception, why, refusal.rule)
+        }
+    };
+    Err(Refused {
+        function: request.function().0,
+        exception,
+        why,
+        rule: by,
+        request: Some(request),
+    })
+}
+
+/// Takes one of what the rates of these rules have left, or nothing; then it says which rate is used
+/// up.
+fn take(
+    view: &View,
+    rules: [Option<RuleId>; 2],
+    count: Count<'_>,
+) -> Result<Taken, (RuleId, Rate)> {
+    let mut taken = Taken::default();
+    let rates = view.rates();
+    if rates.is_empty() {
+        return Ok(taken);
     }
+    let Count { meter, who, now } = count;
+    // Both halves by one rule are one request of it.
+    let [first, second] = rules;
+    let rules = [first, second.filter(|second| Some(*second) != first)];
+    for (place, rule) in (0..).zip(rules.into_iter().flatten()) {
+        let Ok(found) = rates.binary_search_by_key(&rule, |(rule, _)| *rule) else {
+            continue;
+        };
+        let (rule, rate) = rates[found];
+        if !meter.take(rule, rate, who, now) {
+            for (rule, rate) in taken.into_iter().flatten() {
+                meter.put_back(rule, rate, who);
+            }
+            return Err((rule, rate));
+        }
+        taken[place] = Some((rule, rate));
+    }
+    Ok(taken)
 }

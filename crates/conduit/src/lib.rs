@@ -1,9 +1,11 @@
 //! One permitted path between two zones, without sockets or clocks.
 //!
 //! - [`admit`]: may this request cross? Asked at both ends, with each end's own policy.
+//! - [`meter`]: what rules with a rate have let through; one for an agent.
 //! - [`client`]: the headend's half, one Modbus/TCP client.
 //! - [`device`]: the edge's half, the pool of connections to one device.
 
 pub mod admit;
 pub mod client;
 pub mod device;
+pub mod meter;

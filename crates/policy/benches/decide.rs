@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use divan::Bencher;
 use fieldlock_modbus::Request;
-use fieldlock_policy::{Client, Origin, Policy, Side};
+use fieldlock_policy::{Client, Now, Origin, Policy, Side};
 
 /// Reports allocations where there are any: `decide` shows none.
 #[global_allocator]
@@ -92,7 +92,7 @@ fn write(start: usize, value: usize) -> Vec<u8> {
 }
 
 fn decide(bencher: Bencher, policy: &Policy, pdu: &[u8], allowed: bool) {
-    let view = policy.view(&origin(), "press-07");
+    let view = policy.view(&origin(), "press-07", &policy.phase(Now::Unknown));
     let Ok(request) = Request::parse(pdu) else {
         unreachable!("valid PDU");
     };
@@ -214,13 +214,14 @@ fn allow_longest_write(bencher: Bencher) {
 fn build_view(bencher: Bencher, rules: usize) {
     bencher
         .with_inputs(|| policy("allow", rules, apart))
-        .bench_refs(|policy| policy.view(&origin(), "press-07"));
+        .bench_refs(|policy| policy.view(&origin(), "press-07", &policy.phase(Now::Unknown)));
 }
 
 #[divan::bench(args = RULES)]
 fn known_view(bencher: Bencher, rules: usize) {
     let policy = policy("allow", rules, apart);
-    bencher.bench(|| policy.view(black_box(&origin()), "press-07"));
+    let phase = policy.phase(Now::Unknown);
+    bencher.bench(|| policy.view(black_box(&origin()), "press-07", &phase));
 }
 
 #[divan::bench(args = RULES)]

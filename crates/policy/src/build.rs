@@ -2,18 +2,29 @@
 
 use std::collections::HashMap;
 
+use crate::conditional::Conditional;
 use crate::decision::{Reason, RuleId};
 use crate::function::Slot;
+use crate::phase::Phase;
 use crate::policy::{Policy, Via};
 use crate::rule::{Interval, Rule, Units};
 use crate::table::{Entry, IntervalTable};
 use crate::view::{Class, Row, View};
 
 impl View {
-    pub(crate) fn build(policy: &Policy, clients: &[u32], via: Via<'_>, device: &str) -> Self {
+    pub(crate) fn build(
+        policy: &Policy,
+        phase: &Phase,
+        clients: &[u32],
+        via: Via<'_>,
+        device: &str,
+    ) -> Self {
         let for_origin = |rule: &&Rule| rule.applies_to_clients(clients) && rule.applies_via(via);
         let for_device = |rule: &&Rule| rule.devices.admits(device);
-        let allows = || policy.rules.iter().filter(|rule| rule.is_allow());
+        let allows = || {
+            let counting = policy.rules.iter().filter(|rule| phase.counts(rule));
+            counting.filter(|rule| rule.is_allow())
+        };
         let closed = if !allows().any(|rule| for_origin(&rule)) {
             Some(Reason::Client)
         } else if !allows().any(|rule| for_origin(&rule) && for_device(&rule)) {
@@ -21,20 +32,44 @@ impl View {
         } else {
             None
         };
-        let rules: Vec<&Rule> = policy
-            .rules
-            .iter()
-            .filter(for_origin)
-            .filter(for_device)
-            .collect();
+        let applying = policy.rules.iter().filter(for_origin).filter(for_device);
+        let (counting, resting): (Vec<&Rule>, Vec<&Rule>) =
+            applying.partition(|rule| phase.counts(rule));
+        let resting: Vec<&Rule> = resting.into_iter().filter(|r| r.is_allow()).collect();
+        let (limited, counting): (Vec<&Rule>, Vec<&Rule>) =
+            counting.into_iter().partition(|rule| rule.rate.is_some());
+        let reason = match phase.is_known() {
+            true => Reason::Window,
+            false => Reason::WindowUnknown,
+        };
+        let rate = |rule: &&Rule| Some((rule.id, rule.rate?));
+        let conditional = (!limited.is_empty() || !resting.is_empty()).then(|| {
+            Box::new(Conditional {
+                limited: Self::of(&limited),
+                rates: limited.iter().filter_map(rate).collect(),
+                resting: Self::of(&resting),
+                reason,
+            })
+        });
+        Self {
+            read_only: policy.read_only.contains(device),
+            closed,
+            conditional,
+            ..Self::of(&counting)
+        }
+    }
+
+    /// What these rules say.
+    fn of(rules: &[&Rule]) -> Self {
         let mut builder = Builder::default();
-        let units = builder.classify(&rules);
+        let units = builder.classify(rules);
         Self {
             units,
             classes: builder.classes,
             rows: builder.rows,
-            read_only: policy.read_only.contains(device),
-            closed,
+            read_only: false,
+            closed: None,
+            conditional: None,
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Summary {
     pub any_device: bool,
     /// `none`, `all`, or the devices.
     pub read_only: String,
+    /// Rules that apply at certain times only.
+    pub timed: usize,
     /// Tests in the file; all of them pass.
     pub tests: usize,
 }
@@ -43,6 +45,7 @@ pub fn summary(policy: &Policy) -> Summary {
             ReadOnly::All => "all".to_owned(),
             ReadOnly::Devices(devices) => devices.join(", "),
         },
+        timed: policy.rules.iter().filter(|r| !r.time.is_empty()).count(),
         tests: policy.tests,
     }
 }
@@ -70,6 +73,9 @@ impl fmt::Display for Summary {
         )?;
         writeln!(f, "  devices    {devices}")?;
         writeln!(f, "  read-only  {}", self.read_only)?;
+        if self.timed > 0 {
+            writeln!(f, "  timed      {} of the rules", self.timed)?;
+        }
         match self.tests {
             0 => write!(f, "  tests      none"),
             tests => write!(f, "  tests      {tests}, all pass"),
@@ -106,11 +112,14 @@ pub enum Warning {
         "the allow {allow:?} is for any function: that includes programming, start and stop of controllers ({codes:?})"
     )]
     IncludesProgramming { allow: String, codes: &'static [u8] },
+    #[error("the time window \"{window}\" of the rule {rule:?} never opens, or not any more")]
+    NeverOpen { rule: String, window: String },
     #[error("read_only names {device:?}, which no rule names")]
     ReadOnlyUnknown { device: String },
 }
 
-pub fn warnings(policy: &Policy) -> Vec<Warning> {
+/// `now`: seconds since 1970-01-01 UTC, to tell which windows have passed.
+pub fn warnings(policy: &Policy, now: i64) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if !policy.rules.iter().any(Rule::is_allow) {
         warnings.push(Warning::NothingAllowed);
@@ -122,6 +131,11 @@ pub fn warnings(policy: &Policy) -> Vec<Warning> {
     for rule in &policy.rules {
         warnings.extend(unused_tables(rule));
         warnings.extend(functions_without_address(rule));
+        let passed = rule.time.iter().filter(|w| w.next_open(now).is_none());
+        warnings.extend(passed.map(|window| Warning::NeverOpen {
+            rule: rule.name.clone(),
+            window: window.to_string(),
+        }));
         if rule.is_allow() {
             warnings.extend(allow_warnings(policy, rule));
         }
@@ -228,7 +242,8 @@ fn read_only_devices(policy: &Policy, allow: &Rule) -> bool {
 
 /// Whether the deny matches every request that the allow covers.
 fn shadows(deny: &Rule, allow: &Rule) -> bool {
-    let scopes = covers(&deny.clients, &allow.clients)
+    let scopes = deny.time.is_empty()
+        && covers(&deny.clients, &allow.clients)
         && covers(&deny.via, &allow.via)
         && covers(&deny.devices, &allow.devices);
     let mut units = deny.units;

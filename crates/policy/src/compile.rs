@@ -101,6 +101,8 @@ fn compile_rule(
         functions: rule.function.valid()?,
         addresses: rule.address.valid().unwrap_or_default(),
         value: rule.value.valid(),
+        rate: rule.rate.valid(),
+        time: rule.time.valid().unwrap_or_default(),
     })
 }
 
@@ -139,6 +141,9 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
     }
     if let (Effect::Allow, Given::Valid(span, _)) = (rule.effect, &rule.reason) {
         add(span, "reason", Problem::ReasonInAllow);
+    }
+    if let (Effect::Deny, Given::Valid(span, _)) = (rule.effect, &rule.rate) {
+        add(span, "rate", Problem::RateInDeny);
     }
 }
 

@@ -18,9 +18,10 @@ impl RuleId {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// For function 23 the rule is the one that covers the write half.
+    /// For function 23 `rule` covers the write half and `read` the read half.
     Allow {
         rule: RuleId,
+        read: Option<RuleId>,
     },
     Refuse(Refusal),
 }
@@ -35,7 +36,8 @@ impl Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     pub exception: Exception,
-    /// The deny that matched, or the allow whose value bounds were broken.
+    /// The deny that matched, or the allow whose value bounds were broken or whose window is
+    /// closed.
     pub rule: Option<RuleId>,
     pub reason: Reason,
 }
@@ -81,6 +83,10 @@ pub enum Reason {
         value: u16,
         min: u16,
     },
+    /// An allow covers it, and its time window is closed.
+    Window,
+    /// An allow covers it, and its time window counts as closed since the clock is wrong.
+    WindowUnknown,
     /// Function 22: the result depends on what the device holds.
     MaskWithBounds,
 }
@@ -98,7 +104,9 @@ impl Reason {
             | Self::Client
             | Self::Device
             | Self::Unit { .. }
-            | Self::Function { .. } => Exception::IllegalFunction,
+            | Self::Function { .. }
+            | Self::Window
+            | Self::WindowUnknown => Exception::IllegalFunction,
         }
     }
 }
@@ -118,6 +126,10 @@ impl fmt::Display for Reason {
             }
             Self::ValueAbove { value, max } => write!(f, "value {value} above {max}"),
             Self::ValueBelow { value, min } => write!(f, "value {value} below {min}"),
+            Self::Window => f.write_str("outside its time window"),
+            Self::WindowUnknown => {
+                f.write_str("outside its time window, as every one while the clock is wrong")
+            }
             Self::MaskWithBounds => {
                 f.write_str("the result of a mask write is not known, value bounds can't be held")
             }

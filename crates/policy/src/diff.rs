@@ -9,9 +9,14 @@
 //!   [`Region::joined`] false, or lies within one with `joined` true;
 //! - each region has an example that is decided differently.
 //!
+//! Rules with a time window count in some cases and not in others: the policies are compared with no
+//! window open, with each alone, and with all of them. Rates depend on what came before, so they are
+//! left out of the comparison and listed rule by rule.
+//!
 //! Time and memory grow with the rules that overlap; a budget ends a comparison that would take
 //! minutes.
 
+mod conditions;
 mod examples;
 mod joined;
 mod origin;
@@ -28,6 +33,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::client::Side;
+use crate::phase::Now;
 use crate::policy::{Policy, Via};
 use crate::rule::{ReadOnly, Rule, Units};
 use crate::view::View;
@@ -55,6 +61,22 @@ pub(crate) fn test_request(function: u8, first: u16, values: &[u16]) -> Vec<u8> 
 #[derive(Debug, Serialize)]
 pub struct Diff {
     pub regions: Vec<Region>,
+    /// Allows with the same name in both files whose rate is another.
+    pub rates: Vec<RateChange>,
+}
+
+impl Diff {
+    pub fn is_empty(&self) -> bool {
+        self.regions.is_empty() && self.rates.is_empty()
+    }
+}
+
+/// How often a rule lets a request through, in words; `None`: always.
+#[derive(Debug, Clone, Serialize)]
+pub struct RateChange {
+    pub rule: String,
+    pub old: Option<String>,
+    pub new: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -82,6 +104,8 @@ pub struct Region {
     pub addresses: Vec<String>,
     /// Ranges of values, such as `0-1200`; empty: any value, or none written.
     pub values: Vec<String>,
+    /// When, in words; `None`: at any time.
+    pub when: Option<String>,
     /// Only requests across several elements: one side covers each by one rule, the other not.
     pub joined: bool,
     pub example: Example,
@@ -132,6 +156,56 @@ pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
     let groups = origin::groups(old, new, &mut budget)?;
     let devices = devices(old, new);
     let headends = headends(old, new, side);
+    let cases = conditions::cases(old, new);
+    let mut found: BTreeMap<Found, BTreeSet<usize>> = BTreeMap::new();
+    for (number, case) in cases.iter().enumerate() {
+        let policies = [case.of(old), case.of(new)];
+        let compared = compare(&policies, &groups, &devices, &headends, &mut budget)?;
+        for (what, of) in compared.0 {
+            found.entry((what, of)).or_default().insert(number);
+        }
+    }
+    let mut by_time: BTreeMap<BTreeSet<usize>, Collected> = BTreeMap::new();
+    for ((what, of), times) in found {
+        by_time.entry(times).or_default().0.insert(what, of);
+    }
+    let mut regions = Vec::new();
+    for (times, collected) in by_time {
+        let labels: Vec<_> = times
+            .iter()
+            .filter_map(|at| cases.get(*at))
+            .map(|case| &case.label)
+            .collect();
+        let when = conditions::when(&labels, cases.len());
+        regions.extend(collected.regions(&devices, &groups, &headends, when.as_deref()));
+    }
+    regions.sort_by(|a: &Region, b: &Region| {
+        let key = |r: &'_ Region| (r.change, r.devices.clone(), r.clients.clone());
+        key(a).cmp(&key(b))
+    });
+    let rates = conditions::rates(old, new).into_iter();
+    let rates = rates.map(|(rule, [old, new])| RateChange {
+        rule,
+        old: old.map(|rate| rate.to_string()),
+        new: new.map(|rate| rate.to_string()),
+    });
+    Ok(Diff {
+        regions,
+        rates: rates.collect(),
+    })
+}
+
+/// A difference, for which units, and the clients, devices and headends for which it is there.
+type Found = ((Difference, Units), BTreeSet<Case>);
+
+fn compare(
+    [old, new]: &[Policy; 2],
+    groups: &[Group],
+    devices: &[Option<&str>],
+    headends: &[Via<'_>],
+    budget: &mut Budget,
+) -> Result<Collected, TooLarge> {
+    let phases = [old, new].map(|policy| policy.phase(Now::Unknown));
     let mut collected = Collected::default();
     for (device_at, device) in devices.iter().enumerate() {
         let allows = [old, new].map(|policy| allows(policy, device.unwrap_or_default()));
@@ -145,17 +219,17 @@ pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
             for (via_at, via) in headends.iter().enumerate() {
                 budget.spend((old.rules.len() + new.rules.len()) as u64)?;
                 let device = device.unwrap_or_default();
-                let [old_view, new_view] = [(old, &group.clients[0]), (new, &group.clients[1])]
-                    .map(|(policy, clients)| View::build(policy, clients, *via, device));
-                for (units, difference) in by_units(&old_view, &new_view, &mut budget)? {
+                let view = |side: usize, policy| {
+                    View::build(policy, &phases[side], &group.clients[side], *via, device)
+                };
+                let (old_view, new_view) = (view(0, old), view(1, new));
+                for (units, difference) in by_units(&old_view, &new_view, budget)? {
                     collected.add(units, difference, (device_at, group_at, via_at));
                 }
             }
         }
     }
-    Ok(Diff {
-        regions: collected.regions(&devices, &groups, &headends),
-    })
+    Ok(collected)
 }
 
 fn allows<'p>(policy: &'p Policy, device: &str) -> Vec<&'p Rule> {
@@ -241,6 +315,7 @@ impl Collected {
         devices: &[Option<&str>],
         groups: &[Group],
         headends: &[Via<'_>],
+        when: Option<&str>,
     ) -> Vec<Region> {
         let mut regions = Vec::new();
         for ((difference, units), cases) in self.0 {
@@ -262,16 +337,13 @@ impl Collected {
                             who: &who,
                             groups,
                             via,
+                            when: when.map(str::to_owned),
                         };
                         regions.push(whose.region(&difference, units));
                     }
                 }
             }
         }
-        regions.sort_by(|a: &Region, b: &Region| {
-            let key = |r: &'_ Region| (r.change, r.devices.clone(), r.clients.clone());
-            key(a).cmp(&key(b))
-        });
         regions
     }
 }
@@ -316,6 +388,7 @@ struct Whose<'g> {
     who: &'g BTreeSet<usize>,
     groups: &'g [Group],
     via: Option<String>,
+    when: Option<String>,
 }
 
 impl Whose<'_> {
@@ -343,6 +416,7 @@ impl Whose<'_> {
             part: difference.part,
             addresses: difference.addresses(),
             values: difference.values(),
+            when: self.when,
             joined: difference.joined,
             example: Example {
                 request: difference.example.words(),

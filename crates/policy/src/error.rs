@@ -141,6 +141,40 @@ pub enum Problem {
     AnyFunctionAtAddresses,
     #[error("only a [[deny]] has a reason; use comment")]
     ReasonInAllow,
+    #[error(
+        "{0:?} is no day of the week; write days such as \"mon\" or ranges such as \"mon-fri\""
+    )]
+    Day(String),
+    #[error("{0:?} is no time of the day; write hours and minutes, from \"00:00\" to \"24:00\"")]
+    Hour(String),
+    #[error("it begins and ends at the same time; leave out from and to for the whole day")]
+    HoursEmpty,
+    #[error(
+        "no time zone is named {name:?}; {}",
+        nearest_or(.nearest, "write an IANA name such as \"Europe/Berlin\", or \"UTC\"")
+    )]
+    Zone {
+        name: String,
+        nearest: Option<String>,
+    },
+    #[error("nothing goes by the zone; give days, from or to, or leave it out")]
+    ZoneUnused,
+    #[error(
+        "{0:?} is no moment; write date, time and offset, such as \"2026-03-02T07:00:00+01:00\""
+    )]
+    Moment(String),
+    #[error(
+        "its outcome depends on the time; give at = \"2026-03-02T07:00:00+01:00\" or another moment"
+    )]
+    TestNeedsTime,
+    #[error("{got} is not a number of requests from 1 to 1000000")]
+    Requests { got: i64 },
+    #[error("only an [[allow]] has a rate: what it does not let through is refused")]
+    RateInDeny,
+    #[error(
+        "{0:?} is no span of time from 1s to 24h; write seconds, minutes or hours, such as \"10s\", \"5m\" or \"1h\""
+    )]
+    Span(String),
     #[error("it fails: expected {expected}, but it is {got}")]
     TestFailed { expected: String, got: String },
     #[error("its request does not fit together: {0}")]

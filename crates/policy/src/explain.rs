@@ -7,13 +7,15 @@ use serde::Serialize;
 
 use crate::address::Span;
 use crate::client::{Origin, Side};
-use crate::decision::{Decision, RuleId};
+use crate::decision::{Decision, Reason, RuleId};
 use crate::error::UnknownClient;
 use crate::half::{Half, Halves};
+use crate::phase::Now;
 use crate::policy::{Policy, Via};
 use crate::rule::{Interval, Rule, ValueBounds};
 use crate::table::Entry;
 use crate::view::out_of_bounds;
+use crate::window::Window;
 
 /// A decision with its grounds. `Display` gives the text, `Serialize` the same for programs.
 #[derive(Debug, Clone, Serialize)]
@@ -48,17 +50,20 @@ pub struct RuleVerdict {
     pub why: String,
 }
 
+/// What is asked of a device, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub device: &'a str,
+    pub unit: u8,
+    pub request: &'a Request<'a>,
+    pub now: Now,
+}
+
 /// Explains what [`crate::View::decide`] says about the request.
-pub fn explain(
-    policy: &Policy,
-    origin: &Origin<'_>,
-    device: &str,
-    unit: u8,
-    request: &Request<'_>,
-) -> Explanation {
+pub fn explain(policy: &Policy, origin: &Origin<'_>, asked: Asked<'_>) -> Explanation {
     let via = Via::of(origin.side, origin.via);
     let clients = policy.matching(&origin.client);
-    Question::new(policy, &clients, via, device, unit, request).explain()
+    Question::new(policy, &clients, via, asked).explain()
 }
 
 /// As [`explain`], for a client that matches exactly the `[[client]]` entries of these names.
@@ -67,50 +72,40 @@ pub fn explain_named(
     clients: &[String],
     side: Side,
     via: Option<&str>,
-    device: &str,
-    unit: u8,
-    request: &Request<'_>,
+    asked: Asked<'_>,
 ) -> Result<Explanation, UnknownClient> {
     let places = policy.places(clients)?;
     let via = Via::of(side, via);
-    Ok(Question::new(policy, &places, via, device, unit, request).explain())
+    Ok(Question::new(policy, &places, via, asked).explain())
 }
 
 struct Question<'q> {
     policy: &'q Policy,
     clients: &'q [u32],
     via: Via<'q>,
-    device: &'q str,
-    unit: u8,
-    request: &'q Request<'q>,
+    asked: Asked<'q>,
     halves: Halves<'q>,
 }
 
 impl<'q> Question<'q> {
-    fn new(
-        policy: &'q Policy,
-        clients: &'q [u32],
-        via: Via<'q>,
-        device: &'q str,
-        unit: u8,
-        request: &'q Request<'q>,
-    ) -> Self {
+    fn new(policy: &'q Policy, clients: &'q [u32], via: Via<'q>, asked: Asked<'q>) -> Self {
         Self {
             policy,
             clients,
             via,
-            device,
-            unit,
-            request,
-            halves: Halves::of(request),
+            asked,
+            halves: Halves::of(asked.request),
         }
     }
 
     fn explain(&self) -> Explanation {
-        let view = self.policy.view_of(self.clients, self.via, self.device);
-        let decision = view.decide(self.unit, self.request);
+        let phase = self.policy.phase(self.asked.now);
+        let view = self
+            .policy
+            .view_of(self.clients, self.via, self.asked.device, &phase);
+        let decision = view.decide(self.asked.unit, self.asked.request);
         let (refusal, rule) = match decision {
-            Decision::Allow { rule } => (None, Some(rule)),
+            Decision::Allow { rule, .. } => (None, Some(rule)),
             Decision::Refuse(refusal) => (Some(refusal), refusal.rule),
         };
         let deciding = rule.and_then(|rule| self.policy.rules.get(rule.index()));
@@ -122,15 +117,15 @@ impl<'q> Question<'q> {
             rule: deciding.map(|rule| rule.name.clone()),
             rule_reason: deciding.and_then(|rule| rule.reason.clone()),
             clients: self.client_names(self.clients),
-            device: self.device.to_owned(),
-            unit: self.unit,
-            request: describe(self.request, &self.halves),
+            device: self.asked.device.to_owned(),
+            unit: self.asked.unit,
+            request: describe(self.asked.request, &self.halves),
             rules: verdicts.map(|r| self.verdict(r, rule)).collect(),
         }
     }
 
     fn verdict(&self, rule: &Rule, deciding: Option<RuleId>) -> RuleVerdict {
-        let judged = self.judge(rule);
+        let judged = judge_time(rule, self.asked.now).and_then(|()| self.judge(rule));
         RuleVerdict {
             rule: rule.name.clone(),
             effect: if rule.is_allow() { "allow" } else { "deny" },
@@ -143,6 +138,14 @@ impl<'q> Question<'q> {
     /// What of the request the rule takes, or why nothing.
     fn judge(&self, rule: &Rule) -> Result<String, String> {
         self.judge_scope(rule)?;
+        let taken = self.judge_halves(rule)?;
+        Ok(match rule.rate {
+            Some(rate) => format!("{taken}, at most {rate}"),
+            None => taken,
+        })
+    }
+
+    fn judge_halves(&self, rule: &Rule) -> Result<String, String> {
         let Some(second) = &self.halves.second else {
             judge_half(rule, &self.halves.first)?;
             return Ok(match rule.is_allow() {
@@ -173,12 +176,12 @@ impl<'q> Question<'q> {
             let wanted = rule.via.listed().join(", ");
             return Err(format!("it is for what comes via {wanted}"));
         }
-        if !rule.devices.admits(self.device) {
+        if !rule.devices.admits(self.asked.device) {
             let wanted = rule.devices.listed().join(", ");
             return Err(format!("it is for the devices {wanted}"));
         }
-        if !rule.applies_to_unit(self.unit) {
-            return Err(match self.unit {
+        if !rule.applies_to_unit(self.asked.unit) {
+            return Err(match self.asked.unit {
                 0 => "it does not name unit 0 (broadcast)".to_owned(),
                 _ => format!("it is for the units {}", rule.units),
             });
@@ -193,6 +196,22 @@ impl<'q> Question<'q> {
             .map(|entry| entry.name.clone())
             .collect()
     }
+}
+
+/// Whether the rule applies at this time; if not, when it will.
+fn judge_time(rule: &Rule, now: Now) -> Result<(), String> {
+    let time = match now {
+        Now::At(time) if rule.is_open(time) => return Ok(()),
+        Now::At(time) => time,
+        Now::Unknown if rule.time.is_empty() || !rule.is_allow() => return Ok(()),
+        Now::Unknown => return Err(Reason::WindowUnknown.to_string()),
+    };
+    let opens = |window: &Window| Some((window.next_open(time)?, window.clone()));
+    let next = rule.time.iter().filter_map(opens).min_by_key(|(at, _)| *at);
+    Err(match next {
+        Some((at, window)) => format!("outside its time window; opens {}", window.moment(at)),
+        None => "outside its time window, which does not open any more".to_owned(),
+    })
 }
 
 /// One rule and one half, by looking at every range: what the view's tables must agree with.

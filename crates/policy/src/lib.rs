@@ -1,8 +1,9 @@
 //! Fieldlock: who may do what to which device. Default deny.
 //!
 //! A policy file (TOML, [`source`]) is checked and compiled ([`Policy::parse`]) once. When a
-//! client connects, the agent asks for its [`View`] of one device ([`Policy::view`]); the view
-//! then decides every request ([`View::decide`]) without allocating. [`explain`] tells a person
+//! client connects, the agent asks for its [`View`] of one device ([`Policy::view`]) in the present
+//! [`Phase`]; the view then decides every request ([`View::decide`]) without allocating and without
+//! a clock. When the phase has passed ([`Phase::holds`]), the agent asks for views again. [`explain`] tells a person
 //! why, rule by rule, and [`ceiling`] what a hostile headend could reach at most.
 //!
 //! The way of one request: [`View::decide`] in `view.rs` splits it into halves (function 23 is a
@@ -20,6 +21,10 @@
 //!   must lie within; a deny with `value` matches a write of at least one value within, at an
 //!   address of the deny. The result of a mask write (22) is not known: bounds of an allow refuse
 //!   it unless the rule names 22 itself, and it matches every bounded deny.
+//! - `time`: outside its windows a rule counts for nothing. Where the time is not known an allow
+//!   with a window counts as closed and a deny as applying.
+//! - `rate`: counted by whoever sends requests on ([`View::rates`]). Where several allows cover a
+//!   request, one without a rate decides; of several with one, any.
 //! - `via` is judged at the edge only, where the tunnel's certificate proves it.
 
 mod address;
@@ -29,13 +34,16 @@ mod check;
 mod cidr;
 mod client;
 mod compile;
+mod conditional;
 mod decision;
 mod diff;
 mod error;
 mod explain;
 mod function;
 mod half;
+mod phase;
 mod policy;
+mod rate;
 mod rule;
 mod sample;
 mod source;
@@ -43,6 +51,7 @@ mod suggest;
 mod table;
 mod trial;
 mod view;
+mod window;
 
 pub use address::{AddressError, Span, Spans, parse_address, table_name};
 pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
@@ -52,9 +61,11 @@ pub use client::{Client, Origin, Side};
 pub use decision::{Decision, Reason, Refusal, RuleId};
 pub use diff::{Change, Diff, Example, ExampleClient, Region, TooLarge, diff};
 pub use error::{PolicyError, PolicyErrors, Problem, UnknownClient};
-pub use explain::{Explanation, RuleVerdict, explain, explain_named};
+pub use explain::{Asked, Explanation, RuleVerdict, explain, explain_named};
 pub use function::parse_function;
+pub use phase::{Now, Phase};
 pub use policy::Policy;
+pub use rate::Rate;
 pub use sample::{Sample, SampleError};
 pub use source::is_device_name;
 pub use suggest::{Asker, Observation, Options as SuggestOptions, SuggestError, Traffic};

@@ -1,12 +1,13 @@
 //! A compiled policy.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::client::{Client, ClientEntry, Origin, Side};
 use crate::compile::compile;
 use crate::decision::RuleId;
 use crate::error::{PolicyErrors, Problems, UnknownClient, nearest};
+use crate::phase::Phase;
 use crate::rule::{Effect, ReadOnly, Rule, Scope};
 use crate::source;
 use crate::trial;
@@ -27,7 +28,14 @@ pub struct Policy {
     pub(crate) sets: Vec<(String, bool)>,
     /// How many `[[test]]` it has passed.
     pub(crate) tests: usize,
-    views: Mutex<HashMap<ViewKey, Arc<View>>>,
+    views: Mutex<Views>,
+}
+
+/// The views of one phase.
+#[derive(Debug, Default)]
+struct Views {
+    phase: Option<Phase>,
+    built: HashMap<ViewKey, Arc<View>>,
 }
 
 impl Policy {
@@ -58,6 +66,20 @@ impl Policy {
         Ok(policy)
     }
 
+    /// The same clients and read-only devices with other rules, which are numbered anew.
+    pub(crate) fn with_rules(&self, rules: Vec<Rule>) -> Self {
+        let numbered = (0..).zip(rules).map(|(id, rule)| Rule {
+            id: RuleId(id),
+            ..rule
+        });
+        Self {
+            clients: self.clients.clone(),
+            rules: numbered.collect(),
+            read_only: self.read_only.clone(),
+            ..Self::default()
+        }
+    }
+
     /// The policy of an empty file: nothing crosses.
     pub fn deny_all() -> Self {
         Self::default()
@@ -78,25 +100,32 @@ impl Policy {
             .map(|entry| entry.name.as_str())
     }
 
-    /// What this origin may do to the device: built at most once for origins that match alike.
-    pub fn view(&self, origin: &Origin<'_>, device: &str) -> Arc<View> {
+    /// What this origin may do to the device in a phase of this policy: built at most once for
+    /// origins that match alike, until another phase is asked for.
+    pub fn view(&self, origin: &Origin<'_>, device: &str, phase: &Phase) -> Arc<View> {
         let clients = self.matching(&origin.client);
-        self.view_of(&clients, Via::of(origin.side, origin.via), device)
+        self.view_of(&clients, Via::of(origin.side, origin.via), device, phase)
     }
 
     /// As [`Policy::view`], for clients given by their places.
-    pub(crate) fn view_of(&self, clients: &[u32], via: Via<'_>, device: &str) -> Arc<View> {
+    pub(crate) fn view_of(
+        &self,
+        clients: &[u32],
+        via: Via<'_>,
+        device: &str,
+        phase: &Phase,
+    ) -> Arc<View> {
         let key = self.key(clients, via, device);
-        if let Some(view) = self.views().get(&key) {
+        if let Some(view) = self.views(phase).built.get(&key) {
             return Arc::clone(view);
         }
         // Built outside the lock; two threads may build the same view, which does no harm.
-        let view = Arc::new(View::build(self, clients, via, device));
-        let mut views = self.views();
-        if views.len() >= MAX_VIEWS {
-            views.clear();
+        let view = Arc::new(View::build(self, phase, clients, via, device));
+        let mut views = self.views(phase);
+        if views.built.len() >= MAX_VIEWS {
+            views.built.clear();
         }
-        views.insert(key, Arc::clone(&view));
+        views.built.insert(key, Arc::clone(&view));
         view
     }
 
@@ -125,8 +154,14 @@ impl Policy {
         Ok(places)
     }
 
-    fn views(&self) -> std::sync::MutexGuard<'_, HashMap<ViewKey, Arc<View>>> {
-        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The views of this phase; those of another one are forgotten.
+    fn views(&self, phase: &Phase) -> MutexGuard<'_, Views> {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        if !views.phase.as_ref().is_some_and(|p| p.same_rules(phase)) {
+            views.built.clear();
+            views.phase = Some(phase.clone());
+        }
+        views
     }
 
     /// Names that no rule knows are all the same to the policy; so they share a view, and a peer

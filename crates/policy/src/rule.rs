@@ -5,6 +5,8 @@ use fieldlock_modbus::Table;
 use crate::address::{Span, TABLES, table_index};
 use crate::decision::RuleId;
 use crate::function::{Functions, Slot};
+use crate::rate::Rate;
+use crate::window::Window;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
@@ -21,6 +23,10 @@ pub(crate) struct Rule {
     pub(crate) functions: Functions,
     pub(crate) addresses: Addresses,
     pub(crate) value: Option<ValueBounds>,
+    /// How often an allow lets a request through; `None`: always.
+    pub(crate) rate: Option<Rate>,
+    /// It applies while one of them is open; empty: always.
+    pub(crate) time: Vec<Window>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,11 @@ pub(crate) enum Effect {
 impl Rule {
     pub(crate) fn is_allow(&self) -> bool {
         self.effect == Effect::Allow
+    }
+
+    /// Whether the rule applies at this time, seconds since 1970-01-01 UTC.
+    pub(crate) fn is_open(&self, now: i64) -> bool {
+        self.time.is_empty() || self.time.iter().any(|window| window.is_open(now))
     }
 
     /// A broadcast reaches every unit, so a deny of any unit applies to it; an allow must name it.

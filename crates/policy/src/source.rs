@@ -4,8 +4,10 @@
 //! error. Here each value stands for itself; `compile.rs` looks at how they fit together.
 
 mod keys;
+mod rate;
 mod set;
 mod test;
+mod time;
 
 pub use keys::is_device_name;
 
@@ -21,8 +23,10 @@ use keys::Keys;
 use set::Sets;
 pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
 
+use crate::rate::Rate;
 use crate::rule::{Addresses, Effect, ReadOnly, Scope, Units, ValueBounds};
 use crate::trial::SourceTest;
+use crate::window::Window;
 
 /// Bytes. Ten thousand long rules fit; more is not a policy that a person can judge.
 const MAX_SOURCE: usize = 8 << 20;
@@ -30,6 +34,8 @@ const MAX_SOURCE: usize = 8 << 20;
 const MAX_ENTRIES: usize = 10_000;
 /// Items that sets may put into rules, all rules together.
 const MAX_EXPANDED: usize = 1_000_000;
+/// Time windows of one rule.
+const MAX_WINDOWS: usize = 100;
 /// Characters of a rule's or client's name.
 const MAX_NAME: usize = 100;
 /// Characters of an identity, a role, a comment or a reason.
@@ -66,6 +72,8 @@ pub(crate) struct SourceRule {
     pub(crate) value: Given<ValueBounds>,
     pub(crate) via: Given<Scope<String>>,
     pub(crate) reason: Given<String>,
+    pub(crate) time: Given<Vec<Window>>,
+    pub(crate) rate: Given<Rate>,
 }
 
 /// A key's value; what is invalid has been reported already.
@@ -166,7 +174,7 @@ fn read_rule(
 ) -> SourceRule {
     const KEYS: &[&str] = &[
         "name", "client", "device", "unit", "function", "address", "value", "via", "comment",
-        "reason",
+        "reason", "time", "rate",
     ];
     let place = match effect {
         Effect::Allow => "allow",
@@ -186,5 +194,7 @@ fn read_rule(
         value: keys.value("value", Keys::bounds),
         via: keys.value("via", Keys::names),
         reason: keys.value("reason", Keys::text),
+        time: keys.value("time", Keys::windows),
+        rate: keys.value("rate", Keys::rate),
     }
 }

@@ -10,6 +10,7 @@ use crate::address::Span;
 use crate::client::{Client, Side};
 use crate::decision::Decision;
 use crate::error::{Problem, Problems};
+use crate::phase::{Now, Phase};
 use crate::policy::{Policy, Via};
 use crate::sample::Sample;
 use crate::source::Given;
@@ -41,6 +42,8 @@ pub(crate) struct SourceGiven {
     pub(crate) address: Given<Span>,
     pub(crate) quantity: Given<u16>,
     pub(crate) value: Given<u16>,
+    /// Seconds since 1970-01-01 UTC.
+    pub(crate) at: Given<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,16 +69,37 @@ impl SourceTest {
         else {
             return Ok(());
         };
-        let Some(decision) = given.ask(policy)? else {
+        if let Some((_, at)) = given.at.as_valid() {
+            let phase = policy.phase(Now::At(*at));
+            return self.judge(policy, *expect, given.ask(policy, &phase)?);
+        }
+        // All times lie between these: what both allow or both refuse always is.
+        let narrowest = given.ask(policy, &policy.phase(Now::Unknown))?;
+        let widest = given.ask(policy, &Phase::widest(policy))?;
+        let [narrowest, widest] = [narrowest, widest].map(|d| self.judge(policy, *expect, d));
+        if narrowest.is_ok() != widest.is_ok() {
+            return Err(Problem::TestNeedsTime);
+        }
+        narrowest
+    }
+
+    /// Whether the decision is the expected one. `None` asks nothing.
+    fn judge(
+        &self,
+        policy: &Policy,
+        expect: Expect,
+        decision: Option<Decision>,
+    ) -> Result<(), Problem> {
+        let Some(decision) = decision else {
             return Ok(());
         };
         let (got, rule) = match decision {
-            Decision::Allow { rule } => (Expect::Allow, Some(rule)),
+            Decision::Allow { rule, .. } => (Expect::Allow, Some(rule)),
             Decision::Refuse(refusal) => (Expect::Deny, refusal.rule),
         };
         let rule = rule.map(|rule| policy.rule_name(rule));
         let wanted_rule = self.rule.as_valid().map(|(_, rule)| rule.as_str());
-        if got == *expect && (wanted_rule.is_none() || wanted_rule == rule) {
+        if got == expect && (wanted_rule.is_none() || wanted_rule == rule) {
             return Ok(());
         }
         let by = rule.map_or_else(String::new, |rule| format!(" by {rule:?}"));
@@ -104,7 +128,7 @@ impl Expect {
 
 impl SourceGiven {
     /// `None`: a key is missing or invalid, and was reported.
-    fn ask(&self, policy: &Policy) -> Result<Option<Decision>, Problem> {
+    fn ask(&self, policy: &Policy, phase: &Phase) -> Result<Option<Decision>, Problem> {
         fn valid<T: Copy>(given: &Given<T>) -> Option<T> {
             given.as_valid().map(|(_, value)| *value)
         }
@@ -134,7 +158,7 @@ impl SourceGiven {
         };
         let via = text(&self.via);
         let side = via.map_or(Side::Headend, |_| Side::Edge);
-        let view = policy.view_of(&clients, Via::of(side, via), device);
+        let view = policy.view_of(&clients, Via::of(side, via), device, phase);
         let unit = valid(&self.unit).unwrap_or(1);
         Ok(Some(view.decide(unit, &request)))
     }

@@ -2,6 +2,7 @@
 
 use fieldlock_modbus::Request;
 
+use crate::conditional::Conditional;
 use crate::decision::{Decision, Reason, Refusal, RuleId};
 use crate::function::Slot;
 use crate::half::{Half, Halves};
@@ -21,6 +22,8 @@ pub struct View {
     pub(crate) read_only: bool,
     /// Why nothing at all is allowed, if so.
     pub(crate) closed: Option<Reason>,
+    /// Allows that count only under conditions, if there are any.
+    pub(crate) conditional: Option<Box<Conditional>>,
 }
 
 #[derive(Debug)]
@@ -52,29 +55,20 @@ impl View {
         if self.read_only && request.changes_state() {
             return Decision::Refuse(Refusal::new(Reason::ReadOnly, None));
         }
+        if let Some(conditional) = &self.conditional {
+            return self.decide_with(conditional, unit, &halves);
+        }
         if let Some(reason) = self.closed {
             return Decision::Refuse(Refusal::new(reason, None));
         }
         if !class.is_some_and(|class| class.any_allow) {
             return Decision::Refuse(Refusal::new(Reason::Unit { unit }, None));
         }
-        self.allow(class, &halves)
-    }
-
-    fn allow(&self, class: Option<&Class>, halves: &Halves<'_>) -> Decision {
-        let first = self.row(class, halves.first.slot).allowing(&halves.first);
-        let Some(second) = &halves.second else {
-            return first.map_or_else(Decision::Refuse, |rule| Decision::Allow { rule });
-        };
-        match (first, self.row(class, second.slot).allowing(second)) {
-            (Ok(_), Ok(rule)) => Decision::Allow { rule },
-            (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => Decision::Refuse(refusal),
-            // Function, then address, then value: the order in which a device would object.
-            (Err(read), Err(write)) if write.exception.code() < read.exception.code() => {
-                Decision::Refuse(write)
-            }
-            (Err(read), Err(_)) => Decision::Refuse(read),
-        }
+        let allowing = |half: &Half<'_>| self.row(class, half.slot).allowing(half);
+        join(
+            allowing(&halves.first),
+            halves.second.as_ref().map(allowing),
+        )
     }
 
     pub(crate) fn class(&self, unit: u8) -> Option<&Class> {
@@ -109,7 +103,7 @@ impl Row {
             .map(|(_, rule)| rule)
     }
 
-    fn allowing(&self, half: &Half<'_>) -> Result<RuleId, Refusal> {
+    pub(crate) fn allowing(&self, half: &Half<'_>) -> Result<RuleId, Refusal> {
         if !self.permitted {
             let function = half.slot.function().0;
             return Err(Refusal::new(Reason::Function { function }, None));
@@ -129,6 +123,28 @@ impl Row {
             }
             None => Refusal::new(half.outside(), None),
         }
+    }
+}
+
+/// The decision from those of the halves.
+pub(crate) fn join(
+    first: Result<RuleId, Refusal>,
+    second: Option<Result<RuleId, Refusal>>,
+) -> Decision {
+    match (first, second) {
+        (Ok(rule), None) => Decision::Allow { rule, read: None },
+        (Ok(read), Some(Ok(rule))) => Decision::Allow {
+            rule,
+            read: Some(read),
+        },
+        (Err(refusal), None | Some(Ok(_))) | (Ok(_), Some(Err(refusal))) => {
+            Decision::Refuse(refusal)
+        }
+        // Function, then address, then value: the order in which a device would object.
+        (Err(read), Some(Err(write))) if write.exception.code() < read.exception.code() => {
+            Decision::Refuse(write)
+        }
+        (Err(read), Some(Err(_))) => Decision::Refuse(read),
     }
 }
 

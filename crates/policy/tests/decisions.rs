@@ -4,8 +4,8 @@
 
 use fieldlock_modbus::Request;
 use fieldlock_policy::{
-    Client, Decision, Origin, Policy, Reason, Side, ceiling, explain, explain_named, summary,
-    warnings,
+    Asked, Client, Decision, Now, Origin, Policy, Reason, Side, ceiling, explain, explain_named,
+    summary, warnings,
 };
 
 const PLANT: &str = include_str!("valid/plant.toml");
@@ -249,7 +249,8 @@ fn views_are_shared_by_origins_that_match_alike() {
     let policy = plant();
     let view = |via, client, device| {
         let side = Side::Edge;
-        policy.view(&Origin { side, via, client }, device)
+        let phase = policy.phase(Now::Unknown);
+        policy.view(&Origin { side, via, client }, device, &phase)
     };
     let hmi = client_of("hmi");
     let first = view(Some("hd-2"), hmi, "press-07");
@@ -264,7 +265,12 @@ fn an_explanation_names_what_each_rule_lacks() {
     let policy = plant();
     let pdu = [6, 0, 40, 4, 177];
     let request = Request::parse(&pdu).unwrap();
-    let text = explain(&policy, &headend(client_of("hmi")), "press-07", 1, &request).to_string();
+    let text = explain(
+        &policy,
+        &headend(client_of("hmi")),
+        asked("press-07", &request),
+    )
+    .to_string();
     for line in [
         "refused with exception 0x03: value 1201 above 1200",
         "request  6 (0x06) write-single-register, write holding 40 = 1201",
@@ -277,15 +283,8 @@ fn an_explanation_names_what_each_rule_lacks() {
     }
     let named = |name: &str| {
         let names = [name.to_owned()];
-        explain_named(
-            &policy,
-            &names,
-            Side::Edge,
-            Some("hd-2"),
-            "press-07",
-            1,
-            &request,
-        )
+        let asked = asked("press-07", &request);
+        explain_named(&policy, &names, Side::Edge, Some("hd-2"), asked)
     };
     let text = named("engineer").unwrap().to_string();
     assert!(text.contains("it is for what comes via hd-1"), "{text}");
@@ -377,7 +376,7 @@ fn check_tells_what_probably_was_not_meant() {
         address = "holding 0-100"
         "#,
     );
-    let found: Vec<String> = warnings(&policy).iter().map(|w| w.to_string()).collect();
+    let found: Vec<String> = warnings(&policy, 0).iter().map(|w| w.to_string()).collect();
     assert_eq!(
         found,
         [
@@ -427,11 +426,22 @@ fn client_of(name: &str) -> Client<'static> {
     }
 }
 
+/// Of unit 1, whatever the time.
+fn asked<'a>(device: &'a str, request: &'a Request<'a>) -> Asked<'a> {
+    Asked {
+        device,
+        unit: 1,
+        request,
+        now: Now::Unknown,
+    }
+}
+
 /// The rule's name, or the exception, the reason and the rule that gave it.
 fn decide(policy: &Policy, origin: &Origin<'_>, device: &str, unit: u8, pdu: &[u8]) -> String {
     let request = Request::parse(pdu).unwrap();
-    match policy.view(origin, device).decide(unit, &request) {
-        Decision::Allow { rule } => policy.rule_name(rule).to_owned(),
+    let phase = policy.phase(Now::Unknown);
+    match policy.view(origin, device, &phase).decide(unit, &request) {
+        Decision::Allow { rule, .. } => policy.rule_name(rule).to_owned(),
         Decision::Refuse(refusal) => {
             assert_eq!(refusal.exception, Reason::exception(refusal.reason));
             let by = refusal

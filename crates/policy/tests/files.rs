@@ -23,7 +23,7 @@ fn valid_files_are_read() {
 fn the_plant_policy_draws_no_warning_but_for_what_it_opens() {
     let text = fs::read_to_string(folder("valid").join("plant.toml")).unwrap();
     let policy = Policy::parse(&text, "plant.toml").unwrap();
-    let warnings: Vec<String> = warnings(&policy).iter().map(|w| w.to_string()).collect();
+    let warnings: Vec<String> = warnings(&policy, 0).iter().map(|w| w.to_string()).collect();
     let expected = "the allow \"engineering\" is for any function: that includes programming, \
                     start and stop of controllers ([40, 42, 90, 91, 125, 126])";
     assert_eq!(warnings, [expected]);
@@ -34,10 +34,10 @@ fn a_set_is_counted_and_one_that_no_rule_uses_is_warned_of() {
     let text = fs::read_to_string(folder("valid").join("sets.toml")).unwrap();
     let policy = Policy::parse(&text, "sets.toml").unwrap();
     assert_eq!(summary(&policy).sets, 2);
-    assert_eq!(warnings(&policy), []);
+    assert_eq!(warnings(&policy, 0), []);
     let text = text.replace("3, \"set:plain writes\"", "3, 6, 16");
     let policy = Policy::parse(&text, "sets.toml").unwrap();
-    let warnings: Vec<String> = warnings(&policy).iter().map(|w| w.to_string()).collect();
+    let warnings: Vec<String> = warnings(&policy, 0).iter().map(|w| w.to_string()).collect();
     assert_eq!(warnings, ["the set \"plain writes\" is used by no rule"]);
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use fieldlock_modbus::{Exception, Request, Table};
-use fieldlock_policy::{Client, Decision, Origin, Policy, Side, explain};
+use fieldlock_policy::{Asked, Client, Decision, Now, Origin, Policy, Side, explain};
 use proptest::prelude::*;
 
 /// A rule as a person would tell it.
@@ -22,6 +22,10 @@ struct ModelRule {
     /// Table and addresses; `None` is `"any"`.
     addresses: Option<Vec<(Table, u16, u16)>>,
     value: Option<(u16, u16)>,
+    /// Whether its window is open at [`NOW`]; `None`: it has none.
+    open: Option<bool>,
+    /// Of an allow: it has a rate, which changes nothing as long as nobody counts.
+    rated: bool,
 }
 
 /// One half of a request.
@@ -50,6 +54,9 @@ const WORDS: [(&str, &[u8], &[u8]); 12] = [
     ("\"diagnostics\"", &[7, 8, 11, 12, 17, 43], &[]),
     ("90", &[90], &[]),
 ];
+
+/// 2026-06-01T00:00:00Z
+const NOW: Now = Now::At(1_780_272_000);
 
 const DEVICES: [&str; 3] = ["press-07", "mixer-03", "oven-01"];
 const HEADENDS: [&str; 2] = ["hd-1", "hd-2"];
@@ -182,6 +189,13 @@ impl ModelRule {
         if let Some((min, max)) = self.value {
             text += &format!("value = {{ min = {min}, max = {max} }}\n");
         }
+        if let Some(open) = self.open {
+            let from = if open { 2020 } else { 2030 };
+            text += &format!("time = {{ not_before = {from}-01-01T00:00:00Z }}\n");
+        }
+        if self.rated {
+            text += "rate = { per_second = 1 }\n";
+        }
         text + &set
     }
 }
@@ -245,11 +259,22 @@ fn halves(pdu: &[u8]) -> Vec<Half> {
 fn model(rules: &[ModelRule], read_only: Option<usize>, question: &Question) -> Option<Exception> {
     let halves = halves(&question.pdu);
     let request = Request::parse(&question.pdu).unwrap();
-    let applying: Vec<&ModelRule> = rules.iter().filter(|r| r.scope(question)).collect();
+    let scoped = rules.iter().filter(|r| r.scope(question));
+    let (applying, closed): (Vec<&ModelRule>, Vec<&ModelRule>) =
+        scoped.partition(|rule| rule.open != Some(false));
     let denied = |rule: &&ModelRule| !rule.allow && halves.iter().any(|half| rule.denies(half));
     let refused = applying.iter().any(denied)
         || read_only == Some(question.device) && request.changes_state();
     if refused {
+        return Some(Exception::IllegalFunction);
+    }
+    let covered = |rules: &[&ModelRule], half: &Half| {
+        let mut allows = rules.iter().filter(|rule| rule.allow);
+        allows.any(|rule| rule.covers(half).is_ok())
+    };
+    let mut waiting = halves.iter().filter(|half| !covered(&applying, half));
+    let waits = waiting.clone().next().is_some();
+    if waits && waiting.all(|half| covered(&closed, half)) {
         return Some(Exception::IllegalFunction);
     }
     let answers = halves.iter().map(|half| {
@@ -289,9 +314,13 @@ fn rule() -> impl Strategy<Value = ModelRule> {
         proptest::sample::subsequence(WORDS.map(|(word, ..)| word).to_vec(), 1..5),
         proptest::option::weighted(0.8, proptest::collection::vec(span, 1..4)),
         proptest::option::weighted(0.4, (0u16..6, 0u16..6)),
+        (
+            proptest::option::weighted(0.3, any::<bool>()),
+            prop::bool::weighted(0.3),
+        ),
     )
         .prop_map(
-            |(allow, clients, via, device, units, functions, addresses, value)| {
+            |(allow, clients, via, device, units, functions, addresses, value, (open, rated))| {
                 let mut rule = ModelRule {
                     allow,
                     clients,
@@ -301,6 +330,8 @@ fn rule() -> impl Strategy<Value = ModelRule> {
                     functions,
                     addresses,
                     value: value.map(|(min, more)| (min, min + more)),
+                    open,
+                    rated: allow && rated,
                 };
                 // Where a policy file refuses value bounds, there are none.
                 let opaque = rule
@@ -421,7 +452,9 @@ proptest! {
             let request = Request::parse(&question.pdu).unwrap();
             let origin = origin(&question);
             let device = DEVICES[question.device];
-            let decision = policy.view(&origin, device).decide(question.unit, &request);
+            let decision = policy
+                .view(&origin, device, &policy.phase(NOW))
+                .decide(question.unit, &request);
             let found = match decision {
                 Decision::Allow { .. } => None,
                 Decision::Refuse(refusal) => Some(refusal.exception),
@@ -429,7 +462,7 @@ proptest! {
             prop_assert_eq!(found, model(&rules, read_only, &question), "{:?}", question);
 
             // The explanation must blame or credit the same rule, on the same grounds.
-            let explanation = explain(&policy, &origin, device, question.unit, &request);
+            let explanation = explain(&policy, &origin, Asked { device, unit: question.unit, request: &request, now: NOW });
             prop_assert_eq!(explanation.allowed, decision.allowed());
             for verdict in explanation.rules.iter().filter(|verdict| verdict.decides) {
                 let blamed_for_value = verdict.effect == "allow" && !explanation.allowed;
@@ -450,7 +483,7 @@ proptest! {
         let named = halves.iter().all(|half| naming.clone().any(|rule| rule.has(half)));
         let request = Request::parse(&question.pdu).unwrap();
         let policy = policy(&rules, None);
-        let view = policy.view(&origin(&question), DEVICES[question.device]);
+        let view = policy.view(&origin(&question), DEVICES[question.device], &policy.phase(NOW));
         prop_assert!(named || !view.decide(question.unit, &request).allowed());
     }
 
@@ -458,7 +491,8 @@ proptest! {
     fn no_text_makes_the_reader_panic(text in "(syntax = 1\n)?(\\PC|\n){0,200}", words in proptest::collection::vec(prop_oneof![
         Just("[[allow]]\n"), Just("[[client]]\n"), Just("[[deny]]\n"), Just("name = \"a\"\n"), Just("function = "),
         Just("address = "), Just("unit = "), Just("value = "), Just("["), Just("]"), Just("{ min = 1 }"), Just("\n"),
-        Just("[[set]]\n"), Just("\"set:a\""), Just("\"any\""), Just("3"), Just("-"), Just("\"holding 3-5\""), Just("device = \"d\"\n"), Just("syntax = 1\n"),
+        Just("[[set]]\n"), Just("\"set:a\""), Just("\"any\""), Just("3"), Just("-"), Just("\"holding 3-5\""), Just("device = \"d\"\n"),
+        Just("time = "), Just("{ zone = \"UTC\", days = \"sun-mon\" }"), Just("{ not_after = 2026-01-01T00:00:00Z }"), Just("rate = "), Just("{ count = 1, per = \"1h\" }"), Just("syntax = 1\n"),
     ], 0..30)) {
         for text in [text, words.concat()] {
             if let Err(errors) = Policy::parse(&text, "fuzz.toml") {

@@ -28,6 +28,18 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("faults::policy_changes_under_a_client::headend", || {
             policy_changes(|pair| &pair.headend);
         }),
+        test("faults::a_window_opens_and_closes::edge", || {
+            window_opens(|pair| &pair.edge);
+        }),
+        test("faults::a_window_opens_and_closes::headend", || {
+            window_opens(|pair| &pair.headend);
+        }),
+        test("faults::a_rate_is_held_across_connections::edge", || {
+            rate_is_held(|pair| &pair.edge);
+        }),
+        test("faults::a_rate_is_held_across_connections::headend", || {
+            rate_is_held(|pair| &pair.headend);
+        }),
         test("faults::broken_policy_is_refused::edge", || {
             broken_policy(|pair| &pair.edge);
         }),
@@ -71,6 +83,57 @@ fn policy_changes(agent: fn(&Pair) -> &Agent) {
     let reloads = || agent(&pair).audit_kind(Kind::Reload).len();
     eventually("the reloads on record", || reloads() == 3);
     assert_eq!(pair.headend.audit_kind(Kind::TunnelUp).len(), 1);
+}
+
+/// A connected client is let in and put out again by the clock alone.
+fn window_opens(agent: fn(&Pair) -> &Agent) {
+    let pair = Pair::up(Transport::Quic);
+    let mut client = pair.client();
+    let refused = |client: &mut Client| {
+        let answer = client.request(1, &write_register(42, 2)).unwrap();
+        exception(&answer) == Some(ILLEGAL_FUNCTION)
+    };
+    let now = jiff::Timestamp::now().as_second();
+    let moment = |seconds| jiff::Timestamp::from_second(now + seconds).unwrap();
+    let (from, until) = (moment(6), moment(9));
+    agent(&pair).write_policy(&format!(
+        "{READS}time = {{ not_before = \"2026-01-01T00:00:00Z\" }}\n\
+         [[allow]]\nname = \"grant\"\ndevice = \"any\"\nfunction = 6\naddress = \"any\"\n\
+         time = {{ not_before = \"{from}\", not_after = \"{until}\" }}\n"
+    ));
+    eventually("writes to be refused", || refused(&mut client));
+    read_registers(&mut client, 0, 1);
+    eventually("the window to open", || !refused(&mut client));
+    eventually("the window to close", || refused(&mut client));
+    read_registers(&mut client, 0, 1);
+    let record = agent(&pair).wait_record("the refusal", |r| {
+        r.rule.as_deref() == Some("grant") && r.kind == Kind::Denied
+    });
+    assert_eq!(record.reason.as_deref(), Some("outside its time window"));
+    assert_eq!(pair.headend.audit_kind(Kind::ClientOpen).len(), 1);
+}
+
+/// A client that connects anew finds what it has used; what a device does not get uses nothing.
+fn rate_is_held(agent: fn(&Pair) -> &Agent) {
+    let pair = Pair::up(Transport::Quic);
+    agent(&pair).write_policy(&format!(
+        "{READS}[[allow]]\nname = \"writes\"\ndevice = \"any\"\nfunction = 6\naddress = \"holding 0-99\"\n\
+         rate = {{ count = 3, per = \"24h\" }}\n"
+    ));
+    agent(&pair).wait_record("the reload", |r| r.kind == Kind::Reload);
+    for value in 1..=3 {
+        let mut client = pair.client();
+        expect_exception(&mut client, &write_register(100, 1), 0x02);
+        write_one(&mut client, 42, value);
+    }
+    let mut client = pair.client();
+    expect_exception(&mut client, &write_register(42, 4), 0x06);
+    assert_eq!(read_registers(&mut client, 42, 1), [3]);
+    let record = agent(&pair).wait_record("the refusal", |r| {
+        r.rule.as_deref() == Some("writes") && r.kind == Kind::Denied
+    });
+    let reason = "more than 3 requests in 86400s";
+    assert_eq!(record.reason.as_deref(), Some(reason));
 }
 
 fn broken_policy(agent: fn(&Pair) -> &Agent) {

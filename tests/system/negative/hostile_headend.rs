@@ -59,7 +59,7 @@ address = ["any"]
 "#;
 
 /// An edge that dials a rogue with the headend's certificate.
-fn edge_of_a_rogue(setup: Setup, transport: Transport) -> (Pair, RogueHeadend) {
+pub(crate) fn edge_of_a_rogue(setup: Setup, transport: Transport) -> (Pair, RogueHeadend) {
     let identity = Site::shared().identity(Role::Headend, HEADEND);
     let face = Face::of(Credentials::installed(&identity));
     let rogue = RogueHeadend::listen(transport, face);
@@ -96,7 +96,7 @@ fn request(rogue: &mut Rogue, id: u64, client: u32, pdu: &[u8]) {
     rogue.send(1, &frame).unwrap();
 }
 
-fn answer(rogue: &mut Rogue) -> (u64, Outcome, Vec<u8>) {
+pub(crate) fn answer(rogue: &mut Rogue) -> (u64, Outcome, Vec<u8>) {
     loop {
         let frame = rogue.receive(1).unwrap();
         if let Ok(Some((1, Frame::Answer { id, outcome, pdu }, _))) = Frame::decode(&frame) {

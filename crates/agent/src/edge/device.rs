@@ -159,8 +159,14 @@ impl Device {
     }
 
     /// Takes a request that `policy` permits; [`Device::pump`] moves it on. Exactly one answer
-    /// follows.
-    pub(crate) fn submit(&self, now: Instant, asker: Asker, permit: &Permit<'_>, policy: &Policy) {
+    /// follows; `false`: it was refused and answered here and now.
+    pub(crate) fn submit(
+        &self,
+        now: Instant,
+        asker: Asker,
+        permit: &Permit<'_>,
+        policy: &Policy,
+    ) -> bool {
         self.counters.requests.add();
         let request = permit.request();
         let key = Key(self.next_key.get());
@@ -179,11 +185,11 @@ impl Device {
             // Nobody answers a broadcast (Modbus over Serial Line, section 2.1).
             let reason = "a broadcast can only write";
             self.shed(&asker, permit, Exception::IllegalFunction, reason);
-            return;
+            return false;
         }
         if let Err(full) = self.core.borrow_mut().submit(now, submit) {
             self.shed(&asker, permit, BUSY, &full.to_string());
-            return;
+            return false;
         }
         let write = if is_write {
             match self.intend(&asker, key, permit, policy) {
@@ -191,7 +197,7 @@ impl Device {
                 Err(reason) => {
                     self.core.borrow_mut().refuse(key);
                     self.shed(&asker, permit, BUSY, &reason);
-                    return;
+                    return false;
                 }
             }
         } else {
@@ -207,6 +213,7 @@ impl Device {
             write,
         };
         self.under_way.borrow_mut().insert(key, under_way);
+        true
     }
 
     /// Overload, no audit, or a request that makes no sense here: never sent.

@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
+use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList};
 use fieldlock_session::{Close, DeviceOffer, Hello, VERSION};
 use quinn::Endpoint;
@@ -32,7 +33,7 @@ use crate::authority::{self, Member, Unproven};
 use crate::checkpoint::PeerLogs;
 use crate::control::Control;
 use crate::ledger::{Ledger, alarm};
-use crate::posture::{Posture, WATCH_DATES, refused, reloaded, short_hex};
+use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::settings::edge::{Device as DeviceConfig, File};
 use crate::socket;
@@ -53,6 +54,7 @@ pub(crate) struct Edge {
     file: PathBuf,
     settings: RefCell<Rc<File>>,
     posture: Rc<Posture>,
+    meter: RefCell<Meter>,
     ledger: Rc<Ledger>,
     instance: [u8; 16],
     started: Instant,
@@ -119,6 +121,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         file: file.to_owned(),
         settings: RefCell::new(Rc::new(settings)),
         posture: Rc::new(posture),
+        meter: RefCell::default(),
         ledger,
         instance: instance()?,
         started: Instant::now(),
@@ -165,6 +168,7 @@ impl Edge {
         tokio::task::spawn_local(tell_checkpoints(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         tokio::task::spawn_local(watch_dates(self.clone()));
+        tokio::task::spawn_local(watch_phase(self.clone()));
         let unproven = self.unproven.clone();
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
         tokio::task::spawn_local(authority::follow_list(self.clone(), false));
@@ -291,8 +295,9 @@ impl Edge {
         let settings = self.settings();
         let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
         if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
-            for (link, handler) in self.tunnels.borrow().values() {
-                handler.policy_changed();
+            self.meter.borrow_mut().clear();
+            self.judge_anew();
+            for (link, _) in self.tunnels.borrow().values() {
                 link.policy_changed(self.posture.hash());
             }
         }
@@ -303,6 +308,13 @@ impl Edge {
             for dialled in self.dialled.borrow().values() {
                 dialled.renew();
             }
+        }
+    }
+
+    /// Stated clients are judged by the rules in force from their next requests on.
+    fn judge_anew(&self) {
+        for (_, handler) in self.tunnels.borrow().values() {
+            handler.judge_anew();
         }
     }
 
@@ -527,6 +539,16 @@ async fn watch_files(edge: Rc<Edge>) {
         let changed = watch.changed().await;
         edge.reload(&changed);
         watch.follow(edge.files());
+    }
+}
+
+async fn watch_phase(edge: Rc<Edge>) {
+    let mut look = interval(WATCH_PHASE);
+    loop {
+        look.tick().await;
+        if edge.posture.phase_changed() {
+            edge.judge_anew();
+        }
     }
 }
 

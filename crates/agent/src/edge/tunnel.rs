@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Decision, Kind, Outcome, Party, Record};
-use fieldlock_conduit::admit::{Refused, admit};
+use fieldlock_conduit::admit::{Count, Refused, admit};
 use fieldlock_conduit::device::ClientKey;
+use fieldlock_conduit::meter::Who;
 use fieldlock_pki::TrustList;
 use fieldlock_policy::{Client, Origin, Side, View};
 use fieldlock_session::frame::Frame;
@@ -31,6 +32,8 @@ pub(crate) struct TunnelHandler {
     outboxes: Vec<Rc<Outbox>>,
     number: u32,
     headend: Arc<str>,
+    /// Uses up rates for all its clients, and whichever tunnel is up.
+    who: Who,
     identity: Arc<str>,
     clients: RefCell<HashMap<(u16, u32), Rc<StatedClient>>>,
     /// Devices with requests from this turn, to be moved on once.
@@ -57,6 +60,7 @@ impl TunnelHandler {
             devices,
             number: link.number,
             headend: link.peer.identity.name.as_str().into(),
+            who: Who::Headend(link.peer.identity.name.as_str().into()),
             identity: link.peer.identity.uri().into(),
             clients: RefCell::default(),
             dirty: RefCell::default(),
@@ -72,8 +76,8 @@ impl TunnelHandler {
         self.clients.borrow().len()
     }
 
-    /// Judges by the policy that is in force from the next request on.
-    pub(crate) fn policy_changed(&self) {
+    /// Judges by the rules that are in force from the next request on.
+    pub(crate) fn judge_anew(&self) {
         for ((channel, _), client) in self.clients.borrow().iter() {
             *client.view.borrow_mut() = self.view(*channel, client.as_client());
         }
@@ -209,7 +213,8 @@ impl TunnelHandler {
         };
         let device = self.devices.get(usize::from(channel) - 1);
         let name = device.map_or("", |device| &*device.name);
-        self.edge.posture.policy().view(&origin, name)
+        let posture = &self.edge.posture;
+        posture.policy().view(&origin, name, &posture.phase())
     }
 
     fn request(
@@ -221,10 +226,19 @@ impl TunnelHandler {
         pdu: &[u8],
     ) {
         let view = client.view.borrow().clone();
-        match admit(&view, unit, pdu) {
+        let now = Instant::now();
+        let mut meter = self.edge.meter.borrow_mut();
+        let count = Count {
+            meter: &mut meter,
+            who: &self.who,
+            now,
+        };
+        match admit(&view, unit, pdu, count) {
             Ok(permit) => {
                 let policy = self.edge.posture.policy();
-                device.submit(Instant::now(), asker, &permit, &policy);
+                if !device.submit(now, asker, &permit, &policy) {
+                    permit.put_back(&mut meter, &self.who);
+                }
                 self.touch(device);
             }
             Err(refused) => self.refuse(device, &asker, unit, &refused),

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
+use fieldlock_conduit::admit::Permit;
 use fieldlock_conduit::client::{ClientSide, Origins, Routes, Verdict};
+use fieldlock_conduit::meter::Meter;
 use fieldlock_modbus::{FramingError, mbap};
-use fieldlock_policy::{Policy, RuleId};
+use fieldlock_policy::{Phase, Policy, RuleId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
@@ -76,6 +78,7 @@ impl ClientConn {
             seat,
         } = arrival;
         let policy = headend.policy();
+        let phase = headend.posture.phase();
         let role = proof.as_ref().and_then(|proof| proof.modbus_role.as_ref());
         let origin = Origins {
             address: Some(address.ip().to_canonical()),
@@ -84,7 +87,7 @@ impl ClientConn {
         };
         let party = party(&policy, &origin, address);
         let limit = headend.settings().client.in_flight;
-        let core = ClientSide::new(origin, routes, policy.clone(), limit);
+        let core = ClientSide::new(origin, routes, policy.clone(), phase, limit);
         let now = Instant::now();
         Rc::new(Self {
             number: headend.next_client(),
@@ -112,12 +115,18 @@ impl ClientConn {
         self.core.borrow_mut().end();
     }
 
+    /// A permitted request is not sent on after all.
+    pub(super) fn put_back(&self, permit: &Permit<'_>, meter: &mut Meter) {
+        self.core.borrow().put_back(permit, meter);
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.core.borrow().in_flight()
     }
 
-    pub(crate) fn set_policy(&self, policy: &Arc<Policy>) {
-        self.core.borrow_mut().set_policy(policy.clone());
+    pub(crate) fn set_policy(&self, policy: &Arc<Policy>, phase: &Phase) {
+        let mut core = self.core.borrow_mut();
+        core.set_policy(policy.clone(), phase.clone());
         *self.policy.borrow_mut() = policy.clone();
     }
 
@@ -321,7 +330,11 @@ fn take_requests(
     client.last_request.set(now);
     let mut used = 0;
     let outcome = loop {
-        let step = client.core.borrow_mut().next(&input[used..]);
+        let step = {
+            let mut meter = headend.meter.borrow_mut();
+            let mut core = client.core.borrow_mut();
+            core.next(&input[used..], &mut meter, now)
+        };
         let (step, size) = match step {
             Ok(Some(next)) => next,
             Ok(None) => break Ok(()),

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
+use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList};
 use fieldlock_policy::Policy;
 use fieldlock_session::{Close, Hello, Transport};
@@ -45,7 +46,7 @@ use crate::checkpoint::PeerLogs;
 use crate::control::Control;
 use crate::counter::Counter;
 use crate::ledger::{Ledger, alarm, denial};
-use crate::posture::{Posture, WATCH_DATES, refused, reloaded, short_hex};
+use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::settings::headend::{Entrance, File};
 use crate::tunnel::Link;
@@ -99,6 +100,7 @@ pub(crate) struct Headend {
     file: PathBuf,
     settings: RefCell<Rc<File>>,
     posture: Posture,
+    meter: RefCell<Meter>,
     ledger: Rc<Ledger>,
     instance: [u8; 16],
     started: Instant,
@@ -170,6 +172,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         file: file.to_owned(),
         settings: RefCell::new(Rc::new(settings)),
         posture,
+        meter: RefCell::default(),
         ledger,
         instance: instance()?,
         started: Instant::now(),
@@ -229,6 +232,7 @@ impl Headend {
         tokio::task::spawn_local(tell_checkpoints(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         tokio::task::spawn_local(watch_dates(self.clone()));
+        tokio::task::spawn_local(watch_phase(self.clone()));
         let unproven = self.unproven.clone();
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
         tokio::task::spawn_local(authority::follow_list(self.clone(), true));
@@ -452,10 +456,8 @@ impl Headend {
         let settings = self.settings();
         let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
         if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
-            let policy = self.policy();
-            for client in self.clients.borrow().values() {
-                client.set_policy(&policy);
-            }
+            self.meter.borrow_mut().clear();
+            self.judge_anew();
             for link in self.links.borrow().values() {
                 link.policy_changed(self.posture.hash());
             }
@@ -464,6 +466,14 @@ impl Headend {
             && self.posture.reload_trust(&settings.state, &self.ledger)
         {
             self.trust_changed();
+        }
+    }
+
+    /// Connected clients are judged by the rules in force from their next requests on.
+    fn judge_anew(&self) {
+        let (policy, phase) = (self.policy(), self.posture.phase());
+        for client in self.clients.borrow().values() {
+            client.set_policy(&policy, &phase);
         }
     }
 
@@ -668,6 +678,16 @@ async fn watch_files(headend: Rc<Headend>) {
         let changed = watch.changed().await;
         headend.reload(&changed).await;
         watch.follow(headend.files());
+    }
+}
+
+async fn watch_phase(headend: Rc<Headend>) {
+    let mut look = interval(WATCH_PHASE);
+    loop {
+        look.tick().await;
+        if headend.posture.phase_changed() {
+            headend.judge_anew();
+        }
     }
 }
 

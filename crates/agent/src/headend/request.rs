@@ -69,6 +69,7 @@ impl Headend {
         exception: Exception,
         reason: &'static str,
     ) {
+        asked.client.put_back(permit, &mut self.meter.borrow_mut());
         asked.answer(exception, permit.request().function().0);
         let record = refusal(asked, Some(device), Some(permit.unit()), reason, exception);
         let mut record = if exception == Exception::GatewayPathUnavailable {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::Weight;
+use crate::line::steers;
 use crate::record::{Decision, Record};
 
 /// One line, without a newline.
@@ -122,7 +123,7 @@ fn escape(value: &str, out: &mut String) {
             '=' => out.push_str("\\="),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
-            control if control.is_control() => out.push('\u{fffd}'),
+            control if steers(control) => out.push('\u{fffd}'),
             plain => out.push(plain),
         }
     }

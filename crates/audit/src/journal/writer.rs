@@ -11,6 +11,7 @@ use super::queue::{Ended, Shared};
 use super::{End, MAX_UNSYNCED, Progress, SYNC_WITHIN, State, Ticket};
 use crate::chain::{self, Hash};
 use crate::disk::Disk;
+use crate::line;
 use crate::record::{Kind, Record};
 
 pub(super) struct Writer<D, N> {
@@ -91,7 +92,7 @@ impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
                 record.head = Some(self.checkpoints.sign(&self.agent, self.last, self.head));
             }
             let start = self.unsynced.len();
-            if serde_json::to_writer(&mut self.unsynced, &record).is_err() {
+            if line::write(&record, &mut self.unsynced).is_err() {
                 // Nothing in a record can fail to serialize; half a line must not stay anyway.
                 self.unsynced.truncate(start);
                 continue;

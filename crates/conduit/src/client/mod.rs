@@ -2,13 +2,15 @@
 
 mod route;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use fieldlock_modbus::{Exception, FramingError, mbap};
-use fieldlock_policy::{Client, Origin, Policy, Side, View};
+use fieldlock_policy::{Client, Origin, Phase, Policy, Side, View};
 
-use crate::admit::{Permit, Refused, Why, admit};
+use crate::admit::{Count, Permit, Refused, Why, admit};
+use crate::meter::{Meter, Who};
 pub use route::{Routes, Target};
 
 /// Who a client is, as far as the headend knows.
@@ -21,6 +23,15 @@ pub struct Origins {
 }
 
 impl Origins {
+    /// Who uses up a rate: an identity is the same from wherever it connects.
+    fn who(&self) -> Who {
+        let address = self.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let identity = self.identity.as_deref();
+        identity.map_or(Who::Address(address), |identity| {
+            Who::Identity(identity.into())
+        })
+    }
+
     pub fn as_client(&self) -> Client<'_> {
         Client {
             address: self.address,
@@ -60,21 +71,32 @@ pub enum Verdict<'a> {
 #[derive(Debug)]
 pub struct ClientSide {
     origin: Origins,
+    who: Who,
     routes: Arc<Routes>,
     policy: Arc<Policy>,
-    /// What this client may do, by device; looked up once per policy.
+    phase: Phase,
+    /// What this client may do, by device; looked up once per policy and phase.
     views: Vec<(usize, Arc<View>)>,
     in_flight: usize,
     limit: usize,
 }
 
 impl ClientSide {
-    /// `limit` is how many requests the client may have without an answer, 1 and up.
-    pub fn new(origin: Origins, routes: Arc<Routes>, policy: Arc<Policy>, limit: usize) -> Self {
+    /// `phase` is one of the policy; `limit` is how many requests the client may have without an
+    /// answer, 1 and up.
+    pub fn new(
+        origin: Origins,
+        routes: Arc<Routes>,
+        policy: Arc<Policy>,
+        phase: Phase,
+        limit: usize,
+    ) -> Self {
         Self {
+            who: origin.who(),
             origin,
             routes,
             policy,
+            phase,
             views: Vec::new(),
             in_flight: 0,
             limit,
@@ -85,26 +107,44 @@ impl ClientSide {
         &self.origin
     }
 
-    /// Judges by this policy from the next request on.
-    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+    /// A permitted request is not sent on after all.
+    pub fn put_back(&self, permit: &Permit<'_>, meter: &mut Meter) {
+        permit.put_back(meter, &self.who);
+    }
+
+    /// Judges by this policy, in this phase of it, from the next request on.
+    pub fn set_policy(&mut self, policy: Arc<Policy>, phase: Phase) {
         self.policy = policy;
+        self.phase = phase;
         self.views.clear();
     }
 
-    /// Takes the first complete ADU of `input`, and says how many octets it took.
-    pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<(Step<'a>, usize)>, FramingError> {
+    /// Takes the first complete ADU of `input`, and says how many octets it took. `meter` is shared
+    /// by all clients; `now` does not decrease.
+    pub fn next<'a>(
+        &mut self,
+        input: &'a [u8],
+        meter: &mut Meter,
+        now: Instant,
+    ) -> Result<Option<(Step<'a>, usize)>, FramingError> {
         let Some((adu, consumed)) = mbap::decode(input)? else {
             return Ok(None);
         };
         let step = Step {
             transaction: adu.transaction,
             unit: adu.unit,
-            verdict: self.judge(adu.unit, adu.pdu),
+            verdict: self.judge(adu.unit, adu.pdu, meter, now),
         };
         Ok(Some((step, consumed)))
     }
 
-    fn judge<'a>(&mut self, unit: u8, pdu: &'a [u8]) -> Verdict<'a> {
+    fn judge<'a>(
+        &mut self,
+        unit: u8,
+        pdu: &'a [u8],
+        meter: &mut Meter,
+        now: Instant,
+    ) -> Verdict<'a> {
         let Some(target) = self.routes.target(unit) else {
             return Verdict::Refuse {
                 target: None,
@@ -116,19 +156,25 @@ impl ClientSide {
             };
         };
         let device = target.device;
-        match admit(self.view(device), target.unit, pdu) {
+        let index = self.view(device);
+        let count = Count {
+            meter: &mut *meter,
+            who: &self.who,
+            now,
+        };
+        match admit(&self.views[index].1, target.unit, pdu, count) {
             Err(refused) => Verdict::Refuse {
                 target: Some(target),
                 refused,
             },
-            Ok(_) if self.in_flight >= self.limit => Verdict::Refuse {
-                target: Some(target),
-                refused: refused(
-                    pdu,
-                    Exception::ServerDeviceBusy,
-                    Why::InFlight { limit: self.limit },
-                ),
-            },
+            Ok(permit) if self.in_flight >= self.limit => {
+                self.put_back(&permit, meter);
+                let why = Why::InFlight { limit: self.limit };
+                Verdict::Refuse {
+                    target: Some(target),
+                    refused: refused(pdu, Exception::ServerDeviceBusy, why),
+                }
+            }
             Ok(permit) => Verdict::Forward { device, permit },
         }
     }
@@ -147,19 +193,20 @@ impl ClientSide {
         self.in_flight
     }
 
-    fn view(&mut self, device: usize) -> &View {
+    /// The place in the views of that of the device.
+    fn view(&mut self, device: usize) -> usize {
         let known = self.views.iter().position(|(known, _)| *known == device);
-        let index = known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             let origin = Origin {
                 side: Side::Headend,
                 via: None,
                 client: self.origin.as_client(),
             };
-            let view = self.policy.view(&origin, self.routes.name(device));
+            let name = self.routes.name(device);
+            let view = self.policy.view(&origin, name, &self.phase);
             self.views.push((device, view));
             self.views.len() - 1
-        });
-        &self.views[index].1
+        })
     }
 }
 
@@ -175,6 +222,8 @@ fn refused(pdu: &[u8], exception: Exception, why: Why) -> Refused<'_> {
 
 #[cfg(test)]
 mod tests {
+    use fieldlock_policy::Now;
+
     use super::*;
 
     const POLICY: &str = r#"
@@ -196,7 +245,8 @@ mod tests {
             ..Origins::default()
         };
         let policy = Policy::parse(POLICY, "policy.toml").unwrap();
-        ClientSide::new(origin, Arc::new(routes), Arc::new(policy), 2)
+        let phase = policy.phase(Now::Unknown);
+        ClientSide::new(origin, Arc::new(routes), Arc::new(policy), phase, 2)
     }
 
     fn one_device() -> Routes {
@@ -218,7 +268,10 @@ mod tests {
     fn what_is_allowed_goes_to_its_device() {
         let mut side = side(one_device());
         let input = read(1, 0, 10);
-        let (step, consumed) = side.next(&input).unwrap().unwrap();
+        let (step, consumed) = side
+            .next(&input, &mut Meter::default(), Instant::now())
+            .unwrap()
+            .unwrap();
         assert_eq!((step.transaction, step.unit, consumed), (9, 1, 12));
         let Verdict::Forward { device: 0, permit } = step.verdict else {
             panic!("{step:?}");
@@ -234,7 +287,10 @@ mod tests {
             (read(1, 0, 0), 0x03),
             (vec![0, 1, 0, 0, 0, 6, 1, 6, 0, 0, 0, 1], 0x01),
         ] {
-            let (step, _) = side.next(&input).unwrap().unwrap();
+            let (step, _) = side
+                .next(&input, &mut Meter::default(), Instant::now())
+                .unwrap()
+                .unwrap();
             assert_eq!(exception(&step), expected, "{input:?}");
         }
     }
@@ -245,13 +301,19 @@ mod tests {
         let routes = Routes::by_unit([(7, Target { device: 0, unit: 1 })], &devices);
         let mut side = side(routes);
         let input = read(7, 0, 1);
-        let (step, _) = side.next(&input).unwrap().unwrap();
+        let (step, _) = side
+            .next(&input, &mut Meter::default(), Instant::now())
+            .unwrap()
+            .unwrap();
         let Verdict::Forward { permit, .. } = step.verdict else {
             panic!("{step:?}");
         };
         assert_eq!((step.unit, permit.unit()), (7, 1));
         let input = read(8, 0, 1);
-        let (step, _) = side.next(&input).unwrap().unwrap();
+        let (step, _) = side
+            .next(&input, &mut Meter::default(), Instant::now())
+            .unwrap()
+            .unwrap();
         assert_eq!(exception(&step), 0x0a);
     }
 
@@ -261,24 +323,105 @@ mod tests {
         let input = read(1, 0, 1);
         side.begin();
         side.begin();
-        assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0x06);
+        assert_eq!(
+            exception(
+                &side
+                    .next(&input, &mut Meter::default(), Instant::now())
+                    .unwrap()
+                    .unwrap()
+                    .0
+            ),
+            0x06
+        );
         side.end();
-        assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0);
+        assert_eq!(
+            exception(
+                &side
+                    .next(&input, &mut Meter::default(), Instant::now())
+                    .unwrap()
+                    .unwrap()
+                    .0
+            ),
+            0
+        );
     }
 
     #[test]
     fn a_new_policy_judges_the_next_request() {
         let mut side = side(one_device());
         let input = read(1, 0, 1);
-        assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0);
-        side.set_policy(Arc::new(Policy::deny_all()));
-        assert_eq!(exception(&side.next(&input).unwrap().unwrap().0), 0x01);
+        assert_eq!(
+            exception(
+                &side
+                    .next(&input, &mut Meter::default(), Instant::now())
+                    .unwrap()
+                    .unwrap()
+                    .0
+            ),
+            0
+        );
+        let policy = Policy::deny_all();
+        let phase = policy.phase(Now::Unknown);
+        side.set_policy(Arc::new(policy), phase);
+        assert_eq!(
+            exception(
+                &side
+                    .next(&input, &mut Meter::default(), Instant::now())
+                    .unwrap()
+                    .unwrap()
+                    .0
+            ),
+            0x01
+        );
     }
 
     #[test]
     fn lost_framing_is_an_error() {
         let mut side = side(one_device());
-        assert!(side.next(b"GET / HTTP/1.1\r\n").is_err());
-        assert!(matches!(side.next(&[0, 1, 0, 0, 0]), Ok(None)));
+        assert!(
+            side.next(b"GET / HTTP/1.1\r\n", &mut Meter::default(), Instant::now())
+                .is_err()
+        );
+        assert!(matches!(
+            side.next(&[0, 1, 0, 0, 0], &mut Meter::default(), Instant::now()),
+            Ok(None)
+        ));
+    }
+
+    #[test]
+    fn a_rate_outlives_the_connection_and_is_not_used_by_what_is_refused() {
+        let text = format!("{POLICY}rate = {{ count = 2, per = \"1h\" }}\n");
+        let policy = Arc::new(Policy::parse(&text, "policy.toml").unwrap());
+        let connect = |last: u8| {
+            let origin = Origins {
+                address: Some([192, 0, 2, last].into()),
+                ..Origins::default()
+            };
+            let phase = policy.phase(Now::Unknown);
+            ClientSide::new(
+                origin,
+                Arc::new(one_device()),
+                Arc::clone(&policy),
+                phase,
+                1,
+            )
+        };
+        let (mut meter, now) = (Meter::default(), Instant::now());
+        let (fits, beyond) = (read(1, 0, 1), read(1, 0, 11));
+        let mut asks = |side: &mut ClientSide, input: &[u8]| {
+            let (step, _) = side.next(input, &mut meter, now).unwrap().unwrap();
+            exception(&step)
+        };
+        let mut side = connect(1);
+        assert_eq!(asks(&mut side, &beyond), 0x02);
+        side.begin();
+        // In flight already.
+        assert_eq!(asks(&mut side, &fits), 0x06);
+        side.end();
+        assert_eq!(asks(&mut side, &fits), 0);
+        let mut side = connect(1);
+        assert_eq!(asks(&mut side, &fits), 0);
+        let mut side = connect(1);
+        assert_eq!(asks(&mut side, &fits), 0x06);
     }
 }

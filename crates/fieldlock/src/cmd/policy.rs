@@ -15,9 +15,10 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Subcommand};
 use fieldlock_modbus::{FunctionCode, Request};
 use fieldlock_policy::{
-    Client, Explanation, Origin, Policy, Sample, Side, Span, ceiling, explain, explain_named,
-    parse_address, parse_function, summary, warnings,
+    Asked, Client, Explanation, Now, Origin, Policy, Sample, Side, Span, ceiling, explain,
+    explain_named, parse_address, parse_function, summary, warnings,
 };
+use jiff::Timestamp;
 use serde_json::json;
 
 /// Check policy files, explain what they decide, and see what a change does.
@@ -67,6 +68,8 @@ Examples:
       --device press-07 --unit 1 --function write-single-register --address 4x00041 --value 1300
   fieldlock policy explain --policy policy.toml --client-name hmi-1 --via hd-1 \\
       --device press-07 --unit 1 --pdu 10002800020400010002
+  fieldlock policy explain --policy policy.toml --client-name fitter --at 2026-03-02T07:00:00+01:00 \\
+      --device press-07 --function 6 --address \"holding 40\" --value 900
   fieldlock policy explain --policy policy.toml --as-edge --via hd-1
 
 Exit codes: 0 allowed (or the ceiling printed), 1 refused, 2 wrong usage or an invalid policy."
@@ -115,6 +118,9 @@ struct Explain {
     /// The whole PDU in hexadecimal, in place of function, address and value.
     #[arg(long, value_name = "HEX")]
     pdu: Option<String>,
+    /// When, such as 2026-03-02T07:00:00+01:00; now if left out. For rules with time windows.
+    #[arg(long, value_name = "TIME", conflicts_with = "as_edge")]
+    at: Option<Timestamp>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -209,13 +215,14 @@ fn run_check(check: &Check) -> ExitCode {
 fn print_checked(path: &Path, policy: &Policy) {
     let file = path.display();
     print(format_args!("{file}: valid\n{}", summary(policy)));
-    for warning in warnings(policy) {
+    for warning in warnings(policy, Timestamp::now().as_second()) {
         eprintln!("{file}: warning: {warning}");
     }
 }
 
 fn checked_json(path: &Path, policy: &Policy) -> serde_json::Value {
-    let warnings: Vec<String> = warnings(policy).iter().map(ToString::to_string).collect();
+    let warnings = warnings(policy, Timestamp::now().as_second());
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     json!({
         "file": path.display().to_string(),
         "valid": true,
@@ -273,16 +280,20 @@ fn run_explain(args: &Explain) -> Result<ExitCode, Error> {
 }
 
 fn explained(args: &Explain, policy: &Policy, request: &Request<'_>) -> Result<Explanation, Error> {
-    let device = args.device.as_deref().unwrap_or_default();
     let via = args.via.as_deref();
     let side = match via {
         Some(_) => Side::Edge,
         None => Side::Headend,
     };
+    let asked = Asked {
+        device: args.device.as_deref().unwrap_or_default(),
+        unit: args.unit,
+        request,
+        now: Now::At(args.at.unwrap_or_else(Timestamp::now).as_second()),
+    };
     if !args.client_name.is_empty() {
         let names = &args.client_name;
-        let explained = explain_named(policy, names, side, via, device, args.unit, request);
-        return Ok(explained?);
+        return Ok(explain_named(policy, names, side, via, asked)?);
     }
     let client = Client {
         address: args.client,
@@ -290,7 +301,7 @@ fn explained(args: &Explain, policy: &Policy, request: &Request<'_>) -> Result<E
         role: args.role.as_deref(),
     };
     let origin = Origin { side, via, client };
-    Ok(explain(policy, &origin, device, args.unit, request))
+    Ok(explain(policy, &origin, asked))
 }
 
 fn request_pdu(args: &Explain) -> Result<Vec<u8>, Error> {

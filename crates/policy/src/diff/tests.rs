@@ -255,7 +255,7 @@ fn decides(policy: &Policy, side: Side, asked: &Asked) -> bool {
     };
     let request = Request::parse(&asked.pdu).unwrap();
     policy
-        .view(&origin, asked.device)
+        .view(&origin, asked.device, &policy.phase(Now::Unknown))
         .decide(asked.unit, &request)
         .allowed()
 }
@@ -381,4 +381,44 @@ proptest! {
             prop_assert!(concerns(region, &old, &new, &asked), "{region:?} {asked:?}");
         }
     }
+}
+
+const DAY: &str = "time = { from = \"06:00\", to = \"18:00\", zone = \"UTC\" }\n";
+const NIGHT: &str = "time = { from = \"18:00\", to = \"06:00\", zone = \"UTC\" }\n";
+
+#[test]
+fn a_window_that_is_added_or_moved_closes_and_opens_by_its_hours() {
+    let reads = |extra: &str| {
+        allow(
+            "reads",
+            &format!("function = 3\naddress = \"holding 0-9\"\n{extra}"),
+        )
+    };
+    assert_eq!(text_of(&reads(DAY), &reads(DAY)), "no difference");
+    let text = text_of(&reads(""), &reads(DAY));
+    assert!(text.starts_with("closes"), "{text}");
+    assert!(text.contains("outside of the time windows"), "{text}");
+    let text = text_of(&reads(DAY), &reads(NIGHT));
+    let (opens, closes) = text.split_once("closes").unwrap();
+    assert!(opens.contains("within 18:00-06:00 UTC"), "{text}");
+    assert!(closes.contains("within 06:00-18:00 UTC"), "{text}");
+}
+
+#[test]
+fn a_rate_is_a_condition_of_its_own() {
+    let reads = |extra: &str| {
+        allow(
+            "reads",
+            &format!("function = 3\naddress = \"holding 0-9\"\n{extra}"),
+        )
+    };
+    let (slow, fast) = (
+        "rate = { count = 2, per = \"1m\" }\n",
+        "rate = { per_second = 9 }\n",
+    );
+    let text = text_of(&reads(slow), &reads(fast));
+    assert_eq!(text, "rate of \"reads\": 9 in 1s, was 2 in 60s");
+    let text = text_of(&reads(slow), &reads(""));
+    assert_eq!(text, "rate of \"reads\": none, was 2 in 60s");
+    assert!(text_of("", &reads(slow)).starts_with("opens"));
 }

@@ -6,7 +6,7 @@ use super::{Change, Diff, Region};
 
 impl fmt::Display for Diff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.regions.is_empty() {
+        if self.is_empty() {
             return f.write_str("no difference");
         }
         let changes = self.regions.chunk_by(|a, b| a.change == b.change);
@@ -21,6 +21,17 @@ impl fmt::Display for Diff {
             for region in regions {
                 write!(f, "\n  {region}")?;
             }
+        }
+        if !self.rates.is_empty() && !self.regions.is_empty() {
+            writeln!(f)?;
+        }
+        for (place, change) in self.rates.iter().enumerate() {
+            if place > 0 {
+                writeln!(f)?;
+            }
+            let words = |rate: &Option<String>| rate.clone().unwrap_or_else(|| "none".to_owned());
+            let (old, new) = (words(&change.old), words(&change.new));
+            write!(f, "rate of {:?}: {new}, was {old}", change.rule)?;
         }
         Ok(())
     }
@@ -52,6 +63,9 @@ impl fmt::Display for Region {
         }
         if !self.values.is_empty() {
             write!(f, ", values {}", self.values.join(", "))?;
+        }
+        if let Some(when) = &self.when {
+            write!(f, ", {when}")?;
         }
         if self.joined {
             f.write_str(", in one request; the other file allows the parts alone")?;

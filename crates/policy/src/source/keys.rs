@@ -16,7 +16,7 @@ use crate::rule::{Addresses, ReadOnly, Scope, Units, ValueBounds};
 
 /// The keys of one table. Readers return `None` after they reported what is wrong.
 pub(super) struct Keys<'t> {
-    place: &'static str,
+    pub(super) place: &'static str,
     table: &'t DeTable<'t>,
     /// For rules: what `"set:NAME"` in a list stands for.
     pub(super) sets: Option<&'t Sets<'t>>,
@@ -79,6 +79,7 @@ impl<'t> Keys<'t> {
     pub(super) fn report(&mut self, span: Range<usize>, key: &str, problem: impl Into<Problem>) {
         let key = match (self.place, key) {
             ("", key) => key.to_owned(),
+            (place, "") => place.to_owned(),
             (place, key) => format!("{place}.{key}"),
         };
         self.problems.add(span, key, problem);
@@ -453,7 +454,7 @@ pub(super) fn function_code(value: &DeValue<'_>) -> Result<FunctionCode, Problem
     })
 }
 
-fn or_default<T>(given: Given<T>, default: T) -> Option<T> {
+pub(super) fn or_default<T>(given: Given<T>, default: T) -> Option<T> {
     match given {
         Given::Absent => Some(default),
         Given::Invalid => None,

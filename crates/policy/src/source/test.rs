@@ -54,7 +54,7 @@ impl<'t> Keys<'t> {
     fn given(&mut self, key: &str, value: &'t Value<'t>) -> Option<SourceGiven> {
         const KEYS: &[&str] = &[
             "client", "ip", "identity", "role", "via", "device", "unit", "function", "address",
-            "quantity", "value",
+            "quantity", "value", "at",
         ];
         let Some(table) = value.get_ref().as_table() else {
             return self.wrong(key, value, "a table such as { client = \"hmi-1\", ... }");
@@ -72,6 +72,7 @@ impl<'t> Keys<'t> {
             address: keys.value("address", Keys::address),
             quantity: keys.value("quantity", Keys::register),
             value: keys.value("value", Keys::register),
+            at: keys.value("at", Keys::moment),
         };
         let seen = [
             given.ip.is_absent(),

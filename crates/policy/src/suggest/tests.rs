@@ -148,7 +148,7 @@ fn allows(policy: &Policy, client: &str, device: &str, unit: u8, pdu: &[u8]) -> 
     };
     let request = Request::parse(pdu).unwrap();
     policy
-        .view(&origin, device)
+        .view(&origin, device, &policy.phase(crate::phase::Now::Unknown))
         .decide(unit, &request)
         .allowed()
 }

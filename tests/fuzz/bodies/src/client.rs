@@ -1,10 +1,12 @@
 //! A Modbus client at the headend.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use fieldlock_conduit::client::{ClientSide, Origins, Routes, Step, Target, Verdict};
+use fieldlock_conduit::meter::Meter;
 use fieldlock_modbus::{Request, mbap};
-use fieldlock_policy::{Client, Decision, Origin, Policy, Side};
+use fieldlock_policy::{Client, Decision, Now, Origin, Policy, Side};
 
 use crate::input::Input;
 
@@ -29,11 +31,19 @@ pub fn client_side(data: &[u8]) {
     let shared = input.bool();
     let limit = 1 + input.below(3);
     let mut run = Run {
-        side: ClientSide::new(origin(), routes(shared), Arc::clone(&sample.policy), limit),
+        side: ClientSide::new(
+            origin(),
+            routes(shared),
+            Arc::clone(&sample.policy),
+            sample.policy.phase(Now::Unknown),
+            limit,
+        ),
         sample,
         shared,
         limit,
         buffer: Vec::new(),
+        meter: Meter::default(),
+        now: Instant::now(),
     };
     while !input.is_empty() {
         match input.below(8) {
@@ -72,6 +82,8 @@ struct Run {
     shared: bool,
     limit: usize,
     buffer: Vec<u8>,
+    meter: Meter,
+    now: Instant,
 }
 
 struct Lost;
@@ -79,14 +91,19 @@ struct Lost;
 impl Run {
     fn set_policy(&mut self, sample: &'static Sample) {
         self.sample = sample;
-        self.side.set_policy(Arc::clone(&sample.policy));
+        let phase = sample.policy.phase(Now::Unknown);
+        self.side.set_policy(Arc::clone(&sample.policy), phase);
     }
 
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Lost> {
         self.buffer.extend_from_slice(bytes);
         let buffer = std::mem::take(&mut self.buffer);
         let mut used = 0;
-        while let Some((step, size)) = self.side.next(&buffer[used..]).map_err(|_| Lost)? {
+        while let Some((step, size)) = self
+            .side
+            .next(&buffer[used..], &mut self.meter, self.now)
+            .map_err(|_| Lost)?
+        {
             let adu = &buffer[used..used + size];
             let forwarded = matches!(step.verdict, Verdict::Forward { .. });
             self.check(&step, adu);
@@ -112,7 +129,9 @@ impl Run {
                 assert_eq!(permit.request().pdu(), pdu);
                 assert!(self.side.in_flight() < self.limit);
                 let rule = permit.rule();
-                assert_eq!(decision, Some(Decision::Allow { rule }));
+                let decided =
+                    matches!(decision, Some(Decision::Allow { rule: r, .. }) if r == rule);
+                assert!(decided, "{decision:?}");
                 if *device == 0 {
                     assert_ne!((self.sample.permits)(permit.unit(), pdu), Some(false));
                 }
@@ -160,7 +179,8 @@ impl Run {
                 ..Client::default()
             },
         };
-        let view = self.sample.policy.view(&origin, DEVICES[device]);
+        let policy = &self.sample.policy;
+        let view = policy.view(&origin, DEVICES[device], &policy.phase(Now::Unknown));
         Some(view.decide(unit, &request))
     }
 }

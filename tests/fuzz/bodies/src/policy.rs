@@ -2,7 +2,8 @@
 
 use fieldlock_modbus::Request;
 use fieldlock_policy::{
-    Client, Origin, Policy, PolicyErrors, Side, ceiling, explain, summary, warnings,
+    Asked, Client, Now, Origin, Policy, PolicyErrors, Side, View, ceiling, explain, summary,
+    warnings,
 };
 
 const MAX_REPORTED: usize = 50;
@@ -45,7 +46,7 @@ fn check_errors(source: &str, errors: &PolicyErrors) {
 }
 
 fn check_policy(policy: &Policy) {
-    let _ = (summary(policy), warnings(policy));
+    let _ = (summary(policy), warnings(policy, 0));
     for via in [None, Some("hd-1")] {
         let _ = ceiling(policy, via);
         for (side, address) in [
@@ -64,15 +65,35 @@ fn check_policy(policy: &Policy) {
 }
 
 fn check_origin(policy: &Policy, origin: &Origin<'_>) {
-    for device in ["press-07", "meter-02"] {
-        let view = policy.view(origin, device);
-        for unit in [0, 1, 255] {
-            for pdu in REQUESTS {
-                let request = Request::parse(pdu).unwrap();
-                let decision = view.decide(unit, &request);
-                let explained = explain(policy, origin, device, unit, &request);
-                assert_eq!(decision.allowed(), explained.allowed, "{pdu:?} to {unit}");
-            }
+    // 2026-03-29T00:59:59Z: Europe is about to lose an hour.
+    for now in [Now::Unknown, Now::At(0), Now::At(1_774_745_999)] {
+        let phase = policy.phase(now);
+        assert!(phase.holds(now));
+        for device in ["press-07", "meter-02"] {
+            check_view(
+                policy,
+                origin,
+                device,
+                now,
+                &policy.view(origin, device, &phase),
+            );
+        }
+    }
+}
+
+fn check_view(policy: &Policy, origin: &Origin<'_>, device: &str, now: Now, view: &View) {
+    for unit in [0, 1, 255] {
+        for pdu in REQUESTS {
+            let request = &Request::parse(pdu).unwrap();
+            let decision = view.decide(unit, request);
+            let asked = Asked {
+                device,
+                unit,
+                request,
+                now,
+            };
+            let explained = explain(policy, origin, asked);
+            assert_eq!(decision.allowed(), explained.allowed, "{pdu:?} to {unit}");
         }
     }
 }

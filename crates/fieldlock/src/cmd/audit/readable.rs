@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::io;
 
-use fieldlock_audit::{Decision, Outcome, Party, Record};
+use fieldlock_audit::{Decision, Outcome, Party, Record, steers};
 use fieldlock_modbus::FunctionCode;
 use jiff::Timestamp;
 
@@ -17,9 +17,7 @@ pub(super) fn print(
         return writeln!(out, "{line}");
     }
     // Names and reasons may stem from a peer: they must not steer the terminal.
-    let text = Readable(record)
-        .to_string()
-        .replace(char::is_control, "\u{fffd}");
+    let text = Readable(record).to_string().replace(steers, "\u{fffd}");
     writeln!(out, "{}", text.trim_end())
 }
 

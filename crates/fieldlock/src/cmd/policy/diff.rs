@@ -46,7 +46,7 @@ pub(super) fn run(args: &Diff) -> Result<ExitCode, Error> {
         true => print(json!(diff)),
         false => print(&diff),
     }
-    Ok(match diff.regions.is_empty() {
+    Ok(match diff.is_empty() {
         true => ExitCode::SUCCESS,
         false => REFUSED.into(),
     })

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use fieldlock_modbus::FunctionCode;
-use fieldlock_policy::{Client, Decision, Origin, Policy, Reason, Side, Span, Spans};
+use fieldlock_policy::{Client, Decision, Now, Origin, Phase, Policy, Reason, Side, Span, Spans};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -72,9 +72,17 @@ pub(super) fn run(args: &Replay) -> Result<ExitCode, Error> {
     })
 }
 
+/// A frame without a time is judged as if the clock were wrong.
+fn now(time: Option<SystemTime>) -> Now {
+    let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let seconds = since.and_then(|since| i64::try_from(since.as_secs()).ok());
+    seconds.map_or(Now::Unknown, Now::At)
+}
+
 struct Judged<'a> {
     args: &'a Replay,
     policy: &'a Policy,
+    phase: Phase,
     /// How clients are called, by address.
     names: BTreeMap<IpAddr, Rc<str>>,
     groups: BTreeMap<Key, Group>,
@@ -106,6 +114,7 @@ impl<'a> Judged<'a> {
         Self {
             args,
             policy,
+            phase: policy.phase(Now::Unknown),
             names: BTreeMap::new(),
             groups: BTreeMap::new(),
             ungrouped: 0,
@@ -154,7 +163,8 @@ impl<'a> Judged<'a> {
         }
     }
 
-    fn decide(&self, seen: &Seen<'_>) -> Decision {
+    /// By the rules that applied when the frame was captured.
+    fn decide(&mut self, seen: &Seen<'_>) -> Decision {
         let via = self.args.via.as_deref();
         let client = Client {
             address: Some(seen.client),
@@ -162,7 +172,11 @@ impl<'a> Judged<'a> {
         };
         let side = via.map_or(Side::Headend, |_| Side::Edge);
         let origin = Origin { side, via, client };
-        let view = self.policy.view(&origin, &seen.device);
+        let now = now(seen.time);
+        if !self.phase.holds(now) {
+            self.phase = self.policy.phase(now);
+        }
+        let view = self.policy.view(&origin, &seen.device, &self.phase);
         view.decide(seen.unit, &seen.request)
     }
 
@@ -188,7 +202,7 @@ impl<'a> Judged<'a> {
     /// Why, with the numbers of the request.
     fn why(&self, decision: &Decision) -> String {
         match decision {
-            Decision::Allow { rule } => format!("{:?}", self.policy.rule_name(*rule)),
+            Decision::Allow { rule, .. } => format!("{:?}", self.policy.rule_name(*rule)),
             Decision::Refuse(refusal) => match refusal.rule {
                 Some(rule) => format!("{} {:?}", refusal.reason, self.policy.rule_name(rule)),
                 None => refusal.reason.to_string(),
@@ -222,7 +236,7 @@ impl<'a> Judged<'a> {
             ..Client::default()
         };
         let rule = match decision {
-            Decision::Allow { rule } => Some(*rule),
+            Decision::Allow { rule, .. } => Some(*rule),
             Decision::Refuse(refusal) => refusal.rule,
         };
         json!({

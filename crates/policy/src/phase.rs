@@ -1,0 +1,78 @@
+//! Which rules count at a time. Views are built for a phase, so that no request looks at a clock.
+
+use std::sync::Arc;
+
+use crate::decision::RuleId;
+use crate::policy::Policy;
+use crate::rule::Rule;
+
+/// What time it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Now {
+    /// Seconds since 1970-01-01 UTC.
+    At(i64),
+    /// The clock is known to be wrong. Whatever has a time window is judged by the worst that the
+    /// time could be: an allow counts as closed, a deny as applying.
+    Unknown,
+}
+
+/// The time between two changes of which rules count.
+#[derive(Debug, Clone)]
+pub struct Phase {
+    /// Rules outside their windows, ascending.
+    resting: Arc<[RuleId]>,
+    from: Now,
+    until: Option<i64>,
+}
+
+impl Phase {
+    fn new(policy: &Policy, from: Now, until: Option<i64>, rests: impl Fn(&Rule) -> bool) -> Self {
+        let timed = policy.rules.iter().filter(|rule| !rule.time.is_empty());
+        Self {
+            resting: timed.filter(|r| rests(r)).map(|r| r.id).collect(),
+            from,
+            until,
+        }
+    }
+
+    /// The phase that allows most: every window of an allow is open, none of a deny.
+    pub(crate) fn widest(policy: &Policy) -> Self {
+        Self::new(policy, Now::Unknown, None, |rule| !rule.is_allow())
+    }
+
+    /// Whether it is still this phase. A clock that was set back ends it as well.
+    pub fn holds(&self, now: Now) -> bool {
+        match (self.from, now) {
+            (Now::At(from), Now::At(now)) => {
+                from <= now && self.until.is_none_or(|until| now < until)
+            }
+            (from, now) => from == now,
+        }
+    }
+
+    /// Whether requests are judged alike in both, with the same reasons.
+    pub fn same_rules(&self, other: &Self) -> bool {
+        self.resting == other.resting && self.is_known() == other.is_known()
+    }
+
+    /// Whether it is known what time it is.
+    pub(crate) fn is_known(&self) -> bool {
+        self.from != Now::Unknown
+    }
+
+    pub(crate) fn counts(&self, rule: &Rule) -> bool {
+        self.resting.binary_search(&rule.id).is_err()
+    }
+}
+
+impl Policy {
+    /// The phase at this time. Costs a look at every rule with a window.
+    pub fn phase(&self, now: Now) -> Phase {
+        let Now::At(time) = now else {
+            return Phase::new(self, now, None, Rule::is_allow);
+        };
+        let windows = self.rules.iter().flat_map(|rule| &rule.time);
+        let until = windows.filter_map(|window| window.next_change(time)).min();
+        Phase::new(self, now, until, |rule| !rule.is_open(time))
+    }
+}
