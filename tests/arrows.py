@@ -9,7 +9,7 @@ import sys
 
 # Lowest first; a crate may depend on any ring below its own.
 RINGS = [
-    {"modbus", "session", "pki", "audit"},
+    {"modbus", "session", "pki", "audit", "capture"},
     {"policy", "ca", "enroll"},
     {"conduit"},
     {"sim", "agent"},

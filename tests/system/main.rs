@@ -16,6 +16,7 @@ mod faults;
 mod hsm;
 mod injection;
 mod interop;
+mod learn;
 mod lint;
 mod mbaps;
 mod negative;
@@ -66,6 +67,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(custody::trials());
     trials.extend(clock::trials());
     trials.extend(hsm::trials());
+    trials.extend(learn::trials());
     trials.extend(lint::trials());
     trials.extend(mbaps::trials());
     trials

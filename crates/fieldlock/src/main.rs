@@ -35,7 +35,7 @@ enum Command {
     Ca(cmd::ca::Args),
     /// Get a certificate for an agent: request, install, update the CRL
     Enroll(cmd::enroll::Args),
-    /// Check a policy, explain a decision
+    /// Check a policy, explain a decision, see what a change does
     Policy(cmd::policy::Args),
     /// Read the audit log
     Audit(cmd::audit::Args),

@@ -9,8 +9,10 @@ use std::fmt;
 
 use fieldlock_modbus::Table;
 
+use crate::rule::Interval;
+
 /// Elements of one table, first and last inclusive, 0-based PDU addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     pub table: Table,
     pub first: u16,
@@ -25,6 +27,51 @@ impl fmt::Display for Span {
             write!(f, "-{last}")?;
         }
         Ok(())
+    }
+}
+
+/// A set of addresses; ranges that overlap or touch are joined.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Spans([Vec<Interval>; 4]);
+
+impl Spans {
+    pub fn insert(&mut self, span: Span) {
+        let Span { table, first, last } = span;
+        let ranges = &mut self.0[table_index(table)];
+        // Those that overlap or touch stand side by side.
+        let begin = ranges.partition_point(|r| r.last.saturating_add(1) < first);
+        let end = ranges.partition_point(|r| r.first <= last.saturating_add(1));
+        let joined = match ranges.get(begin..end) {
+            Some([one, .., other]) => Interval {
+                first: one.first.min(first),
+                last: other.last.max(last),
+            },
+            Some([one]) => Interval {
+                first: one.first.min(first),
+                last: one.last.max(last),
+            },
+            _ => Interval { first, last },
+        };
+        ranges.splice(begin..end, [joined]);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Span> {
+        TABLES.into_iter().flat_map(|table| {
+            let ranges = self.0[table_index(table)].iter();
+            ranges.map(move |range| Span {
+                table,
+                first: range.first,
+                last: range.last,
+            })
+        })
+    }
+}
+
+impl fmt::Display for Spans {
+    /// `coil 0-15, holding 0-99`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.iter().map(|span| span.to_string()).collect();
+        f.write_str(&texts.join(", "))
     }
 }
 

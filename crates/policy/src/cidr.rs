@@ -44,6 +44,18 @@ impl Cidr {
             _ => false,
         }
     }
+
+    /// The first and the last address.
+    pub(crate) fn ends(&self) -> (IpAddr, IpAddr) {
+        let last = match self.network {
+            IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() | !(mask(32, self.prefix) as u32)).into()),
+            IpAddr::V6(v6) => {
+                let last = v6.to_bits() | !mask(128, self.prefix);
+                IpAddr::V6(Ipv6Addr::from_bits(last))
+            }
+        };
+        (self.network, last)
+    }
 }
 
 impl FromStr for Cidr {

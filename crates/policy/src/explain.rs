@@ -278,6 +278,11 @@ fn list(items: &[impl fmt::Display]) -> String {
     text.join(", ")
 }
 
+/// A request in words: function, addresses, values.
+pub(crate) fn described(request: &Request<'_>) -> String {
+    describe(request, &Halves::of(request))
+}
+
 fn describe(request: &Request<'_>, halves: &Halves<'_>) -> String {
     let mut text = request.function().to_string();
     for half in halves.iter() {

@@ -64,6 +64,12 @@ impl Slot {
         Request::parse(&sample.pdu()).is_ok_and(|request| request.changes_state())
     }
 
+    /// Whether some requests of this slot may change the device's state and others can't.
+    pub(crate) fn sometimes_changes_state(self) -> bool {
+        let function = self.function();
+        function == FunctionCode::DIAGNOSTICS || function == FunctionCode::ENCAPSULATED_INTERFACE
+    }
+
     /// Whether a request of this slot carries values to be written that a rule can bound.
     pub(crate) fn writes(self) -> bool {
         matches!(self.0, 5 | 6 | 15 | 16 | 22 | 0)
@@ -86,7 +92,7 @@ impl fmt::Display for Slot {
 }
 
 /// A set of [`Slot`]s, and which of them were named one by one rather than by a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Functions {
     slots: u128,
     named: u128,

@@ -66,6 +66,20 @@ impl Policy {
         Ok(policy)
     }
 
+    /// The same clients and read-only devices with other rules, which are numbered anew.
+    pub(crate) fn with_rules(&self, rules: Vec<Rule>) -> Self {
+        let numbered = (0..).zip(rules).map(|(id, rule)| Rule {
+            id: RuleId(id),
+            ..rule
+        });
+        Self {
+            clients: self.clients.clone(),
+            rules: numbered.collect(),
+            read_only: self.read_only.clone(),
+            ..Self::default()
+        }
+    }
+
     /// The policy of an empty file: nothing crosses.
     pub fn deny_all() -> Self {
         Self::default()

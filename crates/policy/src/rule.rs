@@ -101,7 +101,7 @@ impl Scope<String> {
 }
 
 /// A set of unit identifiers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Units([u64; 4]);
 
 impl Units {
@@ -115,6 +115,18 @@ impl Units {
 
     pub(crate) fn contains(&self, unit: u8) -> bool {
         self.0[usize::from(unit / 64)] & (1 << (unit % 64)) != 0
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.0
+            .iter_mut()
+            .zip(other.0)
+            .for_each(|(own, other)| *own |= other);
+    }
+
+    /// The lowest; 0 if there is none.
+    pub(crate) fn first(&self) -> u8 {
+        (0..=255).find(|unit| self.contains(*unit)).unwrap_or(0)
     }
 
     pub(crate) fn is_superset(&self, other: &Self) -> bool {

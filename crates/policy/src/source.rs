@@ -9,6 +9,8 @@ mod set;
 mod test;
 mod time;
 
+pub use keys::is_device_name;
+
 use std::ops::Range;
 
 use toml::Spanned;

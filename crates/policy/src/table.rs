@@ -94,6 +94,11 @@ impl IntervalTable {
         self.rules.is_empty()
     }
 
+    /// All entries, in no particular order.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        self.levels.first().map_or(&[], Vec::as_slice)
+    }
+
     /// Whether any entry looks at values.
     pub(crate) fn bounded(&self) -> bool {
         self.bounded

@@ -1,4 +1,4 @@
-//! `policy check` and `policy explain`.
+//! `policy check`, `policy explain` and `policy diff`.
 
 use std::fs;
 
@@ -152,4 +152,37 @@ pub(super) fn samples() {
         checked += 1;
     }
     assert!(checked > 0, "no sample policies");
+}
+
+pub(super) fn diff() {
+    let wider = POLICY
+        .replace("1200", "1300")
+        .replace("\"holding 0-99\"", "\"holding 0-49\", \"holding 60-99\"");
+    let other_form = POLICY
+        .replace("\"holding 0-99\"", "\"4x00001-4x00050\", \"holding 50-99\"")
+        .replace("hmi reads", "reads");
+    let place = Place::with(&[
+        ("policy.toml", POLICY),
+        ("policy.new", &wider),
+        ("same.toml", &other_form),
+    ]);
+    let same = ["policy", "diff", "policy.toml", "same.toml"];
+    place.expect(&same, DONE, "no difference\n", "");
+    let changed = "\
+opens
+  hmi-1 -> press-07, unit 1: function 6, 16 at holding 40-41, values 1201-1300
+      such as 6 (0x06) write-single-register, write holding 40 = 1201
+closes
+  hmi-1 -> press-07, unit 1: function 3 at holding 50-59
+      such as 3 (0x03) read-holding-registers, read holding 50
+";
+    let both = ["policy", "diff", "policy.toml", "policy.new"];
+    place.expect(&both, FAILED, changed, "");
+    let output = place.run(&[&both[..], &["--json"]].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["regions"][0]["change"], "opens");
+    assert_eq!(report["regions"][0]["example"]["pdu"], "06002804b1");
+    let missing = place.run(&["policy", "diff", "policy.toml", "none.toml"]);
+    assert_eq!(missing.status.code(), Some(WRONG));
+    assert!(text(&missing.stderr).starts_with("none.toml: "));
 }

@@ -1,4 +1,10 @@
-//! `fieldlock policy`: checks a policy file, and explains what it decides.
+//! `fieldlock policy`: checks a policy file, explains what it decides, and compares two,
+//! judges captures, and suggests a policy from what was seen.
+
+mod diff;
+mod replay;
+mod suggest;
+mod traffic;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -15,7 +21,7 @@ use fieldlock_policy::{
 use jiff::Timestamp;
 use serde_json::json;
 
-/// Check policy files and explain what they decide.
+/// Check policy files, explain what they decide, and see what a change does.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -26,6 +32,9 @@ pub(crate) struct Args {
 enum Command {
     Check(Check),
     Explain(Box<Explain>),
+    Diff(diff::Diff),
+    Replay(replay::Replay),
+    Suggest(suggest::Suggest),
 }
 
 /// Check policy files: every error with its line, then what probably was not meant.
@@ -120,11 +129,18 @@ struct Explain {
 pub(crate) fn run(args: Args) -> ExitCode {
     match args.command {
         Command::Check(check) => run_check(&check),
-        Command::Explain(explain) => run_explain(&explain).unwrap_or_else(|error| {
-            eprintln!("{error}");
-            INVALID.into()
-        }),
+        Command::Explain(explain) => or_invalid(run_explain(&explain)),
+        Command::Diff(args) => or_invalid(diff::run(&args)),
+        Command::Replay(args) => or_invalid(replay::run(&args)),
+        Command::Suggest(args) => or_invalid(suggest::run(&args)),
     }
+}
+
+fn or_invalid(result: Result<ExitCode, Error>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        INVALID.into()
+    })
 }
 
 const REFUSED: u8 = 1;
@@ -140,6 +156,16 @@ enum Error {
     },
     #[error("{0}")]
     Policy(#[from] fieldlock_policy::PolicyErrors),
+    #[error("{0}")]
+    Capture(#[from] fieldlock_capture::CaptureError),
+    #[error(
+        "error: --port, --device and --frames are for a capture; a log names its devices itself"
+    )]
+    ScopeOfLog,
+    #[error("{0}")]
+    Suggest(#[from] fieldlock_policy::SuggestError),
+    #[error("{0}")]
+    Diff(#[from] fieldlock_policy::TooLarge),
     #[error("{0}")]
     UnknownClient(#[from] fieldlock_policy::UnknownClient),
     #[error("the request does not fit together: {0}")]

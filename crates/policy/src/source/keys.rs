@@ -268,7 +268,7 @@ impl<'t> Keys<'t> {
 
     pub(super) fn name(&mut self, key: &str, value: &'t Spanned<DeValue<'t>>) -> Option<String> {
         let name = self.string(key, value)?;
-        if !is_name(name) {
+        if !is_device_name(name) {
             let got = name.chars().take(MAX_NAME).collect();
             self.report(value.span(), key, Problem::Name(got));
             return None;
@@ -390,7 +390,9 @@ impl<'t> Keys<'t> {
 pub(super) const EMPTY_MEANS_NONE: &str = "write \"any\" for all";
 
 /// NAME of the identities: a DNS label in lower case.
-fn is_name(text: &str) -> bool {
+/// Whether a text is a name as devices and headends have them: 1 to 63 of a-z, 0-9 and, not at the
+/// ends, hyphens.
+pub fn is_device_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=63).contains(&bytes.len())

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LinkType {
+pub(crate) enum LinkType {
     Ethernet,
     RawIp,
     LinuxCooked,
@@ -12,7 +12,7 @@ pub(super) enum LinkType {
 
 impl LinkType {
     /// <https://www.tcpdump.org/linktypes.html>
-    pub(super) fn from_number(number: u32) -> Option<Self> {
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
         match number {
             1 => Some(Self::Ethernet),
             101 => Some(Self::RawIp),
@@ -25,13 +25,13 @@ impl LinkType {
 
 /// A TCP segment with what reassembly needs.
 #[derive(Debug)]
-pub(super) struct Segment<'a> {
-    pub(super) from: SocketAddr,
-    pub(super) to: SocketAddr,
+pub(crate) struct Segment<'a> {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
     /// Of the first byte of `payload`.
-    pub(super) sequence: u32,
-    pub(super) syn: bool,
-    pub(super) payload: &'a [u8],
+    pub(crate) sequence: u32,
+    pub(crate) syn: bool,
+    pub(crate) payload: &'a [u8],
 }
 
 const IPV4: u16 = 0x0800;
@@ -39,7 +39,7 @@ const IPV6: u16 = 0x86dd;
 const VLAN: [u16; 2] = [0x8100, 0x88a8];
 const TCP: u8 = 6;
 
-pub(super) fn tcp_segment(link_type: LinkType, frame: &[u8]) -> Option<Segment<'_>> {
+pub(crate) fn tcp_segment(link_type: LinkType, frame: &[u8]) -> Option<Segment<'_>> {
     let packet = network_layer(link_type, frame)?;
     let (from, to, tcp) = match packet.first()? >> 4 {
         4 => ipv4(packet)?,

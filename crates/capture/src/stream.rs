@@ -1,7 +1,7 @@
 //! One direction of a TCP connection: segments in order, cut into ADUs.
 
-use super::packet::Segment;
-use super::{Piece, PieceKind};
+use crate::packet::Segment;
+use crate::{At, Direction, Ends, Piece, PieceKind};
 
 const MBAP: usize = 7;
 
@@ -9,34 +9,59 @@ const MBAP: usize = 7;
 /// go beyond (Schneider's UMAS sends 255), and those requests are worth replaying too.
 const LENGTHS: std::ops::RangeInclusive<usize> = 2..=512;
 
-/// Segments that may wait for a missing one before it is taken for lost.
+/// Segments that may wait for a missing one before it is taken for lost, and their octets.
 const WAITING: usize = 64;
+const WAITING_OCTETS: usize = 32 * 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Stream {
+pub(crate) struct Stream {
     first: Option<u32>,
     /// The sequence number of the next byte in order.
     next: u32,
     waiting: Vec<Waiting>,
     unfinished: Vec<u8>,
-    last_frame: u32,
-    pieces: Vec<Piece>,
+    last: At,
+    cuts: Vec<Cut>,
+}
+
+/// A piece without whose it is.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    at: At,
+    bytes: Vec<u8>,
+    kind: PieceKind,
+}
+
+impl Cut {
+    pub(crate) fn piece(self, connection: usize, ends: Ends, direction: Direction) -> Piece {
+        let (client, server) = ends;
+        Piece {
+            connection,
+            client,
+            server,
+            direction,
+            frame: self.at.frame,
+            time: self.at.time,
+            bytes: self.bytes,
+            kind: self.kind,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Waiting {
     sequence: u32,
-    frame: u32,
+    at: At,
     payload: Vec<u8>,
 }
 
 impl Stream {
     /// Was this the first sequence number? True while there was none.
-    pub(super) fn began_with(&self, sequence: u32) -> bool {
+    pub(crate) fn began_with(&self, sequence: u32) -> bool {
         self.first.is_none_or(|first| first == sequence)
     }
 
-    pub(super) fn handle(&mut self, frame: u32, segment: &Segment<'_>) {
+    pub(crate) fn handle(&mut self, at: At, segment: &Segment<'_>) {
         if self.first.is_none() {
             // A capture that starts within a connection starts with its first segment.
             self.first = Some(segment.sequence);
@@ -47,21 +72,29 @@ impl Stream {
         }
         self.waiting.push(Waiting {
             sequence: segment.sequence,
-            frame,
+            at,
             payload: segment.payload.to_vec(),
         });
         self.take_in_order();
-        if self.waiting.len() > WAITING {
+        while self.waiting.len() > WAITING || self.waiting_octets() > WAITING_OCTETS {
             self.skip_gap();
         }
     }
 
-    pub(super) fn finish(mut self) -> Vec<Piece> {
+    pub(crate) fn finish(&mut self) {
         while !self.waiting.is_empty() {
             self.skip_gap();
         }
         self.end_run();
-        self.pieces
+    }
+
+    /// What has been cut since the last call.
+    pub(crate) fn cut(&mut self) -> impl Iterator<Item = Cut> {
+        self.cuts.drain(..)
+    }
+
+    fn waiting_octets(&self) -> usize {
+        self.waiting.iter().map(|one| one.payload.len()).sum()
     }
 
     fn take_in_order(&mut self) {
@@ -71,7 +104,7 @@ impl Stream {
             let known = self.ahead(&segment).unsigned_abs() as usize;
             if let Some(fresh) = segment.payload.get(known..).filter(|rest| !rest.is_empty()) {
                 self.next = self.next.wrapping_add(fresh.len() as u32);
-                self.append(segment.frame, fresh);
+                self.append(segment.at, fresh);
             }
         }
     }
@@ -91,24 +124,24 @@ impl Stream {
         segment.sequence.wrapping_sub(self.next) as i32
     }
 
-    fn append(&mut self, frame: u32, bytes: &[u8]) {
-        self.last_frame = frame;
+    fn append(&mut self, at: At, bytes: &[u8]) {
+        self.last = at;
         self.unfinished.extend_from_slice(bytes);
         while let Some(cut) = next_cut(&self.unfinished) {
             let (kind, length) = match cut {
-                Cut::Adu(length) => (PieceKind::Adu, length),
+                Next::Adu(length) => (PieceKind::Adu, length),
                 // The next segment may begin with a good header again.
-                Cut::NotModbus => (PieceKind::Unframed, self.unfinished.len()),
+                Next::NotModbus => (PieceKind::Unframed, self.unfinished.len()),
             };
             let bytes = self.unfinished.drain(..length).collect();
-            self.pieces.push(Piece { frame, bytes, kind });
+            self.cuts.push(Cut { at, bytes, kind });
         }
     }
 
     fn end_run(&mut self) {
         if !self.unfinished.is_empty() {
-            self.pieces.push(Piece {
-                frame: self.last_frame,
+            self.cuts.push(Cut {
+                at: self.last,
                 bytes: std::mem::take(&mut self.unfinished),
                 kind: PieceKind::Partial,
             });
@@ -121,19 +154,19 @@ fn is_keep_alive(segment: &Segment<'_>, next: u32) -> bool {
     segment.payload.len() == 1 && segment.sequence == next.wrapping_sub(1)
 }
 
-enum Cut {
+enum Next {
     Adu(usize),
     NotModbus,
 }
 
-fn next_cut(bytes: &[u8]) -> Option<Cut> {
+fn next_cut(bytes: &[u8]) -> Option<Next> {
     if bytes.len() < MBAP {
         return None;
     }
     let protocol = u16::from_be_bytes([bytes[2], bytes[3]]);
     let length = usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
     if protocol != 0 || !LENGTHS.contains(&length) {
-        return Some(Cut::NotModbus);
+        return Some(Next::NotModbus);
     }
-    (bytes.len() >= length + 6).then_some(Cut::Adu(length + 6))
+    (bytes.len() >= length + 6).then_some(Next::Adu(length + 6))
 }

@@ -1,0 +1,88 @@
+//! A difference for people.
+
+use std::fmt;
+
+use super::{Change, Diff, Region};
+
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("no difference");
+        }
+        let changes = self.regions.chunk_by(|a, b| a.change == b.change);
+        for (place, regions) in changes.enumerate() {
+            if place > 0 {
+                writeln!(f)?;
+            }
+            f.write_str(match regions.first().map(|region| region.change) {
+                Some(Change::Opens) => "opens",
+                _ => "closes",
+            })?;
+            for region in regions {
+                write!(f, "\n  {region}")?;
+            }
+        }
+        if !self.rates.is_empty() && !self.regions.is_empty() {
+            writeln!(f)?;
+        }
+        for (place, change) in self.rates.iter().enumerate() {
+            if place > 0 {
+                writeln!(f)?;
+            }
+            let words = |rate: &Option<String>| rate.clone().unwrap_or_else(|| "none".to_owned());
+            let (old, new) = (words(&change.old), words(&change.new));
+            write!(f, "rate of {:?}: {new}, was {old}", change.rule)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.clients.as_slice() {
+            [] => f.write_str("any client")?,
+            clients => f.write_str(&clients.join(", "))?,
+        }
+        if let Some(via) = &self.via {
+            write!(f, " via {via}")?;
+        }
+        let devices = match self.devices.as_slice() {
+            [] => "any device".to_owned(),
+            devices => devices.join(", "),
+        };
+        write!(
+            f,
+            " -> {devices}, unit {}: function {}",
+            self.units, self.functions
+        )?;
+        if let Some(part) = self.part {
+            write!(f, ", {part}")?;
+        }
+        if !self.addresses.is_empty() {
+            write!(f, " at {}", self.addresses.join(", "))?;
+        }
+        if !self.values.is_empty() {
+            write!(f, ", values {}", self.values.join(", "))?;
+        }
+        if let Some(when) = &self.when {
+            write!(f, ", {when}")?;
+        }
+        if self.joined {
+            f.write_str(", in one request; the other file allows the parts alone")?;
+        }
+        write!(f, "\n      such as {}", self.example.request)?;
+        if self.units != self.example.unit.to_string() {
+            write!(f, ", unit {}", self.example.unit)?;
+        }
+        Ok(())
+    }
+}
+
+/// Octets in hexadecimal.
+pub(super) struct Hex<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
