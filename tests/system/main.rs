@@ -18,6 +18,7 @@ mod injection;
 mod interop;
 mod learn;
 mod lint;
+mod malformed;
 mod mbaps;
 mod negative;
 mod rtu;
@@ -52,6 +53,7 @@ fn trials() -> Vec<Trial> {
     // These have one that takes a minute: the others run beside it.
     let mut trials = trust::trials();
     trials.extend(audit::trials());
+    trials.extend(malformed::trials());
     trials.extend(injection::trials());
     trials.extend(export::trials());
     trials.extend(smoke::trials());

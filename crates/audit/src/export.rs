@@ -24,6 +24,7 @@ impl Weight {
             | Kind::ReloadRefused
             | Kind::Revoked
             | Kind::AlarmStart
+            | Kind::DeviceFault
             | Kind::AuditGap
             | Kind::TornTail
             | Kind::ChainBroken => Self::Warning,

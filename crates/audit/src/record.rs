@@ -146,6 +146,9 @@ pub enum Kind {
     Denied,
     /// A request without an answer from the device: `outcome` says whether it was sent.
     Lost,
+    /// A device sent what no request asked for, or what does not fit its request; the connection
+    /// to it was closed.
+    DeviceFault,
     /// Configuration, policy, certificate or CRL was replaced.
     Reload,
     /// A replacement was turned down; what was in force stays in force.
@@ -193,6 +196,7 @@ impl Kind {
             Kind::Read => "read",
             Kind::Denied => "denied",
             Kind::Lost => "lost",
+            Kind::DeviceFault => "device-fault",
             Kind::Reload => "reload",
             Kind::ReloadRefused => "reload-refused",
             Kind::Revoked => "revoked",

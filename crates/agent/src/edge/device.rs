@@ -314,8 +314,10 @@ impl Device {
                 Event::Connect(conn) => self.open(conn),
                 Event::Close(conn, reason) => {
                     debug!(device = %self.name, %conn, "connection closed: {reason}");
-                    if reason == CloseReason::ConnectTimeout {
-                        self.unreachable(&reason.to_string());
+                    match reason {
+                        CloseReason::ConnectTimeout => self.unreachable(&reason.to_string()),
+                        CloseReason::Idle | CloseReason::Timeout => {}
+                        fault => self.note_fault(fault),
                     }
                     self.drop_line(conn);
                 }
@@ -334,6 +336,18 @@ impl Device {
         if !later {
             self.timer_at.set(next);
             self.timer.notify_one();
+        }
+    }
+
+    /// Something came from the device that answers no request, or not the one it should.
+    fn note_fault(&self, fault: CloseReason) {
+        let first = self.ledger.repeated(Record {
+            device: Some(self.name.clone()),
+            reason: Some(fault.to_string().into()),
+            ..Record::new(Kind::DeviceFault)
+        });
+        if first {
+            warn!(device = %self.name, "closed the connection: {fault}");
         }
     }
 
