@@ -53,6 +53,10 @@ mod trial;
 mod view;
 mod window;
 
+/// The JSON Schema (draft 2020-12) of a policy file, for editors. It says less than the parser: what it
+/// refuses, [`Policy::parse`] refuses too.
+pub const SCHEMA: &str = include_str!("../policy.schema.json");
+
 pub use address::{AddressError, Span, Spans, parse_address, table_name};
 pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
 pub use check::{Summary, Warning, summary, warnings};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Name, the Debian package that brings it, and where else to look.
-const KNOWN: [(&str, &str); 13] = [
+const KNOWN: [(&str, &str); 14] = [
     ("openssl", "openssl"),
     ("mbpoll", "mbpoll"),
     ("haproxy", "haproxy"),
@@ -19,6 +19,7 @@ const KNOWN: [(&str, &str); 13] = [
     ("pkcs11-tool", "opensc"),
     ("rsyslogd", "rsyslog rsyslog-openssl"),
     ("pkilint", "pip install pkilint"),
+    ("jsonschema", "pip install jsonschema"),
     ("pymodbus", "python3-pymodbus or pip install pymodbus"),
 ];
 
@@ -30,16 +31,14 @@ const ALSO: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 pub struct Peer;
 
 impl Peer {
-    /// The program, or for `pymodbus` and `pkilint` a Python that can import it: `FIELDLOCK_PYTHON`, else
+    /// The program, or for `pymodbus`, `pkilint` and `jsonschema` a Python that can import it: `FIELDLOCK_PYTHON`, else
     /// the virtual environment `target/test-venv`, else `python3`.
     pub fn find(name: &str) -> Option<PathBuf> {
         match name {
             "pymodbus" => pythons()
                 .into_iter()
                 .find(|python| imports(python, "pymodbus")),
-            "pkilint" => pythons()
-                .into_iter()
-                .find(|python| imports(python, "pkilint")),
+            "pkilint" | "jsonschema" => pythons().into_iter().find(|python| imports(python, name)),
             program => in_path(program),
         }
     }

@@ -3,6 +3,7 @@
 
 mod diff;
 mod replay;
+mod schema;
 mod suggest;
 mod traffic;
 
@@ -34,6 +35,7 @@ enum Command {
     Explain(Box<Explain>),
     Diff(diff::Diff),
     Replay(replay::Replay),
+    Schema(schema::Schema),
     Suggest(suggest::Suggest),
 }
 
@@ -132,6 +134,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Explain(explain) => or_invalid(run_explain(&explain)),
         Command::Diff(args) => or_invalid(diff::run(&args)),
         Command::Replay(args) => or_invalid(replay::run(&args)),
+        Command::Schema(args) => schema::run(&args),
         Command::Suggest(args) => or_invalid(suggest::run(&args)),
     }
 }
