@@ -15,9 +15,10 @@ use fieldlock_session::Checkpoint;
 
 use crate::ledger::{Ledger, alarm};
 
-/// A checkpoint of a peer that comes sooner after the last is not kept: a hostile one could fill
-/// this log with its own.
-const KEEP_EVERY: Duration = Duration::from_secs(5);
+/// So many checkpoints of a peer are kept in a minute: a hostile one could fill this log with its
+/// own.
+const MOST: u32 = 10;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// An agent's key, as its journal uses it.
 struct LogSigner {
@@ -64,7 +65,9 @@ pub(crate) struct PeerLogs {
 #[derive(Debug)]
 struct Known {
     seq: u64,
-    kept: Instant,
+    /// Kept since then.
+    kept: u32,
+    since: Instant,
 }
 
 impl PeerLogs {
@@ -72,12 +75,19 @@ impl PeerLogs {
     /// alarm until this agent is started anew.
     pub(crate) fn take(&self, ledger: &Ledger, peer: &Identity, told: &Checkpoint, now: Instant) {
         let mut known = self.known.borrow_mut();
-        let before = known.get(&peer.uri());
-        if before.is_some_and(|before| told.seq > before.seq && now < before.kept + KEEP_EVERY) {
+        let before = known.entry(peer.uri()).or_insert(Known {
+            seq: 0,
+            kept: 0,
+            since: now,
+        });
+        if now.duration_since(before.since) >= MINUTE {
+            (before.kept, before.since) = (0, now);
+        }
+        if told.seq == before.seq || before.kept >= MOST {
             return;
         }
         let name = peer.name.as_str();
-        if let Some(before) = before.filter(|before| told.seq < before.seq) {
+        if told.seq < before.seq {
             let text = format!(
                 "the audit log of {name} ends with record {}, and had {} before: its end was cut \
                  off, or it was begun anew; compare it by `fieldlock audit verify --against`",
@@ -85,11 +95,8 @@ impl PeerLogs {
             );
             ledger.raise(alarm::PEER_LOG, name, &text);
         }
-        if before.is_some_and(|before| told.seq == before.seq) {
-            return;
-        }
-        let seq = before.map_or(told.seq, |before| before.seq.max(told.seq));
-        known.insert(peer.uri(), Known { seq, kept: now });
+        before.seq = before.seq.max(told.seq);
+        before.kept += 1;
         drop(known);
         let signature = BASE64_STANDARD.encode(&told.signature);
         ledger.note(Record {

@@ -5,7 +5,7 @@ mod filter;
 mod lines;
 mod readable;
 mod show;
-mod verify;
+pub(super) mod verify;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -154,7 +154,8 @@ fn standard_logs() -> impl Iterator<Item = &'static Path> {
     states.filter(|state| folder_in(state).exists())
 }
 
-fn folder_in(state: &Path) -> PathBuf {
+/// Where an agent with this state directory keeps the files of its log.
+pub(crate) fn folder_in(state: &Path) -> PathBuf {
     state.join(fieldlock_agent::AUDIT)
 }
 

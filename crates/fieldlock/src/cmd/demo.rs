@@ -85,6 +85,7 @@ async fn tell(keep: bool, site: &Site, screen: &mut Screen) -> Result<(), Troubl
     story.try_forbidden_writes().await?;
     story.lose_the_headend().await?;
     story.cut_and_restore().await?;
+    story.show_evidence().await?;
     story.sum_up();
     if keep {
         story.keep().await?;

@@ -81,7 +81,7 @@ fn trust(state: Option<PathBuf>, file: Option<&Path>) -> Result<Option<TrustList
 }
 
 #[derive(Debug, Serialize)]
-struct Verified {
+pub(crate) struct Verified {
     in_order: bool,
     agent: String,
     first: u64,
@@ -103,7 +103,11 @@ struct Verified {
     unfinished: u64,
 }
 
-fn verify(log: &Path, trust: Option<TrustList>, others: &[PathBuf]) -> Result<Verified, String> {
+pub(crate) fn verify(
+    log: &Path,
+    trust: Option<TrustList>,
+    others: &[PathBuf],
+) -> Result<Verified, String> {
     let files = log_files(log).map_err(|error| format!("{}: {error}", log.display()))?;
     let agent = files
         .first()
@@ -180,6 +184,15 @@ fn told(other: &Path, agent: &str) -> std::io::Result<Vec<Head>> {
         }
     }
     Ok(told)
+}
+
+impl Verified {
+    pub(crate) fn in_one_line(&self) -> String {
+        format!(
+            "{} records in order, {} checkpoints signed, the other end agrees up to record {}",
+            self.last, self.signed, self.confirmed_to
+        )
+    }
 }
 
 /// Checks the signatures of checkpoints, by the certificates that the log itself shows.

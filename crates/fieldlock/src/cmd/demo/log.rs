@@ -28,6 +28,11 @@ impl AuditLog {
         }
     }
 
+    /// The last record that was looked at.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// The next record of this kind; those before it count as seen.
     pub(super) async fn next(&mut self, kind: Kind) -> Result<Record, Trouble> {
         let what = format!("a record `{}` in {}", kind.name(), self.path.display());

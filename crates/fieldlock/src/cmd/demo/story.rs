@@ -1,5 +1,7 @@
 //! The demo step by step.
 
+mod evidence;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
