@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use divan::{Bencher, black_box};
 use fieldlock_audit::{
-    Address, Decision, DenialFilter, Journal, Kind, Options, Outcome, Party, Progress, Record,
-    Table, Values,
+    Address, Decision, DenialFilter, Journal, Kind, Options, Outcome, Party, Progress, ReadFilter,
+    Reads, Record, Table, Values,
 };
 
 fn main() {
@@ -63,6 +63,44 @@ fn lone_intent_until_durable(bencher: Bencher<'_, '_>) {
         while progress.recv().unwrap() != Progress::Durable(ticket) {}
     });
     journal.close(Duration::from_secs(10)).unwrap();
+}
+
+/// What a record costs the thread: formatting, the chain, writing, and its part of the syncs.
+#[divan::bench(sample_count = 10, sample_size = 1)]
+fn thread_for_16384_intents(bencher: Bencher<'_, '_>) {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let template = intent();
+    let count = 16_384_u64;
+    bencher
+        .counter(divan::counter::ItemsCount::new(count))
+        .with_inputs(|| {
+            let options = Options {
+                capacity: 1 << 16,
+                ..Options::new(dir.path(), "press-07")
+            };
+            Journal::open(options, |_| {}).unwrap().0
+        })
+        .bench_local_values(|journal| {
+            for _ in 0..count {
+                journal.append(template.clone()).unwrap();
+            }
+            journal.close(Duration::from_secs(10)).unwrap();
+        });
+}
+
+/// A read that is like one before, as most are.
+#[divan::bench(args = ["sampled", "changed"])]
+fn known_read(bencher: Bencher<'_, '_>, reads: &str) {
+    let mut filter = ReadFilter::new(match reads {
+        "sampled" => Reads::Sampled(Duration::from_secs(60)),
+        _ => Reads::Changed,
+    });
+    let now = Instant::now();
+    let identity: Option<Arc<str>> = Some("spiffe://plant1.example/client/hmi-1".into());
+    let key = (&identity, "press-07", 1_u8, 3_u8, (0_u16, 10_u16));
+    let answer = [7; 22];
+    filter.handle_read(now, key, &answer);
+    bencher.bench_local(|| filter.handle_read(now, black_box(key), black_box(&answer)));
 }
 
 #[divan::bench]
