@@ -50,6 +50,7 @@ pub(crate) fn common(role: &str, posture: &Posture, ledger: &Ledger, started: In
         "audit": {
             "writable": ledger.is_writable(),
             "durable_seq": ledger.durable(),
+            "signed_seq": ledger.checkpoint().map(|head| head.seq),
             "not_recorded": ledger.not_recorded(),
         },
         "alarms": alarms.collect::<Vec<_>>(),

@@ -95,13 +95,15 @@ fn render_into(out: &mut String, status: &Value) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "policy {}, audit log {}",
+        "policy {}, audit log {}, {} records, signed to {}",
         text(&status["policy"]),
         if status["audit"]["writable"] == true {
             "writable"
         } else {
             "CAN'T BE WRITTEN"
         },
+        status["audit"]["durable_seq"].as_u64().unwrap_or_default(),
+        status["audit"]["signed_seq"].as_u64().unwrap_or_default(),
     )?;
     for alarm in list(&status["alarms"]) {
         let since = duration(&alarm["seconds"]);
