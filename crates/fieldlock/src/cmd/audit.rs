@@ -168,6 +168,15 @@ pub(crate) fn log_in(state: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
+    /// A record, for the tests of what is done with one.
+    pub(super) const DENIED: &str = concat!(
+        r#"{"v":1,"seq":9,"time":"2026-09-21T14:13:20.123456Z","agent":"press-07","#,
+        r#""kind":"denied","client":{"name":"hmi-1","address":"10.1.1.20"},"#,
+        r#""device":"press-07","unit":1,"function":6,"address":"holding 40","quantity":1,"#,
+        r#""values":[1300],"decision":"deny","rule":"setpoint","#,
+        r#""reason":"value 1300 above 1200","outcome":"refused","exception":3,"count":4}"#
+    );
+
     #[test]
     fn the_log_of_a_state_directory_is_where_its_agent_writes() {
         assert_eq!(

@@ -131,14 +131,7 @@ fn outcome_name(outcome: Outcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DENIED: &str = concat!(
-        r#"{"v":1,"seq":9,"time":"2026-09-21T14:13:20.123456Z","agent":"press-07","#,
-        r#""kind":"denied","client":{"name":"hmi-1","address":"10.1.1.20"},"#,
-        r#""device":"press-07","unit":1,"function":6,"address":"holding 40","quantity":1,"#,
-        r#""values":[1300],"decision":"deny","rule":"setpoint","#,
-        r#""reason":"value 1300 above 1200","outcome":"refused","exception":3,"count":4}"#
-    );
+    use crate::cmd::audit::tests::DENIED;
 
     #[test]
     fn a_denial_reads_as_a_sentence() {
