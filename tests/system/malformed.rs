@@ -274,17 +274,20 @@ fn too_many() {
     assert_eq!(exception(&answers[16]), Some(BUSY));
 }
 
+/// What a case makes of the right answer.
+type Mangle = fn(Vec<u8>) -> Vec<u8>;
+
 /// A device that answers with what the case makes of the right answer.
 struct Scripted {
     address: SocketAddr,
-    mangle: Arc<Mutex<fn(Vec<u8>) -> Vec<u8>>>,
+    mangle: Arc<Mutex<Mangle>>,
 }
 
 impl Scripted {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mangle: Arc<Mutex<fn(Vec<u8>) -> Vec<u8>>> = Arc::new(Mutex::new(|answer| answer));
+        let mangle: Arc<Mutex<Mangle>> = Arc::new(Mutex::new(|answer| answer));
         let shared = mangle.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -312,7 +315,7 @@ impl Scripted {
 
 fn from_devices() {
     /// Its name, and what it makes of the right answer to a read of two registers.
-    type Case = (&'static str, fn(Vec<u8>) -> Vec<u8>);
+    type Case = (&'static str, Mangle);
     let cases: [Case; 12] = [
         ("another transaction", |mut a| {
             a[1] ^= 0x40;
