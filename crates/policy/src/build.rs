@@ -7,7 +7,7 @@ use crate::decision::{Reason, RuleId};
 use crate::function::Slot;
 use crate::phase::Phase;
 use crate::policy::{Policy, Via};
-use crate::rule::{Interval, Rule, Units};
+use crate::rule::{Rule, Units};
 use crate::table::{Entry, IntervalTable};
 use crate::view::{Class, Row, View};
 
@@ -167,11 +167,9 @@ fn entries(rules: &[&Rule], slot: Slot) -> Entries {
         let Some(value) = rule.bounds_at(slot) else {
             continue;
         };
-        let mut add = |interval| entries.push((Entry { interval, value }, rule.id));
-        match slot.table() {
-            Some(table) => rule.addresses.of(table).iter().copied().for_each(add),
-            None => add(Interval::FULL),
-        }
+        let intervals = rule.intervals(slot);
+        let entry = |interval| (Entry { interval, value }, rule.id);
+        entries.extend(intervals.iter().copied().map(entry));
     }
     entries
 }

@@ -160,15 +160,21 @@ fn unit_grants(units: Units, rules: &[&Rule], read_only: bool) -> Vec<CeilingGra
     let mut grants: BTreeMap<GrantKey, Functions> = BTreeMap::new();
     for slot in reachable(rules, read_only) {
         for ((value, rate, time), reach) in slot_reach(slot, rules) {
+            let intervals = merge(reach.intervals);
             let key = GrantKey {
                 table: slot.table().map(table_index),
-                intervals: merge(reach.intervals),
+                // Sub-functions are told with the function.
+                intervals: match slot.table() {
+                    Some(_) => intervals.clone(),
+                    None => Vec::new(),
+                },
                 value,
                 rate,
                 time,
                 rules: reach.rules,
             };
-            grants.entry(key).or_default().insert(slot);
+            let functions = grants.entry(key).or_default();
+            functions.insert_bodies(slot, &intervals);
         }
     }
     grants
@@ -198,15 +204,12 @@ fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ReachKey, Reach> {
             continue;
         };
         let hopeless = slot == Slot::MASK_WRITE && value != ValueBounds::FULL;
-        let intervals = match slot.table() {
-            Some(table) => rule.addresses.of(table),
-            None => &[Interval::FULL],
-        };
+        let intervals = rule.intervals(slot);
         if hopeless || intervals.is_empty() {
             continue;
         }
         let entry = reach.entry((value, rule.rate, windows(rule))).or_default();
-        entry.intervals.extend(intervals);
+        entry.intervals.extend(intervals.iter());
         entry.rules.insert(rule.id.index());
     }
     reach

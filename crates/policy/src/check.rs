@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::function::{Functions, PROGRAMMING, Slot};
 use crate::policy::Policy;
-use crate::rule::{Addresses, Effect, Interval, ReadOnly, Rule, Scope, ValueBounds};
+use crate::rule::{Effect, Interval, ReadOnly, Rule, Scope, ValueBounds};
 
 /// The size of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -257,10 +257,7 @@ fn shadows(deny: &Rule, allow: &Rule) -> bool {
         };
         let values = denied == ValueBounds::FULL
             || (denied.contains(allowed.min) && denied.contains(allowed.max));
-        values
-            && slot
-                .table()
-                .is_none_or(|table| within(&allow.addresses, &deny.addresses, table))
+        values && within(&allow.intervals(slot), &deny.intervals(slot))
     };
     scopes && units.is_superset(&allow.units) && Slot::all().all(shadowed)
 }
@@ -274,12 +271,10 @@ fn covers<T: PartialEq>(wide: &Scope<T>, narrow: &Scope<T>) -> bool {
 }
 
 /// Since a deny matches by overlap, it is enough that every single address is denied.
-fn within(narrow: &Addresses, wide: &Addresses, table: fieldlock_modbus::Table) -> bool {
+fn within(narrow: &[Interval], wide: &[Interval]) -> bool {
     let holds = |inner: &Interval| {
-        let outer = wide.of(table).iter();
-        outer
-            .into_iter()
+        wide.iter()
             .any(|outer| outer.first <= inner.first && inner.last <= outer.last)
     };
-    narrow.of(table).iter().all(holds)
+    narrow.iter().all(holds)
 }

@@ -69,6 +69,11 @@ pub enum Reason {
     Function {
         function: u8,
     },
+    /// The function is allowed (8, 43), but not this part of it.
+    SubFunction {
+        function: u8,
+        sub_function: u16,
+    },
     /// The function is allowed, but not for all of this range by one rule.
     Address {
         table: Table,
@@ -105,6 +110,7 @@ impl Reason {
             | Self::Device
             | Self::Unit { .. }
             | Self::Function { .. }
+            | Self::SubFunction { .. }
             | Self::Window
             | Self::WindowUnknown => Exception::IllegalFunction,
         }
@@ -121,6 +127,10 @@ impl fmt::Display for Reason {
             Self::Unit { unit: 0 } => f.write_str("no rule names unit 0 (broadcast)"),
             Self::Unit { unit } => write!(f, "no rule for unit {unit}"),
             Self::Function { function } => write!(f, "no rule for function {function}"),
+            Self::SubFunction {
+                function,
+                sub_function,
+            } => write!(f, "no rule for function {function}/{sub_function}"),
             Self::Address { table, first, last } => {
                 write!(f, "{} outside every range", Span { table, first, last })
             }

@@ -98,8 +98,6 @@ pub struct Region {
     pub devices: Vec<String>,
     pub units: String,
     pub functions: String,
-    /// Only a part of these functions, in words.
-    pub part: Option<&'static str>,
     /// Empty where the functions have no addresses.
     pub addresses: Vec<String>,
     /// Ranges of values, such as `0-1200`; empty: any value, or none written.
@@ -413,7 +411,6 @@ impl Whose<'_> {
             devices: self.devices,
             units: units.to_string(),
             functions: difference.functions.to_string(),
-            part: difference.part,
             addresses: difference.addresses(),
             values: difference.values(),
             when: self.when,

@@ -75,6 +75,11 @@ pub enum Problem {
     Empty { hint: &'static str },
     #[error("\"any\" means all and must stand alone")]
     AnyAmongOthers,
+    #[error(
+        "{got:?} is no part of a function; write \"8/0\", \"8/11-18\" or \"43/14\": functions 8 and 43 alone \
+         have sub-functions, 0 to 30"
+    )]
+    SubFunction { got: String },
     #[error("{0:?} is not a name; names have 1 to 63 of a-z, 0-9 and, not at the ends, hyphens")]
     Name(String),
     #[error("{got:?} is not usable here; 1 to {max} characters, none of them a control character")]

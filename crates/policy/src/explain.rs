@@ -222,10 +222,7 @@ fn judge_half(rule: &Rule, half: &Half<'_>) -> Result<(), String> {
             false => format!("it is for the functions {}", rule.functions),
         });
     };
-    let ranges = match half.slot.table() {
-        Some(table) => rule.addresses.of(table),
-        None => &[Interval::FULL],
-    };
+    let ranges = rule.intervals(half.slot);
     let wanted = half.interval;
     let entry = |interval| Entry {
         interval,
@@ -253,6 +250,9 @@ fn judge_half(rule: &Rule, half: &Half<'_>) -> Result<(), String> {
 }
 
 fn outside(rule: &Rule, half: &Half<'_>) -> String {
+    if half.slot.table().is_none() {
+        return format!("it is for the functions {}", rule.functions);
+    }
     let of_table: Vec<Span> = rule
         .addresses
         .spans()

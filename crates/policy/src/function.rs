@@ -4,7 +4,9 @@ use std::fmt;
 
 use fieldlock_modbus::{FunctionCode, Request, Table};
 
+use crate::rule::Interval;
 use crate::sample::Sample;
+use crate::subfunction::SubFunctions;
 
 /// What a rule can allow apart: a function code, or one half of function 23.
 ///
@@ -64,10 +66,18 @@ impl Slot {
         Request::parse(&sample.pdu()).is_ok_and(|request| request.changes_state())
     }
 
-    /// Whether some requests of this slot may change the device's state and others can't.
-    pub(crate) fn sometimes_changes_state(self) -> bool {
-        let function = self.function();
-        function == FunctionCode::DIAGNOSTICS || function == FunctionCode::ENCAPSULATED_INTERFACE
+    /// Where the sub-functions of this slot's function stand among those of all; `None` where it has
+    /// none.
+    fn place(self) -> Option<usize> {
+        match self.function() {
+            FunctionCode::DIAGNOSTICS => Some(0),
+            FunctionCode::ENCAPSULATED_INTERFACE => Some(1),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn has_sub_functions(self) -> bool {
+        self.place().is_some()
     }
 
     /// Whether a request of this slot carries values to be written that a rule can bound.
@@ -96,13 +106,35 @@ impl fmt::Display for Slot {
 pub(crate) struct Functions {
     slots: u128,
     named: u128,
+    /// Of function 8 and of function 43; empty where the set does not have the function.
+    bodies: [SubFunctions; 2],
 }
 
 impl Functions {
     pub(crate) const ANY: Self = Self {
         slots: u128::MAX,
         named: 0,
+        bodies: [SubFunctions::ALL; 2],
     };
+
+    /// One sub-function, or a few, of function 8 or 43.
+    fn part(function: FunctionCode, body: SubFunctions) -> Option<Self> {
+        let slot = Slot::of(function);
+        let place = slot.place()?;
+        let mut set = Self::default();
+        set.slots = 1 << slot.0;
+        set.named = set.slots;
+        set.bodies[place] = body;
+        Some(set)
+    }
+
+    /// Which sub-functions the set has of a slot; all where it has none at all to tell apart.
+    pub(crate) fn bodies(&self, slot: Slot) -> Vec<Interval> {
+        match slot.place() {
+            Some(place) => self.bodies[place].intervals(),
+            None => vec![Interval::FULL],
+        }
+    }
 
     pub(crate) fn one(function: FunctionCode) -> Self {
         let mut set = Self::from_codes(&[function.0]);
@@ -125,6 +157,9 @@ impl Functions {
     pub(crate) fn merge(&mut self, other: Self) {
         self.slots |= other.slots;
         self.named |= other.named;
+        for (own, others) in self.bodies.iter_mut().zip(other.bodies) {
+            own.merge(others);
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> + use<> {
@@ -141,22 +176,37 @@ impl Functions {
     }
 
     pub(crate) fn insert(&mut self, slot: Slot) {
+        self.insert_bodies(slot, &[Interval::FULL]);
+    }
+
+    /// Inserts a slot with these sub-functions, where it has any.
+    pub(crate) fn insert_bodies(&mut self, slot: Slot, bodies: &[Interval]) {
         self.slots |= 1 << slot.0;
+        if let Some(place) = slot.place() {
+            bodies
+                .iter()
+                .for_each(|body| self.bodies[place].insert(*body));
+        }
     }
 }
 
 impl fmt::Display for Functions {
     /// Codes, ascending, runs as ranges: `1-4, 23 (read half)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.slots == u128::MAX {
+        if self.slots == u128::MAX && self.bodies == Self::ANY.bodies {
             return f.write_str("any");
         }
+        let in_part = |slot: Slot| {
+            let place = slot.place().filter(|_| self.contains(slot))?;
+            Some(self.bodies[place]).filter(|body| *body != SubFunctions::ALL)
+        };
         let halves = (
             self.contains(Slot::READ_OF_23),
             self.contains(Slot::WRITE_OF_23),
         );
         let mut codes: Vec<u8> = (1..=127)
             .filter(|code| *code != 23 && self.contains(Slot(*code)))
+            .filter(|code| in_part(Slot(*code)).is_none())
             .collect();
         let mut half = None;
         match halves {
@@ -173,6 +223,16 @@ impl fmt::Display for Functions {
                 _ => run.iter().map(u8::to_string).collect(),
             })
             .collect();
+        for slot in [
+            Slot::of(FunctionCode::DIAGNOSTICS),
+            Slot::of(FunctionCode::ENCAPSULATED_INTERFACE),
+        ] {
+            for body in in_part(slot).into_iter().flat_map(SubFunctions::intervals) {
+                let mut one = SubFunctions::default();
+                one.insert(body);
+                parts.push(format!("{}/{one}", slot.0));
+            }
+        }
         parts.extend(half.map(str::to_owned));
         f.write_str(&parts.join(", "))
     }
@@ -201,7 +261,25 @@ pub(crate) fn group(name: &str) -> Option<Functions> {
         "programming" => &PROGRAMMING,
         _ => return None,
     };
-    Some(Functions::from_codes(codes))
+    let mut set = Functions::from_codes(codes);
+    if name == "diagnostics" {
+        // What restarts, silences or clears a device has to be named.
+        set.bodies = [SubFunctions::READING, SubFunctions::IDENTIFICATION];
+    }
+    Some(set)
+}
+
+/// Functions as a rule lists them: a group, a name, a number, or `"8/0"`, `"8/11-18"`, `"43/14"`.
+pub(crate) fn parse_functions(text: &str) -> Option<Functions> {
+    if let Some(group) = group(text) {
+        return Some(group);
+    }
+    match text.split_once('/') {
+        Some((function, body)) => {
+            Functions::part(parse_function(function)?, SubFunctions::parse(body)?)
+        }
+        None => parse_function(text).map(Functions::one),
+    }
 }
 
 /// A function by its name in lower case with hyphens, or by its number from 1 to 127.
@@ -239,6 +317,27 @@ mod tests {
         assert_eq!(read.to_string(), "1-4, 23 (read half)");
         assert_eq!(write.to_string(), "5-6, 15-16, 22, 23 (write half)");
         assert_eq!(both.to_string(), "23");
+    }
+
+    #[test]
+    fn sub_functions_stand_apart() {
+        let text = |list: &[&str]| {
+            let mut set = Functions::default();
+            for item in list {
+                set.merge(parse_functions(item).unwrap());
+            }
+            set.to_string()
+        };
+        assert_eq!(text(&["8/0", "43/14"]), "8/0, 43/14");
+        assert_eq!(text(&["8/2", "8/0-1", "7"]), "7, 8/0-2");
+        assert_eq!(
+            text(&["8/2", "diagnostics"]),
+            "7, 11-12, 17, 8/0, 8/2, 8/11-18, 43/14"
+        );
+        assert_eq!(text(&["8/0", "8"]), "8");
+        for wrong in ["3/0", "8/", "/0", "8/31", "read/0", "90/1"] {
+            assert!(parse_functions(wrong).is_none(), "{wrong}");
+        }
     }
 
     #[test]

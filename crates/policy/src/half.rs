@@ -35,14 +35,21 @@ impl<'a> Halves<'a> {
                 first,
                 second: None,
             },
-            (None, None) => Self {
-                first: Half {
-                    slot,
-                    interval: Interval { first: 0, last: 0 },
-                    values: None,
-                },
-                second: None,
-            },
+            (None, None) => {
+                let body = request.sub_function().unwrap_or(0);
+                let interval = Interval {
+                    first: body,
+                    last: body,
+                };
+                Self {
+                    first: Half {
+                        slot,
+                        interval,
+                        values: None,
+                    },
+                    second: None,
+                }
+            }
         }
     }
 
@@ -60,7 +67,7 @@ fn interval(range: Range) -> Interval {
 
 pub(crate) struct Half<'a> {
     pub(crate) slot: Slot,
-    /// Address 0 for a slot without addresses.
+    /// For a slot without addresses its sub-function, 0 where it has none of those either.
     pub(crate) interval: Interval,
     values: Option<Values<'a>>,
 }
@@ -117,9 +124,10 @@ impl Half<'_> {
         let Interval { first, last } = self.interval;
         match self.slot.table() {
             Some(table) => Reason::Address { table, first, last },
-            // A slot without addresses is covered by any allow.
-            None => Reason::Function {
+            // Without sub-functions it is covered by any allow.
+            None => Reason::SubFunction {
                 function: self.slot.function().0,
+                sub_function: first,
             },
         }
     }

@@ -47,6 +47,7 @@ mod rate;
 mod rule;
 mod sample;
 mod source;
+mod subfunction;
 mod suggest;
 mod table;
 mod trial;

@@ -1,5 +1,7 @@
 //! A rule, checked and resolved: what the source becomes and what views are built from.
 
+use std::borrow::Cow;
+
 use fieldlock_modbus::Table;
 
 use crate::address::{Span, TABLES, table_index};
@@ -50,6 +52,14 @@ impl Rule {
         match self.effect {
             Effect::Allow => self.units.contains(unit),
             Effect::Deny => unit == 0 || self.units.contains(unit),
+        }
+    }
+
+    /// What the rule lists of a slot: addresses, or sub-functions, or all where it has neither.
+    pub(crate) fn intervals(&self, slot: Slot) -> Cow<'_, [Interval]> {
+        match slot.table() {
+            Some(table) => Cow::Borrowed(self.addresses.of(table)),
+            None => Cow::Owned(self.functions.bodies(slot)),
         }
     }
 

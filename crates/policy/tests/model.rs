@@ -35,11 +35,13 @@ struct Half {
     write: bool,
     table: Option<Table>,
     addresses: Vec<u16>,
+    /// The sub-function, or MEI type.
+    part: u16,
     /// `None` where no value is told: reads and masks.
     values: Option<Vec<u16>>,
 }
 
-const WORDS: [(&str, &[u8], &[u8]); 12] = [
+const WORDS: [(&str, &[u8], &[u8]); 16] = [
     // word, codes and read halves, codes and write halves
     ("\"read\"", &[1, 2, 3, 4, 23], &[]),
     ("\"write\"", &[], &[5, 6, 15, 16, 22, 23]),
@@ -53,7 +55,22 @@ const WORDS: [(&str, &[u8], &[u8]); 12] = [
     ("23", &[23], &[23]),
     ("\"diagnostics\"", &[7, 8, 11, 12, 17, 43], &[]),
     ("90", &[90], &[]),
+    ("8", &[8], &[]),
+    ("\"8/0\"", &[8], &[]),
+    ("\"8/1-4\"", &[8], &[]),
+    ("\"43/14\"", &[43], &[]),
 ];
+
+/// Whether a word that stands for this function does so for this part of it.
+fn has_part(word: &str, code: u8, part: u16) -> bool {
+    match (word, code) {
+        ("\"8/0\"", _) => part == 0,
+        ("\"8/1-4\"", _) => (1..=4).contains(&part),
+        ("\"43/14\"", _) | ("\"diagnostics\"", 43) => part == 14,
+        ("\"diagnostics\"", 8) => [0, 2, 11, 12, 13, 14, 15, 16, 17, 18].contains(&part),
+        _ => true,
+    }
+}
 
 /// 2026-06-01T00:00:00Z
 const NOW: Now = Now::At(1_780_272_000);
@@ -70,10 +87,11 @@ impl ModelRule {
     }
 
     fn has(&self, half: &Half) -> bool {
-        self.functions().any(|(_, reads, writes)| match half.write {
-            true => writes.contains(&half.code),
-            false => reads.contains(&half.code),
-        })
+        self.functions()
+            .any(|(word, reads, writes)| match half.write {
+                true => writes.contains(&half.code),
+                false => reads.contains(&half.code) && has_part(word, half.code, half.part),
+            })
     }
 
     fn holds(&self, table: Table, address: u16) -> bool {
@@ -231,6 +249,7 @@ fn halves(pdu: &[u8]) -> Vec<Half> {
             table: Some(range.table),
             addresses: span(range.start, range.count),
             values: None,
+            part: 0,
         });
     }
     if let Some(write) = request.write() {
@@ -241,6 +260,7 @@ fn halves(pdu: &[u8]) -> Vec<Half> {
             table: Some(write.range.table),
             addresses: span(write.range.start, write.range.count),
             values: (code != 22).then_some(values),
+            part: 0,
         });
     }
     if halves.is_empty() {
@@ -250,6 +270,7 @@ fn halves(pdu: &[u8]) -> Vec<Half> {
             table: None,
             addresses: Vec::new(),
             values: None,
+            part: request.sub_function().unwrap_or(0),
         });
     }
     halves
@@ -336,7 +357,7 @@ fn rule() -> impl Strategy<Value = ModelRule> {
                 // Where a policy file refuses value bounds, there are none.
                 let opaque = rule
                     .functions()
-                    .any(|(_, reads, _)| reads.iter().any(|code| [8, 90].contains(code)));
+                    .any(|(_, reads, _)| reads.iter().any(|code| [8, 43, 90].contains(code)));
                 let writes = rule.functions().any(|(_, _, writes)| !writes.is_empty());
                 if opaque || !writes {
                     rule.value = None;
@@ -375,7 +396,9 @@ fn pdu() -> impl Strategy<Value = Vec<u8>> {
         }),
         1 => prop_oneof![
             Just(vec![7]),
-            Just(vec![8, 0, 4, 0, 0]),
+            (0u8..33).prop_map(|part| vec![8, 0, part, 0, 0]),
+            Just(vec![8, 255, 255, 0, 0]),
+            Just(vec![43, 13]),
             Just(vec![17]),
             Just(vec![43, 14, 1, 0]),
             Just(vec![90, 1]),

@@ -22,13 +22,12 @@ pub(super) struct Request {
     values: Vec<u16>,
     /// The other half of function 23.
     partner: Option<Element>,
-    changing: bool,
 }
 
 /// Differences are the same whichever request shows them, unless it is of another length or half.
 impl Request {
-    fn key(&self) -> (u16, &[u16], Option<Element>, bool) {
-        (self.first, &self.values, self.partner, self.changing)
+    fn key(&self) -> (u16, &[u16], Option<Element>) {
+        (self.first, &self.values, self.partner)
     }
 }
 
@@ -57,16 +56,12 @@ impl Request {
             first,
             values,
             partner,
-            changing: false,
         }
     }
 
-    /// A request without addresses; `changing`: one that may change the device's state.
-    pub(super) fn opaque(slot: Slot, changing: bool) -> Self {
-        Self {
-            changing,
-            ..Self::new(slot, 0, vec![0], None)
-        }
+    /// A request without addresses; of functions 8 and 43 the part `body`.
+    pub(super) fn opaque(slot: Slot, body: u16) -> Self {
+        Self::new(slot, body, vec![0], None)
     }
 
     pub(super) fn words(&self) -> String {
@@ -81,27 +76,32 @@ impl Request {
         let function = self.slot.function();
         let quantity = self.values.len() as u16;
         let value = self.values.first().copied().unwrap_or(0);
-        match (self.slot, function, self.changing) {
-            (Slot::READ_OF_23, ..) => {
+        match (self.slot, function) {
+            (Slot::READ_OF_23, _) => {
                 let Element { address, value } = self.partner.unwrap_or(Element {
                     address: 0,
                     value: 0,
                 });
                 read_write(self.first, quantity, address, &[value])
             }
-            (Slot::WRITE_OF_23, ..) => {
+            (Slot::WRITE_OF_23, _) => {
                 let read = self.partner.map_or(0, |element| element.address);
                 read_write(read, 1, self.first, &self.values)
             }
-            (_, FunctionCode::WRITE_MULTIPLE_COILS, _) => self.write_coils(),
-            (_, FunctionCode::WRITE_MULTIPLE_REGISTERS, _) => {
+            (_, FunctionCode::WRITE_MULTIPLE_COILS) => self.write_coils(),
+            (_, FunctionCode::WRITE_MULTIPLE_REGISTERS) => {
                 let mut pdu = vec![function.0];
                 write_part(&mut pdu, self.first, &self.values);
                 pdu
             }
-            // Restart communications; CANopen's general reference.
-            (_, FunctionCode::DIAGNOSTICS, true) => vec![8, 0, 1, 0, 0],
-            (_, FunctionCode::ENCAPSULATED_INTERFACE, true) => vec![43, 13],
+            (_, FunctionCode::DIAGNOSTICS) => {
+                let [high, low] = self.first.to_be_bytes();
+                vec![8, high, low, 0, 0]
+            }
+            (_, FunctionCode::ENCAPSULATED_INTERFACE) => match self.first {
+                14 => vec![43, 14, 1, 0],
+                mei => vec![43, mei as u8],
+            },
             _ => Sample {
                 function,
                 start: self.first,

@@ -12,6 +12,7 @@ use super::{Budget, Change, TooLarge};
 use crate::address::{Span, table_index};
 use crate::function::{Functions, Slot};
 use crate::rule::{Interval, ValueBounds, merge};
+use crate::subfunction::SubFunctions;
 use crate::view::View;
 
 /// Functions whose requests differ alike.
@@ -23,7 +24,6 @@ pub(super) struct Difference {
     intervals: Vec<Interval>,
     /// Empty: any value.
     values: ValueSet,
-    pub(super) part: Option<&'static str>,
     pub(super) functions: Functions,
     pub(super) example: Request,
 }
@@ -84,8 +84,13 @@ pub(super) fn differences(
     budget: &mut Budget,
 ) -> Result<Vec<Difference>, TooLarge> {
     let mut grouped: BTreeMap<Difference, Functions> = BTreeMap::new();
-    let mut add = |slot: Slot, difference: Difference| {
-        grouped.entry(difference).or_default().insert(slot);
+    let mut add = |slot: Slot, mut difference: Difference| {
+        let own = std::mem::take(&mut difference.functions);
+        let functions = grouped.entry(difference).or_default();
+        match slot.table() {
+            Some(_) => functions.insert(slot),
+            None => functions.merge(own),
+        }
     };
     let mut compare = |slot| compare(old, new, unit, slot, known, budget);
     let reads = compare(Slot::READ_OF_23)?;
@@ -238,48 +243,55 @@ impl Found {
             table: slot.table().map(|table| table_index(table) as u8),
             intervals: self.intervals.clone(),
             values: self.values.clone(),
-            part: None,
             functions: Functions::default(),
             example: Request::new(slot, self.first, self.written.clone(), partner),
         }
     }
 }
 
-/// A function without addresses crosses or does not; on a read-only device, the requests of it
-/// that change nothing.
+/// A function without addresses crosses or does not; of functions 8 and 43 each part by itself.
 fn opaque(old: &View, new: &View, unit: u8, slot: Slot) -> Vec<Difference> {
-    let passes = |view: &View, changing: bool| {
-        let row = view.row(view.class(unit), slot);
-        !row.allows.is_empty() && row.denies.is_empty() && !(view.read_only && changing)
+    let kinds: Vec<u16> = match slot.has_sub_functions() {
+        true => SubFunctions::kinds().collect(),
+        false => vec![0],
     };
-    let change = |changing| match (passes(old, changing), passes(new, changing)) {
-        (false, true) => Some(Change::Opens),
-        (true, false) => Some(Change::Closes),
-        _ => None,
-    };
-    let cases = match slot.sometimes_changes_state() {
-        false => vec![(change(slot.always_changes_state()), None, false)],
-        true if change(false) == change(true) => vec![(change(false), None, false)],
-        true => vec![
-            (change(false), Some("requests that change nothing"), false),
-            (
-                change(true),
-                Some("requests that may change its state"),
-                true,
-            ),
-        ],
-    };
-    let difference = |(change, part, changing): (Option<Change>, _, _)| {
+    let mut differ: [Vec<Interval>; 2] = Default::default();
+    for kind in kinds {
+        let like = match slot.has_sub_functions() {
+            true => SubFunctions::like(kind),
+            false => Interval::FULL,
+        };
+        match [old, new].map(|view| passes(view, unit, slot, kind)) {
+            [false, true] => differ[0].push(like),
+            [true, false] => differ[1].push(like),
+            _ => {}
+        }
+    }
+    let difference = |(change, bodies): (Change, Vec<Interval>)| {
+        let first = bodies.first()?.first;
+        let mut functions = Functions::default();
+        functions.insert_bodies(slot, &bodies);
         Some(Difference {
-            change: change?,
+            change,
             joined: false,
             table: None,
-            intervals: Vec::new(),
+            intervals: merge(bodies),
             values: ValueSet::new(),
-            part,
-            functions: Functions::default(),
-            example: Request::opaque(slot, changing),
+            functions,
+            example: Request::opaque(slot, first),
         })
     };
-    cases.into_iter().filter_map(difference).collect()
+    let [opens, closes] = differ;
+    [(Change::Opens, opens), (Change::Closes, closes)]
+        .into_iter()
+        .filter_map(difference)
+        .collect()
+}
+
+/// Whether the example of a function without addresses crosses.
+fn passes(view: &View, unit: u8, slot: Slot, body: u16) -> bool {
+    let pdu = Request::opaque(slot, body).pdu();
+    let request = fieldlock_modbus::Request::parse(&pdu);
+    // What is no request at all crosses nowhere.
+    request.is_ok_and(|request| view.decide(unit, &request).allowed())
 }

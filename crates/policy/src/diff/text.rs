@@ -55,9 +55,6 @@ impl fmt::Display for Region {
             " -> {devices}, unit {}: function {}",
             self.units, self.functions
         )?;
-        if let Some(part) = self.part {
-            write!(f, ", {part}")?;
-        }
         if !self.addresses.is_empty() {
             write!(f, " at {}", self.addresses.join(", "))?;
         }

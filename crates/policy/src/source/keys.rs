@@ -428,8 +428,16 @@ fn unit_range(value: &DeValue<'_>) -> Result<std::ops::RangeInclusive<u8>, Probl
 }
 
 fn function_set(value: &DeValue<'_>) -> Result<Functions, Problem> {
-    match value.as_str().and_then(function::group) {
-        Some(group) => Ok(group),
+    match value.as_str() {
+        Some(text) if text.contains('/') => {
+            function::parse_functions(text).ok_or_else(|| Problem::SubFunction {
+                got: text.chars().take(MAX_NAME).collect(),
+            })
+        }
+        Some(text) => match function::group(text) {
+            Some(group) => Ok(group),
+            None => function_code(value).map(Functions::one),
+        },
         None => function_code(value).map(Functions::one),
     }
 }
