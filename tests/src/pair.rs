@@ -6,13 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use fieldlock_audit::Record;
 use fieldlock_sim::Plc;
-use fieldlock_testkit::modbus::Client;
+use fieldlock_testkit::modbus::{self, Client};
 use fieldlock_testkit::ports::free_address;
 use fieldlock_testkit::process::Directory;
 use fieldlock_testkit::wire::Wire;
 use serde_json::Value;
 
 use crate::agent::{Agent, Role};
+use crate::eventually;
 use crate::host::Hosted;
 use crate::site::Site;
 
@@ -273,6 +274,16 @@ impl Pair {
             .wait_that("the device to be connected", device_connected);
         self.edge
             .wait_that("the tunnel", |edge| tunnel_of(edge).is_some());
+    }
+
+    /// Waits until a client's read comes back with registers: a headend takes an edge that was
+    /// killed for alive until it has probed it, and its device for connected.
+    #[track_caller]
+    pub fn wait_served(&self) {
+        eventually("a client to be served", || {
+            let answer = self.client().request(1, &modbus::read(3, 0, 1));
+            answer.is_ok_and(|answer| modbus::registers(&answer).is_some())
+        });
     }
 
     /// A new connection of a client.

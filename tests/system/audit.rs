@@ -210,7 +210,7 @@ fn killed() {
         let output = verify(&log_of(&pair.edge), &[], &trust);
         assert!(output.status.success(), "{}", binary::text(&output));
         pair.edge.start();
-        pair.wait_up();
+        pair.wait_served();
     }
     let output = verify(&log_of(&pair.edge), &[&log_of(&pair.headend)], &trust);
     assert!(output.status.success(), "{}", binary::text(&output));

@@ -283,5 +283,5 @@ fn closes(rogue: &mut Rogue, what: &str) {
 fn serves_a_good_edge(pair: &mut Pair) {
     pair.edge.start();
     pair.wait_up();
-    read_registers(&mut pair.client(), 0, 4);
+    pair.wait_served();
 }
