@@ -7,7 +7,7 @@ use fieldlock_audit::{Kind, Outcome as Recorded, Record};
 use fieldlock_session::frame::{CONTROL, MAX_CONTROL};
 use fieldlock_session::{Frame, Outcome};
 use fieldlock_testkit::modbus::{Client, read, write_register};
-use fieldlock_tests::answers::{NO_ANSWER, exception, read_registers};
+use fieldlock_tests::answers::{NO_ANSWER, exception};
 use fieldlock_tests::rogue::{Credentials, Face, Rogue, hello};
 use fieldlock_tests::trial::both;
 use fieldlock_tests::{DEVICE, EDGE, Pair, Role, SOON, Setup, Site, Transport, eventually};
