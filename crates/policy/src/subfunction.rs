@@ -30,6 +30,11 @@ impl SubFunctions {
         Self(set)
     }
 
+    /// Whether a rule can name this one by itself.
+    pub(crate) fn has_number(number: u16) -> bool {
+        number < OTHERS
+    }
+
     /// `7` or `11-18`; at most 30, which leaves out what the specification reserves.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));

@@ -7,7 +7,8 @@
 //!   those at most `gap` apart. So one read may cross what were several.
 //! - Writes: ranges that overlap are joined; those that touch only if their values have the same
 //!   bounds. Bounds are the smallest and the largest value seen in the joined range.
-//! - Functions without addresses are allowed with all their sub-functions.
+//! - Functions 8 and 43 are allowed with the parts that were seen, or with all where it is not known
+//!   which were, or one has no number in rules (31 and above).
 //! - Function 23 reads and writes in one request, and a rule's addresses hold for both halves. Where
 //!   the two were different, a rule would allow writes to what was only read: that is left out, and
 //!   named in the file, unless [`Options::joined_halves`] is set.
@@ -53,6 +54,8 @@ pub struct Observation {
     pub write: Option<Span>,
     /// Smallest and largest value written; `None` where none is or it is not known.
     pub values: Option<(u16, u16)>,
+    /// Of functions 8 and 43 the sub-function or MEI type, where it is known.
+    pub part: Option<u16>,
 }
 
 impl Observation {
@@ -71,6 +74,7 @@ impl Observation {
             read: request.read().map(span),
             write: request.write().map(|write| span(write.range)),
             values,
+            part: request.sub_function(),
         }
     }
 

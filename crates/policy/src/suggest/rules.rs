@@ -6,12 +6,15 @@ use super::ranges::{Range, hull, join_reads, join_writes};
 use super::{Observation, Options, Times};
 use crate::address::table_index;
 use crate::rule::ValueBounds;
+use crate::subfunction::SubFunctions;
 
 /// A rule without who, where and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RuleBody {
     pub(super) kind: Kind,
     pub(super) functions: BTreeSet<u8>,
+    /// Parts of functions that are not allowed whole.
+    pub(super) parts: BTreeSet<(u8, u16)>,
     /// Ascending.
     pub(super) addresses: Vec<AddressRange>,
     pub(super) value: Option<ValueBounds>,
@@ -43,10 +46,13 @@ pub(super) fn bodies(
     let mut reads: BTreeMap<u8, Vec<Range>> = BTreeMap::new();
     let mut writes: BTreeMap<u8, Vec<Range>> = BTreeMap::new();
     let mut read_writes: BTreeMap<bool, Vec<Range>> = BTreeMap::new();
-    let mut others: BTreeMap<u8, Times> = BTreeMap::new();
+    let mut others: BTreeMap<(u8, Option<u16>), Times> = BTreeMap::new();
     for (what, times) in seen {
         match (what.read, what.write) {
-            (None, None) => others.entry(what.function).or_default().add(times),
+            (None, None) => {
+                let part = what.part.filter(|part| SubFunctions::has_number(*part));
+                others.entry((what.function, part)).or_default().add(times);
+            }
             (Some(read), None) => {
                 let range = Range::new(read, ValueBounds::FULL, *times);
                 reads.entry(what.function).or_default().push(range);
@@ -74,9 +80,20 @@ pub(super) fn bodies(
     if !others.is_empty() {
         let mut times = Times::default();
         others.values().for_each(|one| times.add(one));
+        let functions: BTreeSet<u8> = others
+            .keys()
+            .filter(|(_, part)| part.is_none())
+            .map(|(function, _)| *function)
+            .collect();
+        let parts = others
+            .keys()
+            .filter_map(|(function, part)| Some((*function, (*part)?)));
         let body = RuleBody {
             kind: Kind::Other,
-            functions: others.into_keys().collect(),
+            parts: parts
+                .filter(|(function, _)| !functions.contains(function))
+                .collect(),
+            functions,
             addresses: Vec::new(),
             value: None,
         };
@@ -110,6 +127,7 @@ fn read_rule(reads: BTreeMap<u8, Vec<Range>>, gap: u16) -> Option<(RuleBody, Tim
         RuleBody {
             kind: Kind::Read,
             functions,
+            parts: BTreeSet::new(),
             addresses,
             value: None,
         },
@@ -144,6 +162,7 @@ fn write_rules(writes: BTreeMap<u8, Vec<Range>>) -> Vec<(RuleBody, Times)> {
         let body = RuleBody {
             kind: Kind::Write,
             functions,
+            parts: BTreeSet::new(),
             value: Some(value).filter(|value| !is_any(*value, &addresses)),
             addresses,
         };
@@ -164,6 +183,7 @@ fn read_write_rules(same: bool, ranges: Vec<Range>) -> Vec<(RuleBody, Times)> {
         let body = RuleBody {
             kind: Kind::ReadWrite,
             functions: BTreeSet::from([23]),
+            parts: BTreeSet::new(),
             addresses: addresses.iter().map(|range| range.addresses).collect(),
             value,
         };

@@ -136,6 +136,36 @@ fn names_that_others_chose_do_not_break_the_file() {
     assert_eq!(text.matches("\n[[allow]]").count(), names.len());
 }
 
+#[test]
+fn of_diagnostics_only_what_was_seen_is_suggested() {
+    let mut traffic = Traffic::default();
+    let asker = Asker {
+        address: Some(CLIENTS[0].parse().unwrap()),
+        ..Asker::default()
+    };
+    let asked: [&[u8]; 3] = [&[17], &[8, 0, 0, 0, 0], &[43, 14, 1, 0]];
+    for pdu in asked {
+        traffic
+            .add(&asker, "press", 1, observed(pdu), None, 1)
+            .unwrap();
+    }
+    let text = traffic.suggest(&Options::default());
+    assert!(
+        text.contains("function = [17, \"8/0\", \"43/14\"]"),
+        "{text}"
+    );
+    let policy = Policy::parse(&text, "suggested").unwrap();
+    for pdu in asked {
+        assert!(allows(&policy, CLIENTS[0], "press", 1, pdu), "{pdu:?}");
+    }
+    assert!(!allows(&policy, CLIENTS[0], "press", 1, &[8, 0, 1, 0, 0]));
+
+    let reserved = observed(&[8, 0, 77, 0, 0]);
+    traffic.add(&asker, "press", 1, reserved, None, 1).unwrap();
+    let text = traffic.suggest(&Options::default());
+    assert!(text.contains("function = [8, 17, \"43/14\"]"), "{text}");
+}
+
 fn allows(policy: &Policy, client: &str, device: &str, unit: u8, pdu: &[u8]) -> bool {
     let client = Client {
         address: Some(client.parse().unwrap()),

@@ -93,7 +93,9 @@ fn rule(
     taken: &mut HashSet<String>,
 ) -> String {
     let name = unused(name, taken);
-    let functions = body.functions.iter().map(u8::to_string);
+    let parts = body.parts.iter();
+    let parts = parts.map(|(function, part)| quoted(&format!("{function}/{part}")));
+    let functions = body.functions.iter().map(u8::to_string).chain(parts);
     let mut text = format!("\n# {}\n[[allow]]\nname = {}\n", seen(times), quoted(&name));
     text += &format!("client = {}\ndevice = {}\n", quoted(client), quoted(device));
     text += &format!("unit = {}\n", list(unit_ranges(units)));

@@ -204,10 +204,24 @@ fn add(record: &Record, traffic: &mut Traffic) -> Option<Result<(), SuggestError
         read,
         write,
         values: record.values.as_ref().and_then(extremes),
+        part: part(function, record),
     };
     let asker = record.client.as_deref().map(asker).unwrap_or_default();
     let count = record.count.unwrap_or(1);
     Some(traffic.add(&asker, device, unit, what, record.time, count))
+}
+
+/// Of functions 8 and 43 the part that was asked: the first octets of the request, and of the answer
+/// too.
+fn part(function: u8, record: &Record) -> Option<u16> {
+    let Some(Values::Opaque(body)) = record.values.as_ref().or(record.answer.as_ref()) else {
+        return None;
+    };
+    match (function, &body[..]) {
+        (8, [high, low, ..]) => Some(u16::from_be_bytes([*high, *low])),
+        (43, [mei, ..]) => Some(u16::from(*mei)),
+        _ => None,
+    }
 }
 
 fn asker(party: &Party) -> Asker {
