@@ -29,5 +29,5 @@ pub use line::steers;
 pub use read::{ReadFilter, Reads};
 pub use record::{Decision, Head, Kind, Outcome, Party, Record, SCHEMA_VERSION};
 pub use recover::{Recovered, Torn};
-pub use segment::{FILE_NAME, Limits, Segment, WhenFull, log_files, segments};
+pub use segment::{FILE_NAME, Limits, Segment, Snapshot, WhenFull, log_files, segments};
 pub use verify::{Fault, Place, Summary, Verifier};

@@ -109,6 +109,45 @@ pub fn log_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// A log as it is at one moment, while its agent may go on to close and drop files.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Files to read first, in this order.
+    pub closed: Vec<PathBuf>,
+    /// The last one, open: what it is called later does not matter.
+    pub last: (PathBuf, File),
+}
+
+impl Snapshot {
+    /// Of [`log_files`]: every record up to now, each once.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        const ATTEMPTS: usize = 10;
+        let mut attempt = 1;
+        loop {
+            let mut closed = log_files(path)?;
+            let last = closed.pop().unwrap_or_else(|| path.join(FILE_NAME));
+            let opened = File::open(&last);
+            let again = log_files(path)?;
+            // Unless a file was closed or dropped meanwhile.
+            if attempt == ATTEMPTS || again.split_last() == Some((&last, &closed)) {
+                let last = (last, opened?);
+                return Ok(Self { closed, last });
+            }
+            attempt += 1;
+        }
+    }
+
+    /// All files, each opened when its turn comes.
+    pub fn into_files(self) -> impl Iterator<Item = (PathBuf, io::Result<File>)> {
+        let closed = self.closed.into_iter().map(|path| {
+            let file = File::open(&path);
+            (path, file)
+        });
+        let (path, file) = self.last;
+        closed.chain([(path, Ok(file))])
+    }
+}
+
 pub(crate) fn name_of(first: Ticket) -> String {
     format!("{PREFIX}{first:0DIGITS$}{SUFFIX}")
 }

@@ -17,11 +17,15 @@ pub(in crate::cmd::audit) struct Lines {
 
 impl Lines {
     pub(in crate::cmd::audit) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            log: BufReader::new(File::open(path)?),
+        File::open(path).map(Self::of)
+    }
+
+    pub(in crate::cmd::audit) fn of(file: File) -> Self {
+        Self {
+            log: BufReader::new(file),
             position: 0,
             partial: Vec::new(),
-        })
+        }
     }
 
     pub(in crate::cmd::audit) fn open_near_end(path: &Path, bytes: u64) -> io::Result<Self> {

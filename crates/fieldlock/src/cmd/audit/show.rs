@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use fieldlock_audit::{FILE_NAME, Record, log_files};
+use fieldlock_audit::{FILE_NAME, Record, Snapshot, log_files};
 
 use super::filter::Filter;
 use super::lines::Lines;
@@ -20,11 +20,14 @@ const SEEK_PER_RECORD: u64 = 8 * 1024;
 
 pub(super) fn query(log: &Path, filter: &Filter, json: bool) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    for file in log_files(log)? {
-        let mut lines = match Lines::open(&file) {
+    for (path, file) in Snapshot::of(log)?.into_files() {
+        let mut lines = match file {
             // Dropped, as its limits say, since we looked.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && file != log => continue,
-            lines => lines?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                eprintln!("warning: {} was dropped meanwhile", path.display());
+                continue;
+            }
+            file => Lines::of(file?),
         };
         while let Some(line) = lines.next()? {
             match serde_json::from_str::<Record>(&line) {

@@ -1,15 +1,13 @@
 //! `fieldlock audit verify`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use fieldlock_audit::{
-    Fault, Head, Kind, Place, Record, Summary, Verifier, log_files, signed_text,
-};
+use fieldlock_audit::{Fault, Head, Kind, Place, Record, Snapshot, Summary, Verifier, signed_text};
 use fieldlock_pki::{BundleError, Identity, TrustList, signing, store};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -108,11 +106,9 @@ pub(crate) fn verify(
     trust: Option<TrustList>,
     others: &[PathBuf],
 ) -> Result<Verified, String> {
-    let files = log_files(log).map_err(|error| format!("{}: {error}", log.display()))?;
-    let agent = files
-        .first()
-        .and_then(|file| first_agent(file))
-        .ok_or_else(|| format!("{}: no audit records", log.display()))?;
+    let files = Snapshot::of(log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let agent =
+        first_agent(&files).ok_or_else(|| format!("{}: no audit records", log.display()))?;
     let mut verifier = Verifier::new();
     for other in others {
         let told = told(other, &agent).map_err(|error| format!("{}: {error}", other.display()))?;
@@ -136,10 +132,11 @@ pub(crate) fn verify(
         revoked: false,
         fault: None,
     };
-    for (index, path) in files.iter().enumerate() {
+    let count = files.closed.len() + 1;
+    for (index, (path, file)) in files.into_files().enumerate() {
         let name = path.display().to_string();
-        let file = File::open(path).map_err(|error| format!("{name}: {error}"))?;
-        let is_current = index + 1 == files.len();
+        let file = file.map_err(|error| format!("{name}: {error}"))?;
+        let is_current = index + 1 == count;
         let log = BufReader::with_capacity(1 << 16, file);
         let read = verifier.file(&name, log, is_current, |place, record| {
             signatures.check(place, record);
@@ -150,15 +147,17 @@ pub(crate) fn verify(
         }
     }
     let summary = verifier.finish().map_err(text)?;
-    Ok(signatures.into_result(&agent, files.len(), &summary))
+    Ok(signatures.into_result(&agent, count, &summary))
 }
 
 fn text(fault: Fault) -> String {
     fault.to_string()
 }
 
-fn first_agent(file: &Path) -> Option<String> {
-    let line = Lines::open(file).ok()?.next().ok()??;
+/// Whose log it is, by its first record.
+fn first_agent(files: &Snapshot) -> Option<String> {
+    let first = files.closed.first().unwrap_or(&files.last.0);
+    let line = Lines::open(first).ok()?.next().ok()??;
     let record: Record = serde_json::from_str(&line).ok()?;
     record.agent.map(|agent| agent.to_string())
 }
@@ -166,8 +165,8 @@ fn first_agent(file: &Path) -> Option<String> {
 /// What the log `other` knows of the log of `agent`.
 fn told(other: &Path, agent: &str) -> std::io::Result<Vec<Head>> {
     let mut told = Vec::new();
-    for file in log_files(other)? {
-        let mut lines = Lines::open(&file)?;
+    for (_, file) in Snapshot::of(other)?.into_files() {
+        let mut lines = Lines::of(file?);
         while let Some(line) = lines.next()? {
             // Whether that log is in order is a question of its own.
             let Ok(record) = serde_json::from_str::<Record>(&line) else {

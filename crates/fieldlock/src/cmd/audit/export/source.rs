@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fieldlock_audit::{FILE_NAME, Record, log_files, segments};
+use fieldlock_audit::{FILE_NAME, Record, Snapshot, segments};
 
 use crate::cmd::audit::lines::Lines;
 
@@ -29,11 +29,15 @@ impl Source {
                 format!("audit log {}: {error}", log.display()),
             )
         };
-        let mut files = log_files(log).map_err(at)?;
-        let path = files.pop().unwrap_or_else(|| log.join(FILE_NAME));
-        // Opened first: a file that is closed meanwhile is found by its successor.
-        let current = Lines::open(&path).map_err(at)?;
-        let mut closed: VecDeque<_> = files.into();
+        let files = Snapshot::of(log).map_err(at)?;
+        let (last, current) = files.last;
+        // Where an agent that does not run left closed files alone, it begins this one.
+        let path = match log.is_dir() {
+            true => log.join(FILE_NAME),
+            false => last,
+        };
+        let current = Lines::of(current);
+        let mut closed: VecDeque<_> = files.closed.into();
         if log.is_dir() {
             let firsts: Vec<_> = segments(log).map_err(at)?.iter().map(|s| s.first).collect();
             let done = firsts
