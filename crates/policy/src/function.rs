@@ -70,6 +70,11 @@ impl Slot {
         function == FunctionCode::DIAGNOSTICS || function == FunctionCode::ENCAPSULATED_INTERFACE
     }
 
+    /// Whether a request of this slot writes holding registers.
+    pub(crate) fn writes_registers(self) -> bool {
+        self.writes() && self.table() == Some(Table::HoldingRegister)
+    }
+
     /// Whether a request of this slot carries values to be written that a rule can bound.
     pub(crate) fn writes(self) -> bool {
         matches!(self.0, 5 | 6 | 15 | 16 | 22 | 0)
@@ -142,6 +147,10 @@ impl Functions {
 
     pub(crate) fn insert(&mut self, slot: Slot) {
         self.slots |= 1 << slot.0;
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        self.slots &= !(1 << slot.0);
     }
 }
 
