@@ -123,9 +123,7 @@ impl Registers {
                 continue;
             };
             register.alone = None;
-            if let (0, Some(value)) = (register.under_way, written(write, address))
-                && mark.teaches
-            {
+            if let (0, Some(value)) = (register.under_way, written(write, address)) {
                 register.alone = Some(mark.moment);
                 register.value = value;
             }

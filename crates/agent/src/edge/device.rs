@@ -12,6 +12,7 @@ use fieldlock_conduit::device::{
     Backoff, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key,
     Outcome as Ended, Stats, Submit,
 };
+use fieldlock_conduit::step::{Mark, Registers};
 use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Exception, Range};
 use fieldlock_policy::Policy;
@@ -42,6 +43,8 @@ pub(crate) struct Device {
     /// Why the last connection did not come about, until one does.
     failure: RefCell<Option<String>>,
     under_way: RefCell<HashMap<Key, UnderWay>>,
+    /// What rules with a step need to know; `None`: no such rule is for this device.
+    pub(super) registers: RefCell<Option<Registers>>,
     next_key: Cell<u64>,
     /// Writes whose intent is not on the disk yet, oldest first.
     held: RefCell<VecDeque<(Ticket, Key)>>,
@@ -86,6 +89,8 @@ struct UnderWay {
     /// Who allowed it, of a read that goes on record.
     rule: Option<Arc<str>>,
     write: Option<Box<Write>>,
+    /// What the registers learn from its end.
+    mark: Option<Mark>,
 }
 
 struct Write {
@@ -113,6 +118,7 @@ impl Device {
             posture: posture.clone(),
             failure: RefCell::default(),
             under_way: RefCell::default(),
+            registers: RefCell::default(),
             next_key: Cell::new(0),
             held: RefCell::default(),
             timer_at: Cell::new(None),
@@ -120,6 +126,9 @@ impl Device {
             timer_task: RefCell::default(),
             config,
         });
+        // What an edge before it sent, or this one by other settings, may be under way.
+        let quiet_at = Instant::now() + device.config.answer_within.0;
+        device.follow_policy(&posture.policy(), quiet_at);
         let timed = device.clone();
         let task = tokio::task::spawn_local(async move {
             loop {
@@ -130,9 +139,28 @@ impl Device {
         device
     }
 
+    /// Learns from now on what this policy needs to know, and begins with nothing. What is asked
+    /// before `quiet_at`, or before what is under way now has ended, teaches nothing.
+    pub(crate) fn follow_policy(&self, policy: &Policy, quiet_at: Instant) {
+        let stepped = policy.stepped(&self.name);
+        if stepped.is_empty() {
+            *self.registers.borrow_mut() = None;
+            return;
+        }
+        let mut under_way = self.under_way.borrow_mut();
+        let deadlines = under_way.values_mut().map(|request| {
+            request.mark = None;
+            request.asker.deadline
+        });
+        let quiet_at = deadlines.fold(quiet_at, Instant::max);
+        *self.registers.borrow_mut() = Some(Registers::new(stepped, quiet_at));
+    }
+
     /// The configuration has another device in this place, or none: what is under way is
     /// finished, then the connections close.
     pub(crate) async fn retire(self: Rc<Self>) {
+        // It does not see any more all that reaches the device.
+        *self.registers.borrow_mut() = None;
         while self.under_way() > 0 {
             sleep(Duration::from_millis(20)).await;
         }
@@ -203,8 +231,13 @@ impl Device {
         } else {
             None
         };
+        let mut registers = self.registers.borrow_mut();
+        let mark = registers
+            .as_mut()
+            .and_then(|r| r.submitted(now, permit.unit(), request, asker.deadline));
         let under_way = UnderWay {
             asker,
+            mark,
             unit: permit.unit(),
             function,
             read: request.read(),
@@ -293,6 +326,7 @@ impl Device {
         };
         self.counters.busy.add();
         let pdu = Exception::ServerDeviceBusy.pdu(under_way.function);
+        self.ended(&under_way, None);
         under_way.asker.answer(Wire::Refused, &pdu);
         let reason = "the audit log can't be written";
         self.conclude(&under_way, Outcome::Refused, Some(pdu[1]), reason);
@@ -379,6 +413,10 @@ impl Device {
             Ended::NotSent | Ended::Unreachable => (Wire::NotSent, Outcome::NotSent),
             Ended::Unknown(_) => (Wire::Unknown, Outcome::Unknown),
         };
+        self.ended(
+            &under_way,
+            Some(pdu).filter(|_| recorded == Outcome::Answered),
+        );
         under_way.asker.answer(wire, pdu);
         let reason = match outcome {
             Ended::Answered | Ended::Broadcast => {
@@ -398,6 +436,15 @@ impl Device {
             self.note_read(&under_way, recorded, exception, pdu);
         } else {
             self.conclude(&under_way, recorded, exception, &reason);
+        }
+    }
+
+    /// What a request that is over has taught of registers.
+    fn ended(&self, under_way: &UnderWay, answer: Option<&[u8]>) {
+        if let Some(mark) = under_way.mark
+            && let Some(registers) = &mut *self.registers.borrow_mut()
+        {
+            registers.ended(Instant::now(), mark, answer);
         }
     }
 
