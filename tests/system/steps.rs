@@ -116,8 +116,11 @@ fn by_steps(transport: Transport) {
     pair.edge
         .wait_record("the reload", |record| record.kind == Kind::Reload);
     refused(&mut client, 550);
-    assert_eq!(read_registers(&mut client, 42, 1), [550]);
-    refused(&mut client, 556);
-    write_one(&mut client, 42, 545);
+    eventually("a step by the other policy", || {
+        assert_eq!(read_registers(&mut client, 42, 1), [550]);
+        let write = write_register(42, 545);
+        client.request(1, &write).unwrap() == write
+    });
+    refused(&mut client, 551);
     assert_eq!(read_registers(&mut direct, 42, 1), [545]);
 }

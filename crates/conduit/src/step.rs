@@ -7,9 +7,9 @@
 //!   unless another write of them was under way at any time meanwhile.
 //! - the normal answer to a read makes its registers known, unless a write of them was.
 //!
-//! Everything else leaves unknown what it may have changed. What a device does to its registers by
-//! itself is not seen here; that is what the age of a value is bounded for. A write that was lost
-//! counts as over when its time is.
+//! Everything else leaves unknown what it may have changed. A write that was lost may still be acted
+//! on until its deadline, and is taken for under way until then. What a device does to its registers
+//! by itself is not seen here; that is what the age of a value is bounded for.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -23,7 +23,7 @@ use crate::admit::Why;
 #[cfg(test)]
 mod tests;
 
-/// Registers of one device whose last values are kept. About 48 bytes each.
+/// Registers of one device whose last values are kept. About 80 bytes each.
 const MAX_REGISTERS: usize = 4_096;
 
 /// What is known of the registers of one device, of all its units. Knows only those that rules with
@@ -54,16 +54,30 @@ struct Register {
     value: u16,
     /// When it was known to have the value.
     known_at: Option<Instant>,
+    /// What was submitted before teaches nothing: a write that was lost may still be acted on.
+    quiet_at: Option<Instant>,
 }
 
 /// A request under way that has to do with such registers; its end is told with it.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark {
     moment: u64,
-    teaches: bool,
+    submitted: Instant,
+    deadline: Instant,
     unit: u8,
     read: Option<Range>,
     written: Option<Range>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End<'a> {
+    /// The device answered with this PDU, no exception.
+    Answered(&'a [u8]),
+    /// Answered with an exception, or never sent.
+    Refused,
+    /// The device may have acted on it, and may still.
+    Lost,
 }
 
 impl Registers {
@@ -103,7 +117,8 @@ impl Registers {
         }
         let mark = Mark {
             moment: self.moment + 1,
-            teaches: self.quiet_at <= now,
+            submitted: now,
+            deadline,
             unit,
             read: request.read().filter(of_registers),
             written: write.map(|write| write.range).filter(of_registers),
@@ -123,7 +138,9 @@ impl Registers {
                 continue;
             };
             register.alone = None;
-            if let (0, Some(value)) = (register.under_way, written(write, address)) {
+            if let (0, Some(value)) = (register.under_way, written(write, address))
+                && register.is_quiet(mark.submitted)
+            {
                 register.alone = Some(mark.moment);
                 register.value = value;
             }
@@ -133,12 +150,15 @@ impl Registers {
         }
     }
 
-    /// A request has ended, with what the device answered unless that was an exception.
-    pub fn ended(&mut self, now: Instant, mark: Mark, answer: Option<&[u8]>) {
+    /// A request has ended.
+    pub fn ended(&mut self, now: Instant, mark: Mark, end: End<'_>) {
         if mark.moment <= self.begun {
             return;
         }
-        let answer = answer.filter(|_| mark.teaches);
+        let answer = match end {
+            End::Answered(pdu) if self.quiet_at <= mark.submitted => Some(pdu),
+            _ => None,
+        };
         // Before the registers of its own write count as settled: those it does not teach.
         if let (Some(range), Some(pdu)) = (mark.read, answer) {
             self.learn(now, &mark, range, pdu);
@@ -153,6 +173,9 @@ impl Registers {
             register.known_at = settles.then_some(now);
             register.alone = None;
             register.under_way = register.under_way.saturating_sub(1);
+            if end == End::Lost {
+                register.quiet_at = register.quiet_at.max(Some(mark.deadline));
+            }
             register.changed = self.moment;
         }
     }
@@ -166,7 +189,10 @@ impl Registers {
             let Some(register) = place(&mut self.known, (mark.unit, address)) else {
                 continue;
             };
-            if register.under_way == 0 && register.changed < mark.moment {
+            if register.under_way == 0
+                && register.changed < mark.moment
+                && register.is_quiet(mark.submitted)
+            {
                 register.value = u16::from_be_bytes([high, low]);
                 register.known_at = Some(now);
             }
@@ -213,6 +239,12 @@ impl Registers {
             }
         }
         Ok(())
+    }
+}
+
+impl Register {
+    fn is_quiet(&self, at: Instant) -> bool {
+        self.quiet_at.is_none_or(|quiet_at| quiet_at <= at)
     }
 }
 

@@ -12,7 +12,7 @@ use fieldlock_conduit::device::{
     Backoff, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key,
     Outcome as Ended, Stats, Submit,
 };
-use fieldlock_conduit::step::{Mark, Registers};
+use fieldlock_conduit::step::{End, Mark, Registers};
 use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Exception, Range};
 use fieldlock_policy::Policy;
@@ -126,9 +126,7 @@ impl Device {
             timer_task: RefCell::default(),
             config,
         });
-        // What an edge before it sent, or this one by other settings, may be under way.
-        let quiet_at = Instant::now() + device.config.answer_within.0;
-        device.follow_policy(&posture.policy(), quiet_at);
+        device.follow_policy(&posture.policy());
         let timed = device.clone();
         let task = tokio::task::spawn_local(async move {
             loop {
@@ -139,21 +137,17 @@ impl Device {
         device
     }
 
-    /// Learns from now on what this policy needs to know, and begins with nothing. What is asked
-    /// before `quiet_at`, or before what is under way now has ended, teaches nothing.
-    pub(crate) fn follow_policy(&self, policy: &Policy, quiet_at: Instant) {
-        let stepped = policy.stepped(&self.name);
-        if stepped.is_empty() {
-            *self.registers.borrow_mut() = None;
-            return;
-        }
-        let mut under_way = self.under_way.borrow_mut();
-        let deadlines = under_way.values_mut().map(|request| {
+    /// Learns from now on what this policy needs to know, and begins with nothing.
+    pub(crate) fn follow_policy(&self, policy: &Policy) {
+        for request in self.under_way.borrow_mut().values_mut() {
             request.mark = None;
-            request.asker.deadline
-        });
-        let quiet_at = deadlines.fold(quiet_at, Instant::max);
-        *self.registers.borrow_mut() = Some(Registers::new(stepped, quiet_at));
+        }
+        let stepped = policy.stepped(&self.name);
+        // Until then something may be under way: from before, from an edge that was stopped, from
+        // this one by other settings.
+        let quiet_at = Instant::now() + self.config.answer_within.0;
+        let registers = (!stepped.is_empty()).then(|| Registers::new(stepped, quiet_at));
+        *self.registers.borrow_mut() = registers;
     }
 
     /// The configuration has another device in this place, or none: what is under way is
@@ -326,7 +320,7 @@ impl Device {
         };
         self.counters.busy.add();
         let pdu = Exception::ServerDeviceBusy.pdu(under_way.function);
-        self.ended(&under_way, None);
+        self.ended(&under_way, End::Refused);
         under_way.asker.answer(Wire::Refused, &pdu);
         let reason = "the audit log can't be written";
         self.conclude(&under_way, Outcome::Refused, Some(pdu[1]), reason);
@@ -413,10 +407,12 @@ impl Device {
             Ended::NotSent | Ended::Unreachable => (Wire::NotSent, Outcome::NotSent),
             Ended::Unknown(_) => (Wire::Unknown, Outcome::Unknown),
         };
-        self.ended(
-            &under_way,
-            Some(pdu).filter(|_| recorded == Outcome::Answered),
-        );
+        let end = match recorded {
+            Outcome::Answered => End::Answered(pdu),
+            Outcome::Exception | Outcome::NotSent => End::Refused,
+            _ => End::Lost,
+        };
+        self.ended(&under_way, end);
         under_way.asker.answer(wire, pdu);
         let reason = match outcome {
             Ended::Answered | Ended::Broadcast => {
@@ -440,11 +436,11 @@ impl Device {
     }
 
     /// What a request that is over has taught of registers.
-    fn ended(&self, under_way: &UnderWay, answer: Option<&[u8]>) {
+    fn ended(&self, under_way: &UnderWay, end: End<'_>) {
         if let Some(mark) = under_way.mark
             && let Some(registers) = &mut *self.registers.borrow_mut()
         {
-            registers.ended(Instant::now(), mark, answer);
+            registers.ended(Instant::now(), mark, end);
         }
     }
 

@@ -297,7 +297,7 @@ impl Edge {
         if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
             self.meter.borrow_mut().clear();
             for device in self.devices() {
-                device.follow_policy(&self.posture.policy(), Instant::now());
+                device.follow_policy(&self.posture.policy());
             }
             self.judge_anew();
             for (link, _) in self.tunnels.borrow().values() {

@@ -102,7 +102,7 @@ impl Run {
     }
 
     fn end(&mut self, mark: Mark, answer: &[u8]) {
-        self.registers.ended(self.now, mark, Some(answer));
+        self.registers.ended(self.now, mark, End::Answered(answer));
     }
 
     /// The three registers are read as this.
@@ -231,7 +231,7 @@ fn only_so_many_registers_are_kept() {
         let mark = registers.submitted(now, 1, &request, now).unwrap();
         let mut answer = vec![3, 200];
         answer.resize(202, 0);
-        registers.ended(now, mark, Some(&answer));
+        registers.ended(now, mark, End::Answered(&answer));
     }
     assert_eq!(registers.known.len(), MAX_REGISTERS);
     assert!(registers.known.contains_key(&(1, 4_095)));
@@ -244,7 +244,10 @@ enum Happens {
     /// The device acts on one of those under way.
     Executed(usize),
     Answered(usize),
+    /// Before the device acts on it, or with the answer.
     Lost(usize),
+    /// The device refuses it, or never gets it.
+    Refused(usize),
     Passes(u64),
     /// Another policy with the same rules.
     BegunAnew,
@@ -268,6 +271,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         6 => any::<usize>().prop_map(Happens::Executed),
         6 => any::<usize>().prop_map(Happens::Answered),
         1 => any::<usize>().prop_map(Happens::Lost),
+        1 => any::<usize>().prop_map(Happens::Refused),
         2 => (0u64..150).prop_map(Happens::Passes),
         1 => Just(Happens::BegunAnew),
     ]
@@ -286,6 +290,7 @@ struct UnderWay {
     mark: Option<Mark>,
     deadline: Instant,
     answer: Option<Vec<u8>>,
+    lost: bool,
 }
 
 impl Plant {
@@ -310,6 +315,7 @@ impl Plant {
                     mark,
                     deadline,
                     answer: None,
+                    lost: false,
                 });
             }
             Happens::Executed(at) => {
@@ -319,36 +325,50 @@ impl Plant {
             }
             Happens::Answered(at) => {
                 if let Some(at) = pick(*at, self.under_way.len())
-                    && self.under_way[at].answer.is_some()
+                    && !self.under_way[at].lost
+                    && let Some(answer) = self.under_way[at].answer.clone()
                 {
-                    self.end(at);
+                    self.end(at, End::Answered(&answer));
+                    self.under_way.swap_remove(at);
                 }
             }
             Happens::Lost(at) => {
                 if let Some(at) = pick(*at, self.under_way.len()) {
-                    self.under_way[at].answer = None;
-                    self.end(at);
+                    self.end(at, End::Lost);
+                }
+            }
+            Happens::Refused(at) => {
+                if let Some(at) = pick(*at, self.under_way.len())
+                    && self.under_way[at].answer.is_none()
+                    && !self.under_way[at].lost
+                {
+                    self.end(at, End::Refused);
+                    self.under_way.swap_remove(at);
                 }
             }
             Happens::Passes(milliseconds) => {
                 self.run.now += Duration::from_millis(*milliseconds);
-                while let Some(at) = self
-                    .under_way
-                    .iter()
-                    .position(|request| request.deadline <= self.run.now)
-                {
-                    self.under_way[at].answer = None;
-                    self.end(at);
+                for at in (0..self.under_way.len()).rev() {
+                    if self.under_way[at].deadline <= self.run.now {
+                        self.end(at, End::Lost);
+                        self.under_way.swap_remove(at);
+                    }
                 }
             }
             Happens::BegunAnew => {
-                let deadlines = self.under_way.iter_mut().map(|request| {
-                    request.mark = None;
-                    request.deadline
-                });
-                let quiet_at = deadlines.max().unwrap_or(self.run.now);
+                self.under_way.iter_mut().for_each(|r| r.mark = None);
+                let quiet_at = self.run.now + SPAN;
                 self.run.registers = Registers::new(policy().stepped("press-07"), quiet_at);
             }
+        }
+    }
+
+    /// What is lost may still be acted on until its deadline.
+    fn end(&mut self, at: usize, end: End<'_>) {
+        let request = &mut self.under_way[at];
+        request.lost = true;
+        if let Some(mark) = request.mark.take() {
+            self.run.registers.ended(self.run.now, mark, end);
         }
     }
 
@@ -385,14 +405,6 @@ impl Plant {
             told.extend(read.iter().flat_map(|value| value.to_be_bytes()));
         }
         *answer = Some(told);
-    }
-
-    fn end(&mut self, at: usize) {
-        let request = self.under_way.swap_remove(at);
-        if let Some(mark) = request.mark {
-            let answer = request.answer.as_deref();
-            self.run.registers.ended(self.run.now, mark, answer);
-        }
     }
 
     fn known(&self) -> impl Iterator<Item = (u8, u16, u16)> + '_ {
