@@ -24,6 +24,7 @@ mod negative;
 mod rtu;
 mod smoke;
 mod splice;
+mod steps;
 mod trust;
 
 use std::num::NonZero;
@@ -64,6 +65,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(rtu::trials());
     trials.extend(negative::trials());
     trials.extend(splice::trials());
+    trials.extend(steps::trials());
     trials.extend(enroll::trials());
     trials.extend(est::trials());
     trials.extend(custody::trials());

@@ -1,12 +1,13 @@
 //! Whether one request may cross: the same judgement at both ends of a tunnel.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use fieldlock_modbus::{Exception, Request};
+use fieldlock_modbus::{Exception, Request, Table};
 use fieldlock_policy::{Decision, Rate, Reason, RuleId, View};
 
 use crate::meter::{Meter, Who};
+use crate::step::Registers;
 
 /// Proof that the policy allowed this request for this unit. Only [`admit`] makes one, and
 /// only what holds one may be sent on.
@@ -63,6 +64,21 @@ pub enum Why {
     Policy(Reason),
     /// The rule has let through what its rate allows.
     TooOften(Rate),
+    /// The value is too far from the last one.
+    Step {
+        from: u16,
+        to: u16,
+        max: u16,
+    },
+    /// How far the value is from the last one can't be told.
+    Unread {
+        address: u16,
+        within: Duration,
+    },
+    /// The same, until the write has its answer.
+    WriteUnderWay {
+        address: u16,
+    },
     /// The client has this many requests without an answer already.
     InFlight {
         limit: usize,
@@ -82,17 +98,29 @@ impl fmt::Display for Why {
                 let (count, seconds) = (rate.count(), rate.seconds());
                 write!(f, "more than {count} requests in {seconds}s")
             }
+            Self::Step { from, to, max } => write!(f, "step from {from} to {to}, allowed {max}"),
+            Self::Unread { address, within } => write!(
+                f,
+                "the value of holding {address} in the last {within:?} is not known: read it first"
+            ),
+            Self::WriteUnderWay { address } => write!(
+                f,
+                "a write of holding {address} is under way: wait for its answer"
+            ),
             Self::InFlight { limit } => write!(f, "{limit} requests without an answer already"),
             Self::NoRoute { unit } => write!(f, "unit {unit} is not mapped to a device"),
         }
     }
 }
 
-/// Where the use of rates is counted.
+/// Where the use of rates is counted, and what steps are measured from.
 #[derive(Debug)]
 pub struct Count<'m> {
     pub meter: &'m mut Meter,
     pub who: &'m Who,
+    /// Of the device. `None` where no rule for it has a step; a view with steps then refuses what
+    /// they bound.
+    pub registers: Option<&'m Registers>,
     /// Does not decrease.
     pub now: Instant,
 }
@@ -113,7 +141,9 @@ pub fn admit<'a>(
         request: None,
     })?;
     let (exception, why, by) = match view.decide(unit, &request) {
-        Decision::Allow { rule, read } => match take(view, [Some(rule), read], count) {
+        Decision::Allow { rule, read } => match within_step(view, rule, unit, &request, &count)
+            .and_then(|()| take(view, [Some(rule), read], count))
+        {
             Ok(taken) => {
                 return Ok(Permit {
                     request,
@@ -122,10 +152,8 @@ pub fn admit<'a>(
                     taken,
                 });
             }
-            Err((rule, rate)) => {
-                let busy = Exception::ServerDeviceBusy;
-                (busy, Why::TooOften(rate), Some(rule))
-            }
+            Err((rule, why @ Why::TooOften(_))) => (Exception::ServerDeviceBusy, why, Some(rule)),
+            Err((rule, why)) => (Exception::IllegalDataValue, why, Some(rule)),
         },
         Decision::Refuse(refusal) => {
             let why = Why::Policy(refusal.reason);
@@ -141,19 +169,49 @@ pub fn admit<'a>(
     })
 }
 
+/// Whether the rule lets the registers that are written move so far.
+fn within_step(
+    view: &View,
+    rule: RuleId,
+    unit: u8,
+    request: &Request<'_>,
+    count: &Count<'_>,
+) -> Result<(), (RuleId, Why)> {
+    let steps = view.steps();
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let (Ok(found), Some(write)) = (
+        steps.binary_search_by_key(&rule, |(rule, _)| *rule),
+        request.write(),
+    ) else {
+        return Ok(());
+    };
+    if write.range.table != Table::HoldingRegister {
+        return Ok(());
+    }
+    let (_, step) = &steps[found];
+    let judged = match count.registers {
+        Some(registers) => registers.judge(count.now, step, unit, &write),
+        None => Err(Why::Unread {
+            address: write.range.start,
+            within: step.within(),
+        }),
+    };
+    judged.map_err(|why| (rule, why))
+}
+
 /// Takes one of what the rates of these rules have left, or nothing; then it says which rate is used
 /// up.
-fn take(
-    view: &View,
-    rules: [Option<RuleId>; 2],
-    count: Count<'_>,
-) -> Result<Taken, (RuleId, Rate)> {
+fn take(view: &View, rules: [Option<RuleId>; 2], count: Count<'_>) -> Result<Taken, (RuleId, Why)> {
     let mut taken = Taken::default();
     let rates = view.rates();
     if rates.is_empty() {
         return Ok(taken);
     }
-    let Count { meter, who, now } = count;
+    let Count {
+        meter, who, now, ..
+    } = count;
     // Both halves by one rule are one request of it.
     let [first, second] = rules;
     let rules = [first, second.filter(|second| Some(*second) != first)];
@@ -166,7 +224,7 @@ fn take(
             for (rule, rate) in taken.into_iter().flatten() {
                 meter.put_back(rule, rate, who);
             }
-            return Err((rule, rate));
+            return Err((rule, Why::TooOften(rate)));
         }
         taken[place] = Some((rule, rate));
     }

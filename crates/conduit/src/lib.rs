@@ -2,6 +2,7 @@
 //!
 //! - [`admit`]: may this request cross? Asked at both ends, with each end's own policy.
 //! - [`meter`]: what rules with a rate have let through; one for an agent.
+//! - [`step`]: the last values of registers, for rules with a step; one for a device, at the edge.
 //! - [`client`]: the headend's half, one Modbus/TCP client.
 //! - [`device`]: the edge's half, the pool of connections to one device.
 
@@ -9,3 +10,4 @@ pub mod admit;
 pub mod client;
 pub mod device;
 pub mod meter;
+pub mod step;

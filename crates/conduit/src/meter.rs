@@ -138,6 +138,7 @@ mod tests {
             let count = Count {
                 meter: &mut self.meter,
                 who,
+                registers: None,
                 now: self.now,
             };
             admit(&self.view, 1, pdu, count)

@@ -202,6 +202,11 @@ impl<'a> Values<'a> {
         (0..values.len()).map(move |index| values.at(index))
     }
 
+    /// The value at `index`, from 0, as [`iter`](Self::iter) gives it.
+    pub fn get(self, index: usize) -> Option<u16> {
+        (index < self.len()).then(|| self.at(index))
+    }
+
     fn len(self) -> usize {
         match self {
             Self::Coils { count, .. } => usize::from(count),

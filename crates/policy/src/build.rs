@@ -36,8 +36,10 @@ impl View {
         let (counting, resting): (Vec<&Rule>, Vec<&Rule>) =
             applying.partition(|rule| phase.counts(rule));
         let resting: Vec<&Rule> = resting.into_iter().filter(|r| r.is_allow()).collect();
-        let (limited, counting): (Vec<&Rule>, Vec<&Rule>) =
-            counting.into_iter().partition(|rule| rule.rate.is_some());
+        let step = |rule: &Rule| rule.step.filter(|_| via != Via::NotJudged);
+        let (limited, counting): (Vec<&Rule>, Vec<&Rule>) = counting
+            .into_iter()
+            .partition(|rule| rule.rate.is_some() || step(rule).is_some());
         let reason = match phase.is_known() {
             true => Reason::Window,
             false => Reason::WindowUnknown,
@@ -47,6 +49,10 @@ impl View {
             Box::new(Conditional {
                 limited: Self::of(&limited),
                 rates: limited.iter().filter_map(rate).collect(),
+                steps: limited
+                    .iter()
+                    .filter_map(|rule| Some((rule.id, step(rule)?)))
+                    .collect(),
                 resting: Self::of(&resting),
                 reason,
             })

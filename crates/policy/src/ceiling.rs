@@ -44,6 +44,8 @@ pub struct CeilingGrant {
     pub value_max: Option<u16>,
     /// How often it can be used, all of the headend's clients together.
     pub rate: Option<String>,
+    /// How far a write may move a register.
+    pub step: Option<u16>,
     /// The windows outside which it is closed; empty: it never is.
     pub time: Vec<String>,
     /// The rules that add up to this.
@@ -117,7 +119,7 @@ fn device_ceiling(policy: &Policy, allows: &[&Rule], device: Option<&str>) -> Ce
 }
 
 /// Units to which the same rules apply, with those rules; in the order of their lowest unit.
-fn by_units<'p>(rules: &[&'p Rule]) -> Vec<(Units, Vec<&'p Rule>)> {
+pub(crate) fn by_units<'p>(rules: &[&'p Rule]) -> Vec<(Units, Vec<&'p Rule>)> {
     let mut groups: Vec<(Units, Vec<&Rule>)> = Vec::new();
     let mut places: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
     for unit in 0..=255 {
@@ -152,6 +154,7 @@ struct GrantKey {
     intervals: Vec<Interval>,
     value: ValueBounds,
     rate: Option<Rate>,
+    step: Option<u16>,
     time: Vec<String>,
     rules: BTreeSet<usize>,
 }
@@ -159,7 +162,7 @@ struct GrantKey {
 fn unit_grants(units: Units, rules: &[&Rule], read_only: bool) -> Vec<CeilingGrant> {
     let mut grants: BTreeMap<GrantKey, Functions> = BTreeMap::new();
     for slot in reachable(rules, read_only) {
-        for ((value, rate, time), reach) in slot_reach(slot, rules) {
+        for ((value, rate, step, time), reach) in slot_reach(slot, rules) {
             let intervals = merge(reach.intervals);
             let key = GrantKey {
                 table: slot.table().map(table_index),
@@ -170,6 +173,7 @@ fn unit_grants(units: Units, rules: &[&Rule], read_only: bool) -> Vec<CeilingGra
                 },
                 value,
                 rate,
+                step,
                 time,
                 rules: reach.rules,
             };
@@ -194,8 +198,8 @@ fn reachable(rules: &[&Rule], read_only: bool) -> Vec<Slot> {
         .collect()
 }
 
-/// What differs in bounds, rate or windows does not add up.
-type ReachKey = (ValueBounds, Option<Rate>, Vec<String>);
+/// What differs in bounds, rate, step or windows does not add up.
+type ReachKey = (ValueBounds, Option<Rate>, Option<u16>, Vec<String>);
 
 fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ReachKey, Reach> {
     let mut reach: BTreeMap<_, Reach> = BTreeMap::new();
@@ -208,7 +212,9 @@ fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ReachKey, Reach> {
         if hopeless || intervals.is_empty() {
             continue;
         }
-        let entry = reach.entry((value, rule.rate, windows(rule))).or_default();
+        let step = rule.step_at(slot).map(|step| step.max());
+        let key = (value, rule.rate, step, windows(rule));
+        let entry = reach.entry(key).or_default();
         entry.intervals.extend(intervals.iter());
         entry.rules.insert(rule.id.index());
     }
@@ -236,6 +242,7 @@ fn grant(units: Units, key: GrantKey, functions: Functions, rules: &[&Rule]) -> 
         value_min: bounded.then_some(key.value.min),
         value_max: bounded.then_some(key.value.max),
         rate: key.rate.map(|rate| rate.to_string()),
+        step: key.step,
         time: key.time,
         rules: names.map(|rule| rule.name.clone()).collect(),
     }
@@ -310,6 +317,9 @@ impl fmt::Display for CeilingGrant {
         }
         if let (Some(min), Some(max)) = (self.value_min, self.value_max) {
             write!(f, ", values {min} to {max}")?;
+        }
+        if let Some(step) = self.step {
+            write!(f, ", in steps of at most {step}")?;
         }
         if let Some(rate) = &self.rate {
             write!(f, ", at most {rate}")?;

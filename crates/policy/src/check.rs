@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use fieldlock_modbus::Table;
 use serde::Serialize;
 
+use crate::address::Span;
 use crate::function::{Functions, PROGRAMMING, Slot};
 use crate::policy::Policy;
 use crate::rule::{Effect, Interval, ReadOnly, Rule, Scope, ValueBounds};
@@ -114,6 +116,10 @@ pub enum Warning {
     IncludesProgramming { allow: String, codes: &'static [u8] },
     #[error("the time window \"{window}\" of the rule {rule:?} never opens, or not any more")]
     NeverOpen { rule: String, window: String },
+    #[error(
+        "the allow {allow:?} has a step for {registers}, and no allow lets anybody read them: without a last value the edge refuses what is written"
+    )]
+    StepUnread { allow: String, registers: Span },
     #[error("read_only names {device:?}, which no rule names")]
     ReadOnlyUnknown { device: String },
 }
@@ -222,6 +228,7 @@ fn allow_warnings(policy: &Policy, allow: &Rule) -> Vec<Warning> {
     if read_only_devices(policy, allow) && allow.functions.iter().all(Slot::always_changes_state) {
         warnings.push(Warning::ShadowedByReadOnly { allow: name() });
     }
+    warnings.extend(step_unread(policy, allow));
     let denies = policy.rules.iter().filter(|r| r.effect == Effect::Deny);
     if let Some(deny) = denies.into_iter().find(|deny| shadows(deny, allow)) {
         let deny = deny.name.clone();
@@ -231,6 +238,39 @@ fn allow_warnings(policy: &Policy, allow: &Rule) -> Vec<Warning> {
         });
     }
     warnings
+}
+
+/// Registers of an allow with a step whose last value nobody can make known: by a read, or by a write
+/// without a step.
+fn step_unread(policy: &Policy, allow: &Rule) -> Option<Warning> {
+    let table = Table::HoldingRegister;
+    let tells = |slot: Slot| match slot.writes() {
+        true => slot.writes_registers(),
+        false => slot.table() == Some(table),
+    };
+    let told_by = |rule: &&Rule| {
+        let functions = rule.functions.iter();
+        let mut functions = functions.filter(|slot| rule.step_at(*slot).is_none());
+        rule.is_allow() && functions.any(tells) && meet(&rule.devices, &allow.devices)
+    };
+    let told: Vec<&Rule> = policy.rules.iter().filter(told_by).collect();
+    let is_told = |wanted: &Span| {
+        let mut ranges = told.iter().flat_map(|rule| rule.addresses.of(table));
+        ranges.any(|range| range.first <= wanted.last && wanted.first <= range.last)
+    };
+    allow.step?;
+    let mut registers = allow.addresses.spans().filter(|span| span.table == table);
+    Some(Warning::StepUnread {
+        allow: allow.name.clone(),
+        registers: registers.find(|span| !is_told(span))?,
+    })
+}
+
+fn meet(one: &Scope<String>, other: &Scope<String>) -> bool {
+    match (one, other) {
+        (Scope::Any, _) | (_, Scope::Any) => true,
+        (Scope::Only(one), other) => one.iter().any(|device| other.admits(device)),
+    }
 }
 
 fn read_only_devices(policy: &Policy, allow: &Rule) -> bool {

@@ -89,6 +89,12 @@ fn compile_rule(
         Given::Valid(_, units) => units,
         Given::Absent | Given::Invalid => Units::ANY,
     };
+    let step = rule.step.valid();
+    let mut functions = rule.function.valid()?;
+    if step.is_some() && !functions.names(Slot::MASK_WRITE) {
+        // As with value bounds: what it makes of a register is not known.
+        functions.remove(Slot::MASK_WRITE);
+    }
     Some(Rule {
         id,
         name: rule.name.valid()?,
@@ -98,10 +104,11 @@ fn compile_rule(
         via: rule.via.valid().unwrap_or(Scope::Any),
         devices: rule.device.valid()?,
         units,
-        functions: rule.function.valid()?,
+        functions,
         addresses: rule.address.valid().unwrap_or_default(),
         value: rule.value.valid(),
         rate: rule.rate.valid(),
+        step,
         time: rule.time.valid().unwrap_or_default(),
     })
 }
@@ -138,12 +145,20 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
         {
             add(span, "value", problem);
         }
+        if let (Effect::Allow, Some((span, _))) = (rule.effect, rule.step.as_valid())
+            && let Some(problem) = without_steps(functions)
+        {
+            add(span, "step", problem);
+        }
     }
     if let (Effect::Allow, Given::Valid(span, _)) = (rule.effect, &rule.reason) {
         add(span, "reason", Problem::ReasonInAllow);
     }
     if let (Effect::Deny, Given::Valid(span, _)) = (rule.effect, &rule.rate) {
         add(span, "rate", Problem::RateInDeny);
+    }
+    if let (Effect::Deny, Given::Valid(span, _)) = (rule.effect, &rule.step) {
+        add(span, "step", Problem::StepInDeny);
     }
 }
 
@@ -152,13 +167,24 @@ fn unbounded(functions: &Functions) -> Option<Problem> {
     if !functions.iter().any(Slot::writes) {
         return Some(Problem::ValueWithoutWrite);
     }
-    // A rule that bounds what it lets through must not let through what it can't see.
-    functions
-        .iter()
-        .find(|slot| slot.table().is_none())
-        .map(|slot| Problem::ValueOfOpaque {
-            function: slot.to_string(),
-        })
+    opaque(functions, "value")
+}
+
+/// Why a step makes no sense with these functions, if so.
+fn without_steps(functions: &Functions) -> Option<Problem> {
+    if !functions.iter().any(Slot::writes_registers) {
+        return Some(Problem::StepWithoutRegisters);
+    }
+    opaque(functions, "step")
+}
+
+/// A rule that bounds what it lets through must not let through what it can't see.
+fn opaque(functions: &Functions, key: &'static str) -> Option<Problem> {
+    let function = functions.iter().find(|slot| slot.table().is_none())?;
+    Some(Problem::ValueOfOpaque {
+        function: function.to_string(),
+        key,
+    })
 }
 
 /// The names of the clients, in the order of the file.

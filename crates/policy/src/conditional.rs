@@ -4,14 +4,17 @@
 use crate::decision::{Decision, Reason, Refusal, RuleId};
 use crate::half::{Half, Halves};
 use crate::rate::Rate;
+use crate::step::Step;
 use crate::view::{View, join};
 
 #[derive(Debug)]
 pub(crate) struct Conditional {
-    /// Allows with a rate.
+    /// Allows with a rate or, at the edge, a step.
     pub(crate) limited: View,
     /// Their rates, in the order of their ids.
     pub(crate) rates: Vec<(RuleId, Rate)>,
+    /// Their steps, likewise.
+    pub(crate) steps: Vec<(RuleId, Step)>,
     /// Allows outside their time windows.
     pub(crate) resting: View,
     /// What is said of those.
@@ -24,8 +27,14 @@ impl View {
         self.conditional.as_ref().map_or(&[], |c| &c.rates)
     }
 
-    /// What no deny matches: allowed by a rule without a rate, or by one with, or refused; and where
-    /// nothing but a time window stands against it, for that.
+    /// The rules with a step, with their steps, in the order of their ids. None at a headend, which
+    /// does not see all that reaches a device.
+    pub fn steps(&self) -> &[(RuleId, Step)] {
+        self.conditional.as_ref().map_or(&[], |c| &c.steps)
+    }
+
+    /// What no deny matches: allowed by a rule without rate and step, or by one with, or refused; and
+    /// where nothing but a time window stands against it, for that.
     pub(crate) fn decide_with(
         &self,
         conditional: &Conditional,

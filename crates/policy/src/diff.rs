@@ -10,8 +10,8 @@
 //! - each region has an example that is decided differently.
 //!
 //! Rules with a time window count in some cases and not in others: the policies are compared with no
-//! window open, with each alone, and with all of them. Rates depend on what came before, so they are
-//! left out of the comparison and listed rule by rule.
+//! window open, with each alone, and with all of them. Rates and steps depend on what came
+//! before, so they are left out of the comparison and listed rule by rule.
 //!
 //! Time and memory grow with the rules that overlap; a budget ends a comparison that would take
 //! minutes.
@@ -62,18 +62,21 @@ pub(crate) fn test_request(function: u8, first: u16, values: &[u16]) -> Vec<u8> 
 pub struct Diff {
     pub regions: Vec<Region>,
     /// Allows with the same name in both files whose rate is another.
-    pub rates: Vec<RateChange>,
+    pub rates: Vec<ConditionChange>,
+    /// The same for steps.
+    pub steps: Vec<ConditionChange>,
 }
 
 impl Diff {
     pub fn is_empty(&self) -> bool {
-        self.regions.is_empty() && self.rates.is_empty()
+        self.regions.is_empty() && self.rates.is_empty() && self.steps.is_empty()
     }
 }
 
-/// How often a rule lets a request through, in words; `None`: always.
+/// How often a rule lets a request through or how far it lets a value move, in words; `None`:
+/// without bound.
 #[derive(Debug, Clone, Serialize)]
-pub struct RateChange {
+pub struct ConditionChange {
     pub rule: String,
     pub old: Option<String>,
     pub new: Option<String>,
@@ -181,15 +184,10 @@ pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
         let key = |r: &'_ Region| (r.change, r.devices.clone(), r.clients.clone());
         key(a).cmp(&key(b))
     });
-    let rates = conditions::rates(old, new).into_iter();
-    let rates = rates.map(|(rule, [old, new])| RateChange {
-        rule,
-        old: old.map(|rate| rate.to_string()),
-        new: new.map(|rate| rate.to_string()),
-    });
     Ok(Diff {
         regions,
-        rates: rates.collect(),
+        rates: conditions::changes(old, new, |rule| rule.rate),
+        steps: conditions::changes(old, new, |rule| rule.step),
     })
 }
 

@@ -137,9 +137,9 @@ pub enum Problem {
     #[error("no function of this rule writes, so there is no value to bound; leave it out")]
     ValueWithoutWrite,
     #[error(
-        "the values of {function} can't be judged; give that function a rule of its own, without value"
+        "the values of {function} can't be judged; give that function a rule of its own, without {key}"
     )]
-    ValueOfOpaque { function: String },
+    ValueOfOpaque { function: String, key: &'static str },
     #[error(
         "\"any\" function includes diagnostics, files and programming, which no address limits; name functions or groups, such as [\"read\", \"write\"], or write address = \"any\""
     )]
@@ -180,6 +180,18 @@ pub enum Problem {
         "{0:?} is no span of time from 1s to 24h; write seconds, minutes or hours, such as \"10s\", \"5m\" or \"1h\""
     )]
     Span(String),
+    #[error("{got} is not a step from 1 to 65535")]
+    Step { got: i64 },
+    #[error(
+        "{0:?} is no span of time from 100ms to 1h; write it such as \"500ms\", \"10s\", \"5m\" or \"1h\""
+    )]
+    Within(String),
+    #[error("only an [[allow]] has a step: what is further away is refused")]
+    StepInDeny,
+    #[error(
+        "no function of this rule writes registers, so there is no step to bound; leave it out"
+    )]
+    StepWithoutRegisters,
     #[error("it fails: expected {expected}, but it is {got}")]
     TestFailed { expected: String, got: String },
     #[error("its request does not fit together: {0}")]

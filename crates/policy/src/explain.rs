@@ -138,11 +138,17 @@ impl<'q> Question<'q> {
     /// What of the request the rule takes, or why nothing.
     fn judge(&self, rule: &Rule) -> Result<String, String> {
         self.judge_scope(rule)?;
-        let taken = self.judge_halves(rule)?;
-        Ok(match rule.rate {
-            Some(rate) => format!("{taken}, at most {rate}"),
-            None => taken,
-        })
+        let mut taken = self.judge_halves(rule)?;
+        if let Some(step) = self.halves.iter().find_map(|half| rule.step_at(half.slot)) {
+            taken += &format!(", in steps of at most {}", step.max());
+            if self.via == Via::NotJudged {
+                taken += " (judged at the edge)";
+            }
+        }
+        if let Some(rate) = rule.rate {
+            taken += &format!(", at most {rate}");
+        }
+        Ok(taken)
     }
 
     fn judge_halves(&self, rule: &Rule) -> Result<String, String> {

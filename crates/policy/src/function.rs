@@ -80,6 +80,11 @@ impl Slot {
         self.place().is_some()
     }
 
+    /// Whether a request of this slot writes holding registers.
+    pub(crate) fn writes_registers(self) -> bool {
+        self.writes() && self.table() == Some(Table::HoldingRegister)
+    }
+
     /// Whether a request of this slot carries values to be written that a rule can bound.
     pub(crate) fn writes(self) -> bool {
         matches!(self.0, 5 | 6 | 15 | 16 | 22 | 0)
@@ -187,6 +192,10 @@ impl Functions {
                 .iter()
                 .for_each(|body| self.bodies[place].insert(*body));
         }
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        self.slots &= !(1 << slot.0);
     }
 }
 

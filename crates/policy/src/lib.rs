@@ -25,6 +25,8 @@
 //!   with a window counts as closed and a deny as applying.
 //! - `rate`: counted by whoever sends requests on ([`View::rates`]). Where several allows cover a
 //!   request, one without a rate decides; of several with one, any.
+//! - `step`: judged by who knows the last values of registers ([`View::steps`]), at the edge only;
+//!   otherwise like `rate`. Such a rule is for function 22 only if it names it.
 //! - `via` is judged at the edge only, where the tunnel's certificate proves it.
 
 mod address;
@@ -47,6 +49,7 @@ mod rate;
 mod rule;
 mod sample;
 mod source;
+mod step;
 mod subfunction;
 mod suggest;
 mod table;
@@ -73,5 +76,6 @@ pub use policy::Policy;
 pub use rate::Rate;
 pub use sample::{Sample, SampleError};
 pub use source::is_device_name;
+pub use step::{Step, Stepped};
 pub use suggest::{Asker, Observation, Options as SuggestOptions, SuggestError, Traffic};
 pub use view::View;

@@ -8,6 +8,7 @@ use crate::address::{Span, TABLES, table_index};
 use crate::decision::RuleId;
 use crate::function::{Functions, Slot};
 use crate::rate::Rate;
+use crate::step::Step;
 use crate::window::Window;
 
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub(crate) struct Rule {
     pub(crate) value: Option<ValueBounds>,
     /// How often an allow lets a request through; `None`: always.
     pub(crate) rate: Option<Rate>,
+    /// How far a register that an allow lets a request write may be moved; `None`: anywhere.
+    pub(crate) step: Option<Step>,
     /// It applies while one of them is open; empty: always.
     pub(crate) time: Vec<Window>,
 }
@@ -45,6 +48,11 @@ impl Rule {
     /// Whether the rule applies at this time, seconds since 1970-01-01 UTC.
     pub(crate) fn is_open(&self, now: i64) -> bool {
         self.time.is_empty() || self.time.iter().any(|window| window.is_open(now))
+    }
+
+    /// The step where it bounds what a request of this slot writes.
+    pub(crate) fn step_at(&self, slot: Slot) -> Option<Step> {
+        self.step.filter(|_| slot.writes_registers())
     }
 
     /// A broadcast reaches every unit, so a deny of any unit applies to it; an allow must name it.

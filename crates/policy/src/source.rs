@@ -6,6 +6,7 @@
 mod keys;
 mod rate;
 mod set;
+mod step;
 mod test;
 mod time;
 
@@ -25,6 +26,7 @@ pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
 
 use crate::rate::Rate;
 use crate::rule::{Addresses, Effect, ReadOnly, Scope, Units, ValueBounds};
+use crate::step::Step;
 use crate::trial::SourceTest;
 use crate::window::Window;
 
@@ -74,6 +76,7 @@ pub(crate) struct SourceRule {
     pub(crate) reason: Given<String>,
     pub(crate) time: Given<Vec<Window>>,
     pub(crate) rate: Given<Rate>,
+    pub(crate) step: Given<Step>,
 }
 
 /// A key's value; what is invalid has been reported already.
@@ -174,7 +177,7 @@ fn read_rule(
 ) -> SourceRule {
     const KEYS: &[&str] = &[
         "name", "client", "device", "unit", "function", "address", "value", "via", "comment",
-        "reason", "time", "rate",
+        "reason", "time", "rate", "step",
     ];
     let place = match effect {
         Effect::Allow => "allow",
@@ -196,5 +199,6 @@ fn read_rule(
         reason: keys.value("reason", Keys::text),
         time: keys.value("time", Keys::windows),
         rate: keys.value("rate", Keys::rate),
+        step: keys.value("step", Keys::step),
     }
 }

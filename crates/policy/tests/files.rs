@@ -42,6 +42,20 @@ fn a_set_is_counted_and_one_that_no_rule_uses_is_warned_of() {
 }
 
 #[test]
+fn a_step_of_what_nobody_can_read_is_warned_of() {
+    let text = fs::read_to_string(folder("valid").join("steps.toml")).unwrap();
+    let warnings_of = |text: &str| -> Vec<String> {
+        let policy = Policy::parse(text, "steps.toml").unwrap();
+        warnings(&policy, 0).iter().map(|w| w.to_string()).collect()
+    };
+    let warning = "the allow \"setpoint\" has a step for holding 40-41, and no allow lets anybody read \
+                   them: without a last value the edge refuses what is written";
+    assert_eq!(warnings_of(&text), [warning]);
+    let read = text.replace("function = [6, 16]", "function = [3, 6, 16]");
+    assert_eq!(warnings_of(&read), [""; 0]);
+}
+
+#[test]
 fn what_sets_put_into_rules_is_bounded() {
     let units = vec!["1"; 10_000].join(", ");
     let mut text = format!("syntax = 1\n[[set]]\nname = \"s\"\nunit = [{units}]\n");

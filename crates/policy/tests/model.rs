@@ -26,6 +26,8 @@ struct ModelRule {
     open: Option<bool>,
     /// Of an allow: it has a rate, which changes nothing as long as nobody counts.
     rated: bool,
+    /// Of an allow: it has a step, which changes nothing either, but for function 22.
+    stepped: bool,
 }
 
 /// One half of a request.
@@ -89,6 +91,7 @@ impl ModelRule {
     fn has(&self, half: &Half) -> bool {
         self.functions()
             .any(|(word, reads, writes)| match half.write {
+                true if half.code == 22 && self.stepped => word == "22",
                 true => writes.contains(&half.code),
                 false => reads.contains(&half.code) && has_part(word, half.code, half.part),
             })
@@ -214,6 +217,9 @@ impl ModelRule {
         if self.rated {
             text += "rate = { per_second = 1 }\n";
         }
+        if self.stepped {
+            text += "step = { max = 1 }\n";
+        }
         text + &set
     }
 }
@@ -338,10 +344,21 @@ fn rule() -> impl Strategy<Value = ModelRule> {
         (
             proptest::option::weighted(0.3, any::<bool>()),
             prop::bool::weighted(0.3),
+            prop::bool::weighted(0.3),
         ),
     )
         .prop_map(
-            |(allow, clients, via, device, units, functions, addresses, value, (open, rated))| {
+            |(
+                allow,
+                clients,
+                via,
+                device,
+                units,
+                functions,
+                addresses,
+                value,
+                (open, rated, stepped),
+            )| {
                 let mut rule = ModelRule {
                     allow,
                     clients,
@@ -353,6 +370,7 @@ fn rule() -> impl Strategy<Value = ModelRule> {
                     value: value.map(|(min, more)| (min, min + more)),
                     open,
                     rated: allow && rated,
+                    stepped: allow && stepped,
                 };
                 // Where a policy file refuses value bounds, there are none.
                 let opaque = rule
@@ -362,6 +380,10 @@ fn rule() -> impl Strategy<Value = ModelRule> {
                 if opaque || !writes {
                     rule.value = None;
                 }
+                let registers = rule
+                    .functions()
+                    .any(|(_, _, writes)| writes.iter().any(|code| [6, 16, 22, 23].contains(code)));
+                rule.stepped &= !opaque && registers;
                 rule
             },
         )
@@ -515,7 +537,7 @@ proptest! {
         Just("[[allow]]\n"), Just("[[client]]\n"), Just("[[deny]]\n"), Just("name = \"a\"\n"), Just("function = "),
         Just("address = "), Just("unit = "), Just("value = "), Just("["), Just("]"), Just("{ min = 1 }"), Just("\n"),
         Just("[[set]]\n"), Just("\"set:a\""), Just("\"any\""), Just("3"), Just("-"), Just("\"holding 3-5\""), Just("device = \"d\"\n"),
-        Just("time = "), Just("{ zone = \"UTC\", days = \"sun-mon\" }"), Just("{ not_after = 2026-01-01T00:00:00Z }"), Just("rate = "), Just("{ count = 1, per = \"1h\" }"), Just("syntax = 1\n"),
+        Just("time = "), Just("{ zone = \"UTC\", days = \"sun-mon\" }"), Just("{ not_after = 2026-01-01T00:00:00Z }"), Just("rate = "), Just("step = "), Just("{ max = 1, within = \"1s\" }"), Just("{ count = 1, per = \"1h\" }"), Just("syntax = 1\n"),
     ], 0..30)) {
         for text in [text, words.concat()] {
             if let Err(errors) = Policy::parse(&text, "fuzz.toml") {

@@ -12,6 +12,7 @@ use fieldlock_conduit::device::{
     Backoff, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key,
     Outcome as Ended, Stats, Submit,
 };
+use fieldlock_conduit::step::{End, Mark, Registers};
 use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Exception, Range};
 use fieldlock_policy::Policy;
@@ -42,6 +43,8 @@ pub(crate) struct Device {
     /// Why the last connection did not come about, until one does.
     failure: RefCell<Option<String>>,
     under_way: RefCell<HashMap<Key, UnderWay>>,
+    /// What rules with a step need to know; `None`: no such rule is for this device.
+    pub(super) registers: RefCell<Option<Registers>>,
     next_key: Cell<u64>,
     /// Writes whose intent is not on the disk yet, oldest first.
     held: RefCell<VecDeque<(Ticket, Key)>>,
@@ -86,6 +89,8 @@ struct UnderWay {
     /// Who allowed it, of a read that goes on record.
     rule: Option<Arc<str>>,
     write: Option<Box<Write>>,
+    /// What the registers learn from its end.
+    mark: Option<Mark>,
 }
 
 struct Write {
@@ -113,6 +118,7 @@ impl Device {
             posture: posture.clone(),
             failure: RefCell::default(),
             under_way: RefCell::default(),
+            registers: RefCell::default(),
             next_key: Cell::new(0),
             held: RefCell::default(),
             timer_at: Cell::new(None),
@@ -120,6 +126,7 @@ impl Device {
             timer_task: RefCell::default(),
             config,
         });
+        device.follow_policy(&posture.policy());
         let timed = device.clone();
         let task = tokio::task::spawn_local(async move {
             loop {
@@ -130,9 +137,24 @@ impl Device {
         device
     }
 
+    /// Learns from now on what this policy needs to know, and begins with nothing.
+    pub(crate) fn follow_policy(&self, policy: &Policy) {
+        for request in self.under_way.borrow_mut().values_mut() {
+            request.mark = None;
+        }
+        let stepped = policy.stepped(&self.name);
+        // Until then something may be under way: from before, from an edge that was stopped, from
+        // this one by other settings.
+        let quiet_at = Instant::now() + self.config.answer_within.0;
+        let registers = (!stepped.is_empty()).then(|| Registers::new(stepped, quiet_at));
+        *self.registers.borrow_mut() = registers;
+    }
+
     /// The configuration has another device in this place, or none: what is under way is
     /// finished, then the connections close.
     pub(crate) async fn retire(self: Rc<Self>) {
+        // It does not see any more all that reaches the device.
+        *self.registers.borrow_mut() = None;
         while self.under_way() > 0 {
             sleep(Duration::from_millis(20)).await;
         }
@@ -203,8 +225,13 @@ impl Device {
         } else {
             None
         };
+        let mut registers = self.registers.borrow_mut();
+        let mark = registers
+            .as_mut()
+            .and_then(|r| r.submitted(now, permit.unit(), request, asker.deadline));
         let under_way = UnderWay {
             asker,
+            mark,
             unit: permit.unit(),
             function,
             read: request.read(),
@@ -293,6 +320,7 @@ impl Device {
         };
         self.counters.busy.add();
         let pdu = Exception::ServerDeviceBusy.pdu(under_way.function);
+        self.ended(&under_way, End::Refused);
         under_way.asker.answer(Wire::Refused, &pdu);
         let reason = "the audit log can't be written";
         self.conclude(&under_way, Outcome::Refused, Some(pdu[1]), reason);
@@ -393,6 +421,12 @@ impl Device {
             Ended::NotSent | Ended::Unreachable => (Wire::NotSent, Outcome::NotSent),
             Ended::Unknown(_) => (Wire::Unknown, Outcome::Unknown),
         };
+        let end = match recorded {
+            Outcome::Answered => End::Answered(pdu),
+            Outcome::Exception | Outcome::NotSent => End::Refused,
+            _ => End::Lost,
+        };
+        self.ended(&under_way, end);
         under_way.asker.answer(wire, pdu);
         let reason = match outcome {
             Ended::Answered | Ended::Broadcast => {
@@ -412,6 +446,15 @@ impl Device {
             self.note_read(&under_way, recorded, exception, pdu);
         } else {
             self.conclude(&under_way, recorded, exception, &reason);
+        }
+    }
+
+    /// What a request that is over has taught of registers.
+    fn ended(&self, under_way: &UnderWay, end: End<'_>) {
+        if let Some(mark) = under_way.mark
+            && let Some(registers) = &mut *self.registers.borrow_mut()
+        {
+            registers.ended(Instant::now(), mark, end);
         }
     }
 

@@ -296,6 +296,9 @@ impl Edge {
         let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
         if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
             self.meter.borrow_mut().clear();
+            for device in self.devices() {
+                device.follow_policy(&self.posture.policy());
+            }
             self.judge_anew();
             for (link, _) in self.tunnels.borrow().values() {
                 link.policy_changed(self.posture.hash());

@@ -228,12 +228,16 @@ impl TunnelHandler {
         let view = client.view.borrow().clone();
         let now = Instant::now();
         let mut meter = self.edge.meter.borrow_mut();
+        let registers = device.registers.borrow();
         let count = Count {
             meter: &mut meter,
             who: &self.who,
+            registers: registers.as_ref(),
             now,
         };
-        match admit(&view, unit, pdu, count) {
+        let judged = admit(&view, unit, pdu, count);
+        drop(registers);
+        match judged {
             Ok(permit) => {
                 let policy = self.edge.posture.policy();
                 if !device.submit(now, asker, &permit, &policy) {

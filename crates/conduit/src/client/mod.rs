@@ -160,6 +160,7 @@ impl ClientSide {
         let count = Count {
             meter: &mut *meter,
             who: &self.who,
+            registers: None,
             now,
         };
         match admit(&self.views[index].1, target.unit, pdu, count) {

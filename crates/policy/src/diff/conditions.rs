@@ -1,8 +1,8 @@
-//! Conditions of rules: time windows, which become cases of their own, and rates, which are
-//! compared rule by rule.
+//! Conditions of rules: time windows, which become cases of their own, and rates and steps, which
+//! are compared rule by rule.
 
+use super::ConditionChange;
 use crate::policy::Policy;
-use crate::rate::Rate;
 use crate::rule::Rule;
 use crate::window::Window;
 
@@ -52,11 +52,12 @@ fn words(windows: &[Window]) -> String {
 }
 
 impl Case {
-    /// The policy as it is in this case, without rates: what they let through at first.
+    /// The policy as it is in this case, without rates and steps: what they let through at best.
     pub(super) fn of(&self, policy: &Policy) -> Policy {
         let counts = |rule: &&Rule| rule.time.is_empty() || self.open.contains(&rule.time);
         let bare = |rule: &Rule| Rule {
             rate: None,
+            step: None,
             time: Vec::new(),
             ..rule.clone()
         };
@@ -83,14 +84,18 @@ pub(super) fn when(found: &[&Label], of: usize) -> Option<String> {
     Some(texts.join(" and "))
 }
 
-/// The rate of an allow, by the rule's name, in one file and in the other.
-pub(super) fn rates(old: &Policy, new: &Policy) -> Vec<(String, [Option<Rate>; 2])> {
+/// A condition of allows that is another in the two files, by the rule's name.
+pub(super) fn changes<T: PartialEq + ToString>(
+    old: &Policy,
+    new: &Policy,
+    condition: fn(&Rule) -> Option<T>,
+) -> Vec<ConditionChange> {
     let find = |policy: &'_ Policy, name: &str| {
         let mut rules = policy.rules.iter();
-        rules.find(|rule| rule.name == name).map(|rule| rule.rate)
+        rules.find(|rule| rule.name == name).map(condition)
     };
     let limited = |policy: &'_ Policy| {
-        let rules = policy.rules.iter().filter(|rule| rule.rate.is_some());
+        let rules = policy.rules.iter().filter(|rule| condition(rule).is_some());
         rules.map(|rule| rule.name.clone()).collect::<Vec<_>>()
     };
     let mut names = [limited(old), limited(new)].concat();
@@ -98,8 +103,12 @@ pub(super) fn rates(old: &Policy, new: &Policy) -> Vec<(String, [Option<Rate>; 2
     names.dedup();
     let both = names.into_iter().filter_map(|name| {
         // A rule that is only in one file opens or closes, and that is told.
-        let rates = [find(old, &name)?, find(new, &name)?];
-        (rates[0] != rates[1]).then_some((name, rates))
+        let (old, new) = (find(old, &name)?, find(new, &name)?);
+        (old != new).then(|| ConditionChange {
+            rule: name,
+            old: old.map(|condition| condition.to_string()),
+            new: new.map(|condition| condition.to_string()),
+        })
     });
     both.collect()
 }

@@ -427,3 +427,24 @@ fn a_rate_is_a_condition_of_its_own() {
     assert_eq!(text, "rate of \"reads\": none, was 2 in 60s");
     assert!(text_of("", &reads(slow)).starts_with("opens"));
 }
+
+#[test]
+fn a_step_is_a_condition_of_its_own_but_for_function_22() {
+    let writes = |function: &str, extra: &str| {
+        let body = format!("function = {function}\naddress = \"holding 0-9\"\n{extra}");
+        allow("writes", &body)
+    };
+    let (short, long) = (
+        "step = { max = 5 }\n",
+        "step = { max = 50, within = \"500ms\" }\nrate = { per_second = 1 }\n",
+    );
+    let text = text_of(&writes("6", short), &writes("6", long));
+    let rate = "rate of \"writes\": 1 in 1s, was none";
+    let step = "step of \"writes\": 50 within 500ms, was 5 within 10s";
+    assert_eq!(text, format!("{rate}\n{step}"));
+    let text = text_of(&writes("\"write\"", ""), &writes("\"write\"", short));
+    assert!(text.starts_with("closes\n"), "{text}");
+    assert!(text.contains(": function 22 at holding 0-9"), "{text}");
+    let step = "\nstep of \"writes\": 5 within 10s, was none";
+    assert!(text.ends_with(step), "{text}");
+}

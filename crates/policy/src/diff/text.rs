@@ -22,16 +22,15 @@ impl fmt::Display for Diff {
                 write!(f, "\n  {region}")?;
             }
         }
-        if !self.rates.is_empty() && !self.regions.is_empty() {
-            writeln!(f)?;
-        }
-        for (place, change) in self.rates.iter().enumerate() {
-            if place > 0 {
+        let rates = self.rates.iter().map(|change| ("rate", change));
+        let steps = self.steps.iter().map(|change| ("step", change));
+        for (place, (condition, change)) in rates.chain(steps).enumerate() {
+            if place > 0 || !self.regions.is_empty() {
                 writeln!(f)?;
             }
-            let words = |rate: &Option<String>| rate.clone().unwrap_or_else(|| "none".to_owned());
+            let words = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
             let (old, new) = (words(&change.old), words(&change.new));
-            write!(f, "rate of {:?}: {new}, was {old}", change.rule)?;
+            write!(f, "{condition} of {:?}: {new}, was {old}", change.rule)?;
         }
         Ok(())
     }

@@ -51,7 +51,9 @@ impl<'t> Keys<'t> {
 
     fn seconds(&mut self, key: &str, value: &'t Value<'t>) -> Option<u32> {
         let text = self.string(key, value)?;
-        let seconds = seconds(text).filter(|s| (1..=Rate::MAX_SECONDS).contains(s));
+        let whole = milliseconds(text).filter(|span| span % 1000 == 0);
+        let seconds = whole.map(|span| span / 1000);
+        let seconds = seconds.filter(|s| (1..=Rate::MAX_SECONDS).contains(s));
         if seconds.is_none() {
             let got = text.chars().take(MAX_NAME).collect();
             self.report(value.span(), key, Problem::Span(got));
@@ -60,13 +62,12 @@ impl<'t> Keys<'t> {
     }
 }
 
-/// `10s`, `5m` or `1h`.
-fn seconds(text: &str) -> Option<u32> {
-    let factors = [('s', 1), ('m', 60), ('h', 3600)];
-    let (unit, factor) = factors
+/// `500ms`, `10s`, `5m` or `1h`.
+pub(super) fn milliseconds(text: &str) -> Option<u32> {
+    let factors = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+    let (number, factor) = factors
         .into_iter()
-        .find(|(unit, _)| text.ends_with(*unit))?;
-    let number = text.strip_suffix(unit)?;
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
     let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     plain.then_some(())?;
     number.parse::<u32>().ok()?.checked_mul(factor)

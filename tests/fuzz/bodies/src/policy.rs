@@ -1,9 +1,9 @@
 //! Policy files. No peer sends them yet, but people paste them.
 
-use fieldlock_modbus::Request;
+use fieldlock_modbus::{Request, Table};
 use fieldlock_policy::{
-    Asked, Client, Now, Origin, Policy, PolicyErrors, Side, View, ceiling, explain, summary,
-    warnings,
+    Asked, Client, Decision, Now, Origin, Policy, PolicyErrors, RuleId, Side, View, ceiling,
+    explain, summary, warnings,
 };
 
 const MAX_REPORTED: usize = 50;
@@ -94,6 +94,26 @@ fn check_view(policy: &Policy, origin: &Origin<'_>, device: &str, now: Now, view
             };
             let explained = explain(policy, origin, asked);
             assert_eq!(decision.allowed(), explained.allowed, "{pdu:?} to {unit}");
+            if let Decision::Allow { rule, .. } = decision {
+                check_step(policy, device, view, (unit, rule, request));
+            }
         }
+    }
+}
+
+/// What a step judges is kept.
+fn check_step(
+    policy: &Policy,
+    device: &str,
+    view: &View,
+    (unit, rule, request): (u8, RuleId, &Request<'_>),
+) {
+    let write = request.write();
+    let registers = write.filter(|write| write.range.table == Table::HoldingRegister);
+    if let (Some(write), true) = (registers, view.steps().iter().any(|(by, _)| *by == rule)) {
+        let (first, last) = (write.range.start, write.range.last());
+        let stepped = policy.stepped(device);
+        let kept = stepped.within(unit, first, last);
+        assert!(kept.flatten().eq(first..=last), "{request:?} to {unit}");
     }
 }

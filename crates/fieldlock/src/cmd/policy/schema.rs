@@ -30,7 +30,7 @@ pub(super) fn run(args: &Schema) -> ExitCode {
 }
 
 /// The tables of a file, in the order in which they are explained, by their definitions.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 10] = [
     ("`[[client]]`", "client"),
     ("`[[set]]`", "set"),
     ("`[[allow]]`", "allow"),
@@ -38,6 +38,7 @@ const TABLES: [(&str, &str); 9] = [
     ("`value`", "bounds"),
     ("`time`", "window"),
     ("`rate`", "rate"),
+    ("`step`", "step"),
     ("`[[test]]`", "test"),
     ("`given`", "given"),
 ];
@@ -149,6 +150,7 @@ mod tests {
             ("[[allow]]\nvalue = { zz = 1 }", &definitions["bounds"]),
             ("[[allow]]\ntime = { zz = 1 }", &definitions["window"]),
             ("[[allow]]\nrate = { zz = 1 }", &definitions["rate"]),
+            ("[[allow]]\nstep = { zz = 1 }", &definitions["step"]),
             ("[[test]]\nzz = 1", &definitions["test"]),
             ("[[test]]\ngiven = { zz = 1 }", &definitions["given"]),
         ] {
