@@ -18,8 +18,8 @@ pub struct Permit<'a> {
     taken: Taken,
 }
 
-/// The rates that a request has used; two for function 23.
-type Taken = [Option<(RuleId, Rate)>; 2];
+/// The rates that a request has used; two for function 23, and as many of a policy that narrows.
+type Taken = [Option<(RuleId, Rate)>; 4];
 
 impl<'a> Permit<'a> {
     pub fn request(&self) -> &Request<'a> {
@@ -113,7 +113,11 @@ pub fn admit<'a>(
         request: None,
     })?;
     let (exception, why, by) = match view.decide(unit, &request) {
-        Decision::Allow { rule, read } => match take(view, [Some(rule), read], count) {
+        Decision::Allow {
+            rule,
+            read,
+            narrowing,
+        } => match take(view, [Some((rule, read)), narrowing], count) {
             Ok(taken) => {
                 return Ok(Permit {
                     request,
@@ -145,23 +149,20 @@ pub fn admit<'a>(
 /// up.
 fn take(
     view: &View,
-    rules: [Option<RuleId>; 2],
+    rules: [Option<(RuleId, Option<RuleId>)>; 2],
     count: Count<'_>,
 ) -> Result<Taken, (RuleId, Rate)> {
     let mut taken = Taken::default();
-    let rates = view.rates();
-    if rates.is_empty() {
-        return Ok(taken);
-    }
     let Count { meter, who, now } = count;
     // Both halves by one rule are one request of it.
-    let [first, second] = rules;
-    let rules = [first, second.filter(|second| Some(*second) != first)];
-    for (place, rule) in (0..).zip(rules.into_iter().flatten()) {
-        let Ok(found) = rates.binary_search_by_key(&rule, |(rule, _)| *rule) else {
+    let rules = rules
+        .into_iter()
+        .flatten()
+        .flat_map(|(rule, read)| [Some(rule), read.filter(|read| *read != rule)]);
+    for (place, rule) in (0..).zip(rules.flatten()) {
+        let Some(rate) = view.rate(rule) else {
             continue;
         };
-        let (rule, rate) = rates[found];
         if !meter.take(rule, rate, who, now) {
             for (rule, rate) in taken.into_iter().flatten() {
                 meter.put_back(rule, rate, who);

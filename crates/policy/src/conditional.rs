@@ -18,12 +18,14 @@ pub(crate) struct Conditional {
     pub(crate) reason: Reason,
 }
 
-impl View {
-    /// The rules with a rate, with their rates, in the order of their ids.
-    pub fn rates(&self) -> &[(RuleId, Rate)] {
-        self.conditional.as_ref().map_or(&[], |c| &c.rates)
+impl Conditional {
+    pub(crate) fn rate(&self, rule: RuleId) -> Option<Rate> {
+        let found = self.rates.binary_search_by_key(&rule, |(rule, _)| *rule);
+        found.ok().map(|place| self.rates[place].1)
     }
+}
 
+impl View {
     /// What no deny matches: allowed by a rule without a rate, or by one with, or refused; and where
     /// nothing but a time window stands against it, for that.
     pub(crate) fn decide_with(

@@ -25,10 +25,12 @@
 //!   with a window counts as closed and a deny as applying.
 //! - `rate`: counted by whoever sends requests on ([`View::rates`]). Where several allows cover a
 //!   request, one without a rate decides; of several with one, any.
+//! - A policy can be narrowed by another ([`Policy::narrowed_by`]): both have to allow a request.
 //! - `via` is judged at the edge only, where the tunnel's certificate proves it.
 
 mod address;
 mod build;
+pub mod bundle;
 mod ceiling;
 mod check;
 mod cidr;
@@ -51,6 +53,7 @@ mod trial;
 mod view;
 mod window;
 
+pub use bundle::Bundle;
 pub use address::{AddressError, Span, parse_address, table_name};
 pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
 pub use check::{Summary, Warning, summary, warnings};
