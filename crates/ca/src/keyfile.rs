@@ -23,6 +23,7 @@ pub fn create(
     label: &str,
     passphrase: &Passphrase,
 ) -> Result<Box<dyn CaKey>, KeyFileError> {
+    // Before a key is made on a token that no file would name.
     file::at(path, || match fs::symlink_metadata(path) {
         Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
         Err(_) => Ok(()),

@@ -108,7 +108,9 @@ impl<'de> Deserialize<'de> for PublicKey {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0:?} is not a public key: `p256:` and 88 characters, as `fieldlock policy key` prints it")]
+#[error(
+    "{0:?} is not a public key: `p256:` and 88 characters, as `fieldlock policy key` prints it"
+)]
 pub struct PublicKeyError(String);
 
 /// First octet of an uncompressed point (SEC 1, 2.3.3).

@@ -53,8 +53,8 @@ mod trial;
 mod view;
 mod window;
 
-pub use bundle::Bundle;
 pub use address::{AddressError, Span, parse_address, table_name};
+pub use bundle::Bundle;
 pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
 pub use check::{Summary, Warning, summary, warnings};
 pub use cidr::CidrError;
