@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod audit;
+mod bundles;
 mod captures;
 mod cli;
 mod clock;
@@ -52,6 +53,7 @@ fn trials() -> Vec<Trial> {
     let mut trials = trust::trials();
     trials.extend(audit::trials());
     trials.extend(injection::trials());
+    trials.extend(bundles::trials());
     trials.extend(export::trials());
     trials.extend(smoke::trials());
     trials.extend(captures::trials());

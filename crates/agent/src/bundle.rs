@@ -30,3 +30,66 @@ pub enum Distrust {
     #[error("its signature does not fit: it is not what its signer signed")]
     Signature,
 }
+
+#[cfg(test)]
+mod tests {
+    use fieldlock_pki::signing::Signer;
+    use fieldlock_policy::bundle::{Edges, Header};
+    use rcgen::{KeyPair, PublicKeyData as _};
+
+    use super::*;
+
+    fn signed(key: &KeyPair) -> Bundle {
+        let policy = "syntax = 1\n".to_owned();
+        let signer = PublicKey::new(key.der_bytes()).unwrap().to_string();
+        let header = Header {
+            version: 7,
+            not_before: Some(1_795_564_800),
+            edges: Edges::only(vec!["press-07".into()]),
+            signer,
+        };
+        let text = header.signed_text(&policy);
+        let signer = Signer::new(&key.serialize_der()).unwrap();
+        Bundle {
+            header,
+            signature: signer.sign(text.as_bytes()).unwrap(),
+            policy,
+        }
+    }
+
+    #[test]
+    fn only_the_pinned_signers_count() {
+        let keys = [(); 2].map(|()| KeyPair::generate().unwrap());
+        let pins = keys
+            .each_ref()
+            .map(|key| PublicKey::new(key.der_bytes()).unwrap());
+        let bundle = signed(&keys[0]);
+        assert_eq!(verify(&bundle, &pins), Ok(()));
+        assert_eq!(verify(&bundle, &[]), Ok(()));
+        let other = verify(&bundle, &pins[1..]);
+        assert!(matches!(other, Err(Distrust::Signer { .. })), "{other:?}");
+
+        let mut passed_off = signed(&keys[1]);
+        passed_off.header.signer = pins[0].to_string();
+        assert_eq!(verify(&passed_off, &pins), Err(Distrust::Signature));
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_cut_is_believed() {
+        let key = KeyPair::generate().unwrap();
+        let pins = [PublicKey::new(key.der_bytes()).unwrap()];
+        let text = signed(&key).to_string().into_bytes();
+        let believed = |octets: &[u8]| {
+            Bundle::parse(octets).is_ok_and(|bundle| verify(&bundle, &pins).is_ok())
+        };
+        assert!(believed(&text));
+        for place in 0..text.len() {
+            assert!(!believed(&text[..place]), "cut at {place}");
+            for bit in 0..8 {
+                let mut flipped = text.clone();
+                flipped[place] ^= 1 << bit;
+                assert!(!believed(&flipped), "bit {bit} of octet {place}");
+            }
+        }
+    }
+}
