@@ -318,7 +318,7 @@ fn refusal_is_seen() {
         .headend(&format!("[bundle]\nfiles = [{file:?}]\n"))
         .up();
     eventually("the alarm", || {
-        has_alarm(&pair.headend, "policy-bundle-refused")
+        has_alarm(&pair.headend, "policy-bundle-refused press-07")
     });
     let refused = known(&pair)["refused"].clone();
     assert_eq!(refused["version"], 1);
@@ -340,7 +340,7 @@ fn refusal_is_seen() {
     pair.edge.write_config(&config);
     wait_version(&pair, 1);
     eventually("the end of the alarm", || {
-        !has_alarm(&pair.headend, "policy-bundle-refused")
+        !has_alarm(&pair.headend, "policy-bundle-refused press-07")
     });
 
     // And it stops to count as soon as its key is not pinned any more.

@@ -163,12 +163,17 @@ impl TunnelHandler {
 
     /// A bundle that is refused ends no tunnel: another headend of the site may carry a better one.
     fn take_bundle(&self, link: &Rc<Link>, octets: &[u8]) {
+        let in_force = || self.edge.posture.bundle().version().unwrap_or(0);
+        let before = in_force();
         let answer = match self.offers.take(Instant::now()) {
             true => self.edge.offered_bundle(octets, &self.headend),
             false => Answer::refused("too many bundles, this one was not looked at"),
         };
-        let version = self.edge.posture.bundle().version().unwrap_or(0);
-        link.have_bundle(version, answer.fate, &answer.text);
+        match in_force() {
+            version if version == before => link.have_bundle(version, answer.fate, &answer.text),
+            // The other headends hear of it too.
+            _ => self.edge.tell_bundle(&answer),
+        }
     }
 
     fn tunnel_record(&self, kind: Kind, link: &Link) -> Record {

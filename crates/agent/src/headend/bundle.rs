@@ -1,6 +1,7 @@
 //! Carries policy bundles to edges. Who signed them is for the edges to judge.
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,29 @@ const MAX_WORDS: u32 = 64;
 pub(super) struct Bundles(Vec<Rc<Bundle>>);
 
 impl Bundles {
+    /// For those who only try a configuration.
+    pub(super) fn check(files: &[PathBuf]) -> Result<(), String> {
+        match Self::read(files) {
+            (_, errors) if errors.is_empty() => Ok(()),
+            (_, errors) => Err(errors.join("\n")),
+        }
+    }
+
+    /// What can be read, and why the rest can't.
+    fn read(files: &[PathBuf]) -> (Self, Vec<String>) {
+        let (mut bundles, mut errors) = (Vec::new(), Vec::new());
+        for file in files {
+            let read = read_bundle(file).and_then(|octets| {
+                Bundle::parse(&octets).map_err(|error| format!("{}: {error}", file.display()))
+            });
+            match read {
+                Ok(bundle) => bundles.push(Rc::new(bundle)),
+                Err(error) => errors.push(error),
+            }
+        }
+        (Self(bundles), errors)
+    }
+
     /// The one with the highest version of those for `edge`.
     fn newest_for(&self, edge: &str) -> Option<Rc<Bundle>> {
         let own = self.0.iter().filter(|b| b.header.edges.includes(edge));
@@ -90,18 +114,8 @@ impl Carried {
 impl Headend {
     /// Reads the files again, and carries what is new. What can't be read is left out.
     pub(super) fn reload_bundles(self: &Rc<Self>) {
-        let mut bundles = Vec::new();
-        let mut errors = Vec::new();
-        for file in &self.settings().bundle.files {
-            let read = read_bundle(file).and_then(|octets| {
-                Bundle::parse(&octets).map_err(|error| format!("{}: {error}", file.display()))
-            });
-            match read {
-                Ok(bundle) => bundles.push(Rc::new(bundle)),
-                Err(error) => errors.push(error),
-            }
-        }
-        *self.bundles.borrow_mut() = Bundles(bundles);
+        let (bundles, errors) = Bundles::read(&self.settings().bundle.files);
+        *self.bundles.borrow_mut() = bundles;
         if errors.is_empty() {
             self.ledger.clear(alarm::BUNDLE, "");
         } else {

@@ -141,6 +141,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
         &settings.state,
         settings.trust,
     )?;
+    Bundles::check(&settings.bundle.files).map_err(StartError::Policy)?;
     Ok(format!(
         "{}: headend `{}` of {}, {} devices, {} listeners, policy {}",
         file.display(),
