@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod audit;
+mod bundles;
 mod captures;
 mod cli;
 mod clock;
@@ -56,6 +57,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(audit::trials());
     trials.extend(malformed::trials());
     trials.extend(injection::trials());
+    trials.extend(bundles::trials());
     trials.extend(export::trials());
     trials.extend(smoke::trials());
     trials.extend(captures::trials());

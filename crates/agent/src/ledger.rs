@@ -27,6 +27,8 @@ use crate::settings;
 pub(crate) mod alarm {
     pub(crate) const AUDIT: &str = "audit-log-unwritable";
     pub(crate) const POLICY: &str = "policy-refused";
+    pub(crate) const BUNDLE_MISSING: &str = "policy-bundle-missing";
+    pub(crate) const BUNDLE: &str = "policy-bundle-refused";
     pub(crate) const CONFIGURATION: &str = "configuration-refused";
     pub(crate) const TRUST: &str = "trust-refused";
     pub(crate) const CRL: &str = "crl-expired";

@@ -2,7 +2,7 @@
 //!
 //! - [`headend`] and [`edge`]: the two ends; neither knows the other.
 //! - [`tunnel`] and [`tls`]: what carries a session, and who is at its other end.
-//! - [`ledger`], [`posture`], [`authority`], [`control`], [`reload`]: what every agent has.
+//! - [`ledger`], [`posture`], [`source`], [`bundle`], [`authority`], [`control`], [`reload`]: what every agent has.
 //! - [`socket`] and [`sealed`]: connections of Modbus clients and devices, plain or with TLS.
 //! - [`settings`]: configuration files.
 //!
@@ -11,6 +11,7 @@
 //! of its own, since it waits for the disk.
 
 mod authority;
+pub mod bundle;
 mod checkpoint;
 mod control;
 mod counter;
@@ -18,10 +19,12 @@ mod edge;
 mod headend;
 mod ledger;
 mod posture;
+mod quota;
 mod reload;
 mod sealed;
 pub mod settings;
 mod socket;
+mod source;
 mod status;
 mod tls;
 mod tunnel;

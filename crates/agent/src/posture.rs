@@ -3,13 +3,11 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use fieldlock_audit::{Kind, Record};
 use fieldlock_enroll::AgentClock;
 use fieldlock_pki::clock::Skew;
@@ -20,6 +18,7 @@ use tracing::{info, warn};
 use crate::StartError;
 use crate::ledger::{Ledger, alarm};
 use crate::settings::{AfterGrace, Trust as Settings};
+use crate::source::{Bundled, Rules, Source};
 use crate::tls::Trust;
 
 #[derive(Debug)]
@@ -31,6 +30,7 @@ pub(crate) struct Posture {
     /// Of the policy in force.
     phase: RefCell<Phase>,
     hash: Cell<[u8; 32]>,
+    bundle: RefCell<Bundled>,
     trust: RefCell<Rc<Trust>>,
     clock: Arc<AgentClock>,
     /// When the time was written to the state directory last.
@@ -40,13 +40,18 @@ pub(crate) struct Posture {
 impl Posture {
     pub(crate) fn load(
         role: Role,
-        policy: &Path,
+        source: &Source,
         state: &Path,
         settings: Settings,
     ) -> Result<Self, StartError> {
         let clock = Arc::new(AgentClock::of_state(state));
         let trust = Trust::load(state, role, settings, &clock)?;
-        let (policy, hash) = read_policy(policy).map_err(StartError::Policy)?;
+        let loaded = source.load(state, &trust.identity.name);
+        let Rules {
+            policy,
+            hash,
+            bundle,
+        } = loaded.map_err(StartError::Policy)?;
         let phase = policy.phase(time(&clock));
         Ok(Self {
             role,
@@ -54,6 +59,7 @@ impl Posture {
             policy: RefCell::new(Arc::new(policy)),
             phase: RefCell::new(phase),
             hash: Cell::new(hash),
+            bundle: RefCell::new(bundle),
             trust: RefCell::new(Rc::new(trust)),
             clock,
             time_kept: Cell::default(),
@@ -84,39 +90,55 @@ impl Posture {
         !phase.same_rules(&before)
     }
 
-    /// SHA-256 of the policy file in force.
+    /// Of what is in force: SHA-256 of the policy file, or see [`Source::load`].
     pub(crate) fn hash(&self) -> [u8; 32] {
         self.hash.get()
+    }
+
+    pub(crate) fn bundle(&self) -> Bundled {
+        self.bundle.borrow().clone()
+    }
+
+    /// What time the rules go by.
+    pub(crate) fn now(&self) -> Now {
+        time(&self.clock)
     }
 
     pub(crate) fn trust(&self) -> Rc<Trust> {
         self.trust.borrow().clone()
     }
 
-    /// Puts the policy in `file` in force; whether it is another than before.
-    pub(crate) fn reload_policy(&self, file: &Path, ledger: &Ledger) -> bool {
-        match read_policy(file) {
-            Ok((_, hash)) if hash == self.hash.get() => {
+    /// Puts the policy of `source` in force; whether it is another than before.
+    pub(crate) fn reload_policy(&self, source: &Source, state: &Path, ledger: &Ledger) -> bool {
+        match source.load(state, &self.trust().identity.name) {
+            Ok(rules) => {
                 ledger.clear(alarm::POLICY, "");
-                false
-            }
-            Ok((policy, hash)) => {
-                *self.phase.borrow_mut() = policy.phase(time(&self.clock));
-                *self.policy.borrow_mut() = Arc::new(policy);
-                self.hash.set(hash);
-                ledger.set_policy(&short_hex(&hash));
-                ledger.clear(alarm::POLICY, "");
-                reloaded(ledger, &format!("policy {}", file.display()));
-                true
+                let changed = rules.hash != self.hash.get();
+                let what = format!("{}{source}", rules.bundle);
+                self.put_rules(rules, ledger);
+                if changed {
+                    reloaded(ledger, &what);
+                }
+                changed
             }
             Err(text) => {
                 refused(ledger, &text);
-                let file = file.display();
-                let text = format!("{file} can't be used, the old policy stays in force: {text}");
+                let text = format!("the old policy stays in force: {text}");
                 ledger.raise(alarm::POLICY, "", &text);
                 false
             }
         }
+    }
+
+    pub(crate) fn put_rules(&self, rules: Rules, ledger: &Ledger) {
+        *self.bundle.borrow_mut() = rules.bundle;
+        if rules.hash == self.hash.get() {
+            return;
+        }
+        *self.phase.borrow_mut() = rules.policy.phase(time(&self.clock));
+        *self.policy.borrow_mut() = Arc::new(rules.policy);
+        self.hash.set(rules.hash);
+        ledger.set_policy(&short_hex(&rules.hash));
     }
 
     /// Puts what `state` holds of key, certificate and CRLs in force.
@@ -306,15 +328,6 @@ fn time(clock: &AgentClock) -> Now {
         Skew::None => Now::At(reading.now),
         Skew::Behind(_) | Skew::Ahead(_) => Now::Unknown,
     }
-}
-
-fn read_policy(file: &Path) -> Result<(Policy, [u8; 32]), String> {
-    let name = file.display().to_string();
-    let text = fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
-    let policy = Policy::parse(&text, &name).map_err(|errors| errors.to_string())?;
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
-    Ok((policy, hash))
 }
 
 /// A change that took effect.

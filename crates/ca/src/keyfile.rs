@@ -1,6 +1,8 @@
-//! Private keys of CAs: PKCS#8, encrypted with a passphrase, or the URI of a key on a token.
+//! Private keys of CAs and of signers of policies: PKCS#8, encrypted with a passphrase, or the URI
+//! of a key on a token.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,23 @@ use zeroize::Zeroizing;
 use crate::file::{self, FileError};
 use crate::hsm::{self, HsmError, Uri, UriError};
 use crate::passphrase::{Passphrase, PassphraseError};
+
+/// Makes a key with its file `path`, which must not exist yet; see [`load`].
+pub fn create(
+    path: &Path,
+    token: Option<&Uri>,
+    label: &str,
+    passphrase: &Passphrase,
+) -> Result<Box<dyn CaKey>, KeyFileError> {
+    // Before a key is made on a token that no file would name.
+    file::at(path, || match fs::symlink_metadata(path) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => Ok(()),
+    })?;
+    let (key, text) = generate(token, label, passphrase)?;
+    file::create(path, text.as_bytes())?;
+    Ok(key)
+}
 
 /// Makes a key, on `token` by the name `label` if there is one; and the text of its file.
 pub(crate) fn generate(
@@ -31,7 +50,7 @@ pub(crate) fn generate(
 }
 
 /// Reads a key that nobody else may read, or opens the one on the token that the file names.
-pub(crate) fn load(path: &Path, passphrase: &Passphrase) -> Result<Box<dyn CaKey>, KeyFileError> {
+pub fn load(path: &Path, passphrase: &Passphrase) -> Result<Box<dyn CaKey>, KeyFileError> {
     let text = Zeroizing::new(file::read(path, MAX_KEY_FILE)?);
     if let Some(uri) = uri_in(path, &text) {
         return hsm::open(&uri?, passphrase).map_err(|error| KeyFileError::Token {
@@ -94,13 +113,13 @@ fn encrypt(key: &KeyPair, passphrase: &Passphrase) -> Result<Zeroizing<String>, 
         .map_err(|_| KeyFileError::Encrypt)
 }
 
-/// Why a CA's key can't be used.
+/// Why a key can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(
-        "{path} can be read by others (mode {mode:03o}): run `chmod 600 {path}`, and make a new CA if it may have been copied",
+        "{path} can be read by others (mode {mode:03o}): run `chmod 600 {path}`, and make a new one if it may have been copied",
         path = path.display()
     )]
     Readable { path: PathBuf, mode: u32 },

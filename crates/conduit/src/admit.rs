@@ -19,8 +19,8 @@ pub struct Permit<'a> {
     taken: Taken,
 }
 
-/// The rates that a request has used; two for function 23.
-type Taken = [Option<(RuleId, Rate)>; 2];
+/// The rates that a request has used; two for function 23, and as many of a policy that narrows.
+type Taken = [Option<(RuleId, Rate)>; 4];
 
 impl<'a> Permit<'a> {
     pub fn request(&self) -> &Request<'a> {
@@ -141,8 +141,18 @@ pub fn admit<'a>(
         request: None,
     })?;
     let (exception, why, by) = match view.decide(unit, &request) {
-        Decision::Allow { rule, read } => match within_step(view, rule, unit, &request, &count)
-            .and_then(|()| take(view, [Some(rule), read], count))
+        Decision::Allow {
+            rule,
+            read,
+            narrowing,
+        } => match within_steps(
+            view,
+            [Some((rule, read)), narrowing],
+            unit,
+            &request,
+            &count,
+        )
+        .and_then(|()| take(view, [Some((rule, read)), narrowing], count))
         {
             Ok(taken) => {
                 return Ok(Permit {
@@ -169,57 +179,55 @@ pub fn admit<'a>(
     })
 }
 
-/// Whether the rule lets the registers that are written move so far.
-fn within_step(
+/// The rule that allows a request, and of function 23 the one for what it reads.
+type Allowing = Option<(RuleId, Option<RuleId>)>;
+
+/// Whether the rules let the registers that are written move so far.
+fn within_steps(
     view: &View,
-    rule: RuleId,
+    rules: [Allowing; 2],
     unit: u8,
     request: &Request<'_>,
     count: &Count<'_>,
 ) -> Result<(), (RuleId, Why)> {
-    let steps = view.steps();
-    if steps.is_empty() {
-        return Ok(());
+    for (rule, _) in rules.into_iter().flatten() {
+        let Some(step) = view.step(rule) else {
+            continue;
+        };
+        let Some(write) = request.write() else {
+            continue;
+        };
+        if write.range.table != Table::HoldingRegister {
+            continue;
+        }
+        let judged = match count.registers {
+            Some(registers) => registers.judge(count.now, step, unit, &write),
+            None => Err(Why::Unread {
+                address: write.range.start,
+                within: step.within(),
+            }),
+        };
+        judged.map_err(|why| (rule, why))?;
     }
-    let (Ok(found), Some(write)) = (
-        steps.binary_search_by_key(&rule, |(rule, _)| *rule),
-        request.write(),
-    ) else {
-        return Ok(());
-    };
-    if write.range.table != Table::HoldingRegister {
-        return Ok(());
-    }
-    let (_, step) = &steps[found];
-    let judged = match count.registers {
-        Some(registers) => registers.judge(count.now, step, unit, &write),
-        None => Err(Why::Unread {
-            address: write.range.start,
-            within: step.within(),
-        }),
-    };
-    judged.map_err(|why| (rule, why))
+    Ok(())
 }
 
 /// Takes one of what the rates of these rules have left, or nothing; then it says which rate is used
 /// up.
-fn take(view: &View, rules: [Option<RuleId>; 2], count: Count<'_>) -> Result<Taken, (RuleId, Why)> {
+fn take(view: &View, rules: [Allowing; 2], count: Count<'_>) -> Result<Taken, (RuleId, Why)> {
     let mut taken = Taken::default();
-    let rates = view.rates();
-    if rates.is_empty() {
-        return Ok(taken);
-    }
     let Count {
         meter, who, now, ..
     } = count;
     // Both halves by one rule are one request of it.
-    let [first, second] = rules;
-    let rules = [first, second.filter(|second| Some(*second) != first)];
-    for (place, rule) in (0..).zip(rules.into_iter().flatten()) {
-        let Ok(found) = rates.binary_search_by_key(&rule, |(rule, _)| *rule) else {
+    let rules = rules
+        .into_iter()
+        .flatten()
+        .flat_map(|(rule, read)| [Some(rule), read.filter(|read| *read != rule)]);
+    for (place, rule) in (0..).zip(rules.flatten()) {
+        let Some(rate) = view.rate(rule) else {
             continue;
         };
-        let (rule, rate) = rates[found];
         if !meter.take(rule, rate, who, now) {
             for (rule, rate) in taken.into_iter().flatten() {
                 meter.put_back(rule, rate, who);

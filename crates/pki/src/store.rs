@@ -31,7 +31,7 @@ mod request;
 
 use install::Lock;
 
-pub use install::{confirm, install, install_trust, keep_time, renew, revert};
+pub use install::{confirm, install, install_trust, keep_policy, keep_time, renew, revert};
 pub use request::Request;
 
 pub const KEY: &str = "identity/key.pem";
@@ -41,6 +41,12 @@ pub const CHAIN: &str = "identity/chain.pem";
 pub const TRUST: &str = "trust/list.pem";
 /// What the agent starts from when the system's clock is not set.
 pub const TIME: &str = "trust/time";
+/// The policy bundle in force.
+pub const POLICY_BUNDLE: &str = "policy/bundle";
+/// The one that waits for its time.
+pub const NEXT_POLICY_BUNDLE: &str = "policy/next";
+/// Below what version no policy bundle is taken.
+pub const POLICY_FLOOR: &str = "policy/floor";
 /// There while a renewed pair has not worked yet.
 pub const PREVIOUS: &str = "identity/previous";
 

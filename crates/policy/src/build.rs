@@ -76,6 +76,7 @@ impl View {
             read_only: false,
             closed: None,
             conditional: None,
+            narrowing: None,
         }
     }
 }

@@ -21,18 +21,19 @@ pub(crate) struct Conditional {
     pub(crate) reason: Reason,
 }
 
+impl Conditional {
+    pub(crate) fn rate(&self, rule: RuleId) -> Option<Rate> {
+        let found = self.rates.binary_search_by_key(&rule, |(rule, _)| *rule);
+        found.ok().map(|place| self.rates[place].1)
+    }
+
+    pub(crate) fn step(&self, rule: RuleId) -> Option<&Step> {
+        let found = self.steps.binary_search_by_key(&rule, |(rule, _)| *rule);
+        found.ok().map(|place| &self.steps[place].1)
+    }
+}
+
 impl View {
-    /// The rules with a rate, with their rates, in the order of their ids.
-    pub fn rates(&self) -> &[(RuleId, Rate)] {
-        self.conditional.as_ref().map_or(&[], |c| &c.rates)
-    }
-
-    /// The rules with a step, with their steps, in the order of their ids. None at a headend, which
-    /// does not see all that reaches a device.
-    pub fn steps(&self) -> &[(RuleId, Step)] {
-        self.conditional.as_ref().map_or(&[], |c| &c.steps)
-    }
-
     /// What no deny matches: allowed by a rule without rate and step, or by one with, or refused; and
     /// where nothing but a time window stands against it, for that.
     pub(crate) fn decide_with(

@@ -6,7 +6,8 @@ use fieldlock_modbus::{Exception, Table};
 
 use crate::address::Span;
 
-/// A rule of one policy, in the order of the file: allows first, then denies.
+/// A rule of one policy, in the order of the file: allows first, then denies. Those of a policy
+/// that narrows it come after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub(crate) u32);
 
@@ -22,6 +23,8 @@ pub enum Decision {
     Allow {
         rule: RuleId,
         read: Option<RuleId>,
+        /// The same, of the policy that narrows this one.
+        narrowing: Option<(RuleId, Option<RuleId>)>,
     },
     Refuse(Refusal),
 }

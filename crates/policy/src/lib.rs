@@ -23,14 +23,16 @@
 //!   it unless the rule names 22 itself, and it matches every bounded deny.
 //! - `time`: outside its windows a rule counts for nothing. Where the time is not known an allow
 //!   with a window counts as closed and a deny as applying.
-//! - `rate`: counted by whoever sends requests on ([`View::rates`]). Where several allows cover a
+//! - `rate`: counted by whoever sends requests on ([`View::rate`]). Where several allows cover a
 //!   request, one without a rate decides; of several with one, any.
-//! - `step`: judged by who knows the last values of registers ([`View::steps`]), at the edge only;
+//! - `step`: judged by who knows the last values of registers ([`View::step`]), at the edge only;
 //!   otherwise like `rate`. Such a rule is for function 22 only if it names it.
+//! - A policy can be narrowed by another ([`Policy::narrowed_by`]): both have to allow a request.
 //! - `via` is judged at the edge only, where the tunnel's certificate proves it.
 
 mod address;
 mod build;
+pub mod bundle;
 mod ceiling;
 mod check;
 mod cidr;
@@ -62,6 +64,7 @@ mod window;
 pub const SCHEMA: &str = include_str!("../policy.schema.json");
 
 pub use address::{AddressError, Span, Spans, parse_address, table_name};
+pub use bundle::Bundle;
 pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
 pub use check::{Summary, Warning, summary, warnings};
 pub use cidr::CidrError;

@@ -27,7 +27,7 @@ pub struct Phase {
 
 impl Phase {
     fn new(policy: &Policy, from: Now, until: Option<i64>, rests: impl Fn(&Rule) -> bool) -> Self {
-        let timed = policy.rules.iter().filter(|rule| !rule.time.is_empty());
+        let timed = policy.all_rules().filter(|rule| !rule.time.is_empty());
         Self {
             resting: timed.filter(|r| rests(r)).map(|r| r.id).collect(),
             from,
@@ -71,7 +71,7 @@ impl Policy {
         let Now::At(time) = now else {
             return Phase::new(self, now, None, Rule::is_allow);
         };
-        let windows = self.rules.iter().flat_map(|rule| &rule.time);
+        let windows = self.all_rules().flat_map(|rule| &rule.time);
         let until = windows.filter_map(|window| window.next_change(time)).min();
         Phase::new(self, now, until, |rule| !rule.is_open(time))
     }

@@ -28,6 +28,8 @@ pub struct Policy {
     pub(crate) sets: Vec<(String, bool)>,
     /// How many `[[test]]` it has passed.
     pub(crate) tests: usize,
+    /// What has to allow a request as well. Its rules are numbered on from those of this one.
+    narrowing: Option<Box<Self>>,
     views: Mutex<Views>,
 }
 
@@ -57,6 +59,7 @@ impl Policy {
             read_only,
             sets,
             tests: tests.len(),
+            narrowing: None,
             views: Mutex::default(),
         };
         if problems.is_empty() {
@@ -85,11 +88,35 @@ impl Policy {
         Self::default()
     }
 
-    /// The name of a rule of this policy; empty for the id of another policy's rule.
+    /// What both policies allow, and nothing else: `local` can take away, never add. A policy
+    /// narrows at most one other, and is not narrowed itself. [`crate::explain()`] and
+    /// [`crate::ceiling()`] tell of one policy alone: ask them of each before.
+    #[must_use]
+    pub fn narrowed_by(mut self, mut local: Self) -> Self {
+        // A policy has a few ten thousand rules at most.
+        let offset = self.rules.len() as u32;
+        for rule in &mut local.rules {
+            rule.id.0 += offset;
+        }
+        local.narrowing = None;
+        local.views = Mutex::default();
+        self.narrowing = Some(Box::new(local));
+        self.views = Mutex::default();
+        self
+    }
+
+    /// The name of a rule of this policy, or of the one that narrows it; empty for the id of
+    /// another policy's rule.
     pub fn rule_name(&self, rule: RuleId) -> &str {
-        self.rules
-            .get(rule.index())
+        self.all_rules()
+            .nth(rule.index())
             .map_or("", |rule| rule.name.as_str())
+    }
+
+    /// The rules, then those of the policy that narrows this one: in the order of their ids.
+    pub(crate) fn all_rules(&self) -> impl Iterator<Item = &Rule> {
+        let narrowing = self.narrowing.iter().flat_map(|local| &local.rules);
+        self.rules.iter().chain(narrowing)
     }
 
     /// Which `[[client]]` entries match.
@@ -103,8 +130,20 @@ impl Policy {
     /// What this origin may do to the device in a phase of this policy: built at most once for
     /// origins that match alike, until another phase is asked for.
     pub fn view(&self, origin: &Origin<'_>, device: &str, phase: &Phase) -> Arc<View> {
+        let via = Via::of(origin.side, origin.via);
         let clients = self.matching(&origin.client);
-        self.view_of(&clients, Via::of(origin.side, origin.via), device, phase)
+        let Some(local) = &self.narrowing else {
+            return self.view_of(&clients, via, device, phase);
+        };
+        let narrowing = local.matching(&origin.client);
+        let key = ViewKey {
+            narrowing: Some(Box::new(local.key(&narrowing, via, device))),
+            ..self.key(&clients, via, device)
+        };
+        self.cached(key, phase, || View {
+            narrowing: Some(local.view_of(&narrowing, via, device, phase)),
+            ..View::build(self, phase, &clients, via, device)
+        })
     }
 
     /// As [`Policy::view`], for clients given by their places.
@@ -115,12 +154,17 @@ impl Policy {
         device: &str,
         phase: &Phase,
     ) -> Arc<View> {
-        let key = self.key(clients, via, device);
+        self.cached(self.key(clients, via, device), phase, || {
+            View::build(self, phase, clients, via, device)
+        })
+    }
+
+    fn cached(&self, key: ViewKey, phase: &Phase, build: impl FnOnce() -> View) -> Arc<View> {
         if let Some(view) = self.views(phase).built.get(&key) {
             return Arc::clone(view);
         }
         // Built outside the lock; two threads may build the same view, which does no harm.
-        let view = Arc::new(View::build(self, phase, clients, via, device));
+        let view = Arc::new(build());
         let mut views = self.views(phase);
         if views.built.len() >= MAX_VIEWS {
             views.built.clear();
@@ -183,6 +227,7 @@ impl Policy {
                 Via::Unproven => ViaKey::Unproven,
             },
             device: device_known.then(|| device.into()),
+            narrowing: None,
         }
     }
 }
@@ -192,6 +237,7 @@ struct ViewKey {
     clients: Box<[u32]>,
     via: ViaKey,
     device: Option<Box<str>>,
+    narrowing: Option<Box<Self>>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

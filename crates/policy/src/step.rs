@@ -72,7 +72,7 @@ impl Policy {
     /// Of which registers of the device the last values are needed.
     pub fn stepped(&self, device: &str) -> Stepped {
         let stepped = |rule: &&Rule| rule.step.is_some() && rule.devices.admits(device);
-        let rules: Vec<&Rule> = self.rules.iter().filter(stepped).collect();
+        let rules: Vec<&Rule> = self.all_rules().filter(stepped).collect();
         let registers = |rule: &&Rule| rule.addresses.of(Table::HoldingRegister).to_vec();
         let of_units = by_units(&rules).into_iter().map(|(units, rules)| {
             let ranges = merge(rules.iter().flat_map(registers).collect());

@@ -1,12 +1,16 @@
 //! A policy as one client connection sees one device: decides without allocating.
 
+use std::sync::Arc;
+
 use fieldlock_modbus::Request;
 
 use crate::conditional::Conditional;
 use crate::decision::{Decision, Reason, Refusal, RuleId};
 use crate::function::Slot;
 use crate::half::{Half, Halves};
+use crate::rate::Rate;
 use crate::rule::ValueBounds;
+use crate::step::Step;
 use crate::table::{Entry, IntervalTable};
 
 /// What one origin may do to one device.
@@ -24,6 +28,8 @@ pub struct View {
     pub(crate) closed: Option<Reason>,
     /// Allows that count only under conditions, if there are any.
     pub(crate) conditional: Option<Box<Conditional>>,
+    /// What the policy that narrows this one says of the same origin and device.
+    pub(crate) narrowing: Option<Arc<Self>>,
 }
 
 #[derive(Debug)]
@@ -43,8 +49,44 @@ pub(crate) struct Row {
 }
 
 impl View {
-    /// Decides one request for a unit, as the device knows the unit.
+    /// Decides one request for a unit, as the device knows the unit. Where the policy is narrowed,
+    /// both have to allow it; the refusal is that of the first who does not.
     pub fn decide(&self, unit: u8, request: &Request<'_>) -> Decision {
+        let own = self.decide_alone(unit, request);
+        let Some(narrowing) = &self.narrowing else {
+            return own;
+        };
+        match (own, narrowing.decide_alone(unit, request)) {
+            (
+                Decision::Allow { rule, read, .. },
+                Decision::Allow {
+                    rule: narrow_rule,
+                    read: narrow_read,
+                    ..
+                },
+            ) => Decision::Allow {
+                rule,
+                read,
+                narrowing: Some((narrow_rule, narrow_read)),
+            },
+            (refused @ Decision::Refuse(_), _) | (Decision::Allow { .. }, refused) => refused,
+        }
+    }
+
+    /// The rate of a rule that has one.
+    pub fn rate(&self, rule: RuleId) -> Option<Rate> {
+        let own = self.conditional.as_ref().and_then(|c| c.rate(rule));
+        own.or_else(|| self.narrowing.as_ref()?.rate(rule))
+    }
+
+    /// The step of a rule that has one; none at a headend, which does not see all that reaches a
+    /// device.
+    pub fn step(&self, rule: RuleId) -> Option<&Step> {
+        let own = self.conditional.as_ref().and_then(|c| c.step(rule));
+        own.or_else(|| self.narrowing.as_ref()?.step(rule))
+    }
+
+    fn decide_alone(&self, unit: u8, request: &Request<'_>) -> Decision {
         let halves = Halves::of(request);
         let class = self.class(unit);
         for half in halves.iter() {
@@ -132,10 +174,15 @@ pub(crate) fn join(
     second: Option<Result<RuleId, Refusal>>,
 ) -> Decision {
     match (first, second) {
-        (Ok(rule), None) => Decision::Allow { rule, read: None },
+        (Ok(rule), None) => Decision::Allow {
+            rule,
+            read: None,
+            narrowing: None,
+        },
         (Ok(read), Some(Ok(rule))) => Decision::Allow {
             rule,
             read: Some(read),
+            narrowing: None,
         },
         (Err(refusal), None | Some(Ok(_))) | (Ok(_), Some(Err(refusal))) => {
             Decision::Refuse(refusal)

@@ -519,6 +519,42 @@ proptest! {
     }
 
     #[test]
+    fn a_narrowed_policy_allows_what_both_allow_and_nothing_else(
+        wide in proptest::collection::vec(rule(), 0..16),
+        local in proptest::collection::vec(rule(), 0..16),
+        read_only in [proptest::option::weighted(0.2, 0usize..3), proptest::option::weighted(0.2, 0usize..3)],
+        questions in proptest::collection::vec(question(), 1..20),
+    ) {
+        let both = [policy(&wide, read_only[0]), policy(&local, read_only[1])];
+        let narrowed = policy(&wide, read_only[0]).narrowed_by(policy(&local, read_only[1]));
+        for question in questions {
+            let request = Request::parse(&question.pdu).unwrap();
+            let decide = |policy: &Policy| {
+                let view = policy.view(&origin(&question), DEVICES[question.device], &policy.phase(NOW));
+                view.decide(question.unit, &request)
+            };
+            let alone = both.each_ref().map(decide);
+            let found = decide(&narrowed);
+            prop_assert_eq!(found.allowed(), alone.iter().all(Decision::allowed), "{:?}", question);
+
+            // The rule that refuses goes by the name it has in the policy that refuses.
+            if let Decision::Refuse(found) = found {
+                let (policy, Decision::Refuse(own)) = (match alone[0] {
+                    Decision::Refuse(_) => (&both[0], alone[0]),
+                    Decision::Allow { .. } => (&both[1], alone[1]),
+                }) else {
+                    panic!("{alone:?}");
+                };
+                prop_assert_eq!((found.reason, found.exception), (own.reason, own.exception));
+                let name = |policy: &Policy, rule: Option<_>| {
+                    rule.map(|rule| policy.rule_name(rule).to_owned())
+                };
+                prop_assert_eq!(name(&narrowed, found.rule), name(policy, own.rule));
+            }
+        }
+    }
+
+    #[test]
     fn nothing_is_allowed_that_no_rule_names(
         rules in proptest::collection::vec(rule(), 0..12),
         question in question(),

@@ -44,13 +44,12 @@ fn an_allow_without_a_rate_decides_before_one_with_a_rate() {
         ),
         (&[3, 0, 200, 0, 1], "reads", Some("100 in 1s")),
     ] {
-        let Decision::Allow { rule: by, read } = view.decide(1, &Request::parse(pdu).unwrap())
+        let Decision::Allow { rule: by, read, .. } = view.decide(1, &Request::parse(pdu).unwrap())
         else {
             panic!("{pdu:?} is refused");
         };
         assert_eq!((policy.rule_name(by), read), (rule, None));
-        let found = view.rates().iter().find(|(rule, _)| *rule == by);
-        let found = found.map(|(_, rate)| rate.to_string());
+        let found = view.rate(by).map(|rate| rate.to_string());
         assert_eq!(found.as_deref(), rate, "{pdu:?}");
     }
 }
@@ -60,7 +59,7 @@ fn function_23_names_the_rules_of_both_halves() {
     let (policy, view) = view();
     let pdu = [23, 0, 200, 0, 1, 0, 41, 0, 1, 2, 0, 1];
     let decision = view.decide(1, &Request::parse(&pdu).unwrap());
-    let Decision::Allow { rule, read } = decision else {
+    let Decision::Allow { rule, read, .. } = decision else {
         panic!("{decision:?}");
     };
     assert_eq!(policy.rule_name(rule), "slow writes");
@@ -85,9 +84,11 @@ fn the_reason_is_that_of_the_rule_that_comes_closest() {
 #[test]
 fn a_rate_is_an_interval_and_a_burst() {
     let (_, view) = view();
-    let [(_, slow), (_, fast)] = view.rates() else {
-        panic!("two rates");
+    let rate = |pdu: &[u8]| match view.decide(1, &Request::parse(pdu).unwrap()) {
+        Decision::Allow { rule, .. } => view.rate(rule).unwrap(),
+        refused @ Decision::Refuse(_) => panic!("{refused:?}"),
     };
+    let (slow, fast) = (rate(&[6, 0, 41, 0, 1]), rate(&[3, 0, 200, 0, 1]));
     assert_eq!((slow.interval(), slow.burst()), (Duration::from_secs(6), 2));
     let interval = Duration::from_millis(10);
     assert_eq!((fast.interval(), fast.burst()), (interval, 100));

@@ -20,7 +20,7 @@ use crate::wire::{Reader, Short, put_short};
 pub const HEADER_LEN: usize = 5;
 /// Largest `len` on the control channel (a hello with many devices).
 pub const MAX_CONTROL: usize = 32 * 1024;
-/// Largest piece of a trust list.
+/// Largest piece of a trust list or a policy bundle.
 pub const MAX_PIECE: usize = 16 * 1024;
 /// Largest signature of a checkpoint (ECDSA with P-256 in ASN.1 has at most 72).
 pub const MAX_SIGNATURE: usize = 128;
@@ -55,6 +55,19 @@ pub enum Frame<'a> {
     },
     /// The edge has this trust list in force.
     TrustHave([u8; 32]),
+    /// A piece of a policy bundle for the edge, at most [`MAX_PIECE`] octets.
+    Bundle {
+        last: bool,
+        piece: &'a [u8],
+    },
+    /// What the edge did with a policy bundle.
+    BundleHave {
+        /// Of the bundle in force; 0 for none.
+        version: u64,
+        fate: Fate,
+        /// For people, where it did not take it.
+        text: &'a [u8],
+    },
     /// The sender's audit log up to its record `seq`, for the other side to keep.
     Checkpoint(Checkpoint),
     /// No new requests after this one; answers in flight still come.
@@ -79,6 +92,16 @@ pub enum Frame<'a> {
         /// for a broadcast, which has no answer.
         pdu: &'a [u8],
     },
+}
+
+/// What became of an offered policy bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fate {
+    InForce = 0,
+    /// Taken, and not in force before its time.
+    Waits = 1,
+    Refused = 2,
 }
 
 /// A place in the sender's audit log.
@@ -148,6 +171,8 @@ mod kind {
     pub(super) const TRUST: u8 = 0x08;
     pub(super) const TRUST_HAVE: u8 = 0x09;
     pub(super) const CHECKPOINT: u8 = 0x0a;
+    pub(super) const BUNDLE: u8 = 0x0b;
+    pub(super) const BUNDLE_HAVE: u8 = 0x0c;
     pub(super) const CLIENT_OPEN: u8 = 0x10;
     pub(super) const CLIENT_CLOSE: u8 = 0x11;
     pub(super) const REQUEST: u8 = 0x12;
@@ -185,7 +210,7 @@ impl<'a> Frame<'a> {
 
     fn body(channel: u16, kind: u8, body: &'a [u8]) -> Result<Self, FrameError> {
         let frame = match (channel, kind) {
-            (CONTROL, kind::HELLO..=kind::CHECKPOINT) => Self::control(kind, body)?,
+            (CONTROL, kind::HELLO..=kind::BUNDLE_HAVE) => Self::control(kind, body)?,
             (1.., kind::CLIENT_OPEN..=kind::ANSWER) => Self::device(kind, body)?,
             _ => return Err(FrameError::Kind { channel, kind }),
         };
@@ -214,14 +239,32 @@ impl<'a> Frame<'a> {
                 return Ok(Self::Goodbye { code, text });
             }
             kind::POLICY => Self::Policy(reader.array().map_err(shape)?),
-            kind::TRUST => {
+            kind::TRUST | kind::BUNDLE => {
                 let last = match reader.u8().map_err(shape)? {
                     0 => false,
                     1 => true,
                     _ => return Err(FrameError::Shape { kind }),
                 };
                 let piece = reader.rest();
-                return Ok(Self::Trust { last, piece });
+                return Ok(match kind {
+                    kind::TRUST => Self::Trust { last, piece },
+                    _ => Self::Bundle { last, piece },
+                });
+            }
+            kind::BUNDLE_HAVE => {
+                let version = reader.u64().map_err(shape)?;
+                let fate = match reader.u8().map_err(shape)? {
+                    0 => Fate::InForce,
+                    1 => Fate::Waits,
+                    2 => Fate::Refused,
+                    _ => return Err(FrameError::Shape { kind }),
+                };
+                let text = reader.rest();
+                return Ok(Self::BundleHave {
+                    version,
+                    fate,
+                    text,
+                });
             }
             kind::TRUST_HAVE => Self::TrustHave(reader.array().map_err(shape)?),
             kind::CHECKPOINT => {
@@ -311,6 +354,21 @@ impl<'a> Frame<'a> {
             Self::TrustHave(hash) => {
                 out.push(kind::TRUST_HAVE);
                 out.extend_from_slice(hash);
+            }
+            Self::Bundle { last, piece } => {
+                out.push(kind::BUNDLE);
+                out.push(u8::from(*last));
+                out.extend_from_slice(piece);
+            }
+            Self::BundleHave {
+                version,
+                fate,
+                text,
+            } => {
+                out.push(kind::BUNDLE_HAVE);
+                out.extend_from_slice(&version.to_be_bytes());
+                out.push(*fate as u8);
+                out.extend_from_slice(&text[..text.len().min(512)]);
             }
             Self::Checkpoint(checkpoint) => {
                 out.push(kind::CHECKPOINT);
@@ -473,6 +531,15 @@ mod tests {
                 hash: [7; 32],
                 signature: vec![1; MAX_SIGNATURE],
             }),
+            Frame::Bundle {
+                last: true,
+                piece: b"fieldlock-policy-bundle: 1",
+            },
+            Frame::BundleHave {
+                version: 7,
+                fate: Fate::Refused,
+                text: b"why",
+            },
             Frame::Drain,
         ] {
             round_trip(CONTROL, &frame);

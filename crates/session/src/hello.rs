@@ -32,6 +32,9 @@ pub struct Hello {
     /// Hash of the trust list in force. An edge that says it takes another from its headend;
     /// peers that don't say it are not offered any.
     pub trust: Option<[u8; 32]>,
+    /// Version of the policy bundle in force, 0 where there is none yet. An edge that says it takes
+    /// bundles; others are not offered any.
+    pub bundle: Option<u64>,
     /// Id of this tunnel in both audit logs; given by the headend, 0 in an edge's hello.
     pub tunnel: u64,
     /// What the edge offers; the n-th is channel n. Empty in a headend's hello.
@@ -73,6 +76,7 @@ mod tag {
     pub(super) const TUNNEL: u8 = 4;
     pub(super) const DEVICE: u8 = 5;
     pub(super) const TRUST: u8 = 6;
+    pub(super) const BUNDLE: u8 = 7;
 }
 
 impl Hello {
@@ -83,6 +87,9 @@ impl Hello {
         field(&mut out, tag::POLICY, &self.policy);
         if let Some(trust) = &self.trust {
             field(&mut out, tag::TRUST, trust);
+        }
+        if let Some(bundle) = &self.bundle {
+            field(&mut out, tag::BUNDLE, &bundle.to_be_bytes());
         }
         field(&mut out, tag::TUNNEL, &self.tunnel.to_be_bytes());
         for device in &self.devices {
@@ -106,6 +113,7 @@ impl Hello {
         let mut instance = None;
         let mut policy = None;
         let mut trust = None;
+        let mut bundle = None;
         let mut tunnel = None;
         let mut devices = Vec::new();
         while !reader.is_empty() {
@@ -117,6 +125,7 @@ impl Hello {
                 tag::INSTANCE => instance = Some(value.array().map_err(malformed)?),
                 tag::POLICY => policy = Some(value.array().map_err(malformed)?),
                 tag::TRUST => trust = Some(value.array().map_err(malformed)?),
+                tag::BUNDLE => bundle = Some(value.u64().map_err(malformed)?),
                 tag::TUNNEL => tunnel = Some(value.u64().map_err(malformed)?),
                 tag::DEVICE if devices.len() == MAX_DEVICES => {
                     return Err(HelloError::Devices {
@@ -144,6 +153,7 @@ impl Hello {
             instance: instance.ok_or(missing(tag::INSTANCE))?,
             policy: policy.ok_or(missing(tag::POLICY))?,
             trust,
+            bundle,
             tunnel: tunnel.ok_or(missing(tag::TUNNEL))?,
             devices,
         })
@@ -207,6 +217,7 @@ mod tests {
             instance: [1; 16],
             policy: [2; 32],
             trust: Some([4; 32]),
+            bundle: Some(7),
             tunnel: 3,
             devices: vec![DeviceOffer {
                 name: "press-07".into(),
@@ -238,9 +249,10 @@ mod tests {
             &[0, 64, 0, 0, 3, 232],
         ]
         .concat();
-        // It says nothing of a trust list.
+        // It says nothing of a trust list or a bundle.
         let expected = Hello {
             trust: None,
+            bundle: None,
             ..hello()
         };
         assert_eq!(Hello::decode(&recorded), Ok(expected));

@@ -13,7 +13,7 @@ pub mod state;
 mod wire;
 
 pub use backoff::Backoff;
-pub use frame::{Checkpoint, ClientOpen, Decoder, Frame, FrameError, Outcome};
+pub use frame::{Checkpoint, ClientOpen, Decoder, Fate, Frame, FrameError, Outcome};
 pub use hello::{DeviceOffer, Hello, HelloError};
 pub use race::{Race, Transport};
 pub use state::{Close, Event, Liveness, Session, Side, Violation};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::frame::{CONTROL, Checkpoint, Frame, FrameError, MAX_PIECE};
+use crate::frame::{CONTROL, Checkpoint, Fate, Frame, FrameError, MAX_PIECE};
 use crate::hello::{Hello, HelloError};
 
 /// Which end of the tunnel this is.
@@ -54,6 +54,9 @@ const MAX_OUT: usize = 64 * 1024;
 /// Longest trust list that crosses a tunnel, in octets of PEM: some 2,000 revocations. Who has
 /// more gets it from the CA.
 pub const MAX_TRUST: usize = 128 * 1024;
+
+/// Longest policy bundle that crosses a tunnel, in octets.
+pub const MAX_BUNDLE: usize = 1 << 20;
 
 /// Why a side ends a session; travels in a goodbye.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,6 +129,15 @@ pub enum Event {
     Trust(Vec<u8>),
     /// At the headend: the trust list that the edge has in force.
     TrustHave([u8; 32]),
+    /// At the edge: a policy bundle, to be judged.
+    Bundle(Vec<u8>),
+    /// At the headend: what the edge did with a bundle; the version that it has in force, and why
+    /// it did not take it.
+    BundleHave {
+        version: u64,
+        fate: Fate,
+        text: String,
+    },
     /// A place in the other side's audit log, to be kept here.
     Checkpoint(Checkpoint),
     /// The other side takes no new requests on this tunnel.
@@ -162,6 +174,8 @@ pub enum Violation {
     Flood,
     #[error("a trust list of more than {MAX_TRUST} octets")]
     TrustLength,
+    #[error("a policy bundle of more than {MAX_BUNDLE} octets")]
+    BundleLength,
     #[error("{0}")]
     Credit(&'static str),
 }
@@ -207,8 +221,9 @@ pub struct Session {
     pings: u64,
     probe: Option<Instant>,
     round_trip: Option<Duration>,
-    /// Pieces of a trust list so far.
+    /// Pieces of a trust list so far, and of a policy bundle.
     trust: Vec<u8>,
+    bundle: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -239,6 +254,7 @@ impl Session {
             probe: None,
             round_trip: None,
             trust: Vec::new(),
+            bundle: Vec::new(),
             out: Vec::new(),
         }
     }
@@ -257,11 +273,7 @@ impl Session {
         match (frame, self.side, self.state) {
             (Frame::Goodbye { code, text }, ..) => {
                 self.state = State::Closed;
-                let text = String::from_utf8_lossy(text)
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(256)
-                    .collect();
+                let text = printable(text);
                 Ok(Some(Event::Goodbye { code, text }))
             }
             (Frame::Hello(body), Side::Edge, State::AwaitHello) => {
@@ -300,6 +312,26 @@ impl Session {
             (Frame::TrustHave(hash), Side::Headend, State::AwaitReady | State::Up) => {
                 Ok(Some(Event::TrustHave(hash)))
             }
+            (Frame::Bundle { last, piece }, Side::Edge, State::Up) => {
+                if self.bundle.len() + piece.len() > MAX_BUNDLE {
+                    return Err(Violation::BundleLength);
+                }
+                self.bundle.extend_from_slice(piece);
+                Ok(last.then(|| Event::Bundle(std::mem::take(&mut self.bundle))))
+            }
+            (
+                Frame::BundleHave {
+                    version,
+                    fate,
+                    text,
+                },
+                Side::Headend,
+                State::Up,
+            ) => Ok(Some(Event::BundleHave {
+                version,
+                fate,
+                text: printable(text),
+            })),
             (Frame::Checkpoint(checkpoint), _, State::Up) => {
                 Ok(Some(Event::Checkpoint(checkpoint)))
             }
@@ -374,6 +406,26 @@ impl Session {
     pub fn have_trust(&mut self, hash: [u8; 32]) {
         if matches!(self.state, State::AwaitHello | State::Up) {
             self.send(Frame::TrustHave(hash));
+        }
+    }
+
+    /// At the headend: sends the next piece, of at most [`MAX_PIECE`] octets, of a policy bundle.
+    /// The caller lets other traffic pass between them, and sends one bundle at a time.
+    pub fn offer_bundle(&mut self, last: bool, piece: &[u8]) {
+        if self.state == State::Up {
+            self.send(Frame::Bundle { last, piece });
+        }
+    }
+
+    /// At the edge: tells which bundle is in force (0 for none), what became of the one that was
+    /// offered, and why.
+    pub fn have_bundle(&mut self, version: u64, fate: Fate, text: &str) {
+        if self.state == State::Up {
+            self.send(Frame::BundleHave {
+                version,
+                fate,
+                text: text.as_bytes(),
+            });
         }
     }
 
@@ -462,6 +514,15 @@ impl Session {
     }
 }
 
+/// Text of the other side that goes into logs.
+fn printable(text: &[u8]) -> String {
+    String::from_utf8_lossy(text)
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(256)
+        .collect()
+}
+
 fn frame_name(frame: &Frame<'_>) -> &'static str {
     match frame {
         Frame::Hello(_) => "hello",
@@ -473,6 +534,8 @@ fn frame_name(frame: &Frame<'_>) -> &'static str {
         Frame::Checkpoint(_) => "checkpoint",
         Frame::Trust { .. } => "trust",
         Frame::TrustHave(_) => "trust-have",
+        Frame::Bundle { .. } => "bundle",
+        Frame::BundleHave { .. } => "bundle-have",
         Frame::Drain => "drain",
         Frame::ClientOpen(_) => "client-open",
         Frame::ClientClose { .. } => "client-close",
@@ -493,6 +556,7 @@ mod tests {
             instance: [1; 16],
             policy: [2; 32],
             trust: Some([4; 32]),
+            bundle: None,
             tunnel: 0,
             devices: vec![DeviceOffer {
                 name: "press-07".into(),
@@ -552,6 +616,50 @@ mod tests {
         assert!(Pair::up().edge.handle(pair.now, have).is_err());
         pair.headend.offer_trust(&vec![0; MAX_TRUST + 1]);
         assert!(!pair.headend.poll_transmit(&mut Vec::new()));
+    }
+
+    #[test]
+    fn a_bundle_goes_to_the_edge_in_pieces_and_its_fate_comes_back() {
+        let mut pair = Pair::up();
+        let text = vec![7; 3 * MAX_PIECE / 2];
+        let (first, second) = text.split_at(MAX_PIECE);
+        pair.headend.offer_bundle(false, first);
+        pair.headend.offer_bundle(true, second);
+        pair.exchange();
+        pair.edge.have_bundle(6, Fate::Refused, "why\u{1b}[2J");
+        pair.exchange();
+        let have = Event::BundleHave {
+            version: 6,
+            fate: Fate::Refused,
+            text: "why[2J".into(),
+        };
+        assert_eq!(
+            pair.events,
+            [(Side::Edge, Event::Bundle(text)), (Side::Headend, have)]
+        );
+    }
+
+    #[test]
+    fn a_bundle_is_bounded_flows_one_way_and_never_before_the_tunnel_is_up() {
+        let piece = vec![0; MAX_PIECE];
+        let frame = || Frame::Bundle {
+            last: false,
+            piece: &piece,
+        };
+        let mut pair = Pair::up();
+        for _ in 0..MAX_BUNDLE / MAX_PIECE {
+            pair.edge.handle(pair.now, frame()).unwrap();
+        }
+        let more = pair.edge.handle(pair.now, frame());
+        assert_eq!(more, Err(Violation::BundleLength));
+        assert!(pair.headend.handle(pair.now, frame()).is_err());
+        let have = Frame::BundleHave {
+            version: 1,
+            fate: Fate::InForce,
+            text: b"",
+        };
+        assert!(Pair::up().edge.handle(pair.now, have).is_err());
+        assert!(Pair::new().edge.handle(pair.now, frame()).is_err());
     }
 
     /// Both ends on one virtual clock; the link can be cut.

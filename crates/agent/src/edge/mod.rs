@@ -1,10 +1,12 @@
 //! The edge: the sidecar next to a device. It dials out, and its policy is the last word.
 //!
+//! - `bundle`: policies that a signer vouches for, whoever brings them.
 //! - `dial`: a tunnel to every headend, over the transport that gets through.
 //! - `tunnel`: requests from a headend, judged by this edge's own policy.
 //! - `device`, `line`: sockets and serial lines around [`fieldlock_conduit::device`].
 //! - `mbaps`: devices that speak Modbus/TCP Security.
 
+mod bundle;
 mod device;
 mod dial;
 mod line;
@@ -39,6 +41,7 @@ use crate::settings::edge::{Device as DeviceConfig, File};
 use crate::socket;
 use crate::tunnel::{Link, udp};
 use crate::{StartError, instance, stop_signal};
+use bundle::Next;
 use device::Device;
 use dial::Dialled;
 use tunnel::TunnelHandler;
@@ -69,6 +72,8 @@ pub(crate) struct Edge {
     unproven: Rc<Unproven>,
     /// The last link that may have been dialled with the certificate before this one.
     before_renewal: Cell<u32>,
+    /// The bundle that waits for its time.
+    next_bundle: RefCell<Option<Next>>,
 }
 
 /// Reads and tries everything that [`run`] needs, and opens nothing.
@@ -76,10 +81,11 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(
         Role::Edge,
-        &settings.policy,
+        &settings.source(),
         &settings.state,
         settings.trust,
     )?;
+    bundle::check_file(&settings, &posture.trust().identity.name).map_err(StartError::Policy)?;
     for headend in &settings.headend {
         for address in &headend.address {
             std::net::ToSocketAddrs::to_socket_addrs(address.as_str()).map_err(|error| {
@@ -106,7 +112,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(
         Role::Edge,
-        &settings.policy,
+        &settings.source(),
         &settings.state,
         settings.trust,
     )?;
@@ -133,6 +139,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         peer_logs: PeerLogs::default(),
         unproven,
         before_renewal: Cell::new(0),
+        next_bundle: RefCell::default(),
     });
     edge.start();
     tokio::task::spawn_local({
@@ -162,6 +169,7 @@ impl Edge {
         self.apply_settings();
         let state = &self.settings().state;
         self.posture.watch_dates(state, &self.ledger);
+        self.start_bundles();
         let ledger = self.ledger.clone();
         tokio::task::spawn_local(async move { ledger.run().await });
         tokio::task::spawn_local(release_durable(self.clone()));
@@ -203,6 +211,7 @@ impl Edge {
             instance: self.instance,
             policy: self.posture.hash(),
             trust: Some(self.posture.trust().list.hash()),
+            bundle: self.posture.bundle().version(),
             tunnel: 0,
             devices: self.devices.borrow().iter().map(offer).collect(),
         }
@@ -283,26 +292,34 @@ impl Edge {
     fn files(&self) -> Vec<PathBuf> {
         let settings = self.settings();
         let mut files = crate::trust_files(&settings.state);
-        files.extend([self.file.clone(), settings.policy.clone()]);
+        files.push(self.file.clone());
+        files.extend(settings.policy.clone());
+        files.extend(settings.bundle.file.clone());
         files
     }
 
     fn reload(self: &Rc<Self>, changed: &Changed) {
-        let policy = self.settings().policy.clone();
+        let before = self.settings();
         if changed.includes(&self.file) {
             self.reload_settings();
         }
         let settings = self.settings();
-        let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
-        if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
-            self.meter.borrow_mut().clear();
-            for device in self.devices() {
-                device.follow_policy(&self.posture.policy());
+        let (source, state) = (settings.source(), &settings.state);
+        let includes = |file: &Option<PathBuf>| file.as_ref().is_some_and(|f| changed.includes(f));
+        if source != before.source() || includes(&settings.policy) {
+            if self.posture.reload_policy(&source, state, &self.ledger) {
+                self.rules_changed();
             }
-            self.judge_anew();
-            for (link, _) in self.tunnels.borrow().values() {
-                link.policy_changed(self.posture.hash());
+            self.watch_bundle();
+        }
+        if source.signers != before.bundle.signers {
+            // What was refused may be right now: headends offer it anew on new tunnels.
+            for dialled in self.dialled.borrow().values() {
+                dialled.renew();
             }
+        }
+        if settings.bundle != before.bundle || includes(&settings.bundle.file) {
+            self.take_bundle_file();
         }
         if changed.includes(&settings.state) {
             self.reload_trust();
@@ -311,6 +328,18 @@ impl Edge {
             for dialled in self.dialled.borrow().values() {
                 dialled.renew();
             }
+        }
+    }
+
+    /// Another policy is in force.
+    fn rules_changed(&self) {
+        self.meter.borrow_mut().clear();
+        for device in self.devices() {
+            device.follow_policy(&self.posture.policy());
+        }
+        self.judge_anew();
+        for (link, _) in self.tunnels.borrow().values() {
+            link.policy_changed(self.posture.hash());
         }
     }
 
@@ -552,6 +581,7 @@ async fn watch_phase(edge: Rc<Edge>) {
         if edge.posture.phase_changed() {
             edge.judge_anew();
         }
+        edge.apply_due_bundle();
     }
 }
 

@@ -1,5 +1,9 @@
 //! What `fieldlock status` shows of an edge.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use fieldlock_pki::store::POLICY_BUNDLE;
 use serde_json::{Value, json};
 
 use super::Edge;
@@ -7,18 +11,44 @@ use super::device::Device;
 use super::dial::Dialled;
 use super::tunnel::TunnelHandler;
 use crate::posture::short_hex;
-use crate::status::{common, round_trip};
+use crate::source::Bundled;
+use crate::status::{common, round_trip, time};
 use crate::tunnel::Link;
 
 impl Edge {
     pub(super) fn status(&self) -> Value {
         let mut status = common("edge", &self.posture, &self.ledger, self.started);
+        status["bundle"] = self.bundle_status();
         let dialled = self.dialled.borrow();
         let mut headends: Vec<_> = dialled.values().map(|known| self.headend(known)).collect();
         headends.sort_by_key(|headend| headend["name"].to_string());
         status["headends"] = headends.into();
         status["devices"] = self.devices.borrow().iter().map(|d| device(d)).collect();
         status
+    }
+
+    fn bundle_status(&self) -> Value {
+        let waiting = self.next_bundle.borrow().as_ref().map(
+            |next| json!({ "version": next.bundle.version, "not_before": time(next.not_before) }),
+        );
+        match self.posture.bundle() {
+            Bundled::Plain => Value::Null,
+            Bundled::Missing(reason) => {
+                json!({ "version": 0, "missing": reason, "waiting": waiting })
+            }
+            Bundled::InForce { bundle, signer } => json!({
+                "version": bundle.version,
+                "signer": signer,
+                "since": self.bundle_since().map(time),
+                "waiting": waiting,
+            }),
+        }
+    }
+
+    /// When the bundle was put in force, seconds since 1970-01-01 UTC.
+    fn bundle_since(&self) -> Option<i64> {
+        let file = self.settings().state.join(POLICY_BUNDLE);
+        Some(fs::metadata(file).ok()?.mtime())
     }
 
     fn headend(&self, dialled: &Dialled) -> Value {

@@ -17,12 +17,18 @@ use fieldlock_session::{ClientOpen, Close, Event, Hello, Outcome as Wire, Violat
 use tracing::{info, warn};
 
 use super::Edge;
+use super::bundle::Answer;
 use super::device::{Asker, Device};
 use crate::ledger::{alarm, describe};
+use crate::quota::Quota;
 use crate::tunnel::{End, Handler, Link, Outbox};
 
 /// Clients that a headend may have open at once on one tunnel. One costs about 300 octets.
 const MAX_CLIENTS: usize = 16 * 1024;
+
+/// Policy bundles of one tunnel that are looked at in a minute. Each costs a signature check, and a
+/// record where it is refused.
+const MAX_OFFERS: u32 = 16;
 
 /// What one tunnel's driver talks to.
 pub(crate) struct TunnelHandler {
@@ -38,6 +44,8 @@ pub(crate) struct TunnelHandler {
     clients: RefCell<HashMap<(u16, u32), Rc<StatedClient>>>,
     /// Devices with requests from this turn, to be moved on once.
     dirty: RefCell<Vec<Rc<Device>>>,
+    /// Policy bundles that are looked at.
+    offers: Quota,
     /// The headend's hello.
     hello: RefCell<Option<Hello>>,
 }
@@ -64,6 +72,7 @@ impl TunnelHandler {
             identity: link.peer.identity.uri().into(),
             clients: RefCell::default(),
             dirty: RefCell::default(),
+            offers: Quota::per_minute(MAX_OFFERS),
             hello: RefCell::default(),
         })
     }
@@ -149,6 +158,21 @@ impl TunnelHandler {
                 warn!(headend = &*self.headend, "{text}");
                 link.close(Close::Protocol, text);
             }
+        }
+    }
+
+    /// A bundle that is refused ends no tunnel: another headend of the site may carry a better one.
+    fn take_bundle(&self, link: &Rc<Link>, octets: &[u8]) {
+        let in_force = || self.edge.posture.bundle().version().unwrap_or(0);
+        let before = in_force();
+        let answer = match self.offers.take(Instant::now()) {
+            true => self.edge.offered_bundle(octets, &self.headend),
+            false => Answer::refused("too many bundles, this one was not looked at"),
+        };
+        match in_force() {
+            version if version == before => link.have_bundle(version, answer.fate, &answer.text),
+            // The other headends hear of it too.
+            _ => self.edge.tell_bundle(&answer),
         }
     }
 
@@ -306,9 +330,10 @@ impl Handler for TunnelHandler {
                     .take(&edge.ledger, peer, &told, Instant::now());
             }
             Event::Trust(pem) => self.take_trust(link, &pem),
+            Event::Bundle(octets) => self.take_bundle(link, &octets),
             // The headend sends nothing new; what is under way is answered as ever.
             Event::Drain | Event::Probed { .. } => {}
-            Event::Hello(_) | Event::TrustHave(_) => {}
+            Event::Hello(_) | Event::TrustHave(_) | Event::BundleHave { .. } => {}
             Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => {}
         }
     }

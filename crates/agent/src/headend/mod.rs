@@ -4,12 +4,14 @@
 //! - `mbaps`, `seats`: those that speak Modbus/TCP Security; how many there may be.
 //! - `accept`, `hello`: where edges dial in.
 //! - `splice`, `gate`: connections that are meant for the CA.
+//! - `bundle`: policy bundles, carried to edges.
 //! - `tunnel`: which edge may offer which device.
 //! - `channel`: requests under way to a device.
 //!
 //! All of it runs on one thread; the audit log has its own.
 
 mod accept;
+mod bundle;
 pub(crate) use accept::{quic_peer, tls_peer};
 mod channel;
 mod client;
@@ -49,9 +51,11 @@ use crate::ledger::{Ledger, alarm, denial};
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::settings::headend::{Entrance, File};
+use crate::source::Source;
 use crate::tunnel::Link;
 use crate::{StartError, instance, stop_signal};
 use accept::Port;
+use bundle::Bundles;
 use channel::Channel;
 use client::{ClientConn, Service};
 use gate::Gate;
@@ -125,6 +129,7 @@ pub(crate) struct Headend {
     counters: Counters,
     peer_logs: PeerLogs,
     unproven: Rc<Unproven>,
+    bundles: RefCell<Bundles>,
 }
 
 /// Reads and tries everything that [`run`] needs, and opens nothing.
@@ -132,10 +137,11 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(
         Role::Headend,
-        &settings.policy,
+        &Source::file(settings.policy.clone()),
         &settings.state,
         settings.trust,
     )?;
+    Bundles::check(&settings.bundle.files).map_err(StartError::Policy)?;
     Ok(format!(
         "{}: headend `{}` of {}, {} devices, {} listeners, policy {}",
         file.display(),
@@ -152,7 +158,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(
         Role::Headend,
-        &settings.policy,
+        &Source::file(settings.policy.clone()),
         &settings.state,
         settings.trust,
     )?;
@@ -192,6 +198,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         counters: Counters::default(),
         peer_logs: PeerLogs::default(),
         unproven,
+        bundles: RefCell::default(),
     });
     headend.apply_settings().await?;
     let control = Control::bind(&state)?;
@@ -227,6 +234,7 @@ impl Headend {
         }
         let state = &self.settings().state;
         self.posture.watch_dates(state, &self.ledger);
+        self.reload_bundles();
         let ledger = self.ledger.clone();
         tokio::task::spawn_local(async move { ledger.run().await });
         tokio::task::spawn_local(tell_checkpoints(self.clone()));
@@ -445,17 +453,24 @@ impl Headend {
         let settings = self.settings();
         let mut files = crate::trust_files(&settings.state);
         files.extend([self.file.clone(), settings.policy.clone()]);
+        files.extend(settings.bundle.files.clone());
         files
     }
 
     async fn reload(self: &Rc<Self>, changed: &Changed) {
-        let policy = self.settings().policy.clone();
+        let before = self.settings();
         if changed.includes(&self.file) {
             self.reload_settings().await;
         }
         let settings = self.settings();
-        let policy_changed = settings.policy != policy || changed.includes(&settings.policy);
-        if policy_changed && self.posture.reload_policy(&settings.policy, &self.ledger) {
+        let bundles = &settings.bundle;
+        if before.bundle != *bundles || bundles.files.iter().any(|f| changed.includes(f)) {
+            self.reload_bundles();
+        }
+        let policy_changed = settings.policy != before.policy || changed.includes(&settings.policy);
+        let source = Source::file(settings.policy.clone());
+        let state = &settings.state;
+        if policy_changed && self.posture.reload_policy(&source, state, &self.ledger) {
             self.meter.borrow_mut().clear();
             self.judge_anew();
             for link in self.links.borrow().values() {

@@ -40,6 +40,7 @@ impl Headend {
             "policy": short_hex(&policy),
             "same_policy": policy == self.posture.hash(),
             "same_trust": tunnel.trust.get() == Some(self.posture.trust().list.hash()),
+            "bundle": tunnel.carried.status(),
             "under_way": tunnel.under_way(),
         })
     }

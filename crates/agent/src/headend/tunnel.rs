@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::Headend;
+use super::bundle::Carried;
 use super::channel::Channel;
 use super::client::ClientConn;
 use crate::ledger::alarm;
@@ -32,6 +33,7 @@ pub(crate) struct EdgeTunnel {
     pub(crate) policy: RefCell<[u8; 32]>,
     /// Hash of the edge's trust list, as it last said; `None` for one that takes none from here.
     pub(crate) trust: Cell<Option<[u8; 32]>>,
+    pub(crate) carried: Carried,
     /// Waits for the answer to a probe of this tunnel, to take its place.
     contender: RefCell<Option<(Rc<Link>, Hello)>>,
 }
@@ -125,10 +127,11 @@ impl TunnelHandler {
             return;
         };
         let tunnel = self.headend.install(link, hello);
-        *self.tunnel.borrow_mut() = Some(tunnel);
+        *self.tunnel.borrow_mut() = Some(tunnel.clone());
         if let Some(head) = self.headend.ledger.checkpoint() {
             link.tell_checkpoint(&head);
         }
+        self.headend.carry_bundle(&tunnel);
     }
 
     fn probed(&self, alive: bool) {
@@ -172,6 +175,16 @@ impl Handler for TunnelHandler {
                     self.headend.release_devices(tunnel);
                 }
             }
+            Event::BundleHave {
+                version,
+                fate,
+                text,
+            } => {
+                if let Some(tunnel) = &*self.tunnel.borrow() {
+                    self.headend.bundle_fate(tunnel, version, fate, text);
+                }
+            }
+            Event::Bundle(_) => {}
             Event::Trust(_) | Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => {}
         }
     }
@@ -231,6 +244,7 @@ impl Headend {
             instance: self.instance,
             policy: self.policy_hash(),
             trust: None,
+            bundle: None,
             tunnel: link.number.into(),
             devices: Vec::new(),
         };
@@ -278,6 +292,7 @@ impl Headend {
             link: link.clone(),
             policy: RefCell::new(hello.policy),
             trust: Cell::new(hello.trust),
+            carried: Carried::new(hello.bundle),
             channels: RefCell::default(),
             contender: RefCell::default(),
             hello,

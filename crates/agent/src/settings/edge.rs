@@ -2,22 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldlock_pki::Name;
+use fieldlock_pki::{Name, PublicKey};
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
 use serde::Deserialize;
 
 use super::audit::Audit;
 use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
+use crate::source::Source;
 
 /// Keys that hold lists of scalars, for the environment.
-pub(super) const LISTS: &[&str] = &["ca.address"];
+pub(super) const LISTS: &[&str] = &["ca.address", "bundle.signers"];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Key, certificate, CRLs, audit log, control socket.
     pub state: PathBuf,
-    pub policy: PathBuf,
+    /// The policy; what narrows the bundle, where signers of bundles are pinned.
+    pub policy: Option<PathBuf>,
+    /// Policy bundles.
+    #[serde(default)]
+    pub bundle: Bundle,
     #[serde(default)]
     pub trust: Trust,
     #[serde(default)]
@@ -32,6 +37,17 @@ pub struct File {
     /// How long SIGTERM lets requests under way finish.
     #[serde(default = "default_drain")]
     pub drain: Span,
+}
+
+/// Whose policy bundles this edge takes; none by default.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// Public keys, as `policy key` prints them.
+    #[serde(default)]
+    pub signers: Vec<PublicKey>,
+    /// A bundle that somebody brings; headends bring them as well.
+    pub file: Option<PathBuf>,
 }
 
 /// The CA.
@@ -164,10 +180,33 @@ impl File {
         Ok(settings)
     }
 
+    /// Where the policy comes from.
+    pub(crate) fn source(&self) -> Source {
+        Source {
+            file: self.policy.clone(),
+            signers: self.bundle.signers.clone(),
+        }
+    }
+
     fn check(&self, file: &Path) -> Result<(), SettingsError> {
         ensure(file, !self.headend.is_empty(), || {
             "no [[headend]]: an edge needs at least one to dial".into()
         })?;
+        ensure(
+            file,
+            self.policy.is_some() || !self.bundle.signers.is_empty(),
+            || {
+                "no `policy`: name the policy file, or pin the `signers` of bundles in [bundle]"
+                    .into()
+            },
+        )?;
+        ensure(
+            file,
+            self.bundle.file.is_none() || !self.bundle.signers.is_empty(),
+            || {
+                "[bundle] has a `file` and no `signers`: pin the keys that `fieldlock policy key` printed".into()
+            },
+        )?;
         self.audit.check(file)?;
         ensure(file, !self.device.is_empty(), || {
             "no [[device]]: an edge without devices has nothing to offer".into()

@@ -13,7 +13,7 @@ use super::audit::Audit;
 use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
 
 /// Keys that hold lists of scalars, for the environment.
-pub(super) const LISTS: &[&str] = &["tunnel.listen"];
+pub(super) const LISTS: &[&str] = &["tunnel.listen", "bundle.files"];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +21,9 @@ pub struct File {
     /// Key, certificate, CRLs, audit log, control socket.
     pub state: PathBuf,
     pub policy: PathBuf,
+    /// Policy bundles to be carried to edges.
+    #[serde(default)]
+    pub bundle: Bundle,
     #[serde(default)]
     pub trust: Trust,
     #[serde(default)]
@@ -40,6 +43,14 @@ pub struct File {
     /// How long SIGTERM lets requests under way finish.
     #[serde(default = "default_drain")]
     pub drain: Span,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// Bundles, as `policy sign` made them. Each edge gets the highest version that is for it.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::Head;
 use fieldlock_pki::Identity;
+use fieldlock_session::frame::MAX_PIECE;
 use fieldlock_session::{
-    Close, Event, Frame, Hello, Liveness, Session, Side, Transport, Violation,
+    Close, Event, Fate, Frame, Hello, Liveness, Session, Side, Transport, Violation,
 };
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 pub(crate) use outbox::Outbox;
 
@@ -48,6 +50,9 @@ pub(crate) trait Handler {
     /// All that arrived together has been handed over: write what it caused.
     fn flush(&self);
 }
+
+/// Between two looks whether a piece of a bundle has left.
+const PACE: Duration = Duration::from_millis(10);
 
 /// How a tunnel ended.
 #[derive(Debug, Clone)]
@@ -273,6 +278,25 @@ impl Link {
         self.flush_control();
     }
 
+    /// At the headend: sends a policy bundle, at a pace that lets all else pass between its pieces.
+    pub(crate) async fn offer_bundle(&self, text: &[u8]) {
+        let mut pieces = text.chunks(MAX_PIECE).peekable();
+        while let Some(piece) = pieces.next() {
+            while self.is_up() && self.control.has_waiting() {
+                sleep(PACE).await;
+            }
+            let last = pieces.peek().is_none();
+            self.session.borrow_mut().offer_bundle(last, piece);
+            self.flush_control();
+        }
+    }
+
+    /// At the edge: says which bundle is in force, and what became of the one that was offered.
+    pub(crate) fn have_bundle(&self, version: u64, fate: Fate, text: &str) {
+        self.session.borrow_mut().have_bundle(version, fate, text);
+        self.flush_control();
+    }
+
     /// Asks the other side to send no new requests.
     pub(crate) fn drain(&self) {
         self.session.borrow_mut().drain();
@@ -403,6 +427,7 @@ mod tests {
             instance: [1; 16],
             policy: [2; 32],
             trust: None,
+            bundle: None,
             tunnel: 0,
             devices: Vec::new(),
         };

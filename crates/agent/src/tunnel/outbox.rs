@@ -38,6 +38,11 @@ impl Outbox {
         }
     }
 
+    /// The writer has not come round to all of it yet.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.inner.borrow().buffer.is_empty()
+    }
+
     pub(crate) fn is_stalled(&self) -> bool {
         self.inner.borrow().buffer.len() > STALLED
     }

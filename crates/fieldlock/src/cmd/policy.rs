@@ -1,9 +1,11 @@
-//! `fieldlock policy`: checks a policy file, explains what it decides, and compares two,
-//! judges captures, and suggests a policy from what was seen.
+//! `fieldlock policy`: checks a policy file, explains what it decides, compares two, judges
+//! captures, suggests a policy from what was seen, and signs one for a fleet.
 
 mod diff;
+mod file;
 mod replay;
 mod schema;
+mod sign;
 mod suggest;
 mod traffic;
 
@@ -15,14 +17,18 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Subcommand};
 use fieldlock_modbus::{FunctionCode, Request};
+use fieldlock_pki::PublicKey;
 use fieldlock_policy::{
     Asked, Client, Explanation, Now, Origin, Policy, Sample, Side, Span, ceiling, explain,
     explain_named, parse_address, parse_function, summary, warnings,
 };
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::json;
 
-/// Check policy files, explain what they decide, and see what a change does.
+use file::Loaded;
+
+/// Check policy files, explain what they decide, see what a change does, sign them for a fleet.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -37,20 +43,27 @@ enum Command {
     Replay(replay::Replay),
     Schema(schema::Schema),
     Suggest(suggest::Suggest),
+    Key(sign::Key),
+    Sign(sign::Sign),
 }
 
-/// Check policy files: every error with its line, then what probably was not meant.
+/// Check policy files and bundles: every error with its line, then what probably was not meant.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   fieldlock policy check /etc/fieldlock/policy.toml
   fieldlock policy check --json policies/*.toml
+  fieldlock policy check fleet.bundle --signer p256:BDXd...
 
 Exit codes: 0 every file is valid, 2 one is not. Warnings do not change the exit code.")]
 struct Check {
-    /// Policy files.
+    /// Policy files, or bundles of `policy sign`: of those the signature is checked as well.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// The only key that bundles may be signed with, as `policy key` prints it; may be given several
+    /// times, and then no plain policy file is valid.
+    #[arg(long, value_name = "KEY")]
+    signer: Vec<PublicKey>,
     /// Print one JSON object for each file.
     #[arg(long)]
     json: bool,
@@ -73,13 +86,17 @@ Examples:
   fieldlock policy explain --policy policy.toml --client-name hmi-1 --device press-07 \\
       --function 6 --address \"holding 40\" --value 900 --at 2026-03-02T07:00:00+01:00
   fieldlock policy explain --policy policy.toml --as-edge --via hd-1
+  fieldlock policy explain --policy fleet.bundle --narrowed-by local.toml --as-edge
 
 Exit codes: 0 allowed (or the ceiling printed), 1 refused, 2 wrong usage or an invalid policy."
 )]
 struct Explain {
-    /// The policy file.
+    /// The policy file or bundle.
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
+    /// The edge's local policy file, which has to allow a request as well.
+    #[arg(long, value_name = "FILE", conflicts_with = "client_name")]
+    narrowed_by: Option<PathBuf>,
     /// Print what a hostile headend can reach through an edge with this policy, whatever clients
     /// it states; with --via that headend alone.
     #[arg(long, conflicts_with_all = ["who", "what", "device"])]
@@ -136,6 +153,21 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Replay(args) => or_invalid(replay::run(&args)),
         Command::Schema(args) => schema::run(&args),
         Command::Suggest(args) => or_invalid(suggest::run(&args)),
+        Command::Key(key) => done(sign::key(&key)),
+        Command::Sign(sign) => done(sign::sign(&sign)),
+    }
+}
+
+fn done(result: Result<(), sign::SignError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            match error.is_usage() {
+                true => INVALID.into(),
+                false => ExitCode::FAILURE,
+            }
+        }
     }
 }
 
@@ -152,13 +184,8 @@ const INVALID: u8 = 2;
 /// Why nothing could be explained or checked.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("{path}: {source}", path = .path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("{0}")]
-    Policy(#[from] fieldlock_policy::PolicyErrors),
+    #[error(transparent)]
+    File(#[from] file::FileError),
     #[error("{0}")]
     Capture(#[from] fieldlock_capture::CaptureError),
     #[error(
@@ -184,20 +211,16 @@ enum Error {
 }
 
 fn load(path: &Path) -> Result<Policy, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(Policy::parse(&text, &path.display().to_string())?)
+    Ok(Loaded::read(path, &[])?.policy)
 }
 
 fn run_check(check: &Check) -> ExitCode {
     let mut all_valid = true;
     for path in &check.files {
         let file = path.display();
-        match load(path) {
-            Ok(policy) if check.json => print(checked_json(path, &policy)),
-            Ok(policy) => print_checked(path, &policy),
+        match Loaded::read(path, &check.signer).map_err(Error::from) {
+            Ok(loaded) if check.json => print(checked_json(path, &loaded)),
+            Ok(loaded) => print_checked(path, &loaded),
             Err(error) => {
                 all_valid = false;
                 eprintln!("{error}");
@@ -215,27 +238,34 @@ fn run_check(check: &Check) -> ExitCode {
     }
 }
 
-fn print_checked(path: &Path, policy: &Policy) {
+fn print_checked(path: &Path, loaded: &Loaded) {
     let file = path.display();
-    print(format_args!("{file}: valid\n{}", summary(policy)));
+    let policy = &loaded.policy;
+    print(format_args!("{file}: valid"));
+    if let Some(header) = &loaded.header {
+        print(file::describe(header));
+    }
+    print(summary(policy));
     for warning in warnings(policy, Timestamp::now().as_second()) {
         eprintln!("{file}: warning: {warning}");
     }
 }
 
-fn checked_json(path: &Path, policy: &Policy) -> serde_json::Value {
+fn checked_json(path: &Path, loaded: &Loaded) -> serde_json::Value {
+    let policy = &loaded.policy;
     let warnings = warnings(policy, Timestamp::now().as_second());
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     json!({
         "file": path.display().to_string(),
         "valid": true,
+        "bundle": loaded.header.as_ref().map(file::describe_json),
         "summary": summary(policy),
         "warnings": warnings,
     })
 }
 
 fn errors_json(error: &Error) -> Vec<serde_json::Value> {
-    let Error::Policy(errors) = error else {
+    let Error::File(file::FileError::Policy(errors)) = error else {
         return vec![json!({ "message": error.to_string() })];
     };
     let places = errors.errors.iter();
@@ -258,12 +288,10 @@ fn print(text: impl Display) {
 
 fn run_explain(args: &Explain) -> Result<ExitCode, Error> {
     let policy = load(&args.policy)?;
+    let local = args.narrowed_by.as_deref().map(load).transpose()?;
     if args.as_edge {
-        let ceiling = ceiling(&policy, args.via.as_deref());
-        match args.json {
-            true => print(json!(ceiling)),
-            false => print(ceiling),
-        }
+        let reach = |policy: &Policy| ceiling(policy, args.via.as_deref());
+        print_both(args, &reach(&policy), local.as_ref().map(reach).as_ref());
         return Ok(ExitCode::SUCCESS);
     }
     let pdu = request_pdu(args)?;
@@ -271,15 +299,32 @@ fn run_explain(args: &Explain) -> Result<ExitCode, Error> {
         exception: malformed.exception.code(),
         what: malformed.to_string(),
     })?;
-    let explanation = explained(args, &policy, &request)?;
-    match args.json {
-        true => print(json!(explanation)),
-        false => print(&explanation),
-    }
-    Ok(match explanation.allowed {
+    let explain = |policy: &Policy| explained(args, policy, &request);
+    let explanation = explain(&policy)?;
+    let narrowing = local.as_ref().map(explain).transpose()?;
+    print_both(args, &explanation, narrowing.as_ref());
+    let narrowed = narrowing.is_none_or(|narrowing| narrowing.allowed);
+    Ok(match explanation.allowed && narrowed {
         true => ExitCode::SUCCESS,
         false => REFUSED.into(),
     })
+}
+
+/// What a policy says, and then what the one that narrows it says of the same.
+fn print_both<T: Display + Serialize>(args: &Explain, policy: &T, narrowing: Option<&T>) {
+    match (args.json, narrowing) {
+        (true, None) => print(json!(policy)),
+        (true, Some(narrowing)) => print(json!({ "policy": policy, "narrowed_by": narrowing })),
+        (false, None) => print(policy),
+        (false, Some(narrowing)) => {
+            let files = [Some(&args.policy), args.narrowed_by.as_ref()];
+            let [file, local] = files.map(|file| file.map_or("".into(), |f| f.to_string_lossy()));
+            print(format_args!("{file}:\n{policy}\n"));
+            print(format_args!(
+                "and {local}, which has to allow it too:\n{narrowing}"
+            ));
+        }
+    }
 }
 
 fn explained(args: &Explain, policy: &Policy, request: &Request<'_>) -> Result<Explanation, Error> {

@@ -105,6 +105,7 @@ fn render_into(out: &mut String, status: &Value) -> std::fmt::Result {
         status["audit"]["durable_seq"].as_u64().unwrap_or_default(),
         status["audit"]["signed_seq"].as_u64().unwrap_or_default(),
     )?;
+    bundle(out, &status["bundle"])?;
     for alarm in list(&status["alarms"]) {
         let since = duration(&alarm["seconds"]);
         writeln!(
@@ -117,6 +118,29 @@ fn render_into(out: &mut String, status: &Value) -> std::fmt::Result {
     tunnels(out, status)?;
     devices(out, status)?;
     clients(out, status)
+}
+
+fn bundle(out: &mut String, bundle: &Value) -> std::fmt::Result {
+    if let Some(signer) = bundle["signer"].as_str() {
+        writeln!(
+            out,
+            "policy bundle {}, signed by {signer}, since {}",
+            bundle["version"],
+            text(&bundle["since"]),
+        )?;
+    } else if let Some(reason) = bundle["missing"].as_str() {
+        writeln!(out, "NO POLICY BUNDLE: {reason}")?;
+    }
+    let waiting = &bundle["waiting"];
+    if !waiting.is_null() {
+        writeln!(
+            out,
+            "policy bundle {} waits until {}",
+            waiting["version"],
+            text(&waiting["not_before"]),
+        )?;
+    }
+    Ok(())
 }
 
 fn tunnels(out: &mut String, status: &Value) -> std::fmt::Result {
@@ -146,7 +170,7 @@ fn tunnel_line(out: &mut String, name: &str, tunnel: &Value) -> std::fmt::Result
     } else {
         "other policy"
     };
-    writeln!(
+    write!(
         out,
         "{name}: {} {}, {}, round trip {} ms, up {}, {policy} {}",
         text(&tunnel["transport"]),
@@ -155,7 +179,21 @@ fn tunnel_line(out: &mut String, name: &str, tunnel: &Value) -> std::fmt::Result
         text(&tunnel["round_trip_ms"]),
         duration(&tunnel["up_seconds"]),
         text(&tunnel["policy"]),
-    )
+    )?;
+    let bundle = &tunnel["bundle"];
+    match bundle["version"].as_u64() {
+        Some(0) => write!(out, ", NO BUNDLE")?,
+        Some(version) => write!(out, ", bundle {version}")?,
+        None => {}
+    }
+    for (fate, word) in [("waiting", "waits"), ("refused", "REFUSED")] {
+        let pending = &bundle[fate];
+        if !pending.is_null() {
+            let (version, why) = (&pending["version"], text(&pending["text"]));
+            write!(out, ", bundle {version} {word}: {why}")?;
+        }
+    }
+    writeln!(out)
 }
 
 fn devices(out: &mut String, status: &Value) -> std::fmt::Result {

@@ -82,6 +82,26 @@ pub fn keep_time(state: &Path, time: i64) -> Result<(), StoreError> {
     replace(state, TIME, format!("{time}\n").as_bytes())
 }
 
+/// Replaces one of the files of policy bundles, or removes it.
+pub fn keep_policy(state: &Path, file: &str, content: Option<&[u8]>) -> Result<(), StoreError> {
+    let _lock = Lock::exclusive(state)?;
+    let path = state.join(file);
+    let Some(content) = content else {
+        return match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io(path, error))
+            }
+            _ => Ok(()),
+        };
+    };
+    let folder = path.parent().unwrap_or(state);
+    if !folder.exists() {
+        make_private_directory(folder)?;
+        sync_directory(state)?;
+    }
+    replace(state, file, content)
+}
+
 /// Puts files into place as one step.
 fn commit(state: &Path, files: &[(&str, &str)]) -> Result<(), StoreError> {
     let staging = state.join(STAGING);

@@ -50,6 +50,7 @@ bounded!(
     client_side,
     device_side,
     policy_parse,
+    policy_bundle,
     enrolment,
     trust_list,
 );

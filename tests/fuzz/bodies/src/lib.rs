@@ -13,6 +13,7 @@
 //! | [`enrolment`] | an asker at the CA, or what stands in its place |
 //! | [`trust_list`] | a carrier of trust lists |
 //! | [`policy_parse`] | an editor |
+//! | [`policy_bundle`] | a carrier of policy bundles |
 
 #![allow(
     clippy::unwrap_used,
@@ -38,6 +39,6 @@ pub use device::device_side;
 pub use enrolment::{enrolment, trust_list};
 pub use framing::{mbap_stream, rtu_answer};
 pub use pdu::{modbus_answer, modbus_request};
-pub use policy::policy_parse;
+pub use policy::{policy_bundle, policy_parse};
 pub use session::session_ops;
 pub use tunnel::{hello, tunnel_frame};

@@ -1,9 +1,11 @@
-//! Policy files. No peer sends them yet, but people paste them.
+//! Policy files, which people paste, and bundles of them, which anybody may carry.
 
 use fieldlock_modbus::{Request, Table};
+use fieldlock_pki::PublicKey;
+use fieldlock_policy::bundle::{MAX_BUNDLE, MAX_VERSION};
 use fieldlock_policy::{
-    Asked, Client, Decision, Now, Origin, Policy, PolicyErrors, RuleId, Side, View, ceiling,
-    explain, summary, warnings,
+    Asked, Bundle, Client, Decision, Now, Origin, Policy, PolicyErrors, RuleId, Side, View,
+    ceiling, explain, summary, warnings,
 };
 
 const MAX_REPORTED: usize = 50;
@@ -28,6 +30,27 @@ pub fn policy_parse(data: &[u8]) {
         Err(errors) => check_errors(&source, &errors),
     }
 }
+
+/// A bundle of a stranger: it may be read, it has one spelling, and the key of the one whom an edge
+/// pins has not signed it.
+pub fn policy_bundle(data: &[u8]) {
+    let Ok(bundle) = Bundle::parse(data) else {
+        return;
+    };
+    assert_eq!(bundle.to_string().as_bytes(), data);
+    assert!((1..=MAX_VERSION).contains(&bundle.header.version));
+    assert!(data.len() <= MAX_BUNDLE);
+    let pinned: PublicKey = PINNED.parse().unwrap();
+    assert!(!pinned.has_signed(bundle.signed_text().as_bytes(), &bundle.signature));
+    if let Err(errors) = bundle.compile("fleet.bundle") {
+        let lines = data.split(|octet| *octet == b'\n').count();
+        assert!(errors.errors.iter().all(|error| error.line <= lines));
+    }
+}
+
+/// Some point of P-256.
+const PINNED: &str =
+    "p256:BGsX0fLhLEJH+Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT+NC4v4af5uO5+tKfA+eFivOM1drMV7Oy7ZAaDe/UfU=";
 
 fn check_errors(source: &str, errors: &PolicyErrors) {
     assert!((1..=MAX_REPORTED).contains(&errors.errors.len()));
@@ -110,7 +133,7 @@ fn check_step(
 ) {
     let write = request.write();
     let registers = write.filter(|write| write.range.table == Table::HoldingRegister);
-    if let (Some(write), true) = (registers, view.steps().iter().any(|(by, _)| *by == rule)) {
+    if let (Some(write), true) = (registers, view.step(rule).is_some()) {
         let (first, last) = (write.range.start, write.range.last());
         let stepped = policy.stepped(device);
         let kept = stepped.within(unit, first, last);

@@ -56,6 +56,7 @@ fn own_hello(instance: u8) -> Hello {
         instance: [instance; 16],
         policy: [2; 32],
         trust: None,
+        bundle: None,
         tunnel: 7,
         devices: vec![DeviceOffer {
             name: "press-07".into(),

@@ -66,6 +66,8 @@ fn check_frame(channel: u16, frame: &Frame<'_>, bytes: &[u8]) {
         | Frame::Policy(_)
         | Frame::Trust { .. }
         | Frame::TrustHave(_)
+        | Frame::Bundle { .. }
+        | Frame::BundleHave { .. }
         | Frame::Checkpoint(_)
         | Frame::Drain => true,
         Frame::ClientOpen(_)

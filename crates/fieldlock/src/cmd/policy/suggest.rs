@@ -11,6 +11,7 @@ use fieldlock_policy::{Asker, Observation, Policy, Span, SuggestError, SuggestOp
 use serde::Serialize;
 use serde_json::json;
 
+use super::file::FileError;
 use super::traffic::{self, Scope};
 use super::{Error, print};
 
@@ -100,7 +101,7 @@ pub(super) fn run(args: &Suggest) -> Result<ExitCode, Error> {
     };
     let text = traffic.suggest(&options);
     // What is printed must be a policy: one that is too large is told of here, not by an agent.
-    Policy::parse(&text, "the suggestion")?;
+    Policy::parse(&text, "the suggestion").map_err(FileError::from)?;
     match args.json {
         true => print(json!({ "policy": text, "seen": taken })),
         false => print(text.trim_end()),
@@ -151,10 +152,8 @@ fn from_log(log: &Path, traffic: &mut Traffic) -> Result<Taken, Error> {
 }
 
 fn unreadable(file: &Path, source: std::io::Error) -> Error {
-    Error::Read {
-        path: file.to_owned(),
-        source,
-    }
+    let path = file.to_owned();
+    Error::File(FileError::Read { path, source })
 }
 
 fn from_log_file(file: &Path, traffic: &mut Traffic, taken: &mut Taken) -> Result<(), Error> {

@@ -1,0 +1,272 @@
+//! Policy bundles: whoever brings one, its signer, its scope and its version decide.
+
+use fieldlock_pki::Name;
+use fieldlock_pki::store::{self, NEXT_POLICY_BUNDLE, POLICY_BUNDLE, POLICY_FLOOR};
+use fieldlock_policy::bundle::time_text;
+use fieldlock_policy::{Bundle, Now, bundle};
+use fieldlock_session::{Fate, state};
+use tracing::{info, warn};
+
+use super::Edge;
+use crate::ledger::alarm;
+use crate::posture::{refused, reloaded};
+use crate::settings::edge::File;
+use crate::source::{Bundled, Floor, read_bundle};
+
+/// A bundle that has been judged and waits for its time.
+#[derive(Debug, Clone)]
+pub(super) struct Next {
+    pub(super) bundle: Floor,
+    /// Seconds since 1970-01-01 UTC.
+    pub(super) not_before: i64,
+}
+
+/// What became of a bundle.
+pub(super) struct Answer {
+    pub(super) fate: Fate,
+    /// For people, where it is not in force.
+    pub(super) text: String,
+}
+
+impl Answer {
+    pub(super) fn refused(text: impl Into<String>) -> Self {
+        Self {
+            fate: Fate::Refused,
+            text: text.into(),
+        }
+    }
+}
+
+// What may be signed may be carried.
+const _: () = assert!(bundle::MAX_BUNDLE == state::MAX_BUNDLE);
+
+/// For those who only try a configuration: the bundle that it names.
+pub(super) fn check_file(settings: &File, name: &Name) -> Result<(), String> {
+    let Some(file) = &settings.bundle.file else {
+        return Ok(());
+    };
+    let named = |error: String| format!("{}: {error}", file.display());
+    let bundle = Bundle::parse(&read_bundle(file)?).map_err(|error| named(error.to_string()))?;
+    settings.source().believe(&bundle, name).map_err(named)?;
+    let compiled = bundle.compile(&file.display().to_string());
+    compiled.map_err(|errors| errors.to_string())?;
+    Ok(())
+}
+
+impl Edge {
+    /// What an earlier run left waiting, and what was put there since.
+    pub(super) fn start_bundles(&self) {
+        let settings = self.settings();
+        if settings.bundle.signers.is_empty() {
+            return;
+        }
+        if let Bundled::InForce { bundle, .. } = self.posture.bundle()
+            && Floor::read(&settings.state).as_ref() != Some(&bundle)
+        {
+            // The floor is written after the bundle: a crash may have come between.
+            self.keep_floor(&bundle);
+        }
+        self.watch_bundle();
+        let next = settings.state.join(NEXT_POLICY_BUNDLE);
+        if next.exists() {
+            let octets = read_bundle(&next);
+            let judged = octets.and_then(|octets| self.judge_bundle(&octets));
+            if let Err(reason) = judged {
+                self.drop_next(&format!(
+                    "the policy bundle that waited is refused: {reason}"
+                ));
+            }
+        }
+        self.take_bundle_file();
+    }
+
+    /// Of a headend.
+    pub(super) fn offered_bundle(&self, octets: &[u8], headend: &str) -> Answer {
+        self.judge_bundle(octets).unwrap_or_else(|reason| {
+            let text = format!("policy bundle of headend {headend} is refused: {reason}");
+            warn!(headend, "policy bundle refused: {reason}");
+            refused(&self.ledger, &text);
+            Answer::refused(reason)
+        })
+    }
+
+    /// Of the file in the configuration. One that is older than what headends brought is no fault.
+    pub(super) fn take_bundle_file(&self) {
+        let settings = self.settings();
+        let Some(file) = &settings.bundle.file else {
+            return self.ledger.clear(alarm::BUNDLE, "");
+        };
+        let octets = read_bundle(file);
+        let version = octets.as_ref().ok().and_then(|octets| {
+            let bundle = Bundle::parse(octets).ok()?;
+            Some(bundle.header.version)
+        });
+        let floor = self.floor().map(|floor| floor.version);
+        if version.is_some() && version < floor {
+            info!(file = %file.display(), "the policy bundle in the file is older than the last in force");
+            return self.ledger.clear(alarm::BUNDLE, "");
+        }
+        match octets.and_then(|octets| self.judge_bundle(&octets)) {
+            Ok(answer) => {
+                self.ledger.clear(alarm::BUNDLE, "");
+                self.tell_bundle(&answer);
+            }
+            Err(reason) => {
+                let text = format!("policy bundle {} is refused: {reason}", file.display());
+                refused(&self.ledger, &text);
+                self.ledger.raise(alarm::BUNDLE, "", &text);
+            }
+        }
+    }
+
+    /// The bundle that waited, if its time has come.
+    pub(super) fn apply_due_bundle(&self) {
+        let next = self.next_bundle.borrow().clone();
+        let Some(next) = next else { return };
+        if !self.is_due(next.not_before) {
+            return;
+        }
+        let file = self.settings().state.join(NEXT_POLICY_BUNDLE);
+        match read_bundle(&file).and_then(|octets| self.judge_bundle(&octets)) {
+            Ok(answer) => self.tell_bundle(&answer),
+            Err(reason) => {
+                let text = format!("the policy bundle that waited is refused: {reason}");
+                self.drop_next(&text);
+                self.tell_bundle(&Answer::refused(text));
+            }
+        }
+    }
+
+    /// Raises and clears the alarm about having none.
+    pub(super) fn watch_bundle(&self) {
+        match self.posture.bundle() {
+            Bundled::Missing(reason) => {
+                let text = format!("no policy bundle is in force, nothing crosses: {reason}");
+                self.ledger.raise(alarm::BUNDLE_MISSING, "", &text);
+            }
+            Bundled::Plain | Bundled::InForce { .. } => {
+                self.ledger.clear(alarm::BUNDLE_MISSING, "");
+            }
+        }
+    }
+
+    /// Takes a bundle, or says why not; then nothing has changed.
+    fn judge_bundle(&self, octets: &[u8]) -> Result<Answer, String> {
+        let settings = self.settings();
+        let (source, state) = (settings.source(), &settings.state);
+        if source.signers.is_empty() {
+            return Err("this edge pins no signer of bundles".to_owned());
+        }
+        let bundle = Bundle::parse(octets).map_err(|error| error.to_string())?;
+        // What it says is believed from here on, and not before.
+        source.believe(&bundle, &self.posture.trust().identity.name)?;
+        let version = bundle.header.version;
+        let own = Floor::of(&bundle);
+        let next = self.next_bundle.borrow().clone();
+        let floor = self.floor();
+        if let Some(floor) = floor.filter(|floor| !floor.admits(&bundle)) {
+            let last = floor.version;
+            return Err(match version == last {
+                true => format!("it is another version {version} than the one that was in force"),
+                false => format!("its version {version} is not above {last}, the last in force"),
+            });
+        }
+        if self.posture.bundle().version() == Some(version) {
+            return Ok(Answer {
+                fate: Fate::InForce,
+                text: String::new(),
+            });
+        }
+        let due = bundle
+            .header
+            .not_before
+            .is_none_or(|time| self.is_due(time));
+        if let Some(next) = &next {
+            let waiting = next.bundle.version;
+            if waiting == version && next.bundle != own {
+                let reason = format!("it is another version {version} than the one that waits");
+                return Err(reason);
+            }
+            if waiting > version && !due {
+                return Err(format!("version {waiting} waits already"));
+            }
+        }
+        let name = format!("policy bundle {version}");
+        let policy = bundle.compile(&name).map_err(|errors| errors.to_string())?;
+        let rules = source.rules_of(&bundle, policy)?;
+        let keep = |file, content: Option<&[u8]>| {
+            store::keep_policy(state, file, content).map_err(|error| error.to_string())
+        };
+        if let Some(not_before) = bundle.header.not_before.filter(|_| !due) {
+            let until = time_text(not_before);
+            if next.is_none_or(|next| next.bundle != own) {
+                keep(NEXT_POLICY_BUNDLE, Some(octets))?;
+                let what = format!("policy bundle {version} waits until {until}");
+                reloaded(&self.ledger, &what);
+                let bundle = own;
+                *self.next_bundle.borrow_mut() = Some(Next { bundle, not_before });
+            }
+            return Ok(Answer {
+                fate: Fate::Waits,
+                text: format!("version {version} waits until {until}"),
+            });
+        }
+        keep(POLICY_BUNDLE, Some(octets))?;
+        self.keep_floor(&own);
+        if next.is_none_or(|next| next.bundle.version <= version) {
+            self.next_bundle.take();
+            // What is left of it is refused as too old.
+            let _ = keep(NEXT_POLICY_BUNDLE, None);
+        }
+        let what = format!("{} is in force", rules.bundle);
+        self.posture.put_rules(rules, &self.ledger);
+        reloaded(&self.ledger, &what);
+        self.rules_changed();
+        self.watch_bundle();
+        Ok(Answer {
+            fate: Fate::InForce,
+            text: String::new(),
+        })
+    }
+
+    /// As the disk has it, or this run knows.
+    fn floor(&self) -> Option<Floor> {
+        let known = match self.posture.bundle() {
+            Bundled::InForce { bundle, .. } => Some(bundle),
+            Bundled::Plain | Bundled::Missing(_) => None,
+        };
+        Floor::higher(Floor::read(&self.settings().state), known)
+    }
+
+    /// A clock that is known to be wrong, either way, brings nothing into force.
+    fn is_due(&self, not_before: i64) -> bool {
+        matches!(self.posture.now(), Now::At(now) if now >= not_before)
+    }
+
+    /// Without it the bundle itself still is the floor, as long as it is there.
+    fn keep_floor(&self, floor: &Floor) {
+        let state = &self.settings().state;
+        let text = floor.text();
+        if let Err(error) = store::keep_policy(state, POLICY_FLOOR, Some(text.as_bytes())) {
+            warn!("the version of the policy bundle can't be kept: {error}");
+        }
+    }
+
+    fn drop_next(&self, text: &str) {
+        self.next_bundle.take();
+        refused(&self.ledger, text);
+        warn!("{text}");
+        let state = &self.settings().state;
+        if let Err(error) = store::keep_policy(state, NEXT_POLICY_BUNDLE, None) {
+            warn!("it can't be removed: {error}");
+        }
+    }
+
+    /// Headends hear of what did not come through them.
+    pub(super) fn tell_bundle(&self, answer: &Answer) {
+        let version = self.posture.bundle().version().unwrap_or(0);
+        for (link, _) in self.tunnels.borrow().values() {
+            link.have_bundle(version, answer.fate, &answer.text);
+        }
+    }
+}
