@@ -389,7 +389,7 @@ pub fn hello(devices: &[&str]) -> Hello {
         instance: [0x5A; 16],
         policy: [0; 32],
         trust: None,
-        bundle: None,
+        bundle: Some(0),
         tunnel: 0,
         devices: devices.iter().map(offer).collect(),
     }

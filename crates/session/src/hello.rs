@@ -33,7 +33,7 @@ pub struct Hello {
     /// peers that don't say it are not offered any.
     pub trust: Option<[u8; 32]>,
     /// Version of the policy bundle in force, 0 where there is none yet. An edge that says it takes
-    /// bundles; others are not offered any.
+    /// bundles; others are not offered any. A headend that says it (0) hears of them.
     pub bundle: Option<u64>,
     /// Id of this tunnel in both audit logs; given by the headend, 0 in an edge's hello.
     pub tunnel: u64,

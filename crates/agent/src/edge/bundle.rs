@@ -67,15 +67,8 @@ impl Edge {
             self.keep_floor(&bundle);
         }
         self.watch_bundle();
-        let next = settings.state.join(NEXT_POLICY_BUNDLE);
-        if next.exists() {
-            let octets = read_bundle(&next);
-            let judged = octets.and_then(|octets| self.judge_bundle(&octets));
-            if let Err(reason) = judged {
-                self.drop_next(&format!(
-                    "the policy bundle that waited is refused: {reason}"
-                ));
-            }
+        if settings.state.join(NEXT_POLICY_BUNDLE).exists() {
+            self.judge_next();
         }
         self.take_bundle_file();
     }
@@ -121,20 +114,31 @@ impl Edge {
 
     /// The bundle that waited, if its time has come.
     pub(super) fn apply_due_bundle(&self) {
-        let next = self.next_bundle.borrow().clone();
-        let Some(next) = next else { return };
-        if !self.is_due(next.not_before) {
-            return;
+        let not_before = self.next_bundle.borrow().as_ref().map(|n| n.not_before);
+        if not_before.is_some_and(|time| self.is_due(time)) {
+            let answer = self.judge_next();
+            self.tell_bundle(&answer);
         }
-        let file = self.settings().state.join(NEXT_POLICY_BUNDLE);
-        match read_bundle(&file).and_then(|octets| self.judge_bundle(&octets)) {
-            Ok(answer) => self.tell_bundle(&answer),
-            Err(reason) => {
-                let text = format!("the policy bundle that waited is refused: {reason}");
-                self.drop_next(&text);
-                self.tell_bundle(&Answer::refused(text));
-            }
+    }
+
+    /// Judges what waits on the disk as if it came now.
+    fn judge_next(&self) -> Answer {
+        self.next_bundle.take();
+        let state = &self.settings().state;
+        let octets = read_bundle(&state.join(NEXT_POLICY_BUNDLE));
+        let judged = octets.and_then(|octets| self.judge_bundle(&octets));
+        let answer = judged.unwrap_or_else(|reason| {
+            let text = format!("the policy bundle that waited is refused: {reason}");
+            warn!("{text}");
+            refused(&self.ledger, &text);
+            Answer::refused(reason)
+        });
+        if answer.fate != Fate::Waits
+            && let Err(error) = store::keep_policy(state, NEXT_POLICY_BUNDLE, None)
+        {
+            warn!("the policy bundle that waited can't be removed: {error}");
         }
+        answer
     }
 
     /// Raises and clears the alarm about having none.
@@ -252,20 +256,14 @@ impl Edge {
         }
     }
 
-    fn drop_next(&self, text: &str) {
-        self.next_bundle.take();
-        refused(&self.ledger, text);
-        warn!("{text}");
-        let state = &self.settings().state;
-        if let Err(error) = store::keep_policy(state, NEXT_POLICY_BUNDLE, None) {
-            warn!("it can't be removed: {error}");
-        }
-    }
-
     /// Headends hear of what did not come through them.
     pub(super) fn tell_bundle(&self, answer: &Answer) {
         let version = self.posture.bundle().version().unwrap_or(0);
-        for (link, _) in self.tunnels.borrow().values() {
+        for (link, handler) in self.tunnels.borrow().values() {
+            // An older build takes no word of bundles.
+            if handler.hello().is_none_or(|hello| hello.bundle.is_none()) {
+                continue;
+            }
             link.have_bundle(version, answer.fate, &answer.text);
         }
     }

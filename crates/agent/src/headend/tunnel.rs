@@ -244,7 +244,7 @@ impl Headend {
             instance: self.instance,
             policy: self.policy_hash(),
             trust: None,
-            bundle: None,
+            bundle: Some(0),
             tunnel: link.number.into(),
             devices: Vec::new(),
         };
