@@ -356,17 +356,8 @@ fn refusal_is_seen() {
 /// Attack 21: the headend of a stolen certificate brings policies of its own.
 fn hostile(transport: Transport) {
     let signer = Signer::new();
-    let setup = Setup::new(transport).edge(&signer.pinned());
-    let (pair, headend) = edge_of_a_rogue(setup, transport);
-    let mut rogue = headend.tunnel().unwrap();
+    // All of them before the edge dials: a headend that is busy with signing is taken for dead.
     let good = signer.for_any(7, READS);
-    assert_eq!(
-        offer(&mut rogue, good.as_bytes()),
-        (7, Fate::InForce, String::new())
-    );
-    let policy = || pair.edge.status()["policy"].clone();
-    let in_force = policy();
-
     let open = signer.for_any(8, OPEN_POLICY);
     let own_key = Site::shared()
         .identity(Role::Headend, HEADEND)
@@ -411,6 +402,16 @@ fn hostile(transport: Transport) {
         octets
     };
     hostile.push((flipped(open.len() - 3), "its signature does not fit"));
+
+    let setup = Setup::new(transport).edge(&signer.pinned());
+    let (pair, headend) = edge_of_a_rogue(setup, transport);
+    let mut rogue = headend.tunnel().unwrap();
+    assert_eq!(
+        offer(&mut rogue, good.as_bytes()),
+        (7, Fate::InForce, String::new())
+    );
+    let policy = || pair.edge.status()["policy"].clone();
+    let in_force = policy();
     let refused = || pair.edge.audit_kind(Kind::ReloadRefused).len();
     for (index, (octets, why)) in hostile.iter().enumerate() {
         let (version, fate, text) = offer(&mut rogue, octets);
