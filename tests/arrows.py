@@ -9,13 +9,13 @@ import sys
 
 # Lowest first; a crate may depend on any ring below its own.
 RINGS = [
-    {"modbus", "session", "pki", "audit", "capture"},
+    {"modbus", "profinet", "session", "pki", "audit", "capture"},
     {"policy", "ca", "enroll"},
     {"conduit"},
     {"sim", "agent"},
     {"fieldlock"},
 ]
-CORES = {"modbus", "session", "pki", "policy", "conduit"}
+CORES = {"modbus", "profinet", "session", "pki", "policy", "conduit"}
 SHELL_ONLY = {"tokio", "quinn", "rustls", "tokio-rustls", "tracing"}
 
 

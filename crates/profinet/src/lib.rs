@@ -1,0 +1,22 @@
+//! PROFINET IO as Fieldlock must understand it to inspect it: Ethernet frames with their tags,
+//! DCP, cyclic data and alarms of real-time class 1, and the connection management (DCE/RPC over
+//! UDP) that says which of them belong to an application relation (AR).
+//!
+//! Nothing here allocates on the way in or knows a socket or a clock. Multi-octet fields are
+//! big-endian unless DCE/RPC says otherwise.
+//!
+//! Sources: IEC 61158-6-10 (frames, blocks), IEC 61784-2 (profiles), C706 (DCE/RPC, connectionless).
+
+pub mod eth;
+pub mod frame_id;
+pub mod mac;
+pub mod name;
+pub mod reader;
+pub mod service;
+
+pub use eth::{Frame, Tag};
+pub use frame_id::FrameId;
+pub use mac::Mac;
+pub use name::{NameError, StationName};
+pub use reader::{Reader, Short};
+pub use service::{ArType, Service};
