@@ -18,8 +18,8 @@ use crate::sys::{
 /// Frames that one system call takes at most.
 pub const BATCH: usize = 32;
 
-/// Octets of the longest frame: header, 802.1Q tag and 1,500 octets, without check sequence.
-pub const LONGEST_FRAME: usize = 1522;
+/// Octets of the longest frame: header (14), 802.1Q tag (4) and 1,500, without check sequence.
+pub const LONGEST_FRAME: usize = 1518;
 
 /// Octets before a received frame in which room is made for its tag.
 pub(crate) const HEADROOM: usize = 4;

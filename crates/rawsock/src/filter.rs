@@ -4,8 +4,9 @@ use fieldlock_profinet::{Mac, eth};
 use socket2::SockFilter;
 
 /// Addresses beside the interface's own that frames may be for. The program compares with each
-/// in turn, in five instructions of at most 4,096.
-pub const MOST_STATIONS: usize = 512;
+/// in turn; two programs, the old and the new, must fit `net.core.optmem_max`, 20 KiB before
+/// Linux 6.9.
+pub const MOST_STATIONS: usize = 128;
 
 /// What a [`crate::PacketSocket`] hears. All else ends in the kernel, uncounted.
 ///
@@ -74,14 +75,16 @@ impl Filter {
             unless_equal_skip(u32::from(libc::PACKET_BROADCAST), 1),
             accept(),
         ];
+        // A: the first four octets of the destination; X: its last two.
+        program.extend([load_half(4), x_from_a(), load_word(0), keep_a()]);
         for mac in joined {
             let [a, b, c, d, e, f] = mac.0;
             program.extend([
-                load_word(0),
-                unless_equal_skip(u32::from_be_bytes([a, b, c, d]), 3),
-                load_half(4),
+                unless_equal_skip(u32::from_be_bytes([a, b, c, d]), 4),
+                a_from_x(),
                 unless_equal_skip(u32::from_be_bytes([0, 0, e, f]), 1),
                 accept(),
+                restore_a(),
             ]);
         }
         program.push(refuse());
@@ -111,6 +114,22 @@ fn load_octet_x(at: u32) -> SockFilter {
 
 fn set_x(value: u32) -> SockFilter {
     instruction(libc::BPF_LDX | libc::BPF_IMM, 0, 0, value)
+}
+
+fn x_from_a() -> SockFilter {
+    instruction(libc::BPF_MISC | libc::BPF_TAX, 0, 0, 0)
+}
+
+fn a_from_x() -> SockFilter {
+    instruction(libc::BPF_MISC | libc::BPF_TXA, 0, 0, 0)
+}
+
+fn keep_a() -> SockFilter {
+    instruction(libc::BPF_ST, 0, 0, 0)
+}
+
+fn restore_a() -> SockFilter {
+    instruction(libc::BPF_LD | libc::BPF_MEM, 0, 0, 0)
 }
 
 fn keep_bits(mask: u32) -> SockFilter {

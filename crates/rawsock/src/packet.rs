@@ -149,12 +149,17 @@ impl PacketSocket {
         if self.joined.len() >= MOST_STATIONS {
             return Err(JoinError::TooMany(mac));
         }
-        let failed = |source| JoinError::Kernel { mac, source };
-        let membership = self.membership(mac);
-        sys::set_packet_option(self.ready.as_fd(), sys::PACKET_ADD_MEMBERSHIP, &membership)
-            .map_err(failed)?;
         self.joined.push(mac);
-        self.attach().map_err(failed)
+        let membership = self.membership(mac);
+        let done = self.attach().and_then(|()| {
+            sys::set_packet_option(self.ready.as_fd(), sys::PACKET_ADD_MEMBERSHIP, &membership)
+        });
+        done.map_err(|source| {
+            self.joined.pop();
+            // The filter that was in force before, which the kernel has taken already.
+            let _ = self.attach();
+            JoinError::Kernel { mac, source }
+        })
     }
 
     /// Ends [`join`](Self::join). What was not joined is no error.

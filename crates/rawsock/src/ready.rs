@@ -34,8 +34,9 @@ impl Ready {
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         let fd = self.registered()?;
-        fd.async_io(Interest::READABLE, |_| call(self.fd.as_fd()))
-            .await
+        // An interface that goes down is an error with nothing to read.
+        let interest = Interest::READABLE | Interest::ERROR;
+        fd.async_io(interest, |_| call(self.fd.as_fd())).await
     }
 
     /// The same for a descriptor that becomes writable.
