@@ -523,7 +523,8 @@ fn printable(text: &[u8]) -> String {
         .collect()
 }
 
-fn frame_name(frame: &Frame<'_>) -> &'static str {
+/// What a frame is called in a [`Violation`].
+pub fn frame_name(frame: &Frame<'_>) -> &'static str {
     match frame {
         Frame::Hello(_) => "hello",
         Frame::Ready => "ready",
@@ -541,6 +542,7 @@ fn frame_name(frame: &Frame<'_>) -> &'static str {
         Frame::ClientClose { .. } => "client-close",
         Frame::Request { .. } => "request",
         Frame::Answer { .. } => "answer",
+        Frame::Station(_) => "station",
     }
 }
 
@@ -563,6 +565,8 @@ mod tests {
                 credit: 1,
                 answer_within: 1,
             }],
+            stations: Vec::new(),
+            cyclic: None,
         }
     }
 
