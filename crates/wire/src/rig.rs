@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use clap::{Args, Subcommand};
+use fieldlock_rawsock::Namespace;
 
 use crate::Failure;
 
@@ -53,6 +54,11 @@ impl RigCommand {
                 Ok(())
             }
             Action::Up => {
+                let names = NAMESPACES.map(|name| format!("{prefix}{name}"));
+                if let Some(name) = names.iter().find(|name| Namespace::named(name).is_ok()) {
+                    let hint = "another --prefix, or `fieldlock-wire rig down` first";
+                    return Err(format!("there is a namespace `{name}` already: {hint}").into());
+                }
                 let made = up.iter().try_for_each(|command| run(command));
                 if made.is_err() {
                     // Half a rig would be in the way of the next attempt.
