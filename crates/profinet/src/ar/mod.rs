@@ -8,9 +8,11 @@ mod table;
 
 use std::time::{Duration, Instant};
 
+use check::ASSIGNED_BY_DEVICE;
 pub use check::{Unfit, check};
 pub use table::{Change, Refused, Table};
 
+use crate::cm::{Iocr, IocrKind};
 use crate::frame_id::FrameId;
 use crate::mac::Mac;
 use crate::name::StationName;
@@ -102,6 +104,24 @@ pub struct Cr {
     pub counter_step: u16,
     /// Silence after which the consumer ends the AR.
     pub watchdog: Duration,
+}
+
+impl Cr {
+    /// As a Connect asks for it.
+    pub fn of(iocr: &Iocr<'_>) -> Self {
+        Self {
+            provider: match iocr.kind {
+                IocrKind::Output => End::Controller,
+                _ => End::Device,
+            },
+            reference: iocr.reference,
+            frame_id: (iocr.frame_id != ASSIGNED_BY_DEVICE).then_some(iocr.frame_id),
+            data_length: iocr.data_length,
+            cycle: iocr.cycle(),
+            counter_step: iocr.send_clock.saturating_mul(iocr.reduction_ratio),
+            watchdog: iocr.watchdog(),
+        }
+    }
 }
 
 /// The references under which the two ends of an AR speak of its alarms.
