@@ -25,6 +25,7 @@ mod negative;
 mod rtu;
 mod smoke;
 mod splice;
+mod stations;
 mod steps;
 mod trust;
 
@@ -58,6 +59,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(malformed::trials());
     trials.extend(injection::trials());
     trials.extend(bundles::trials());
+    trials.extend(stations::trials());
     trials.extend(export::trials());
     trials.extend(smoke::trials());
     trials.extend(captures::trials());
