@@ -10,7 +10,7 @@ import sys
 # Lowest first; a crate may depend on any ring below its own.
 RINGS = [
     {"modbus", "profinet", "session", "pki", "audit", "capture"},
-    {"policy", "ca", "enroll"},
+    {"policy", "ca", "enroll", "rawsock"},
     {"conduit"},
     {"sim", "agent"},
     {"fieldlock"},

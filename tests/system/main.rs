@@ -22,6 +22,7 @@ mod lint;
 mod malformed;
 mod mbaps;
 mod negative;
+mod rig;
 mod rtu;
 mod smoke;
 mod splice;
@@ -66,6 +67,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(cli::trials());
     trials.extend(faults::trials());
     trials.extend(interop::trials());
+    trials.extend(rig::trials());
     trials.extend(rtu::trials());
     trials.extend(negative::trials());
     trials.extend(splice::trials());

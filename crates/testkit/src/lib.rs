@@ -1,6 +1,7 @@
 //! What the tests and the comparison benchmark share; never part of what is shipped.
 //!
 //! - [`wire`]: a network of one hop in user space that can be cut, slowed and made lossy.
+//! - [`link`]: the decisions of a bad network, without a socket or a clock.
 //! - [`process`]: child processes with captured logs, signals, and an end when dropped.
 //! - [`wait`], [`ports`]: waiting for conditions, and ports that are free.
 //! - [`peers`]: foreign programs, found or named as missing.
@@ -8,9 +9,11 @@
 //! - [`capture`]: Modbus requests out of pcap files.
 
 pub mod capture;
+pub mod link;
 pub mod modbus;
 pub mod peers;
 pub mod ports;
 pub mod process;
+mod random;
 pub mod wait;
 pub mod wire;

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::random::Random;
 use crate::wait::wait_until;
-use shape::Random;
 pub use shape::{RETRANSMISSION, Shape};
 
 /// Which way bytes go.

@@ -207,6 +207,7 @@ impl TunnelHandler {
             port: Some(open.address.port()),
             identity: identity.as_deref().map(Into::into),
             role: role.as_deref().map(Into::into),
+            ..Party::default()
         };
         let client = StatedClient {
             party: Arc::new(party),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::random::Random;
+
 /// The stall that a lost TCP segment causes: Linux's least retransmission time-out.
 pub const RETRANSMISSION: Duration = Duration::from_millis(200);
 
@@ -63,33 +65,6 @@ impl Shape {
 
     fn lateness(&self, random: &mut Random) -> Duration {
         self.delay + self.jitter.mul_f64(random.share())
-    }
-}
-
-/// xorshift64*: good enough to drop packets, and the same on every run of a seed.
-#[derive(Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn seeded(seed: u64) -> Self {
-        // The state must not be zero, and near seeds should not begin alike.
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// Evenly spread over 0.0 (in) to 1.0 (out).
-    fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn happens(&mut self, share: f64) -> bool {
-        share > 0.0 && self.share() < share
     }
 }
 

@@ -1,0 +1,166 @@
+//! Which frames the kernel hands over, as a program of the classic Berkeley Packet Filter.
+
+use fieldlock_profinet::{Mac, eth};
+use socket2::SockFilter;
+
+/// Addresses beside the interface's own that frames may be for. The program compares with each
+/// in turn; two programs, the old and the new, must fit `net.core.optmem_max`, 20 KiB before
+/// Linux 6.9.
+pub const MOST_STATIONS: usize = 128;
+
+/// What a [`crate::PacketSocket`] hears. All else ends in the kernel, uncounted.
+///
+/// A frame must be PROFINET (0x8892), ARP or UDP over IPv4 and no later fragment; for the
+/// interface's own address, the broadcast address or one that was joined; and have no 802.1Q
+/// tag, a priority tag (VLAN 0) or one of this VLAN. What this machine sends itself is not
+/// heard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The VLAN of the wire, 1 to 4094, where its frames are tagged with one.
+    pub vlan: Option<u16>,
+}
+
+// Offsets that ask for what the kernel knows beside the octets (<linux/filter.h>).
+const KERNEL: u32 = libc::SKF_AD_OFF as u32;
+const PACKET_TYPE: u32 = KERNEL.wrapping_add(libc::SKF_AD_PKTTYPE as u32);
+const TAG: u32 = KERNEL.wrapping_add(libc::SKF_AD_VLAN_TAG as u32);
+const TAGGED: u32 = KERNEL.wrapping_add(libc::SKF_AD_VLAN_TAG_PRESENT as u32);
+
+const VLAN_BITS: u32 = 0x0fff;
+const OFFSET_BITS: u32 = 0x1fff;
+
+impl Filter {
+    /// The program, for frames to the interface's own address, to all, or to `joined`.
+    pub(crate) fn program(&self, joined: &[Mac]) -> Vec<SockFilter> {
+        // A VLAN that is not there is compared with 0 twice.
+        let vlan = u32::from(self.vlan.unwrap_or(0)) & VLAN_BITS;
+        let ethertype = |of: u16| u32::from(of);
+        let mut program = vec![
+            load_word(PACKET_TYPE),
+            unless_equal_skip(u32::from(libc::PACKET_OUTGOING), 1),
+            refuse(),
+            // X: octets of a tag that is still in the frame.
+            set_x(0),
+            load_word(TAGGED),
+            if_equal_skip(0, 5),
+            load_word(TAG),
+            keep_bits(VLAN_BITS),
+            // To the EtherType.
+            if_equal_skip(0, 10),
+            if_equal_skip(vlan, 9),
+            refuse(),
+            // The kernel has taken no tag off.
+            load_half(12),
+            unless_equal_skip(ethertype(eth::VLAN), 6),
+            load_half(14),
+            keep_bits(VLAN_BITS),
+            if_equal_skip(0, 2),
+            if_equal_skip(vlan, 1),
+            refuse(),
+            set_x(4),
+            // The EtherType behind all tags.
+            load_half_x(12),
+            if_equal_skip(ethertype(eth::PROFINET), 8),
+            if_equal_skip(ethertype(eth::ARP), 7),
+            if_equal_skip(ethertype(eth::IPV4), 1),
+            refuse(),
+            load_octet_x(23),
+            unless_equal_skip(libc::IPPROTO_UDP as u32, 2),
+            load_half_x(20),
+            if_bits_skip_else(OFFSET_BITS, 0, 1),
+            refuse(),
+            // For whom?
+            load_word(PACKET_TYPE),
+            if_equal_skip(u32::from(libc::PACKET_HOST), 1),
+            unless_equal_skip(u32::from(libc::PACKET_BROADCAST), 1),
+            accept(),
+        ];
+        // A: the first four octets of the destination; X: its last two.
+        program.extend([load_half(4), x_from_a(), load_word(0), keep_a()]);
+        for mac in joined {
+            let [a, b, c, d, e, f] = mac.0;
+            program.extend([
+                unless_equal_skip(u32::from_be_bytes([a, b, c, d]), 4),
+                a_from_x(),
+                unless_equal_skip(u32::from_be_bytes([0, 0, e, f]), 1),
+                accept(),
+                restore_a(),
+            ]);
+        }
+        program.push(refuse());
+        program
+    }
+}
+
+fn instruction(code: u32, on_true: u8, on_false: u8, value: u32) -> SockFilter {
+    SockFilter::new(code as u16, on_true, on_false, value)
+}
+
+fn load_word(at: u32) -> SockFilter {
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at)
+}
+
+fn load_half(at: u32) -> SockFilter {
+    instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, at)
+}
+
+fn load_half_x(at: u32) -> SockFilter {
+    instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_IND, 0, 0, at)
+}
+
+fn load_octet_x(at: u32) -> SockFilter {
+    instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, at)
+}
+
+fn set_x(value: u32) -> SockFilter {
+    instruction(libc::BPF_LDX | libc::BPF_IMM, 0, 0, value)
+}
+
+fn x_from_a() -> SockFilter {
+    instruction(libc::BPF_MISC | libc::BPF_TAX, 0, 0, 0)
+}
+
+fn a_from_x() -> SockFilter {
+    instruction(libc::BPF_MISC | libc::BPF_TXA, 0, 0, 0)
+}
+
+fn keep_a() -> SockFilter {
+    instruction(libc::BPF_ST, 0, 0, 0)
+}
+
+fn restore_a() -> SockFilter {
+    instruction(libc::BPF_LD | libc::BPF_MEM, 0, 0, 0)
+}
+
+fn keep_bits(mask: u32) -> SockFilter {
+    instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, mask)
+}
+
+fn if_equal_skip(value: u32, skip: u8) -> SockFilter {
+    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, skip, 0, value)
+}
+
+fn unless_equal_skip(value: u32, skip: u8) -> SockFilter {
+    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, skip, value)
+}
+
+fn if_bits_skip_else(bits: u32, set: u8, clear: u8) -> SockFilter {
+    instruction(
+        libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K,
+        set,
+        clear,
+        bits,
+    )
+}
+
+/// The whole frame.
+fn accept() -> SockFilter {
+    instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX)
+}
+
+fn refuse() -> SockFilter {
+    instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0)
+}
+
+#[cfg(test)]
+mod tests;
