@@ -12,7 +12,7 @@ use super::dial::Dialled;
 use super::tunnel::TunnelHandler;
 use crate::posture::short_hex;
 use crate::source::Bundled;
-use crate::status::{common, round_trip, time};
+use crate::status::{common, round_trip, stations, time};
 use crate::tunnel::Link;
 
 impl Edge {
@@ -78,6 +78,7 @@ impl Edge {
             "policy": policy.as_ref().map(short_hex),
             "same_policy": policy == Some(self.posture.hash()),
             "clients": handler.clients(),
+            "stations": stations(link),
         })
     }
 }

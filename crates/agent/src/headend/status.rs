@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Headend;
 use super::tunnel::EdgeTunnel;
 use crate::posture::short_hex;
-use crate::status::{common, round_trip};
+use crate::status::{common, round_trip, stations};
 
 impl Headend {
     pub(super) fn status(&self) -> Value {
@@ -42,6 +42,7 @@ impl Headend {
             "same_trust": tunnel.trust.get() == Some(self.posture.trust().list.hash()),
             "bundle": tunnel.carried.status(),
             "under_way": tunnel.under_way(),
+            "stations": stations(&tunnel.link),
         })
     }
 
