@@ -1,0 +1,141 @@
+//! The AR of a controller from the Connect response on: cyclic data and alarms.
+
+use std::time::Instant;
+
+use fieldlock_profinet::alarm::{self, Alarm};
+use fieldlock_profinet::rpc::Uuid;
+use fieldlock_profinet::{FrameId, Mac};
+
+use super::{Controller, Defect, Phase};
+use crate::profinet::alarms::{Channel, Endpoint, Failed};
+use crate::profinet::blocks::alarm_ack;
+use crate::profinet::cyclic::{Consumer, Provider};
+use crate::profinet::event::Event;
+use crate::profinet::stats::Side;
+
+/// UDP port from which the controller calls.
+pub(super) const CALL_PORT: u16 = 49153;
+
+const WATCHDOG: u8 = 0x05;
+pub(super) const CMI_TIMEOUT: u8 = 0x06;
+const ALARM_ACK_SEND: u8 = 0x09;
+
+#[derive(Debug)]
+pub(super) struct Relation {
+    pub(super) uuid: Uuid,
+    pub(super) session: u16,
+    pub(super) input: FrameId,
+    pub(super) provider: Provider,
+    pub(super) consumer: Consumer,
+    pub(super) endpoint: Endpoint,
+    pub(super) high: Channel,
+    pub(super) low: Channel,
+}
+
+impl Relation {
+    pub(super) fn deadline(&self) -> Instant {
+        [self.high.deadline(), self.low.deadline()]
+            .into_iter()
+            .flatten()
+            .fold(self.provider.due().min(self.consumer.deadline()), Instant::min)
+    }
+}
+
+impl Controller {
+    pub(super) fn handle_cyclic(&mut self, now: Instant, src: Mac, id: FrameId, pdu: &[u8]) {
+        if let Some(relation) = &mut self.relation
+            && relation.input == id
+            && relation.endpoint.remote == src
+        {
+            let (clock, consumed) = (self.config.clock, &mut self.stats.consumed);
+            relation.consumer.handle(now, pdu, clock, consumed);
+        }
+    }
+
+    pub(super) fn relation_timeout(&mut self, now: Instant) {
+        let Some(relation) = &mut self.relation else {
+            return;
+        };
+        if relation.consumer.deadline() <= now {
+            let code = match relation.consumer.fail_safe(now, self.config.clock) {
+                Some(event) => {
+                    self.stats.fail_safe(event);
+                    WATCHDOG
+                }
+                None => CMI_TIMEOUT,
+            };
+            return self.abort(now, code);
+        }
+        if let Some((frame, missed)) = relation.provider.poll(now, self.config.clock) {
+            self.out.push(|out| out.extend_from_slice(frame));
+            self.stats.sent += 1;
+            self.stats.skipped += missed;
+        }
+        for channel in [&mut relation.high, &mut relation.low] {
+            match channel.handle_timeout(now, &mut self.out) {
+                Ok(again) => self.stats.retransmits += u64::from(again),
+                Err(Failed) => return self.abort(now, ALARM_ACK_SEND),
+            }
+        }
+    }
+
+    pub(super) fn handle_alarm(&mut self, now: Instant, src: Mac, id: FrameId, pdu: &[u8]) {
+        let Ok(alarm) = Alarm::parse(pdu) else { return };
+        let Some(relation) = self.relation.as_mut().filter(|relation| {
+            relation.endpoint.remote == src
+                && relation.endpoint.local_reference == alarm.destination
+        }) else {
+            return;
+        };
+        let high = id == FrameId::ALARM_HIGH;
+        let channel = match high {
+            true => &mut relation.high,
+            false => &mut relation.low,
+        };
+        match alarm.kind {
+            alarm::PduType::Error => {
+                let status = alarm.status().map_or(0, |status| status.0);
+                self.ended(now, Side::Device, status);
+            }
+            alarm::PduType::Ack => channel.handle_ack(now, alarm.ack_sequence, &mut self.out),
+            alarm::PduType::Data => {
+                if self.config.defect == Some(Defect::NeverAcknowledgesAlarms) {
+                    return;
+                }
+                channel.handle_ack(now, alarm.ack_sequence, &mut self.out);
+                if !channel.handle_data(alarm.send_sequence, &mut self.out) {
+                    return;
+                }
+                let Ok(alarm::Body::Notification(notification)) = alarm.body() else {
+                    return;
+                };
+                let (slot, subslot) = (notification.slot, notification.subslot);
+                let kind = notification.kind;
+                let mut block = Vec::new();
+                let specifier = notification.specifier;
+                alarm_ack(&mut block, (high, kind), (slot, subslot), specifier);
+                if channel.send(now, block, &mut self.out).is_err() {
+                    return self.abort(now, ALARM_ACK_SEND);
+                }
+                self.stats.alarms_received += 1;
+                self.event(Event::AlarmReceived {
+                    high,
+                    kind,
+                    slot,
+                    subslot,
+                });
+            }
+            alarm::PduType::Nack => {}
+        }
+    }
+
+    /// ApplicationReady came and was confirmed.
+    pub(super) fn establish(&mut self, now: Instant) {
+        if let Some(relation) = &mut self.relation {
+            relation.provider.set_good(true);
+        }
+        self.phase = Phase::Established;
+        self.stats.established(now);
+        self.event(Event::Established);
+    }
+}
