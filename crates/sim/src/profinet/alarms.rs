@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_profinet::Mac;
 
-use super::lan::{PROFINET, begin, end, put16, put32};
+use super::lan::{PROFINET, begin, end, put16};
 use super::outbox::Outbox;
 
 const HIGH: u16 = 0xfc01;
@@ -72,10 +72,6 @@ impl Channel {
             unacknowledged: None,
             waiting: VecDeque::new(),
         }
-    }
-
-    pub(super) fn is_high(&self) -> bool {
-        self.high
     }
 
     pub(super) fn send(&mut self, now: Instant, data: Vec<u8>, out: &mut Outbox) -> Result<(), Failed> {

@@ -282,6 +282,7 @@ impl Controller {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.stats.dropped = self.out.dropped();
         self.relation_timeout(now);
         match &self.phase {
             Phase::Resting { until } if *until <= now => self.identify(now),

@@ -267,16 +267,6 @@ impl Consumer {
         self.deadline
     }
 
-    /// At least one frame was accepted.
-    pub(super) fn has_data(&self) -> bool {
-        self.last_accepted.is_some()
-    }
-
-    /// The provider is in RUN, as of its last accepted frame.
-    pub(super) fn provider_runs(&self) -> bool {
-        self.running
-    }
-
     /// What the expiry of the watchdog means; None when no frame had ever come.
     pub(super) fn fail_safe(&self, now: Instant, clock: Clock) -> Option<FailSafe> {
         Some(FailSafe {

@@ -190,6 +190,7 @@ impl Device {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.stats.dropped = self.out.dropped();
         self.answer_identify(now);
         let mut at = 0;
         while let Some(ar) = self.ars.get_mut(at) {

@@ -16,7 +16,6 @@ const IDENTIFY_RESPONSE: u16 = 0xfeff;
 pub(super) enum Pdu {
     IdentifyRequest { delay_factor: u16 },
     IdentifyResponse,
-    GetRequest,
     GetResponse,
     SetRequest,
     SetResponse,
@@ -29,7 +28,6 @@ impl Pdu {
         match self {
             Self::IdentifyRequest { delay_factor } => (IDENTIFY_REQUEST, 5, 0, delay_factor),
             Self::IdentifyResponse => (IDENTIFY_RESPONSE, 5, 1, 0),
-            Self::GetRequest => (GET_SET, 3, 0, 0),
             Self::GetResponse => (GET_SET, 3, 1, 0),
             Self::SetRequest => (GET_SET, 4, 0, 0),
             Self::SetResponse => (GET_SET, 4, 1, 0),

@@ -71,11 +71,13 @@ impl Controller {
             self.stats.sent += 1;
             self.stats.skipped += missed;
         }
-        for channel in [&mut relation.high, &mut relation.low] {
-            match channel.handle_timeout(now, &mut self.out) {
-                Ok(again) => self.stats.retransmits += u64::from(again),
-                Err(Failed) => return self.abort(now, ALARM_ACK_SEND),
+        let high = relation.high.handle_timeout(now, &mut self.out);
+        let low = relation.low.handle_timeout(now, &mut self.out);
+        match (high, low) {
+            (Ok(high), Ok(low)) => {
+                self.stats.retransmits += u64::from(high) + u64::from(low);
             }
+            (Err(Failed), _) | (_, Err(Failed)) => self.abort(now, ALARM_ACK_SEND),
         }
     }
 
