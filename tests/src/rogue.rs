@@ -392,6 +392,8 @@ pub fn hello(devices: &[&str]) -> Hello {
         bundle: Some(0),
         tunnel: 0,
         devices: devices.iter().map(offer).collect(),
+        stations: Vec::new(),
+        cyclic: None,
     }
 }
 

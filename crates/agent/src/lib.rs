@@ -130,8 +130,8 @@ async fn stop_signal() -> Result<(), StartError> {
     Ok(())
 }
 
-/// Random, per process start: tells a second tunnel of one agent from a second agent.
-fn instance() -> Result<[u8; 16], StartError> {
+/// Random octets: an instance id, a token.
+fn random() -> Result<[u8; 16], StartError> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StartError::Random)?;
     Ok(bytes)

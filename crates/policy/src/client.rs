@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use fieldlock_profinet::{Mac, StationName};
+
 use crate::cidr::Cidr;
 
 /// Which agent decides.
@@ -38,11 +40,20 @@ pub(crate) struct ClientEntry {
     pub(crate) address: Vec<Cidr>,
     pub(crate) identity: Option<String>,
     pub(crate) role: Option<String>,
+    /// Of a controller of PROFINET; empty: a client of Modbus, told by what is above.
+    pub(crate) macs: Vec<Mac>,
+    /// What its Connect must call it.
+    pub(crate) station: Option<StationName>,
 }
 
 impl ClientEntry {
+    pub(crate) fn is_controller(&self) -> bool {
+        !self.macs.is_empty()
+    }
+
     pub(crate) fn matches(&self, client: &Client<'_>) -> bool {
-        self.matches_address(client.address)
+        !self.is_controller()
+            && self.matches_address(client.address)
             && matches_text(self.identity.as_deref(), client.identity)
             && matches_text(self.role.as_deref(), client.role)
     }

@@ -1,7 +1,10 @@
 //! From what the file says to what is judged: names resolved, keys checked against each other.
 
+mod station;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::client::ClientEntry;
 use crate::decision::RuleId;
@@ -9,13 +12,14 @@ use crate::error::{Problem, Problems, nearest, position};
 use crate::function::{Functions, Slot};
 use crate::rule::{Effect, Rule, Scope, Units};
 use crate::source::{Given, SET_PREFIX, Source, SourceClient, SourceRule, SourceSet};
+use crate::station::StationRule;
 
 /// What is sound of a source. Whatever is not has been added to the problems.
 pub(crate) fn compile(
     source: Source,
     text: &str,
     problems: &mut Problems,
-) -> (Vec<ClientEntry>, Vec<Rule>) {
+) -> (Vec<ClientEntry>, Vec<Rule>, Vec<Arc<StationRule>>) {
     let client_names = ClientNames::collect(&source.clients, &source.sets, text, problems);
     check_sets(&source.sets, &client_names, text, problems);
     let clients = source
@@ -24,16 +28,31 @@ pub(crate) fn compile(
         .filter_map(|client| compile_client(client, problems))
         .collect();
     let mut names = Names::new(text);
-    let rules = (0..)
-        .map(RuleId)
-        .zip(source.rules)
-        .filter_map(|(id, rule)| {
-            let place = place(rule.effect);
-            names.take(place, &rule.span, &rule.name, problems);
-            compile_rule(id, rule, &client_names, problems)
-        })
-        .collect();
-    (clients, rules)
+    let mut rules = Vec::new();
+    let mut stations = Vec::new();
+    for rule in source.rules {
+        let place = place(rule.effect);
+        names.take(place, &rule.span, &rule.name, problems);
+        if is_for_stations(&rule) {
+            stations.extend(station::compile(rule, &client_names, problems));
+        } else if let Some(rule) = compile_rule(rule, &client_names, problems) {
+            rules.push(rule);
+        }
+    }
+    // The rules for devices are numbered first; where one is invalid there is no policy.
+    for (id, rule) in (0..).map(RuleId).zip(&mut rules) {
+        rule.id = id;
+    }
+    for (id, rule) in (rules.len() as u32..).map(RuleId).zip(&mut stations) {
+        rule.id = id;
+    }
+    (clients, rules, stations.into_iter().map(Arc::new).collect())
+}
+
+/// By the key that every such rule has, or else by its others.
+fn is_for_stations(rule: &SourceRule) -> bool {
+    let named = !rule.stations.station.is_absent();
+    named || rule.device.is_absent() && !rule.stations.is_absent()
 }
 
 fn place(effect: Effect) -> &'static str {
@@ -59,7 +78,16 @@ fn check_sets(sets: &[SourceSet], client_names: &ClientNames, text: &str, proble
 fn compile_client(client: SourceClient, problems: &mut Problems) -> Option<ClientEntry> {
     let told_by_nothing =
         client.address.is_absent() && client.identity.is_absent() && client.role.is_absent();
-    if told_by_nothing {
+    let controller = !client.mac.is_absent() || !client.station.is_absent();
+    if controller && !told_by_nothing {
+        problems.add(client.span, "client", Problem::ClientOfTwoProtocols);
+        return None;
+    }
+    if controller && client.mac.is_absent() {
+        problems.add(client.span, "client", Problem::ControllerWithoutMac);
+        return None;
+    }
+    if told_by_nothing && !controller {
         problems.add(client.span, "client", Problem::ClientWithoutKey);
         return None;
     }
@@ -68,11 +96,12 @@ fn compile_client(client: SourceClient, problems: &mut Problems) -> Option<Clien
         address: client.address.valid().unwrap_or_default(),
         identity: client.identity.valid(),
         role: client.role.valid(),
+        macs: client.mac.valid().unwrap_or_default(),
+        station: client.station.valid(),
     })
 }
 
 fn compile_rule(
-    id: RuleId,
     rule: SourceRule,
     client_names: &ClientNames,
     problems: &mut Problems,
@@ -96,7 +125,7 @@ fn compile_rule(
         functions.remove(Slot::MASK_WRITE);
     }
     Some(Rule {
-        id,
+        id: RuleId(0),
         name: rule.name.valid()?,
         effect: rule.effect,
         reason: rule.reason.valid(),
@@ -122,8 +151,12 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
             problem,
         );
     };
+    for (key, span) in rule.stations.given() {
+        add(&span, key, Problem::KeyOfStations);
+    }
     if rule.device.is_absent() {
-        let hint = "name the devices, or write device = \"any\"";
+        let hint =
+            "name the devices, or write device = \"any\"; for PROFINET name stations instead";
         add(&rule.span, "device", Problem::Missing { hint });
     }
     if rule.function.is_absent() {

@@ -108,8 +108,63 @@ pub enum Problem {
     TooManyBySets { max: usize },
     #[error("\"set:\" begins what names a set, so a client's name can't begin with it")]
     ReservedForSets,
-    #[error("a client must be told by at least one of address, identity and role")]
+    #[error(
+        "a client must be told by at least one of address, identity and role, or by its mac where it is a controller of PROFINET"
+    )]
     ClientWithoutKey,
+    #[error(
+        "a client is one of Modbus (address, identity, role) or of PROFINET (mac, station); make it two [[client]] entries"
+    )]
+    ClientOfTwoProtocols,
+    #[error(
+        "a name alone tells nothing, anyone may use it; add mac = [...], the addresses it speaks from"
+    )]
+    ControllerWithoutMac,
+    #[error(
+        "{0:?} is no Ethernet address; write six octets in hexadecimal, such as \"00:1b:1b:01:02:03\""
+    )]
+    Mac(String),
+    #[error("{0} is not the address of one station: it is a group's, or all zero")]
+    MacOfGroup(String),
+    #[error("{name:?} is no name-of-station: {why}")]
+    Station {
+        name: String,
+        why: fieldlock_profinet::NameError,
+    },
+    #[error(
+        "no service or group is named {name:?}; {}",
+        nearest_or(.nearest, "write io, records, or services such as identify, connect, read, write, set-name, or any")
+    )]
+    UnknownService {
+        name: String,
+        nearest: Option<String>,
+    },
+    #[error("no kind of AR is named {name:?}; {}", did_you_mean(.nearest, .known))]
+    UnknownAr {
+        name: String,
+        nearest: Option<String>,
+        known: Vec<&'static str>,
+    },
+    #[error(
+        "{0:?} is no index of a record or rising range, such as \"0xaff0\" or \"0x8000-0x80ff\""
+    )]
+    Record(String),
+    #[error(
+        "{0:?} is no slot; write \"1\", a range \"1-4\", or with a subslot \"1.1\" or \"1.0x8000\""
+    )]
+    Slot(String),
+    #[error("a rule is for devices (Modbus) or for stations (PROFINET); make it two")]
+    DeviceAndStation,
+    #[error(
+        "this is of rules for devices (Modbus), and the rule is for stations (PROFINET); leave it out"
+    )]
+    KeyOfDevices,
+    #[error(
+        "this is of rules for stations (PROFINET), and the rule is for devices (Modbus); leave it out"
+    )]
+    KeyOfStations,
+    #[error("no service of this rule has it: it belongs to {of}; leave it out")]
+    KeyWithoutService { of: &'static str },
     #[error("{0}")]
     Cidr(#[from] CidrError),
     #[error("unit {0} is not a number or rising range from 0 to 255")]

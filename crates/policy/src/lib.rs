@@ -51,6 +51,7 @@ mod rate;
 mod rule;
 mod sample;
 mod source;
+mod station;
 mod step;
 mod subfunction;
 mod suggest;
@@ -79,6 +80,10 @@ pub use policy::Policy;
 pub use rate::Rate;
 pub use sample::{Sample, SampleError};
 pub use source::is_device_name;
+pub use station::{
+    Call, Controller, SlotSpan, StationDecision, StationOrigin, StationReason, StationRefusal,
+    StationView, parse_index, parse_slot,
+};
 pub use step::{Step, Stepped};
 pub use suggest::{Asker, Observation, Options as SuggestOptions, SuggestError, Traffic};
 pub use view::View;

@@ -1,7 +1,9 @@
 //! A compiled policy.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fieldlock_profinet::{Mac, StationName};
 
 use crate::client::{Client, ClientEntry, Origin, Side};
 use crate::compile::compile;
@@ -10,6 +12,7 @@ use crate::error::{PolicyErrors, Problems, UnknownClient, nearest};
 use crate::phase::Phase;
 use crate::rule::{Effect, ReadOnly, Rule, Scope};
 use crate::source;
+use crate::station::{Controller, Matching, StationRule};
 use crate::trial;
 use crate::view::View;
 
@@ -21,8 +24,10 @@ const MAX_VIEWS: usize = 1_024;
 #[derive(Debug, Default)]
 pub struct Policy {
     pub(crate) clients: Vec<ClientEntry>,
-    /// A rule's id is its place.
+    /// For devices. A rule's id is its place.
     pub(crate) rules: Vec<Rule>,
+    /// For stations; numbered on from those for devices.
+    pub(crate) stations: Vec<Arc<StationRule>>,
     pub(crate) read_only: ReadOnly,
     /// The names of the sets, and whether a rule uses each.
     pub(crate) sets: Vec<(String, bool)>,
@@ -52,10 +57,11 @@ impl Policy {
             Some((name.clone(), set.used))
         };
         let sets = read.sets.iter().filter_map(named).collect();
-        let (clients, rules) = compile(read, source, &mut problems);
+        let (clients, rules, stations) = compile(read, source, &mut problems);
         let policy = Self {
             clients,
             rules,
+            stations,
             read_only,
             sets,
             tests: tests.len(),
@@ -69,7 +75,8 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The same clients and read-only devices with other rules, which are numbered anew.
+    /// The same clients and read-only devices with other rules for devices, which are numbered anew,
+    /// and none for stations.
     pub(crate) fn with_rules(&self, rules: Vec<Rule>) -> Self {
         let numbered = (0..).zip(rules).map(|(id, rule)| Rule {
             id: RuleId(id),
@@ -94,9 +101,12 @@ impl Policy {
     #[must_use]
     pub fn narrowed_by(mut self, mut local: Self) -> Self {
         // A policy has a few ten thousand rules at most.
-        let offset = self.rules.len() as u32;
+        let offset = (self.rules.len() + self.stations.len()) as u32;
         for rule in &mut local.rules {
             rule.id.0 += offset;
+        }
+        for rule in &mut local.stations {
+            Arc::make_mut(rule).id.0 += offset;
         }
         local.narrowing = None;
         local.views = Mutex::default();
@@ -108,15 +118,41 @@ impl Policy {
     /// The name of a rule of this policy, or of the one that narrows it; empty for the id of
     /// another policy's rule.
     pub fn rule_name(&self, rule: RuleId) -> &str {
-        self.all_rules()
-            .nth(rule.index())
-            .map_or("", |rule| rule.name.as_str())
+        let policies = std::iter::once(self).chain(self.narrowing());
+        let mut names = policies.flat_map(|policy| {
+            let devices = policy.rules.iter().map(|rule| rule.name.as_str());
+            devices.chain(policy.stations.iter().map(|rule| &*rule.name))
+        });
+        names.nth(rule.index()).unwrap_or_default()
     }
 
-    /// The rules, then those of the policy that narrows this one: in the order of their ids.
+    /// The rules for devices, then those of the policy that narrows this one: in the order of their
+    /// ids.
     pub(crate) fn all_rules(&self) -> impl Iterator<Item = &Rule> {
-        let narrowing = self.narrowing.iter().flat_map(|local| &local.rules);
+        let narrowing = self.narrowing().into_iter().flat_map(|local| &local.rules);
         self.rules.iter().chain(narrowing)
+    }
+
+    pub(crate) fn narrowing(&self) -> Option<&Self> {
+        self.narrowing.as_deref()
+    }
+
+    /// The names of the `[[client]]` entries that a controller matches, as far as it is known.
+    pub fn controller_names(&self, controller: &Controller<'_>) -> impl Iterator<Item = &str> {
+        let matching = Matching::of(&self.clients, controller);
+        let places = matching.sure.into_iter().chain(matching.unnamed);
+        places.filter_map(|place| Some(self.clients.get(place as usize)?.name.as_str()))
+    }
+
+    /// Whether some `[[client]]` is told by this address.
+    pub fn knows_controller(&self, mac: Mac) -> bool {
+        self.clients.iter().any(|entry| entry.macs.contains(&mac))
+    }
+
+    /// Every station that a rule names, once.
+    pub fn stations(&self) -> BTreeSet<&StationName> {
+        let rules = self.stations.iter();
+        rules.flat_map(|rule| rule.stations.listed()).collect()
     }
 
     /// Which `[[client]]` entries match.
@@ -265,6 +301,15 @@ impl<'a> Via<'a> {
             (Side::Edge, None) => Self::Unproven,
         }
     }
+
+    /// Whether a rule for these headends applies.
+    pub(crate) fn meets(self, headends: &Scope<String>, effect: Effect) -> bool {
+        match self {
+            Self::NotJudged => true,
+            Self::Named(name) => headends.admits(name),
+            Self::Unproven => *headends == Scope::Any || effect == Effect::Deny,
+        }
+    }
 }
 
 impl Rule {
@@ -276,10 +321,6 @@ impl Rule {
     }
 
     pub(crate) fn applies_via(&self, via: Via<'_>) -> bool {
-        match via {
-            Via::NotJudged => true,
-            Via::Named(name) => self.via.admits(name),
-            Via::Unproven => self.via == Scope::Any || self.effect == Effect::Deny,
-        }
+        via.meets(&self.via, self.effect)
     }
 }

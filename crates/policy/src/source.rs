@@ -6,6 +6,7 @@
 mod keys;
 mod rate;
 mod set;
+mod station;
 mod step;
 mod test;
 mod time;
@@ -14,6 +15,7 @@ pub use keys::is_device_name;
 
 use std::ops::Range;
 
+use fieldlock_profinet::{Mac, StationName};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -23,6 +25,7 @@ use crate::function::Functions;
 use keys::Keys;
 use set::Sets;
 pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
+pub(crate) use station::SourceStations;
 
 use crate::rate::Rate;
 use crate::rule::{Addresses, Effect, ReadOnly, Scope, Units, ValueBounds};
@@ -59,6 +62,8 @@ pub(crate) struct SourceClient {
     pub(crate) address: Given<Vec<Cidr>>,
     pub(crate) identity: Given<String>,
     pub(crate) role: Given<String>,
+    pub(crate) mac: Given<Vec<Mac>>,
+    pub(crate) station: Given<StationName>,
 }
 
 #[derive(Debug)]
@@ -77,6 +82,8 @@ pub(crate) struct SourceRule {
     pub(crate) time: Given<Vec<Window>>,
     pub(crate) rate: Given<Rate>,
     pub(crate) step: Given<Step>,
+    /// What makes it a rule for stations.
+    pub(crate) stations: SourceStations,
 }
 
 /// A key's value; what is invalid has been reported already.
@@ -104,6 +111,11 @@ impl<T> Given<T> {
 
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
+    }
+
+    /// Where it stands; `None` as well for what has been reported already.
+    pub(crate) fn span(&self) -> Option<Range<usize>> {
+        self.as_valid().map(|(span, _)| span.clone())
     }
 }
 
@@ -156,7 +168,9 @@ fn read_file(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Source {
 }
 
 fn read_client(span: Range<usize>, table: &DeTable<'_>, problems: &mut Problems) -> SourceClient {
-    const KEYS: &[&str] = &["name", "address", "identity", "role", "comment"];
+    const KEYS: &[&str] = &[
+        "name", "address", "identity", "role", "mac", "station", "comment",
+    ];
     let mut keys = Keys::new("client", table, KEYS, problems);
     keys.value("comment", Keys::text);
     SourceClient {
@@ -165,6 +179,8 @@ fn read_client(span: Range<usize>, table: &DeTable<'_>, problems: &mut Problems)
         address: keys.value("address", Keys::blocks),
         identity: keys.value("identity", Keys::text),
         role: keys.value("role", Keys::text),
+        mac: keys.value("mac", Keys::macs),
+        station: keys.value("station", Keys::station),
     }
 }
 
@@ -177,7 +193,7 @@ fn read_rule(
 ) -> SourceRule {
     const KEYS: &[&str] = &[
         "name", "client", "device", "unit", "function", "address", "value", "via", "comment",
-        "reason", "time", "rate", "step",
+        "reason", "time", "rate", "step", "station", "service", "ar", "record", "slot",
     ];
     let place = match effect {
         Effect::Allow => "allow",
@@ -200,5 +216,6 @@ fn read_rule(
         time: keys.value("time", Keys::windows),
         rate: keys.value("rate", Keys::rate),
         step: keys.value("step", Keys::step),
+        stations: SourceStations::read(effect, &mut keys),
     }
 }

@@ -7,13 +7,20 @@
 //!
 //! Sources: IEC 61158-6-10 (frames, blocks), IEC 61784-2 (profiles), C706 (DCE/RPC, connectionless).
 
+pub mod alarm;
+pub mod arp;
+pub mod classify;
+pub mod cyclic;
+pub mod dcp;
 pub mod eth;
 pub mod frame_id;
+pub mod ip;
 pub mod mac;
 pub mod name;
 pub mod reader;
 pub mod service;
 
+pub use classify::{Class, Malformed, Never, classify};
 pub use eth::{Frame, Tag};
 pub use frame_id::FrameId;
 pub use mac::Mac;

@@ -7,7 +7,7 @@
 //! +------+--------+------+----------------
 //! ```
 //! `len` counts `kind` and body. Channel 0 is the control channel, channel n the n-th
-//! device of the edge's hello. On QUIC each channel is a stream of its own and the tag
+//! device of the edge's hello, and behind the devices come its stations. On QUIC each channel is a stream of its own and the tag
 //! must match it; on TCP the tag is what tells the channels apart.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -26,6 +26,10 @@ pub const MAX_PIECE: usize = 16 * 1024;
 pub const MAX_SIGNATURE: usize = 128;
 /// Largest `len` on a device channel: a client's names, or a PDU and its head.
 pub const MAX_DEVICE: usize = 1024;
+/// Largest Ethernet frame of a station: 1,500 octets behind a header with an 802.1Q tag.
+pub const MAX_ETHERNET: usize = 1522;
+/// Smallest: a header (IEEE 802.3).
+pub const MIN_ETHERNET: usize = 14;
 /// The control channel.
 pub const CONTROL: u16 = 0;
 /// Modbus: a PDU has 1 to 253 octets.
@@ -92,6 +96,10 @@ pub enum Frame<'a> {
         /// for a broadcast, which has no answer.
         pdu: &'a [u8],
     },
+    /// On a station's channel, in both directions: an Ethernet frame, [`MIN_ETHERNET`] to
+    /// [`MAX_ETHERNET`] octets without its check sequence. An empty one carries nothing: it makes
+    /// a new stream known to the other side.
+    Station(&'a [u8]),
 }
 
 /// What became of an offered policy bundle.
@@ -156,6 +164,8 @@ pub enum FrameError {
     Shape { kind: u8 },
     #[error("PDU of {got} octets, allowed 1 to 253")]
     Pdu { got: usize },
+    #[error("Ethernet frame of {got} octets, allowed {MIN_ETHERNET} to {MAX_ETHERNET}")]
+    Ethernet { got: usize },
     #[error("unknown outcome {got}")]
     Outcome { got: u8 },
 }
@@ -177,6 +187,7 @@ mod kind {
     pub(super) const CLIENT_CLOSE: u8 = 0x11;
     pub(super) const REQUEST: u8 = 0x12;
     pub(super) const ANSWER: u8 = 0x13;
+    pub(super) const STATION: u8 = 0x20;
 }
 
 impl<'a> Frame<'a> {
@@ -188,10 +199,10 @@ impl<'a> Frame<'a> {
         };
         let length = usize::from(u16::from_be_bytes([head[0], head[1]]));
         let channel = u16::from_be_bytes([head[2], head[3]]);
-        let limit = if channel == CONTROL {
-            MAX_CONTROL
-        } else {
-            MAX_DEVICE
+        let limit = match (channel, head[4]) {
+            (CONTROL, _) => MAX_CONTROL,
+            (_, kind::STATION) => 1 + MAX_ETHERNET,
+            _ => MAX_DEVICE,
         };
         if length == 0 || length > limit {
             return Err(FrameError::Length {
@@ -212,6 +223,7 @@ impl<'a> Frame<'a> {
         let frame = match (channel, kind) {
             (CONTROL, kind::HELLO..=kind::BUNDLE_HAVE) => Self::control(kind, body)?,
             (1.., kind::CLIENT_OPEN..=kind::ANSWER) => Self::device(kind, body)?,
+            (1.., kind::STATION) => Self::Station(body),
             _ => return Err(FrameError::Kind { channel, kind }),
         };
         match frame {
@@ -220,6 +232,10 @@ impl<'a> Frame<'a> {
             }
             Self::Answer { pdu, .. } if pdu.len() > MAX_PDU => {
                 Err(FrameError::Pdu { got: pdu.len() })
+            }
+            // More than MAX_ETHERNET was refused by its length.
+            Self::Station(frame) if (1..MIN_ETHERNET).contains(&frame.len()) => {
+                Err(FrameError::Ethernet { got: frame.len() })
             }
             frame => Ok(frame),
         }
@@ -317,7 +333,7 @@ impl<'a> Frame<'a> {
         out.extend_from_slice(&[0, 0]);
         out.extend_from_slice(&channel.to_be_bytes());
         self.encode_body(out);
-        // A body is at most a hello of MAX_CONTROL or a device frame of MAX_DEVICE octets.
+        // A body is at most a hello of MAX_CONTROL octets.
         let length = u16::try_from(out.len() - start - 4).unwrap_or(u16::MAX);
         out[start..start + 2].copy_from_slice(&length.to_be_bytes());
     }
@@ -404,6 +420,10 @@ impl<'a> Frame<'a> {
                 out.extend_from_slice(&id.to_be_bytes());
                 out.push(*outcome as u8);
                 out.extend_from_slice(pdu);
+            }
+            Self::Station(frame) => {
+                out.push(kind::STATION);
+                out.extend_from_slice(frame);
             }
         }
     }
@@ -575,6 +595,35 @@ mod tests {
                 pdu: &[0x83, 0x0b],
             },
         );
+    }
+
+    #[test]
+    fn an_ethernet_frame_has_a_least_and_a_most() {
+        for length in [0, MIN_ETHERNET, MAX_DEVICE + 1, MAX_ETHERNET] {
+            round_trip(2, &Frame::Station(&vec![7; length]));
+        }
+        let decode = |length: usize| {
+            let mut bytes = Vec::new();
+            Frame::Station(&vec![7; length]).encode(2, &mut bytes);
+            Frame::decode(&bytes).map(|_| ()).unwrap_err()
+        };
+        assert_eq!(decode(1), FrameError::Ethernet { got: 1 });
+        assert_eq!(decode(13), FrameError::Ethernet { got: 13 });
+        let (channel, limit) = (2, 1 + MAX_ETHERNET);
+        let got = limit + 1;
+        let length = FrameError::Length {
+            channel,
+            got,
+            limit,
+        };
+        assert_eq!(decode(MAX_ETHERNET + 1), length);
+        let mut bytes = Vec::new();
+        Frame::Station(&[7; 60]).encode(0, &mut bytes);
+        let kind = FrameError::Kind {
+            channel: 0,
+            kind: 0x20,
+        };
+        assert_eq!(Frame::decode(&bytes), Err(kind));
     }
 
     #[test]

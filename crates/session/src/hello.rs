@@ -15,6 +15,16 @@ pub const MAX_DEVICES: usize = 256;
 /// that and waits.
 pub const MAX_ANSWER_WITHIN: u32 = 60_000;
 
+/// Most stations that one edge may offer.
+pub const MAX_STATIONS: usize = 256;
+
+/// Longest name of a station, in octets (IEC 61158-6-10).
+pub const MAX_STATION_NAME: usize = 240;
+
+/// Octets that the names of all stations of one edge may have together: with
+/// [`MAX_DEVICES`] devices the hello still fits its frame.
+pub const MAX_STATION_NAMES: usize = 8192;
+
 /// Most credit of one device: it costs the headend about 100 octets each.
 pub const MAX_CREDIT: u16 = 4096;
 
@@ -39,6 +49,12 @@ pub struct Hello {
     pub tunnel: u64,
     /// What the edge offers; the n-th is channel n. Empty in a headend's hello.
     pub devices: Vec<DeviceOffer>,
+    /// PROFINET stations (IO-devices) that the edge offers, by name; their channels follow those of
+    /// the devices. In a headend's hello: the same, where it carries stations; a headend that
+    /// knows nothing of them says nothing, and opens no channel for them.
+    pub stations: Vec<String>,
+    /// By a headend over TLS: what a second connection, for cyclic data, has to show.
+    pub cyclic: Option<[u8; 16]>,
 }
 
 /// One device behind an edge.
@@ -67,6 +83,10 @@ pub enum HelloError {
     Devices { got: usize },
     #[error("hello offers device {name:?} twice")]
     Twice { name: String },
+    #[error("hello offers {got} stations, allowed {MAX_STATIONS}")]
+    Stations { got: usize },
+    #[error("hello offers station {name:?} twice")]
+    StationTwice { name: String },
 }
 
 mod tag {
@@ -77,6 +97,8 @@ mod tag {
     pub(super) const DEVICE: u8 = 5;
     pub(super) const TRUST: u8 = 6;
     pub(super) const BUNDLE: u8 = 7;
+    pub(super) const STATION: u8 = 8;
+    pub(super) const CYCLIC: u8 = 9;
 }
 
 impl Hello {
@@ -99,6 +121,12 @@ impl Hello {
             value.extend_from_slice(&device.answer_within.to_be_bytes());
             field(&mut out, tag::DEVICE, &value);
         }
+        for station in &self.stations {
+            field(&mut out, tag::STATION, station.as_bytes());
+        }
+        if let Some(cyclic) = &self.cyclic {
+            field(&mut out, tag::CYCLIC, cyclic);
+        }
         out
     }
 
@@ -116,6 +144,8 @@ impl Hello {
         let mut bundle = None;
         let mut tunnel = None;
         let mut devices = Vec::new();
+        let mut stations = Vec::new();
+        let mut cyclic = None;
         while !reader.is_empty() {
             let tag = reader.u8()?;
             let mut value = Reader::new(reader.long()?);
@@ -143,6 +173,22 @@ impl Hello {
                     }
                     devices.push(offer);
                 }
+                tag::STATION if stations.len() == MAX_STATIONS => {
+                    return Err(HelloError::Stations {
+                        got: MAX_STATIONS + 1,
+                    });
+                }
+                tag::STATION => {
+                    let name = printable(value.rest(), tag)?;
+                    if name.is_empty() || name.len() > MAX_STATION_NAME {
+                        return Err(HelloError::Field { tag });
+                    }
+                    if stations.contains(&name) {
+                        return Err(HelloError::StationTwice { name });
+                    }
+                    stations.push(name);
+                }
+                tag::CYCLIC => cyclic = Some(value.array().map_err(malformed)?),
                 _ => {}
             }
         }
@@ -156,7 +202,14 @@ impl Hello {
             bundle,
             tunnel: tunnel.ok_or(missing(tag::TUNNEL))?,
             devices,
+            stations,
+            cyclic,
         })
+    }
+
+    /// Channels of what the hello offers: devices first, stations behind them.
+    pub fn channels(&self) -> usize {
+        self.devices.len() + self.stations.len()
     }
 }
 
@@ -224,6 +277,8 @@ mod tests {
                 credit: 64,
                 answer_within: 1000,
             }],
+            stations: vec!["drive-1.line-4".into(), "drive-2".into()],
+            cyclic: Some([5; 16]),
         }
     }
 
@@ -249,10 +304,12 @@ mod tests {
             &[0, 64, 0, 0, 3, 232],
         ]
         .concat();
-        // It says nothing of a trust list or a bundle.
+        // It says nothing of a trust list, a bundle or stations.
         let expected = Hello {
             trust: None,
             bundle: None,
+            stations: Vec::new(),
+            cyclic: None,
             ..hello()
         };
         assert_eq!(Hello::decode(&recorded), Ok(expected));
@@ -324,7 +381,55 @@ mod tests {
         );
     }
 
+    #[test]
+    fn stations_are_bounded_named_and_offered_once() {
+        let with = |stations: Vec<String>| Hello {
+            stations,
+            ..hello()
+        };
+        let decode = |stations| Hello::decode(&with(stations).encode());
+        let many = |count| (0..count).map(|n| format!("drive-{n}")).collect();
+        assert_eq!(decode(many(MAX_STATIONS)), Ok(with(many(MAX_STATIONS))));
+        assert_eq!(
+            decode(many(MAX_STATIONS + 1)),
+            Err(HelloError::Stations {
+                got: MAX_STATIONS + 1
+            })
+        );
+        assert_eq!(
+            decode(vec!["drive-1".into(), "drive-1".into()]),
+            Err(HelloError::StationTwice {
+                name: "drive-1".into()
+            })
+        );
+        for name in ["", "drive\n", &"a".repeat(MAX_STATION_NAME + 1)] {
+            assert_eq!(decode(vec![name.into()]), Err(HelloError::Field { tag: 8 }));
+        }
+    }
+
+    /// What settings allow at most.
+    #[test]
+    fn the_longest_hello_fits_its_frame() {
+        let mut hello = hello();
+        let device = DeviceOffer {
+            name: "d".repeat(63),
+            ..hello.devices[0].clone()
+        };
+        hello.devices = vec![device; MAX_DEVICES];
+        hello.stations = vec!["s".repeat(MAX_STATION_NAMES / MAX_STATIONS); MAX_STATIONS];
+        assert!(hello.encode().len() < crate::frame::MAX_CONTROL);
+    }
+
     proptest! {
+        #[test]
+        fn stations_survive_the_wire(
+            stations in proptest::collection::hash_set("[a-z0-9.-]{1,240}", 0..20),
+            cyclic in proptest::option::of(any::<[u8; 16]>()),
+        ) {
+            let hello = Hello { stations: stations.into_iter().collect(), cyclic, ..hello() };
+            prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+        }
+
         #[test]
         fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300)) {
             let _ = Hello::decode(&bytes);

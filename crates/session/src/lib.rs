@@ -21,6 +21,9 @@ pub use state::{Close, Event, Liveness, Session, Side, Violation};
 /// ALPN protocol of the tunnel (RFC 7301), the same on both transports.
 pub const ALPN: &[u8] = b"fieldlock/1";
 
+/// ALPN protocol of the second connection that carries cyclic data where the tunnel is TLS.
+pub const CYCLIC_ALPN: &[u8] = b"fieldlock-cyclic/1";
+
 /// Version of the session protocol spoken by this build.
 pub const VERSION: u16 = 1;
 

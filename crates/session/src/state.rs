@@ -168,6 +168,14 @@ pub enum Violation {
     Channel { channel: u16 },
     #[error("frame on channel {channel} before the tunnel is up")]
     Early { channel: u16 },
+    #[error("{frame} frame on channel {channel}, which is of a {channel_of}")]
+    Misplaced {
+        frame: &'static str,
+        channel: u16,
+        channel_of: &'static str,
+    },
+    #[error("the headend's hello names other stations than this edge offers")]
+    Stations,
     #[error(
         "more than {MAX_OUT} octets of answers to pings are waiting: the other side does not read"
     )]
@@ -221,6 +229,8 @@ pub struct Session {
     pings: u64,
     probe: Option<Instant>,
     round_trip: Option<Duration>,
+    /// At the edge: what its hello offers.
+    stations: Vec<String>,
     /// Pieces of a trust list so far, and of a policy bundle.
     trust: Vec<u8>,
     bundle: Vec<u8>,
@@ -232,6 +242,7 @@ impl Session {
     pub fn edge(hello: &Hello, liveness: Liveness, heartbeat: bool, now: Instant) -> Self {
         let mut session = Self::new(Side::Edge, liveness, heartbeat, now);
         session.send(Frame::Hello(&hello.encode()));
+        session.stations = hello.stations.clone();
         session
     }
 
@@ -253,6 +264,7 @@ impl Session {
             pings: 0,
             probe: None,
             round_trip: None,
+            stations: Vec::new(),
             trust: Vec::new(),
             bundle: Vec::new(),
             out: Vec::new(),
@@ -278,6 +290,10 @@ impl Session {
             }
             (Frame::Hello(body), Side::Edge, State::AwaitHello) => {
                 let hello = Hello::decode(body)?;
+                // All or none: the places in the list are the channels.
+                if !hello.stations.is_empty() && hello.stations != self.stations {
+                    return Err(Violation::Stations);
+                }
                 self.round_trip = Some(now - self.started);
                 self.send(Frame::Ready);
                 self.state = State::Up;
@@ -523,7 +539,8 @@ fn printable(text: &[u8]) -> String {
         .collect()
 }
 
-fn frame_name(frame: &Frame<'_>) -> &'static str {
+/// What a frame is called in a [`Violation`].
+pub fn frame_name(frame: &Frame<'_>) -> &'static str {
     match frame {
         Frame::Hello(_) => "hello",
         Frame::Ready => "ready",
@@ -541,6 +558,7 @@ fn frame_name(frame: &Frame<'_>) -> &'static str {
         Frame::ClientClose { .. } => "client-close",
         Frame::Request { .. } => "request",
         Frame::Answer { .. } => "answer",
+        Frame::Station(_) => "station",
     }
 }
 
@@ -563,6 +581,28 @@ mod tests {
                 credit: 1,
                 answer_within: 1,
             }],
+            stations: Vec::new(),
+            cyclic: None,
+        }
+    }
+
+    #[test]
+    fn a_headend_carries_all_stations_of_an_edge_or_none() {
+        let with = |stations: &[&str]| Hello {
+            stations: stations.iter().map(ToString::to_string).collect(),
+            ..hello()
+        };
+        let now = Instant::now();
+        let edge = || Session::edge(&with(&["a", "b"]), Liveness::default(), true, now);
+        let answer = |stations: &[&str]| {
+            let encoded = with(stations).encode();
+            edge().handle(now, Frame::Hello(&encoded))
+        };
+        for stations in [&["a", "b"][..], &[]] {
+            assert_eq!(answer(stations), Ok(Some(Event::Up(Some(with(stations))))));
+        }
+        for stations in [&["a"][..], &["b", "a"], &["a", "b", "c"]] {
+            assert_eq!(answer(stations), Err(Violation::Stations));
         }
     }
 

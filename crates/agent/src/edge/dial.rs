@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,20 +10,24 @@ use std::time::{Duration, Instant};
 
 use fieldlock_pki::{Identity, Role};
 use fieldlock_session::race::Attempt;
-use fieldlock_session::{Race, Transport};
+use fieldlock_session::{ALPN, Backoff, CYCLIC_ALPN, Race, Transport};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tracing::{debug, info, warn};
 
 use super::Edge;
 use super::tunnel::TunnelHandler;
+use crate::authority::Member;
 use crate::headend::{quic_peer, tls_peer};
 use crate::settings::edge::{Headend as Settings, Transport as Configured};
 use crate::socket;
+use crate::tunnel::lane::{Token, WELCOME};
 use crate::tunnel::{End, Link, Path, Peer, quic, tcp};
 
 /// One attempt, from the first packet to the end of the handshake.
@@ -33,6 +38,10 @@ const RETURN_FIRST: Duration = Duration::from_secs(5);
 const RETURN_LAST: Duration = Duration::from_secs(300);
 /// While a headend's certificate is about to end, and it has not got another.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
+/// When the connection for cyclic data is dialled again, doubling from the first to the last: soon
+/// enough for a controller that tries again, too.
+const CYCLIC_FIRST: Duration = Duration::from_millis(100);
+const CYCLIC_LAST: Duration = Duration::from_secs(5);
 /// Different failures that are remembered, so as not to be repeated in the log.
 const COMPLAINTS: usize = 16;
 
@@ -122,7 +131,7 @@ struct Ended {
 
 /// Keeps one tunnel up until [`Dialled::close`], and ends with the last one.
 pub(crate) async fn keep(edge: Rc<Edge>, dialled: Rc<Dialled>) {
-    let seed = u64::from_be_bytes(edge.instance[..8].try_into().unwrap_or_default());
+    let seed = edge.seed();
     let mut dialler = Dialler {
         race: Race::new(only(dialled.settings.transport), Instant::now(), seed),
         edge,
@@ -300,7 +309,7 @@ impl Dialler {
             edge.tunnels
                 .borrow_mut()
                 .insert(number, (link.clone(), handler.clone()));
-            let end = run.run().await;
+            let end = run.run(&edge).await;
             edge.tunnels.borrow_mut().remove(&number);
             handler.ended(&link, &end);
             Ended {
@@ -396,10 +405,13 @@ impl RunTunnel {
         }
     }
 
-    async fn run(self) -> End {
+    async fn run(self, edge: &Edge) -> End {
         match self {
             Self::Quic(link, handler) => quic::run(link, handler).await,
-            Self::Tls(stream, link, handler) => tcp::run((*stream).into(), link, &*handler).await,
+            Self::Tls(stream, link, handler) => tokio::select! {
+                end = tcp::run((*stream).into(), link.clone(), &*handler) => end,
+                never = keep_cyclic(edge, &link) => match never {},
+            },
         }
     }
 }
@@ -420,8 +432,10 @@ async fn connect(
         Transport::Quic => {
             let config = trust.quic_client().map_err(Failed::refused)?;
             let mut config = config.ok_or_else(|| Failed::refused("no client configuration"))?;
-            let streams = u32::try_from(edge.devices.borrow().len()).unwrap_or(u32::MAX);
-            config.transport_config(Arc::new(quic::transport(streams)));
+            let stations = edge.stations.borrow().len();
+            let channels = edge.devices.borrow().len() + stations;
+            let streams = u32::try_from(channels).unwrap_or(u32::MAX);
+            config.transport_config(Arc::new(quic::transport(streams, stations > 0)));
             let address = reachable(edge, address);
             let connecting = edge
                 .endpoint
@@ -438,25 +452,79 @@ async fn connect(
             Ok(Connected::Quic(connection, peer))
         }
         Transport::Tls => {
-            let config = trust.tls_client();
-            let config = config.ok_or_else(|| Failed::refused("no client configuration"))?;
-            let name = ServerName::try_from(expected.dns()).map_err(Failed::refused)?;
-            let stream = TcpStream::connect(address).await.map_err(Failed::network)?;
-            socket::prepare_tunnel(&stream).map_err(Failed::network)?;
-            let stream = TlsConnector::from(config)
-                .connect(name, stream)
-                .await
-                .map_err(|error| {
-                    let end = tcp::describe(&error);
-                    Failed {
-                        refused: end.is_refusal(),
-                        text: end.to_string(),
-                    }
-                })?;
-            let peer = tls_peer(stream.get_ref().1, address).map_err(Failed::refused)?;
+            let stream = connect_tls(trust.tls_client(), &expected, address).await?;
+            let peer = tls_peer(stream.get_ref().1, ALPN, address).map_err(Failed::refused)?;
             Ok(Connected::Tls(Box::new(stream), peer))
         }
     }
+}
+
+async fn connect_tls(
+    config: Option<Arc<ClientConfig>>,
+    expected: &Identity,
+    address: SocketAddr,
+) -> Result<TlsStream<TcpStream>, Failed> {
+    let config = config.ok_or_else(|| Failed::refused("no client configuration"))?;
+    let name = ServerName::try_from(expected.dns()).map_err(Failed::refused)?;
+    let stream = TcpStream::connect(address).await.map_err(Failed::network)?;
+    socket::prepare_tunnel(&stream).map_err(Failed::network)?;
+    let connecting = TlsConnector::from(config).connect(name, stream);
+    connecting.await.map_err(|error| {
+        let end = tcp::describe(&error);
+        Failed {
+            refused: end.is_refusal(),
+            text: end.to_string(),
+        }
+    })
+}
+
+/// Keeps up the second connection of a tunnel over TLS, for cyclic data.
+async fn keep_cyclic(edge: &Edge, link: &Link) -> Infallible {
+    let headend = link.peer.identity.name.as_str();
+    let mut backoff = Backoff::new(CYCLIC_FIRST, CYCLIC_LAST, edge.seed());
+    let mut complained = false;
+    loop {
+        let token = link.lane.wanted().await;
+        let connecting = timeout(ATTEMPT, connect_cyclic(edge, link, token));
+        match connecting
+            .await
+            .unwrap_or(Err(Failed::network("no answer in time")))
+        {
+            Ok(()) => {
+                debug!(headend, "connection for cyclic data stands");
+                complained = false;
+                let since = Instant::now();
+                link.lane.wanted().await;
+                if since.elapsed() > CYCLIC_LAST {
+                    backoff.reset();
+                }
+            }
+            Err(failed) if complained => {
+                debug!(headend, "no connection for cyclic data: {}", failed.text);
+            }
+            Err(failed) => {
+                warn!(headend, "no connection for cyclic data: {}", failed.text);
+                complained = true;
+            }
+        }
+        sleep(backoff.delay()).await;
+    }
+}
+
+async fn connect_cyclic(edge: &Edge, link: &Link, token: Token) -> Result<(), Failed> {
+    let config = edge.posture.trust().cyclic_client();
+    let peer = &link.peer;
+    let mut stream = connect_tls(config, &peer.identity, peer.address).await?;
+    tls_peer(stream.get_ref().1, CYCLIC_ALPN, peer.address).map_err(Failed::refused)?;
+    stream.write_all(&token).await.map_err(Failed::network)?;
+    stream.flush().await.map_err(Failed::network)?;
+    let mut welcome = WELCOME;
+    let answer = stream.read_exact(&mut welcome).await;
+    answer.map_err(|error| Failed::network(tcp::describe(&error)))?;
+    if welcome != WELCOME {
+        return Err(Failed::network("the headend does not answer as it should"));
+    }
+    link.lane.offer(stream.into()).map_err(Failed::network)
 }
 
 /// The endpoint is a dual-stack socket where the system has IPv6: it wants mapped addresses.

@@ -40,7 +40,7 @@ use crate::reload::{Changed, Watch};
 use crate::settings::edge::{Device as DeviceConfig, File};
 use crate::socket;
 use crate::tunnel::{Link, udp};
-use crate::{StartError, instance, stop_signal};
+use crate::{StartError, random, stop_signal};
 use bundle::Next;
 use device::Device;
 use dial::Dialled;
@@ -64,6 +64,8 @@ pub(crate) struct Edge {
     endpoint: Endpoint,
     /// In the order of the hello.
     devices: RefCell<Vec<Rc<Device>>>,
+    /// Names of stations, in the order of the hello.
+    stations: RefCell<Vec<String>>,
     /// By the headend's name.
     dialled: RefCell<HashMap<String, Rc<Dialled>>>,
     tunnels: RefCell<Tunnels>,
@@ -96,13 +98,16 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
             })?;
         }
     }
+    let profinet = settings.profinet.as_ref();
+    let profinet = profinet.map(|profinet| profinet.summary(settings.station.len()));
     Ok(format!(
-        "{}: edge `{}` of {}, {} devices, {} headends, policy {}",
+        "{}: edge `{}` of {}, {} devices, {} headends{}, policy {}",
         file.display(),
         posture.trust().identity.name,
         posture.trust().identity.site,
         settings.device.len(),
         settings.headend.len(),
+        profinet.unwrap_or_default(),
         short_hex(&posture.hash()),
     ))
 }
@@ -129,10 +134,11 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         posture: Rc::new(posture),
         meter: RefCell::default(),
         ledger,
-        instance: instance()?,
+        instance: random()?,
         started: Instant::now(),
         endpoint: endpoint()?,
         devices: RefCell::default(),
+        stations: RefCell::default(),
         dialled: RefCell::default(),
         tunnels: RefCell::default(),
         next_link: Cell::new(0),
@@ -214,6 +220,8 @@ impl Edge {
             bundle: self.posture.bundle().version(),
             tunnel: 0,
             devices: self.devices.borrow().iter().map(offer).collect(),
+            stations: self.stations.borrow().clone(),
+            cyclic: None,
         }
     }
 
@@ -223,7 +231,11 @@ impl Edge {
     fn apply_settings(self: &Rc<Self>) {
         let settings = self.settings();
         self.ledger.set_reads(settings.audit.reads());
-        if self.apply_devices(&settings.device) {
+        let stations = settings.station.iter().map(|s| s.name.to_string());
+        let stations: Vec<_> = stations.collect();
+        let other = stations != *self.stations.borrow();
+        *self.stations.borrow_mut() = stations;
+        if self.apply_devices(&settings.device) || other {
             // Another hello: dial anew. The headend lets the older tunnel finish.
             for dialled in self.dialled.borrow().values() {
                 dialled.renew();

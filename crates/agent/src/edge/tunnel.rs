@@ -385,6 +385,10 @@ impl Handler for TunnelHandler {
         Ok(())
     }
 
+    fn station(&self, _: &Rc<Link>, _: u16, _: &[u8]) {}
+
+    fn datagram(&self, _: &Rc<Link>, _: &[u8]) {}
+
     fn flush(&self) {
         for device in self.dirty.take() {
             device.pump();

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldlock_pki::{Identity, Summary};
-use fieldlock_session::{ALPN, Transport};
+use fieldlock_session::{ALPN, CYCLIC_ALPN, Transport};
 use quinn::{Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
 use socket2::Type;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::StartHandshake;
 use tracing::{debug, warn};
 
 use super::hello::{self, Wanted};
@@ -21,6 +23,7 @@ use super::tunnel::TunnelHandler;
 use super::{Headend, splice};
 use crate::socket;
 use crate::tls::{Negotiated, TrustError, group_name};
+use crate::tunnel::lane::{Token, WELCOME};
 use crate::tunnel::{End, Link, Path, Peer, quic, tcp, udp};
 
 /// From the first packet to the end of the handshake.
@@ -67,9 +70,10 @@ impl Port {
         let Some(mut config) = headend.posture.trust().quic_server()? else {
             return Ok(());
         };
-        // The edge opens one stream, control; device streams are opened from here.
+        let stations = !headend.settings().station.is_empty();
+        // The edge opens one stream, control; the others are opened from here.
         config
-            .transport_config(Arc::new(quic::transport(1)))
+            .transport_config(Arc::new(quic::transport(1, stations)))
             .max_incoming(headend.settings().tunnel.max_handshakes)
             .incoming_buffer_size(INCOMING_EACH)
             .incoming_buffer_size_total(INCOMING_ALL);
@@ -170,15 +174,19 @@ pub(crate) fn quic_peer(connection: &quinn::Connection) -> Result<Peer, String> 
     let group = negotiated.group.map_or("unknown".into(), group_name);
     peer(
         *chain,
-        negotiated.alpn.as_deref(),
+        (negotiated.alpn.as_deref(), ALPN),
         connection.remote_address(),
         Transport::Quic,
         group,
     )
 }
 
-/// The same of a TLS connection.
-pub(crate) fn tls_peer(state: &rustls::CommonState, address: SocketAddr) -> Result<Peer, String> {
+/// The same of a TLS connection, which has to be for `alpn`.
+pub(crate) fn tls_peer(
+    state: &rustls::CommonState,
+    alpn: &[u8],
+    address: SocketAddr,
+) -> Result<Peer, String> {
     let chain = state
         .peer_certificates()
         .ok_or("the peer showed no certificate")?
@@ -187,18 +195,19 @@ pub(crate) fn tls_peer(state: &rustls::CommonState, address: SocketAddr) -> Resu
         .collect();
     let group = state.negotiated_key_exchange_group();
     let group = group.map_or("unknown".into(), |group| group_name(group.name()));
-    peer(chain, state.alpn_protocol(), address, Transport::Tls, group)
+    let alpn = (state.alpn_protocol(), alpn);
+    peer(chain, alpn, address, Transport::Tls, group)
 }
 
 fn peer(
     chain: Vec<CertificateDer<'static>>,
-    alpn: Option<&[u8]>,
+    (alpn, wanted): (Option<&[u8]>, &[u8]),
     address: SocketAddr,
     transport: Transport,
     group: String,
 ) -> Result<Peer, String> {
-    if alpn != Some(ALPN) {
-        return Err("no ALPN `fieldlock/1`".into());
+    if alpn != Some(wanted) {
+        return Err(format!("no ALPN `{}`", wanted.escape_ascii()));
     }
     let leaf = chain.first().ok_or("the peer showed no certificate")?;
     let identity = Identity::from_certificate(leaf).map_err(|error| error.to_string())?;
@@ -219,11 +228,11 @@ async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
             Ok((stream, address)) => {
                 let address = canonical(address);
                 match Handshake::begin(headend) {
-                    Some(handshake) if headend.room_for_tunnel() => {
+                    Some(handshake) => {
                         let headend = headend.clone();
                         tokio::task::spawn_local(tls_tunnel(headend, stream, address, handshake));
                     }
-                    _ => debug!(%address, "too many handshakes: connection closed"),
+                    None => debug!(%address, "too many handshakes: connection closed"),
                 }
             }
             Err(error) => {
@@ -246,7 +255,18 @@ async fn tls_tunnel(
         hello::read(stream).await
     };
     let start = match timeout_at(deadline, wanted).await {
-        Ok(Ok(Wanted::Tunnel(start))) => start,
+        Ok(Ok(Wanted::Tunnel(start))) if headend.room_for_tunnel() => start,
+        Ok(Ok(Wanted::Tunnel(_))) => {
+            debug!(%address, "too many tunnels: connection closed");
+            return;
+        }
+        Ok(Ok(Wanted::Cyclic(start))) => {
+            let offered = timeout_at(deadline, cyclic(&headend, *start, address)).await;
+            if let Err(reason) = offered.unwrap_or_else(|_| Err(NOT_IN_TIME.to_owned())) {
+                headend.handshake_refused(address, Transport::Tls, &reason);
+            }
+            return;
+        }
         Ok(Ok(Wanted::Authority(stream, read))) => {
             drop(handshake);
             splice::carry(headend, stream, read, address).await;
@@ -268,7 +288,7 @@ async fn tls_tunnel(
             .into_stream(config)
             .await
             .map_err(|error| error.to_string())?;
-        let peer = tls_peer(stream.get_ref().1, address)?;
+        let peer = tls_peer(stream.get_ref().1, ALPN, address)?;
         Ok::<_, String>((stream, peer))
     };
     let connected = match timeout_at(deadline, connected).await {
@@ -286,6 +306,33 @@ async fn tls_tunnel(
         }
         Err(reason) => headend.handshake_refused(address, Transport::Tls, &reason),
     }
+}
+
+/// A connection for the cyclic data of a live tunnel: of the same identity, with its token.
+async fn cyclic(
+    headend: &Headend,
+    start: StartHandshake<TcpStream>,
+    address: SocketAddr,
+) -> Result<(), String> {
+    let words = |error: io::Error| format!("connection for cyclic data: {error}");
+    let config = headend.posture.trust().cyclic_server();
+    let config = config.ok_or("no server configuration")?;
+    let mut stream = start.into_stream(config).await.map_err(words)?;
+    let peer = tls_peer(stream.get_ref().1, CYCLIC_ALPN, address)?;
+    let mut token = Token::default();
+    stream.read_exact(&mut token).await.map_err(words)?;
+    let tunnel = headend.tunnel_of(peer.identity.name.as_str());
+    let tunnel = tunnel.filter(|tunnel| {
+        let link = &tunnel.link;
+        link.peer.identity == peer.identity && link.lane.admits(&token)
+    });
+    let tunnel = tunnel.ok_or_else(|| {
+        let edge = peer.identity.name;
+        format!("edge `{edge}` showed a token for cyclic data that no tunnel of its gave out")
+    })?;
+    stream.write_all(&WELCOME).await.map_err(words)?;
+    stream.flush().await.map_err(words)?;
+    tunnel.link.lane.offer(stream.into()).map_err(words)
 }
 
 fn finish(headend: &Headend, link: &Rc<Link>, handler: &TunnelHandler, end: &End) {

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use fieldlock_session::ALPN;
+use fieldlock_session::{ALPN, CYCLIC_ALPN};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -19,6 +19,8 @@ const HTTP: &[u8] = b"http/1.1";
 pub(super) enum Wanted {
     /// To this headend, or nowhere: its TLS says so.
     Tunnel(Box<StartHandshake<TcpStream>>),
+    /// Beside a tunnel, for cyclic data.
+    Cyclic(Box<StartHandshake<TcpStream>>),
     /// To the CA: the stream, and what was read from it.
     Authority(TcpStream, Vec<u8>),
 }
@@ -39,8 +41,12 @@ pub(super) async fn read(stream: TcpStream) -> io::Result<Wanted> {
     if offers(HTTP) && !offers(ALPN) {
         return Ok(Wanted::Authority(start.io.stream, start.io.octets));
     }
+    let cyclic = offers(CYCLIC_ALPN) && !offers(ALPN);
     let start = StartHandshake::from_parts(start.accepted, start.io.stream);
-    Ok(Wanted::Tunnel(Box::new(start)))
+    Ok(match cyclic {
+        true => Wanted::Cyclic(Box::new(start)),
+        false => Wanted::Tunnel(Box::new(start)),
+    })
 }
 
 /// A stream that keeps what was read from it.

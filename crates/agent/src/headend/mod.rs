@@ -53,7 +53,7 @@ use crate::reload::{Changed, Watch};
 use crate::settings::headend::{Entrance, File};
 use crate::source::Source;
 use crate::tunnel::Link;
-use crate::{StartError, instance, stop_signal};
+use crate::{StartError, random, stop_signal};
 use accept::Port;
 use bundle::Bundles;
 use channel::Channel;
@@ -142,13 +142,16 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
         settings.trust,
     )?;
     Bundles::check(&settings.bundle.files).map_err(StartError::Policy)?;
+    let profinet = settings.profinet.as_ref();
+    let profinet = profinet.map(|profinet| profinet.summary(settings.station.len()));
     Ok(format!(
-        "{}: headend `{}` of {}, {} devices, {} listeners, policy {}",
+        "{}: headend `{}` of {}, {} devices, {} listeners{}, policy {}",
         file.display(),
         posture.trust().identity.name,
         posture.trust().identity.site,
         settings.device.len(),
         settings.entrances(&device_names(&settings)).len(),
+        profinet.unwrap_or_default(),
         short_hex(&posture.hash()),
     ))
 }
@@ -180,7 +183,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         posture,
         meter: RefCell::default(),
         ledger,
-        instance: instance()?,
+        instance: random()?,
         started: Instant::now(),
         ports,
         devices: RefCell::default(),
@@ -495,11 +498,7 @@ impl Headend {
     /// Another certificate or trust list is in force: new handshakes go by it, live tunnels are
     /// judged again, and edges hear of it.
     fn trust_changed(&self) {
-        for port in &self.ports {
-            if let Err(error) = port.configure(self) {
-                warn!(%error, "QUIC keeps the old certificate");
-            }
-        }
+        self.configure_ports();
         // Before the sweep, so that who is cut learns why.
         let trust = self.posture.trust();
         let (hash, pem) = (trust.list.hash(), trust.list.to_pem());
@@ -509,6 +508,14 @@ impl Headend {
             }
         }
         self.sweep();
+    }
+
+    fn configure_ports(&self) {
+        for port in &self.ports {
+            if let Err(error) = port.configure(self) {
+                warn!(%error, "QUIC keeps the old certificate and settings");
+            }
+        }
     }
 
     async fn reload_settings(self: &Rc<Self>) {
@@ -530,6 +537,7 @@ impl Headend {
             warn!("`tunnel.listen` and `state` take effect at the next start");
         }
         *self.settings.borrow_mut() = Rc::new(settings);
+        self.configure_ports();
         match self.apply_settings().await {
             Ok(()) => {
                 self.ledger.clear(alarm::CONFIGURATION, "");
@@ -551,12 +559,8 @@ impl Headend {
     fn judge_bindings(&self) {
         let settings = self.settings();
         for (edge, tunnel) in self.tunnels.borrow().iter() {
-            let lost = tunnel.hello.devices.iter().find(|offer| {
-                let device = settings.device.iter().find(|d| d.name == offer.name);
-                device.is_none_or(|device| device.edge() != edge)
-            });
-            if let Some(offer) = lost {
-                let text = format!("device `{}` is not bound to this edge any more", offer.name);
+            if let Some(lost) = settings.unbound(edge, &tunnel.hello) {
+                let text = format!("{lost} is not bound to this edge any more");
                 tunnel.link.close(Close::Reconfigured, text);
             }
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
 use fieldlock_session::frame::Frame;
-use fieldlock_session::{Close, Event, Hello, VERSION, Violation};
+use fieldlock_session::{Close, Event, Hello, Transport, VERSION, Violation};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -16,6 +16,7 @@ use super::bundle::Carried;
 use super::channel::Channel;
 use super::client::ClientConn;
 use crate::ledger::alarm;
+use crate::random;
 use crate::tunnel::{End, Handler, Link};
 
 /// How often a drained tunnel is looked at, and how long it may take.
@@ -209,6 +210,10 @@ impl Handler for TunnelHandler {
         Ok(())
     }
 
+    fn station(&self, _: &Rc<Link>, _: u16, _: &[u8]) {}
+
+    fn datagram(&self, _: &Rc<Link>, _: &[u8]) {}
+
     fn flush(&self) {
         // Several answers to one client leave in one write: the rest finds nothing to do.
         for client in self.dirty.borrow_mut().drain(..) {
@@ -220,24 +225,22 @@ impl Handler for TunnelHandler {
 impl Headend {
     /// An edge may offer only what the configuration binds to the identity it proved.
     fn check_offer(&self, edge: &str, hello: &Hello) -> Result<(), String> {
-        let settings = self.settings();
-        let bound = |name: &str| {
-            let device = settings.device.iter().find(|d| d.name == name);
-            device.is_some_and(|device| device.edge() == edge)
-        };
-        if let Some(offer) = hello.devices.iter().find(|offer| !bound(&offer.name)) {
-            return Err(format!(
-                "device `{}` is not bound to edge `{edge}`",
-                offer.name
-            ));
+        if let Some(unbound) = self.settings().unbound(edge, hello) {
+            return Err(format!("{unbound} is not bound to edge `{edge}`"));
         }
-        if hello.devices.is_empty() {
-            return Err(format!("edge `{edge}` offers no device"));
+        if hello.channels() == 0 {
+            return Err(format!("edge `{edge}` offers no device and no station"));
         }
         Ok(())
     }
 
     fn accept(self: &Rc<Self>, link: &Rc<Link>, hello: &Hello) {
+        // Over QUIC their datagrams need no connection of their own.
+        let beside = !hello.stations.is_empty() && link.peer.transport == Transport::Tls;
+        let cyclic = match beside.then(random).transpose() {
+            Ok(cyclic) => cyclic,
+            Err(error) => return link.close(Close::Shutdown, error.to_string()),
+        };
         let answer = Hello {
             version: VERSION,
             agent_version: env!("CARGO_PKG_VERSION").into(),
@@ -247,6 +250,8 @@ impl Headend {
             bundle: Some(0),
             tunnel: link.number.into(),
             devices: Vec::new(),
+            stations: hello.stations.clone(),
+            cyclic,
         };
         self.put_accepted(link, hello.clone());
         // Before our hello: the edge judges us by it before anything crosses.
@@ -257,7 +262,7 @@ impl Headend {
         {
             link.offer_trust(&trust.list.to_pem());
         }
-        link.accept(&answer, hello.devices.len());
+        link.accept(&answer, hello);
     }
 
     fn refuse_duplicate(self: &Rc<Self>, link: &Rc<Link>, older: &EdgeTunnel) {
@@ -314,6 +319,7 @@ impl Headend {
             transport = peer.transport.name(),
             key_exchange = peer.group,
             devices = tunnel.hello.devices.len(),
+            stations = tunnel.hello.stations.len(),
             version = tunnel.hello.agent_version,
             "tunnel up"
         );

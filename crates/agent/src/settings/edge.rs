@@ -7,6 +7,7 @@ use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
 use serde::Deserialize;
 
 use super::audit::Audit;
+use super::profinet::{self, Profinet, Station};
 use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
 use crate::source::Source;
 
@@ -34,6 +35,9 @@ pub struct File {
     pub headend: Vec<Headend>,
     #[serde(default)]
     pub device: Vec<Device>,
+    pub profinet: Option<Profinet>,
+    #[serde(default)]
+    pub station: Vec<Station>,
     /// How long SIGTERM lets requests under way finish.
     #[serde(default = "default_drain")]
     pub drain: Span,
@@ -208,9 +212,12 @@ impl File {
             },
         )?;
         self.audit.check(file)?;
-        ensure(file, !self.device.is_empty(), || {
-            "no [[device]]: an edge without devices has nothing to offer".into()
+        let empty = self.device.is_empty() && self.station.is_empty();
+        ensure(file, !empty, || {
+            "no [[device]] and no [[station]]: this edge has nothing to offer".into()
         })?;
+        profinet::check(file, self.profinet.as_ref(), &self.station)?;
+        profinet::check_edge(file, &self.station)?;
         ensure(file, self.device.len() <= MAX_DEVICES, || {
             format!(
                 "{} devices, allowed {MAX_DEVICES}: run a second edge with an identity of its own",

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use fieldlock_conduit::client::{Routes, Target};
 use fieldlock_pki::Name;
+use fieldlock_session::Hello;
 use serde::Deserialize;
 
 use super::audit::Audit;
+use super::profinet::{self, Controller, Profinet, Station};
 use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
 
 /// Keys that hold lists of scalars, for the environment.
@@ -36,6 +38,11 @@ pub struct File {
     pub device: Vec<Device>,
     #[serde(default)]
     pub listener: Vec<Listener>,
+    pub profinet: Option<Profinet>,
+    #[serde(default)]
+    pub station: Vec<Station>,
+    #[serde(default)]
+    pub controller: Vec<Controller>,
     #[serde(default)]
     pub client: Clients,
     #[serde(default)]
@@ -237,9 +244,29 @@ impl File {
                 })?;
             }
         }
+        profinet::check(file, self.profinet.as_ref(), &self.station)?;
+        profinet::check_headend(file, &self.station, &self.controller)?;
         ensure(file, self.client.in_flight > 0, || {
             "client.in_flight must be at least 1".into()
         })
+    }
+
+    /// What `hello` offers and this file does not bind to `edge`.
+    pub(crate) fn unbound(&self, edge: &str, hello: &Hello) -> Option<String> {
+        let device = |name: &str| {
+            let device = self.device.iter().find(|d| d.name == name);
+            device.is_some_and(|device| device.edge() == edge)
+        };
+        let station = |name: &str| {
+            let station = self.station.iter().find(|s| s.name.as_str() == name);
+            station.is_some_and(|station| station.edge() == edge)
+        };
+        let lost = hello.devices.iter().find(|offer| !device(&offer.name));
+        if let Some(offer) = lost {
+            return Some(format!("device `{}`", offer.name));
+        }
+        let lost = hello.stations.iter().find(|name| !station(name));
+        lost.map(|name| format!("station `{name}`"))
     }
 
     /// Every address where clients connect. `names` are all devices that this headend knows; a

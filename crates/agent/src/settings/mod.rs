@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod edge;
 pub mod headend;
+pub mod profinet;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use fieldlock_audit::Sign;
 use fieldlock_enroll::AgentClock;
 use fieldlock_pki::{Identity, Installed, Role, StoreError, Summary, TrustList};
-use fieldlock_session::ALPN;
+use fieldlock_session::{ALPN, CYCLIC_ALPN};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
@@ -189,6 +189,20 @@ impl Trust {
     /// The edge's side of TLS over TCP.
     pub(crate) fn tls_client(&self) -> Option<Arc<ClientConfig>> {
         self.client.clone()
+    }
+
+    /// The headend's side of the second connection, for cyclic data.
+    pub(crate) fn cyclic_server(&self) -> Option<Arc<ServerConfig>> {
+        let mut config = ServerConfig::clone(self.server.as_ref()?);
+        config.alpn_protocols = vec![CYCLIC_ALPN.to_vec()];
+        Some(Arc::new(config))
+    }
+
+    /// The edge's side of it.
+    pub(crate) fn cyclic_client(&self) -> Option<Arc<ClientConfig>> {
+        let mut config = ClientConfig::clone(self.client.as_ref()?);
+        config.alpn_protocols = vec![CYCLIC_ALPN.to_vec()];
+        Some(Arc::new(config))
     }
 
     /// The headend's side of QUIC; `transport` is set by the caller.

@@ -3,8 +3,15 @@
 //! [`quic`] and [`tcp`] drive it: they move bytes, feed the session core and hand frames
 //! to a [`Handler`]. Everything of a tunnel lives on one thread, so the handles are `Rc`.
 
+mod floor;
+pub(crate) mod lane;
 mod outbox;
 pub(crate) mod quic;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "stations send once the fieldbus has its shells")
+)]
+mod station;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
@@ -17,6 +24,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::Head;
 use fieldlock_pki::Identity;
 use fieldlock_session::frame::MAX_PIECE;
+use fieldlock_session::state::frame_name;
 use fieldlock_session::{
     Close, Event, Fate, Frame, Hello, Liveness, Session, Side, Transport, Violation,
 };
@@ -24,7 +32,9 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use lane::Lane;
 pub(crate) use outbox::Outbox;
+pub(crate) use station::{NotSent, StationCounters};
 
 use crate::checkpoint;
 
@@ -47,6 +57,12 @@ pub(crate) trait Handler {
     fn event(&self, link: &Rc<Link>, event: Event);
     /// A frame of a device channel arrived; only while the session is up.
     fn frame(&self, link: &Rc<Link>, channel: u16, frame: Frame<'_>) -> Result<(), Violation>;
+    /// An Ethernet frame of a station arrived, reliably and in order: of the n-th that the edge's
+    /// hello offers, from 0. Only while the session is up, and only where both ends know stations.
+    fn station(&self, link: &Rc<Link>, station: u16, frame: &[u8]);
+    /// A datagram arrived; others may be lost, doubled or out of order. When it may is as for
+    /// [`Handler::station`].
+    fn datagram(&self, link: &Rc<Link>, datagram: &[u8]);
     /// All that arrived together has been handed over: write what it caused.
     fn flush(&self);
 }
@@ -143,7 +159,14 @@ pub(crate) struct Link {
     path: Path,
     session: RefCell<Session>,
     control: Rc<Outbox>,
+    /// Of the devices, then of the stations.
     channels: RefCell<Vec<Rc<Outbox>>>,
+    devices: Cell<u16>,
+    /// Carried by both ends; 0 until that is known.
+    stations: Cell<u16>,
+    /// Over TLS: the second connection, for datagrams.
+    pub(crate) lane: Lane,
+    pub(crate) counters: StationCounters,
     closing: RefCell<Option<(Close, String)>>,
     was_up: Cell<bool>,
     /// Wakes the driver: new channels, a new deadline, or a wish to close.
@@ -171,7 +194,7 @@ impl Link {
         let heartbeat = matches!(path, Path::Tls);
         let session = Session::edge(hello, Liveness::default(), heartbeat, now);
         let link = Self::new(peer, path, number, Side::Edge, session, now);
-        link.add_channels(hello.devices.len());
+        link.add_channels(hello.devices.len(), hello.stations.len());
         link.flush_control();
         link
     }
@@ -201,6 +224,10 @@ impl Link {
             session: RefCell::new(session),
             control: Rc::default(),
             channels: RefCell::default(),
+            devices: Cell::new(0),
+            stations: Cell::new(0),
+            lane: Lane::default(),
+            counters: StationCounters::default(),
             closing: RefCell::default(),
             was_up: Cell::new(false),
             attention: Notify::new(),
@@ -240,10 +267,12 @@ impl Link {
         }
     }
 
-    /// Answers the edge's hello; from here on its devices have channels.
-    pub(crate) fn accept(&self, hello: &Hello, devices: usize) {
+    /// Answers the edge's hello, `offered`; from here on what it offers has channels.
+    pub(crate) fn accept(&self, hello: &Hello, offered: &Hello) {
         self.session.borrow_mut().accept(Instant::now(), hello);
-        self.add_channels(devices);
+        self.add_channels(offered.devices.len(), hello.stations.len());
+        self.stations.set(count(hello.stations.len()));
+        self.lane.expect(hello.cyclic);
         self.flush_control();
         self.attention.notify_one();
     }
@@ -321,7 +350,8 @@ impl Link {
         closing.map(|(reason, text)| End::Closed { reason, text })
     }
 
-    fn add_channels(&self, count: usize) {
+    fn add_channels(&self, devices: usize, stations: usize) {
+        self.devices.set(count(devices));
         let outbox = || match self.path {
             Path::Quic(_) => Rc::default(),
             // One TLS connection carries all channels: their frames share one buffer.
@@ -329,7 +359,7 @@ impl Link {
         };
         self.channels
             .borrow_mut()
-            .extend(std::iter::repeat_with(outbox).take(count));
+            .extend(std::iter::repeat_with(outbox).take(devices + stations));
     }
 
     fn flush_control(&self) {
@@ -369,7 +399,31 @@ impl Link {
         if !self.is_up() {
             return Err(End::Violation(Violation::Early { channel }));
         }
-        handler.frame(self, channel, frame).map_err(End::Violation)
+        let misplaced = |channel_of| {
+            let frame = frame_name(&frame);
+            End::Violation(Violation::Misplaced {
+                frame,
+                channel,
+                channel_of,
+            })
+        };
+        let Some(station) = channel.checked_sub(self.devices.get() + 1) else {
+            if matches!(frame, Frame::Station(_)) {
+                return Err(misplaced("device"));
+            }
+            return handler.frame(self, channel, frame).map_err(End::Violation);
+        };
+        if station >= self.stations.get() {
+            return Err(End::Violation(Violation::Channel { channel }));
+        }
+        let Frame::Station(ethernet) = frame else {
+            return Err(misplaced("station"));
+        };
+        if !ethernet.is_empty() {
+            self.counters.frames_received.add();
+            handler.station(self, station, ethernet);
+        }
+        Ok(())
     }
 
     fn act(self: &Rc<Self>, handler: &dyn Handler, event: Option<Event>) -> Result<(), End> {
@@ -378,9 +432,13 @@ impl Link {
             Some(Event::Dead) => return Err(End::Dead),
             Some(Event::HelloTimeout) => return Err(End::HelloTimeout),
             Some(event) => {
-                if matches!(event, Event::Up(_)) {
+                if let Event::Up(theirs) = &event {
                     self.was_up.set(true);
                     self.attention.notify_one();
+                    if let Some(theirs) = theirs {
+                        self.stations.set(count(theirs.stations.len()));
+                        self.lane.expect(theirs.cyclic);
+                    }
                 }
                 handler.event(self, event);
             }
@@ -389,6 +447,11 @@ impl Link {
         self.flush_control();
         Ok(())
     }
+}
+
+/// Devices or stations of a hello, which are at most 256.
+fn count(of: usize) -> u16 {
+    u16::try_from(of).unwrap_or(u16::MAX)
 }
 
 impl From<fieldlock_session::FrameError> for End {
@@ -408,9 +471,13 @@ mod tests {
     impl Handler for Accepting {
         fn event(&self, link: &Rc<Link>, event: Event) {
             if let Event::Hello(_) = event {
-                link.accept(&self.0, 1);
+                link.accept(&self.0, &self.0);
             }
         }
+
+        fn station(&self, _: &Rc<Link>, _: u16, _: &[u8]) {}
+
+        fn datagram(&self, _: &Rc<Link>, _: &[u8]) {}
 
         fn frame(&self, _: &Rc<Link>, _: u16, _: Frame<'_>) -> Result<(), Violation> {
             Ok(())
@@ -430,6 +497,8 @@ mod tests {
             bundle: None,
             tunnel: 0,
             devices: Vec::new(),
+            stations: Vec::new(),
+            cyclic: None,
         };
         let peer = Peer {
             identity: Identity::from_uri("spiffe://plant1.example/edge/press-07").unwrap(),

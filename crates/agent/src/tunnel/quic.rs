@@ -1,14 +1,17 @@
-//! The tunnel over QUIC: the control channel is the edge's first stream, each device
-//! channel a stream that the headend opens once the edge is ready.
+//! The tunnel over QUIC: the control channel is the edge's first stream, each channel of a device
+//! or station a stream that the headend opens once the edge is ready. Cyclic data of stations are
+//! datagrams (RFC 9221).
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_session::{Close, Decoder, Side, Violation};
+use fieldlock_session::{Close, Decoder, Frame, Side, Violation};
 use quinn::{ConnectionError, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
+use super::floor::Floored;
 use super::{End, Handler, Link, Outbox, Path};
 
 /// Idle and keep-alive together bound how long a dead peer goes unnoticed: 2.7 s. (A sent
@@ -21,9 +24,16 @@ const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// Below quinn's 333 ms, so that a lost first packet costs a dial 0.3 s and not a second.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
+/// Octets of datagrams that wait to leave. When there are more the oldest go: what has waited for
+/// that many is of no use.
+const DATAGRAMS_OUT: usize = 16 * 1024;
+/// The same of datagrams that have arrived: a turn of the event loop takes them all.
+const DATAGRAMS_IN: usize = 64 * 1024;
+
 /// Transport settings; `streams` is how many bidirectional ones the peer may open. quinn
-/// reserves memory for each, so it is as many as there are channels and no more.
-pub(crate) fn transport(streams: u32) -> TransportConfig {
+/// reserves memory for each, so it is as many as there are channels and no more. With `stations`
+/// there are datagrams, and a window that does not starve them.
+pub(crate) fn transport(streams: u32, stations: bool) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IDLE.try_into().unwrap_or_else(|_| VarInt::MAX.into())))
@@ -35,6 +45,12 @@ pub(crate) fn transport(streams: u32) -> TransportConfig {
         .send_window(CONNECTION_WINDOW.into())
         .datagram_receive_buffer_size(None)
         .initial_rtt(INITIAL_RTT);
+    if stations {
+        config
+            .datagram_receive_buffer_size(Some(DATAGRAMS_IN))
+            .datagram_send_buffer_size(DATAGRAMS_OUT)
+            .congestion_controller_factory(Arc::<Floored>::default());
+    }
     config
 }
 
@@ -52,6 +68,7 @@ pub(crate) async fn run(link: Rc<Link>, handler: Rc<dyn Handler>) -> End {
         Ok((send, recv)) => {
             tasks.spawn_local(write(link.control.clone(), send));
             tasks.spawn_local(read(link.clone(), handler.clone(), recv, Some(0)));
+            tasks.spawn_local(datagrams(link.clone(), handler.clone(), connection.clone()));
             supervise(&connection, &link, &handler, &mut tasks).await
         }
         Err(end) => end,
@@ -148,11 +165,15 @@ async fn open_channels(
 ) -> Result<(), End> {
     let channels = link.channels.borrow().clone();
     for (channel, outbox) in (1..).zip(channels) {
-        // An edge grants as many streams as it offers devices.
+        // An edge grants as many streams as it offers devices and stations.
         let opening = timeout(IDLE, connection.open_bi()).await;
         let (send, recv) = opening
             .map_err(|_| End::Transport("the edge grants too few streams".into()))?
             .map_err(describe)?;
+        if channel > link.devices.get() {
+            // A device only answers; a station may be the first to have something to say.
+            outbox.push(|out| Frame::Station(&[]).encode(channel, out));
+        }
         tasks.spawn_local(write(outbox, send));
         tasks.spawn_local(read(link.clone(), handler.clone(), recv, Some(channel)));
     }
@@ -186,6 +207,17 @@ async fn serve(
                 end = reader.run(&link, &*handler) => end,
             };
         }
+    }
+}
+
+/// Waits for ever where there are none: one is refused by quinn then.
+async fn datagrams(link: Rc<Link>, handler: Rc<dyn Handler>, connection: quinn::Connection) -> End {
+    loop {
+        match connection.read_datagram().await {
+            Ok(datagram) => link.deliver_datagram(&*handler, &datagram),
+            Err(error) => return describe(error),
+        }
+        handler.flush();
     }
 }
 

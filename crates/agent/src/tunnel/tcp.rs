@@ -1,9 +1,10 @@
 //! The tunnel over one TLS 1.3 connection: all channels share it, told apart by their tag.
 //!
-//! One task owns socket and TLS state; nothing is split, locked or queued twice.
+//! One task owns socket and TLS state; nothing is split, locked or queued twice. It serves the
+//! second connection too, for datagrams, which so ends with the tunnel.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ pub(crate) async fn run(
     };
     // A peer that never says anything causes no event: its deadline is set before all else.
     driver.arm(&link);
+    let mut lane = pin!(link.lane.run(&link, handler));
     let end = loop {
         let attention = link.attention.notified();
         tokio::select! {
@@ -48,6 +50,7 @@ pub(crate) async fn run(
                 }
                 driver.arm(&link);
             }
+            never = &mut lane => never,
         }
     };
     // What waits, a goodbye above all, still goes out if the other side reads.

@@ -16,7 +16,9 @@ use crate::rule::Scope;
 type Value<'t> = Spanned<DeValue<'t>>;
 
 /// What a set may list.
-const LISTS: [&str; 5] = ["client", "device", "unit", "function", "address"];
+const LISTS: [&str; 7] = [
+    "client", "device", "unit", "function", "address", "station", "record",
+];
 /// A name of a device can't have a colon, and a client's must not begin like this.
 pub(crate) const PREFIX: &str = "set:";
 
@@ -152,7 +154,7 @@ fn read_set<'t>(
     problems: &mut Problems,
 ) -> (SourceSet, [List<'t>; LISTS.len()]) {
     const KEYS: &[&str] = &[
-        "name", "client", "device", "unit", "function", "address", "comment",
+        "name", "client", "device", "unit", "function", "address", "station", "record", "comment",
     ];
     let mut keys = Keys::new("set", table, KEYS, problems);
     keys.value("comment", Keys::text);
@@ -164,9 +166,11 @@ fn read_set<'t>(
         list(table, "unit", &keys.value("unit", Keys::units)),
         list(table, "function", &keys.value("function", Keys::functions)),
         list(table, "address", &keys.value("address", Keys::addresses)),
+        list(table, "station", &keys.value("station", Keys::stations)),
+        list(table, "record", &keys.value("record", Keys::records)),
     ];
     if lists.iter().all(|list| matches!(list, List::Absent)) {
-        let hint = "list clients, devices, units, functions or addresses";
+        let hint = "list clients, devices, units, functions, addresses, stations or records";
         keys.problems
             .add(span.clone(), "set", Problem::Missing { hint });
     }

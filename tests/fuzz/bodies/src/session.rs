@@ -63,6 +63,8 @@ fn own_hello(instance: u8) -> Hello {
             credit: 4,
             answer_within: 1000,
         }],
+        stations: vec!["drive-1".into()],
+        cyclic: Some([9; 16]),
     }
 }
 

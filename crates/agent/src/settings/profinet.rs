@@ -1,0 +1,294 @@
+//! `[profinet]` and `[[station]]`, in both files; `[[controller]]` in the headend's.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use fieldlock_pki::Name;
+use fieldlock_profinet::{Mac, StationName};
+use fieldlock_session::hello::{MAX_STATION_NAMES, MAX_STATIONS};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::{SettingsError, Span, ensure};
+
+/// ARs that one agent keeps, at most: each costs a few KiB.
+const MAX_ARS: usize = 1024;
+/// Earlier frames in a datagram, at most.
+const MAX_REDUNDANCY: u8 = 7;
+const MAX_SPREAD: u8 = 8;
+const MAX_PLAY_OUT: u8 = 64;
+/// Longest watchdog time of a consumer: 61,440 ticks of 31.25 us (IEC 61158-6-10). A longer hold
+/// has nothing to hold up.
+const MAX_HOLD: Duration = Duration::from_millis(1920);
+/// Linux: IFNAMSIZ without the end.
+const MAX_INTERFACE: usize = 15;
+
+/// The wire of the controllers (headend) or of the devices (edge).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profinet {
+    /// Name of the network interface.
+    pub interface: String,
+    /// What becomes of frames that come without an 802.1Q tag.
+    #[serde(default)]
+    pub tag: TagRule,
+    /// ARs at once, of all stations.
+    #[serde(default = "default_max_ars")]
+    pub max_ars: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TagRule {
+    /// They leave at the other end without one, too.
+    #[default]
+    Keep,
+    /// They get a priority tag: VLAN 0, and the priority of their class.
+    Priority,
+}
+
+/// An IO-device behind an edge, and how its cyclic data cross the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Station {
+    #[serde(deserialize_with = "station_name")]
+    pub name: StationName,
+    /// At the headend: name of the edge that may offer it; the station's own by default.
+    edge: Option<String>,
+    /// Earlier frames in each datagram, 0 to 7: they fill in for lost ones.
+    #[serde(default = "default_redundancy")]
+    pub redundancy: u8,
+    /// Distance between these, in cycles, 1 to 8: more than 1 outlives bursts of losses.
+    #[serde(default = "default_spread")]
+    pub spread: u8,
+    /// Cycles by which frames wait to leave in an even rhythm, 0 to 64; 0: they leave at once.
+    #[serde(default)]
+    pub play_out: u8,
+    /// What is repeated while nothing arrives; nothing by default.
+    pub hold: Option<Hold>,
+    /// An AR whose outputs could stay as they are for longer than this, after its provider has
+    /// gone, is refused: age of what is held and watchdog time together.
+    pub fail_safe_limit: Option<Span>,
+    /// The only address that the station may have.
+    #[serde(default, deserialize_with = "optional_mac")]
+    pub mac: Option<Mac>,
+}
+
+/// Frames are repeated while nothing newer arrives. Not a safety function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Oldest that data may be when they are repeated, the way through the tunnel included.
+    pub max_age: Span,
+}
+
+/// An IO-controller that may be heard on the headend's wire. What it may do is the policy's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Controller {
+    #[serde(deserialize_with = "station_name")]
+    pub name: StationName,
+    #[serde(deserialize_with = "mac")]
+    pub mac: Mac,
+}
+
+impl Station {
+    /// Name of the edge that may offer it.
+    pub fn edge(&self) -> &str {
+        self.edge.as_deref().unwrap_or(self.name.as_str())
+    }
+
+    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+        let name = &self.name;
+        ensure(file, self.redundancy <= MAX_REDUNDANCY, || {
+            format!("station `{name}`: `redundancy` is 0 to {MAX_REDUNDANCY} earlier frames")
+        })?;
+        ensure(file, (1..=MAX_SPREAD).contains(&self.spread), || {
+            format!("station `{name}`: `spread` is 1 to {MAX_SPREAD} cycles")
+        })?;
+        ensure(file, self.play_out <= MAX_PLAY_OUT, || {
+            format!("station `{name}`: `play_out` is 0 to {MAX_PLAY_OUT} cycles")
+        })?;
+        if let Some(mac) = self.mac {
+            check_mac(file, &format!("station `{name}`"), mac)?;
+        }
+        let limit = self.fail_safe_limit.map(|limit| limit.0);
+        ensure(file, limit != Some(Duration::ZERO), || {
+            format!(
+                "station `{name}`: a `fail_safe_limit` of 0 refuses every AR; leave it out for no limit"
+            )
+        })?;
+        let Some(hold) = self.hold else {
+            return Ok(());
+        };
+        let age = hold.max_age.0;
+        let right = !age.is_zero() && age <= MAX_HOLD;
+        ensure(file, right, || {
+            format!(
+                "station `{name}`: `hold.max_age` is above 0 and at most {MAX_HOLD:?}; without `hold` nothing is held"
+            )
+        })?;
+        let bounded = limit.is_some_and(|limit| limit > age);
+        ensure(file, bounded, || {
+            format!(
+                "station `{name}`: `hold` makes a provider that has gone look alive for {age:?} more; \
+                 say in `fail_safe_limit` within which time, with the watchdog's, outputs must be safe"
+            )
+        })
+    }
+}
+
+/// What belongs together in both files; `edge` only where the file is a headend's.
+pub(super) fn check(
+    file: &Path,
+    profinet: Option<&Profinet>,
+    stations: &[Station],
+) -> Result<(), SettingsError> {
+    match profinet {
+        None => ensure(file, stations.is_empty(), || {
+            "[[station]] without [profinet]: name the `interface` of the PROFINET wire there".into()
+        })?,
+        Some(profinet) => {
+            ensure(file, !stations.is_empty(), || {
+                "[profinet] without [[station]]: nothing would cross; name the stations that may be reached".into()
+            })?;
+            profinet.check(file)?;
+        }
+    }
+    let mut names = HashSet::new();
+    let mut pins = HashSet::new();
+    for station in stations {
+        let name = &station.name;
+        ensure(file, names.insert(name), || {
+            format!("station `{name}` stands twice")
+        })?;
+        station.check(file)?;
+        if let Some(mac) = station.mac {
+            ensure(file, pins.insert(mac), || {
+                format!("station `{name}`: another station has its `mac` {mac}")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// What stands in `edge.toml` only by mistake, and what fits one hello.
+pub(super) fn check_edge(file: &Path, stations: &[Station]) -> Result<(), SettingsError> {
+    if let Some(station) = stations.iter().find(|station| station.edge.is_some()) {
+        let text = format!(
+            "station `{}`: `edge` belongs in headend.toml; here every station is this edge's own",
+            station.name
+        );
+        ensure(file, false, || text)?;
+    }
+    ensure(file, stations.len() <= MAX_STATIONS, || {
+        format!(
+            "{} stations, allowed {MAX_STATIONS}: run a second edge with an identity of its own",
+            stations.len()
+        )
+    })?;
+    let octets: usize = stations.iter().map(|s| s.name.as_str().len()).sum();
+    ensure(file, octets <= MAX_STATION_NAMES, || {
+        format!(
+            "the names of all stations have {octets} octets, allowed {MAX_STATION_NAMES}: \
+             run a second edge with an identity of its own"
+        )
+    })
+}
+
+/// Who is bound to which edge, and who may be heard on the wire.
+pub(super) fn check_headend(
+    file: &Path,
+    stations: &[Station],
+    controllers: &[Controller],
+) -> Result<(), SettingsError> {
+    for station in stations {
+        let (name, edge) = (&station.name, station.edge());
+        ensure(file, edge.parse::<Name>().is_ok(), || {
+            let given = match station.edge {
+                Some(_) => "",
+                None => "; name the edge that offers it in `edge`",
+            };
+            format!(
+                "station `{name}`: `{edge}` is no name of an edge (a-z, 0-9, inner hyphens){given}"
+            )
+        })?;
+    }
+    ensure(file, stations.is_empty() || !controllers.is_empty(), || {
+        "[[station]] without [[controller]]: nobody may be heard; give `name` and `mac` of the IO-controller".into()
+    })?;
+    ensure(file, controllers.is_empty() || !stations.is_empty(), || {
+        "[[controller]] without [[station]]: there is nothing that it could reach".into()
+    })?;
+    let mut names = HashSet::new();
+    let mut macs: HashSet<Mac> = stations.iter().filter_map(|s| s.mac).collect();
+    for controller in controllers {
+        let Controller { name, mac } = controller;
+        ensure(file, names.insert(name), || {
+            format!("controller `{name}` stands twice")
+        })?;
+        check_mac(file, &format!("controller `{name}`"), *mac)?;
+        ensure(file, macs.insert(*mac), || {
+            format!("controller `{name}`: another controller or station has its `mac` {mac}")
+        })?;
+    }
+    Ok(())
+}
+
+impl Profinet {
+    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+        let interface = &self.interface;
+        let printable = interface.chars().all(|c| c.is_ascii_graphic() && c != '/');
+        let right = printable && (1..=MAX_INTERFACE).contains(&interface.len());
+        ensure(file, right, || {
+            format!(
+                "profinet.interface `{interface}` is no name of an interface; `ip link` lists them"
+            )
+        })?;
+        ensure(file, (1..=MAX_ARS).contains(&self.max_ars), || {
+            format!("profinet.max_ars is 1 to {MAX_ARS}")
+        })
+    }
+
+    /// What `--check` says of it.
+    pub(crate) fn summary(&self, stations: usize) -> String {
+        format!(
+            ", PROFINET on `{}` with {stations} stations",
+            self.interface
+        )
+    }
+}
+
+fn check_mac(file: &Path, whose: &str, mac: Mac) -> Result<(), SettingsError> {
+    ensure(file, mac.is_station(), || {
+        format!("{whose}: `mac` {mac} is no station's own address")
+    })
+}
+
+fn station_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StationName, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error| D::Error::custom(format!("`{text}` is no name-of-station: {error}")))
+}
+
+fn mac<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(D::Error::custom)
+}
+
+fn optional_mac<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mac>, D::Error> {
+    mac(deserializer).map(Some)
+}
+
+fn default_max_ars() -> usize {
+    64
+}
+
+fn default_redundancy() -> u8 {
+    2
+}
+
+fn default_spread() -> u8 {
+    1
+}

@@ -1,0 +1,91 @@
+//! Who asks what of a station.
+
+use std::fmt;
+
+use fieldlock_profinet::{ArType, Mac, Service, StationName};
+
+use crate::client::Side;
+
+/// A controller, or an engineering tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Controller<'a> {
+    /// The address that it speaks from.
+    pub mac: Mac,
+    /// What its Connect calls itself (CMInitiatorStationName); `None` until there was one.
+    pub station: Option<&'a StationName>,
+}
+
+/// Where a call comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StationOrigin<'a> {
+    pub side: Side,
+    /// Name of the headend; edge only.
+    pub via: Option<&'a str>,
+    pub controller: Controller<'a>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// A service that has nothing more to judge. [`Service::Connect`], [`Service::Read`] and
+    /// [`Service::Write`] are what goes with an AR that stands (Control, Release) or records in
+    /// general: they match rules by their service alone, as a question whether any of it is possible.
+    Service(Service),
+    Connect(ArType),
+    Read {
+        index: u16,
+        slot: u16,
+        subslot: u16,
+    },
+    Write {
+        index: u16,
+        slot: u16,
+        subslot: u16,
+    },
+}
+
+impl Call {
+    pub fn service(&self) -> Service {
+        match self {
+            Self::Service(service) => *service,
+            Self::Connect(_) => Service::Connect,
+            Self::Read { .. } => Service::Read,
+            Self::Write { .. } => Service::Write,
+        }
+    }
+
+    /// Whether the station may be another afterwards, or put out something else.
+    pub(crate) fn changes_state(&self) -> bool {
+        !matches!(
+            self.service(),
+            Service::Identify | Service::Get | Service::Hello | Service::Read
+        )
+    }
+
+    /// Whether it comes before a controller can have named itself.
+    pub(crate) fn precedes_connect(&self) -> bool {
+        matches!(
+            self.service(),
+            Service::Identify | Service::Get | Service::Hello
+        )
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(service) => write!(f, "{service}"),
+            Self::Connect(kind) => write!(f, "connect as {}", kind.name()),
+            Self::Read {
+                index,
+                slot,
+                subslot,
+            } => write!(f, "read record {index:#06x} of slot {slot}.{subslot:#x}"),
+            Self::Write {
+                index,
+                slot,
+                subslot,
+            } => write!(f, "write record {index:#06x} of slot {slot}.{subslot:#x}"),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A policy as one controller sees one station: judges without allocating.
+
+use std::fmt;
+use std::sync::Arc;
+
+use fieldlock_profinet::{ArType, Service, StationName};
+
+use super::call::{Call, StationOrigin};
+use super::rule::{Matching, StationRule};
+use crate::decision::RuleId;
+use crate::phase::Now;
+use crate::policy::{Policy, Via};
+use crate::rule::ReadOnly;
+
+/// What one controller may do to one station.
+#[derive(Debug, Clone, Default)]
+pub struct StationView {
+    allows: Vec<Applying>,
+    denies: Vec<Applying>,
+    read_only: bool,
+    /// Why nothing at all is allowed, if so.
+    closed: Option<StationReason>,
+    /// What the policy that narrows this one says of the same pair.
+    narrowing: Option<Box<Self>>,
+}
+
+#[derive(Debug, Clone)]
+struct Applying {
+    rule: Arc<StationRule>,
+    /// Whether the controller is its client for certain, or has yet to name itself.
+    sure: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StationDecision {
+    Allow {
+        rule: RuleId,
+        /// Of the policy that narrows this one.
+        narrowing: Option<RuleId>,
+    },
+    Refuse(StationRefusal),
+}
+
+impl StationDecision {
+    pub fn allowed(&self) -> bool {
+        matches!(self, Self::Allow { .. })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StationRefusal {
+    /// The deny that matched, or the allow whose window is closed or that wants a name.
+    pub rule: Option<RuleId>,
+    pub reason: StationReason,
+}
+
+/// Why a call was refused. Later ones are closer to being allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StationReason {
+    /// A deny matched.
+    Denied,
+    /// All stations are read-only, and the call may change something.
+    ReadOnly,
+    /// No allow names this client, or none through this headend.
+    Client,
+    /// No allow of this client names the station.
+    Station,
+    Service {
+        service: Service,
+    },
+    /// It may connect, but not as this.
+    Ar {
+        ar: ArType,
+    },
+    /// The service is allowed, but not for this record.
+    Record {
+        index: u16,
+    },
+    /// The record is allowed, but not in this slot.
+    Slot {
+        slot: u16,
+        subslot: u16,
+    },
+    /// An allow covers it for a client that has said its name, and this one has not.
+    Unnamed,
+    /// An allow covers it, and its time window is closed.
+    Window,
+    /// An allow covers it, and its time window counts as closed since the clock is wrong.
+    WindowUnknown,
+}
+
+impl fmt::Display for StationReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Denied => f.write_str("denied by rule"),
+            Self::ReadOnly => f.write_str("read-only"),
+            Self::Client => f.write_str("no rule for this controller"),
+            Self::Station => f.write_str("no rule for this station"),
+            Self::Service { service } => write!(f, "no rule for service {service}"),
+            Self::Ar {
+                ar: ArType::Other(code),
+            } => write!(f, "no rule for AR type {code:#06x}"),
+            Self::Ar { ar } => write!(f, "no rule for an AR as {}", ar.name()),
+            Self::Record { index } => write!(f, "record {index:#06x} outside every range"),
+            Self::Slot { slot, subslot } => {
+                write!(f, "slot {slot}.{subslot:#x} outside every range")
+            }
+            Self::Unnamed => f.write_str("its client has to name itself in a Connect before"),
+            Self::Window => f.write_str("outside its time window"),
+            Self::WindowUnknown => {
+                f.write_str("outside its time window, as every one while the clock is wrong")
+            }
+        }
+    }
+}
+
+impl Policy {
+    /// What this origin may do to the station. Costs a look at every rule, so keep it; it stays
+    /// right until the policy is another or the controller names itself.
+    pub fn station_view(&self, origin: &StationOrigin<'_>, station: &StationName) -> StationView {
+        let via = Via::of(origin.side, origin.via);
+        let of = |policy: &Self| {
+            let matching = Matching::of(&policy.clients, &origin.controller);
+            StationView::build(policy, &matching, via, station)
+        };
+        StationView {
+            narrowing: self.narrowing().map(|local| Box::new(of(local))),
+            ..of(self)
+        }
+    }
+}
+
+impl StationView {
+    pub(crate) fn build(
+        policy: &Policy,
+        matching: &Matching,
+        via: Via<'_>,
+        station: &StationName,
+    ) -> Self {
+        let mut view = Self {
+            read_only: policy.read_only == ReadOnly::All,
+            closed: Some(StationReason::Client),
+            ..Self::default()
+        };
+        for rule in &policy.stations {
+            let Some(sure) = matching.meets(&rule.clients) else {
+                continue;
+            };
+            if !via.meets(&rule.via, rule.effect) {
+                continue;
+            }
+            let applies = rule.is_for(station);
+            if rule.is_allow() {
+                view.closed = match (applies, view.closed) {
+                    (true, _) | (false, None) => None,
+                    (false, Some(_)) => Some(StationReason::Station),
+                };
+            }
+            if applies {
+                let rules = match rule.is_allow() {
+                    true => &mut view.allows,
+                    false => &mut view.denies,
+                };
+                let rule = Arc::clone(rule);
+                rules.push(Applying { rule, sure });
+            }
+        }
+        view
+    }
+
+    /// Whether some allow is there for this pair, at whatever time: only then have the two
+    /// anything to say to each other.
+    pub fn any(&self) -> bool {
+        !self.allows.is_empty() && self.narrowing.as_ref().is_none_or(|local| local.any())
+    }
+
+    /// Judges one call. Where the policy is narrowed, both have to allow it; the refusal is that of
+    /// the first who does not.
+    pub fn judge(&self, call: &Call, now: Now) -> StationDecision {
+        let rule = match self.judge_alone(call, now) {
+            Ok(rule) => rule,
+            Err(refusal) => return StationDecision::Refuse(refusal),
+        };
+        let Some(local) = &self.narrowing else {
+            let narrowing = None;
+            return StationDecision::Allow { rule, narrowing };
+        };
+        match local.judge_alone(call, now) {
+            Ok(narrowing) => StationDecision::Allow {
+                rule,
+                narrowing: Some(narrowing),
+            },
+            Err(refusal) => StationDecision::Refuse(refusal),
+        }
+    }
+
+    /// The name of a rule that this view decided by, shared.
+    pub fn rule_name(&self, rule: RuleId) -> Option<&Arc<str>> {
+        self.rule(rule).map(|rule| &rule.name)
+    }
+
+    /// Why a deny denies, if it says so.
+    pub fn rule_reason(&self, rule: RuleId) -> Option<&Arc<str>> {
+        self.rule(rule)?.reason.as_ref()
+    }
+
+    fn rule(&self, id: RuleId) -> Option<&StationRule> {
+        let mut rules = self.allows.iter().chain(&self.denies);
+        let own = rules.find(|applying| applying.rule.id == id);
+        match own {
+            Some(own) => Some(&own.rule),
+            None => self.narrowing.as_ref()?.rule(id),
+        }
+    }
+
+    fn judge_alone(&self, call: &Call, now: Now) -> Result<RuleId, StationRefusal> {
+        let refused = |reason, rule| Err(StationRefusal { rule, reason });
+        let denies = |deny: &&Applying| deny.rule.takes(call).is_ok() && deny.rule.counts(now);
+        if let Some(deny) = self.denies.iter().find(denies) {
+            return refused(StationReason::Denied, Some(deny.rule.id));
+        }
+        if self.read_only && call.changes_state() {
+            return refused(StationReason::ReadOnly, None);
+        }
+        if let Some(reason) = self.closed {
+            return refused(reason, None);
+        }
+        let service = call.service();
+        let mut closest = (StationReason::Service { service }, None);
+        for allow in &self.allows {
+            let rule = Some(allow.rule.id);
+            let lacks = match allow.rule.takes(call) {
+                Err(reason) => (reason, None),
+                Ok(()) if !allow.sure && !call.precedes_connect() => (StationReason::Unnamed, rule),
+                Ok(()) if allow.rule.counts(now) => return Ok(allow.rule.id),
+                Ok(()) if now == Now::Unknown => (StationReason::WindowUnknown, rule),
+                Ok(()) => (StationReason::Window, rule),
+            };
+            if lacks.0 > closest.0 {
+                closest = lacks;
+            }
+        }
+        refused(closest.0, closest.1)
+    }
+}
