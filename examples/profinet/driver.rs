@@ -81,7 +81,10 @@ impl Station for Controller {
 }
 
 /// The socket of an interface, and the station's address on it: `mac`, or the interface's own.
-pub(crate) fn open(interface: &str, mac: Option<Mac>) -> Result<(PacketSocket, Mac), Box<dyn Error>> {
+pub(crate) fn open(
+    interface: &str,
+    mac: Option<Mac>,
+) -> Result<(PacketSocket, Mac), Box<dyn Error>> {
     let mut socket = PacketSocket::open(interface, Filter::default())?;
     let mac = mac.unwrap_or(socket.mac());
     if mac != socket.mac() {
@@ -125,8 +128,10 @@ pub(crate) fn run(
         let mut end = duration.map(|duration| started + duration);
         let mut stopping = None;
         let mut second = started;
-        let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut interrupt =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         loop {
             let now = Instant::now();
             station.handle_timeout(now);
@@ -149,7 +154,11 @@ pub(crate) fn run(
                 end = Some(now + Duration::from_millis(20));
                 flush(&mut station, &mut socket)?;
             }
-            let due = station.poll_timeout().into_iter().chain(end).fold(second, Instant::min);
+            let due = station
+                .poll_timeout()
+                .into_iter()
+                .chain(end)
+                .fold(second, Instant::min);
             timer.set(Some(due))?;
             tokio::select! {
                 expired = timer.expired() => expired?,

@@ -74,7 +74,12 @@ impl Channel {
         }
     }
 
-    pub(super) fn send(&mut self, now: Instant, data: Vec<u8>, out: &mut Outbox) -> Result<(), Failed> {
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        data: Vec<u8>,
+        out: &mut Outbox,
+    ) -> Result<(), Failed> {
         if self.unacknowledged.is_some() {
             if self.waiting.len() >= Self::WAITING {
                 return Err(Failed);
@@ -120,7 +125,11 @@ impl Channel {
     }
 
     /// True when something was sent again.
-    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) -> Result<bool, Failed> {
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<bool, Failed> {
         let timeout = self.timeout;
         let Some(pdu) = self.unacknowledged.take_if(|pdu| pdu.deadline <= now) else {
             return Ok(false);

@@ -1,7 +1,7 @@
 //! Encoders of the blocks of connection management.
 
+use super::rpc::Uuid;
 use fieldlock_profinet::Mac;
-use fieldlock_profinet::rpc::Uuid;
 
 use super::lan::{PROFINET, put16, put32};
 use super::layout::{Placed, Slots};
@@ -155,7 +155,12 @@ pub(super) fn ar_response(out: &mut Vec<u8>, kind: u16, uuid: Uuid, session: u16
     });
 }
 
-pub(super) fn iocr_response(out: &mut Vec<u8>, direction: Direction, reference: u16, frame_id: u16) {
+pub(super) fn iocr_response(
+    out: &mut Vec<u8>,
+    direction: Direction,
+    reference: u16,
+    frame_id: u16,
+) {
     block(out, 0x8102, |out| {
         put16(out, direction as u16);
         put16(out, reference);

@@ -3,12 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use fieldlock_profinet::fragments::Reassembly;
-use fieldlock_profinet::rpc::{Rpc, Uuid};
-
 use super::lan::{Peer, udp};
 use super::outbox::Outbox;
-use super::rpc::{Head, Kind, packets, response_body};
+use super::rpc::{Broken, Head, Kind, Packet, Reassembly, Uuid, packets, response_body};
 
 /// How often and how long a caller asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +50,7 @@ impl Call {
             patience,
             tries_left: patience.tries.saturating_sub(1),
             deadline: now + patience.retry,
-            answer: Reassembly::new(),
+            answer: Reassembly::default(),
         };
         call.transmit(out);
         call
@@ -67,22 +64,24 @@ impl Call {
         self.deadline
     }
 
-    /// The complete body when `rpc` is the last piece of the answer.
-    pub(super) fn handle_response(&mut self, rpc: &Rpc<'_>) -> Option<Vec<u8>> {
-        if rpc.activity != self.head.activity || rpc.sequence != self.head.sequence {
+    /// The complete body when `packet` is the last piece of the answer.
+    pub(super) fn handle_response(&mut self, packet: &Packet<'_>) -> Option<Vec<u8>> {
+        let head = &packet.head;
+        if (head.activity, head.sequence) != (self.head.activity, self.head.sequence) {
             return None;
         }
-        match self.answer.push(rpc) {
-            Ok(body) => body.map(<[u8]>::to_vec),
-            Err(_) => {
-                self.answer = Reassembly::new();
-                None
-            }
-        }
+        self.answer.push(packet).unwrap_or_else(|Broken| {
+            self.answer = Reassembly::default();
+            None
+        })
     }
 
     /// True when the request was sent again.
-    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) -> Result<bool, NoAnswer> {
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<bool, NoAnswer> {
         if self.deadline > now {
             return Ok(false);
         }
@@ -121,25 +120,24 @@ impl Server {
     /// answered here; a fragment whose sender asks for it is acknowledged here.
     pub(super) fn handle_request(
         &mut self,
-        rpc: &Rpc<'_>,
+        packet: &Packet<'_>,
         (from, to): (Peer, Peer),
         out: &mut Outbox,
     ) -> Option<Vec<u8>> {
-        let call = (rpc.activity, rpc.sequence);
+        let call = (packet.head.activity, packet.head.sequence);
         if let Some(answer) = self.answers.iter().find(|answer| answer.call == call) {
-            if !rpc.is_fragment() || rpc.is_last() {
+            if !packet.is_fragment() || packet.is_last() {
                 for packet in &answer.packets {
                     out.push(|out| udp(out, from, to, packet));
                 }
             }
             return None;
         }
-        if !rpc.is_fragment() {
-            return Some(rpc.body.to_vec());
-        }
-        if !rpc.no_fack() {
-            let mut fack = head_of(rpc, Kind::Fack);
-            fack.opnum = rpc.opnum;
+        if packet.is_fragment() && packet.wants_fack() {
+            let fack = Head {
+                kind: Kind::Fack,
+                ..packet.head
+            };
             for packet in packets(&fack, &[]) {
                 out.push(|out| udp(out, from, to, &packet));
             }
@@ -150,32 +148,31 @@ impl Server {
                 if self.partial.len() >= Self::PARTIAL {
                     self.partial.pop_front();
                 }
-                self.partial.push_back((call, Reassembly::new()));
+                self.partial.push_back((call, Reassembly::default()));
                 self.partial.len() - 1
             }
         };
         let (_, reassembly) = self.partial.get_mut(at)?;
-        let body = match reassembly.push(rpc) {
-            Ok(None) => return None,
-            Ok(Some(body)) => Some(body.to_vec()),
-            Err(_) => None,
-        };
-        self.partial.remove(at);
-        body
+        let body = reassembly.push(packet);
+        if !matches!(body, Ok(None)) {
+            self.partial.remove(at);
+        }
+        body.ok().flatten()
     }
 
-    /// Answers `rpc` with a PNIOStatus and blocks, and remembers it.
+    /// Answers `packet` with a PNIOStatus and blocks, and remembers it.
     pub(super) fn answer(
         &mut self,
-        rpc: &Rpc<'_>,
+        packet: &Packet<'_>,
         (from, to): (Peer, Peer),
         boot: u32,
         (status, blocks): (u32, &[u8]),
         out: &mut Outbox,
     ) {
         let head = Head {
+            kind: Kind::Response,
             boot,
-            ..head_of(rpc, Kind::Response)
+            ..packet.head
         };
         let packets = packets(&head, &response_body(head.order, status, blocks));
         for packet in &packets {
@@ -185,22 +182,8 @@ impl Server {
             self.answers.pop_front();
         }
         self.answers.push_back(Answer {
-            call: (rpc.activity, rpc.sequence),
+            call: (packet.head.activity, packet.head.sequence),
             packets,
         });
-    }
-}
-
-/// The head of an answer to `rpc`, in its byte order.
-fn head_of(rpc: &Rpc<'_>, kind: Kind) -> Head {
-    Head {
-        kind,
-        order: rpc.order,
-        object: rpc.object,
-        interface: rpc.interface.uuid(),
-        activity: rpc.activity,
-        boot: rpc.server_boot,
-        sequence: rpc.sequence,
-        opnum: rpc.opnum,
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use fieldlock_profinet::eth::{ARP, Frame, IPV4, PROFINET};
-use fieldlock_profinet::rpc::Order;
-use fieldlock_profinet::{FrameId, Mac, arp, dcp, frame_id, ip};
+use fieldlock_profinet::arp::{Arp, Operation};
+use fieldlock_profinet::ip::Datagram;
+use fieldlock_profinet::{Class, Frame, Mac, classify};
 use thiserror::Error;
 
 use super::calls::{Patience, Server};
@@ -17,6 +17,7 @@ use super::layout::{MAX_C_SDU, Module, Slots};
 use super::outbox::Outbox;
 use super::payload::Clock;
 use super::random::Random;
+use super::rpc::Order;
 use super::stats::{Abort, Side, Stats};
 
 mod find;
@@ -188,7 +189,9 @@ pub enum ConfigError {
     SendClock(u16),
     #[error("reduction ratio {0}, allowed powers of two up to 512")]
     ReductionRatio(u16),
-    #[error("watchdog of {0:?}, allowed more than none and up to 1.92 s: lower the factor or the cycle")]
+    #[error(
+        "watchdog of {0:?}, allowed more than none and up to 1.92 s: lower the factor or the cycle"
+    )]
     Watchdog(Duration),
     #[error("{0} octets in one direction with statuses, allowed 1440: fewer or smaller modules")]
     DataLength(u32),
@@ -222,14 +225,18 @@ pub struct Controller {
 enum Phase {
     Stopped,
     /// Before the next try.
-    Resting { until: Instant },
+    Resting {
+        until: Instant,
+    },
     Identifying(find::Try),
     SettingIp(find::Try),
     Resolving(find::Try),
     /// Connect, Writes, PrmEnd, Release.
     Calling(Box<management::Calling>),
     /// PrmEnd is answered, ApplicationReady has not come.
-    AwaitingReady { until: Instant },
+    AwaitingReady {
+        until: Instant,
+    },
     Established,
 }
 
@@ -272,11 +279,14 @@ impl Controller {
         if !mine || frame.src == self.config.mac {
             return;
         }
-        match frame.ethertype {
-            PROFINET => self.handle_profinet(now, &frame),
-            ARP => self.handle_arp(now, &frame),
-            IPV4 => self.handle_ip(now, &frame),
-            _ => {}
+        match classify(&frame) {
+            Ok(Class::Cyclic { id, pdu }) => self.handle_cyclic(now, frame.src, id, pdu),
+            Ok(Class::AlarmHigh(rta)) => self.handle_alarm(now, frame.src, true, &rta),
+            Ok(Class::AlarmLow(rta)) => self.handle_alarm(now, frame.src, false, &rta),
+            Ok(Class::Dcp(pdu)) => self.handle_dcp(now, frame.src, &pdu),
+            Ok(Class::Arp(arp)) => self.handle_arp(now, &arp),
+            Ok(Class::Udp(datagram)) => self.handle_udp(now, frame.src, &datagram),
+            Ok(Class::Never(_)) | Err(_) => {}
         }
     }
 
@@ -318,7 +328,10 @@ impl Controller {
             Phase::Calling(calling) => Some(calling.call.deadline()),
         };
         let relation = self.relation.as_ref().map(Relation::deadline);
-        let record = self.record_call.as_ref().map(|record| record.call.deadline());
+        let record = self
+            .record_call
+            .as_ref()
+            .map(|record| record.call.deadline());
         [phase, relation, record].into_iter().flatten().min()
     }
 
@@ -378,54 +391,32 @@ impl Controller {
         self.events.push_back(event);
     }
 
-    fn handle_profinet(&mut self, now: Instant, frame: &Frame<'_>) {
-        let Some((id, pdu)) = frame.payload.split_first_chunk() else {
-            return;
-        };
-        let id = FrameId(u16::from_be_bytes(*id));
-        match id.kind() {
-            frame_id::Kind::Cyclic => self.handle_cyclic(now, frame.src, id, pdu),
-            frame_id::Kind::AlarmHigh | frame_id::Kind::AlarmLow => {
-                self.handle_alarm(now, frame.src, id, pdu);
-            }
-            frame_id::Kind::DcpIdentifyResponse | frame_id::Kind::DcpGetSet => {
-                if let Ok(pdu) = dcp::Pdu::parse(pdu) {
-                    self.handle_discovery(now, frame.src, &pdu);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn handle_arp(&mut self, now: Instant, frame: &Frame<'_>) {
-        let Ok(packet) = arp::Arp::parse(frame.payload) else {
-            return;
-        };
+    fn handle_arp(&mut self, now: Instant, arp: &Arp) {
         let own = self.config.ip.address;
-        if packet.is_request() {
-            if packet.target_ip == own {
-                let (mac, asker) = (self.config.mac, (packet.sender_mac, packet.sender_ip));
+        match arp.operation {
+            Operation::Request if arp.target == own => {
+                let (mac, asker) = (self.config.mac, (arp.sender_mac, arp.sender));
                 self.out
                     .push(|out| put_arp(out, ArpOperation::Reply, (mac, own), asker));
             }
-        } else {
-            self.handle_arp_reply(now, packet.sender_mac, packet.sender_ip);
+            Operation::Request => {}
+            Operation::Reply => self.handle_arp_reply(now, arp.sender_mac, arp.sender),
         }
     }
 
-    fn handle_ip(&mut self, now: Instant, frame: &Frame<'_>) {
-        let Ok(udp) = ip::Udp::parse(frame.payload) else {
-            return;
-        };
-        let from = Peer {
-            mac: frame.src,
-            ip: udp.src,
-            port: udp.src_port,
-        };
-        let mine = udp.dst == self.config.ip.address
-            && (udp.dst_port == CM_PORT || udp.dst_port == relation::CALL_PORT);
+    fn handle_udp(&mut self, now: Instant, src: Mac, datagram: &Datagram<'_>) {
+        let (source, destination) = (datagram.source(), datagram.destination());
+        let ports = [CM_PORT, relation::CALL_PORT];
+        let mine = *destination.ip() == self.config.ip.address
+            && ports.contains(&destination.port())
+            && datagram.checksums_hold();
         if mine {
-            self.handle_rpc(now, from, udp.payload);
+            let from = Peer {
+                mac: src,
+                ip: *source.ip(),
+                port: source.port(),
+            };
+            self.handle_rpc(now, from, datagram.udp.payload);
         }
     }
 
@@ -442,7 +433,11 @@ impl Controller {
             }
             self.stats.down(now);
         }
-        let abort = Abort { at: now, side, status };
+        let abort = Abort {
+            at: now,
+            side,
+            status,
+        };
         self.stats.aborted(abort);
         self.event(Event::Aborted(abort));
         self.rest(now);

@@ -81,7 +81,13 @@ impl Provider {
         now: Instant,
     ) -> Self {
         let mut frame = Vec::new();
-        begin(&mut frame, cadence.consumer, cadence.provider, priority, PROFINET);
+        begin(
+            &mut frame,
+            cadence.consumer,
+            cadence.provider,
+            priority,
+            PROFINET,
+        );
         put16(&mut frame, cadence.frame_id);
         let c_sdu = frame.len();
         let trailer = c_sdu + layout.data_length as usize;
@@ -150,8 +156,12 @@ impl Provider {
         }
         self.sequence = self.sequence.wrapping_add(1);
         let [high, low] = self.counter.to_be_bytes();
-        self.frame[self.trailer..self.trailer + TRAILER]
-            .copy_from_slice(&[high, low, self.data_status, 0]);
+        self.frame[self.trailer..self.trailer + TRAILER].copy_from_slice(&[
+            high,
+            low,
+            self.data_status,
+            0,
+        ]);
         Some((&self.frame, missed))
     }
 }
@@ -253,9 +263,9 @@ impl Consumer {
             return;
         };
         stats.age.record(clock.age(stamp.sent, now));
-        let ahead = self
-            .newest
-            .map_or(1, |newest| stamp.sequence.wrapping_sub(newest.sequence) as i32);
+        let ahead = self.newest.map_or(1, |newest| {
+            stamp.sequence.wrapping_sub(newest.sequence) as i32
+        });
         if ahead > 0 {
             self.newest = Some(stamp);
         } else {

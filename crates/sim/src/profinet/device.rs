@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use fieldlock_profinet::eth::{ARP, Frame, IPV4, PROFINET};
-use fieldlock_profinet::rpc::{Order, Uuid};
-use fieldlock_profinet::{FrameId, Mac, arp, frame_id, ip};
+use fieldlock_profinet::alarm::Rta;
+use fieldlock_profinet::arp::{Arp, Operation};
+use fieldlock_profinet::ip::Datagram;
+use fieldlock_profinet::{Class, Frame, FrameId, Mac, classify};
 
+use super::calls::{Patience, Server};
 use super::discovery::IpSuite;
 use super::event::Event;
 use super::lan::{ArpOperation, CM_PORT, Peer, arp as put_arp};
 use super::layout::{Module, Slots};
 use super::outbox::Outbox;
 use super::payload::Clock;
-use super::calls::{Patience, Server};
 use super::random::Random;
+use super::rpc::Order;
 use super::stats::Stats;
 
 mod ar;
@@ -180,11 +182,15 @@ impl Device {
         if !mine || frame.src == self.config.mac {
             return;
         }
-        match frame.ethertype {
-            PROFINET => self.handle_profinet(now, &frame),
-            ARP => self.handle_arp(&frame),
-            IPV4 => self.handle_ip(now, &frame),
-            _ => {}
+        match classify(&frame) {
+            Ok(Class::Cyclic { id, pdu }) => self.handle_cyclic(now, frame.src, id, pdu),
+            Ok(Class::AlarmHigh(rta)) => self.handle_alarm(now, frame.src, true, &rta),
+            Ok(Class::AlarmLow(rta)) => self.handle_alarm(now, frame.src, false, &rta),
+            Ok(Class::Dcp(pdu)) => self.handle_dcp(now, frame.src, &pdu),
+            Ok(Class::Arp(arp)) => self.handle_arp(&arp),
+            Ok(Class::Udp(datagram)) => self.handle_udp(now, frame.src, &datagram),
+            Ok(Class::Never(_)) => {}
+            Err(_) => self.asked.malformed += 1,
         }
     }
 
@@ -219,7 +225,14 @@ impl Device {
 
     /// Alarm of `kind` (1 diagnosis, 2 process, ...) of a submodule, with user data, to all
     /// controllers. False when no AR exchanges data or too many alarms wait.
-    pub fn raise_alarm(&mut self, now: Instant, high: bool, kind: u16, slot: u16, data: &[u8]) -> bool {
+    pub fn raise_alarm(
+        &mut self,
+        now: Instant,
+        high: bool,
+        kind: u16,
+        slot: u16,
+        data: &[u8],
+    ) -> bool {
         let Some(submodule) = self.slots.find(slot, 1).copied() else {
             return false;
         };
@@ -273,23 +286,6 @@ impl Device {
         self.events.push_back(event);
     }
 
-    fn handle_profinet(&mut self, now: Instant, frame: &Frame<'_>) {
-        let Some((id, pdu)) = frame.payload.split_first_chunk() else {
-            self.asked.malformed += 1;
-            return;
-        };
-        let id = FrameId(u16::from_be_bytes(*id));
-        match id.kind() {
-            frame_id::Kind::Cyclic => self.handle_cyclic(now, frame.src, id, pdu),
-            frame_id::Kind::AlarmHigh | frame_id::Kind::AlarmLow => {
-                self.handle_alarm(now, frame.src, id, pdu);
-            }
-            frame_id::Kind::DcpIdentify => self.handle_identify(now, frame.src, pdu),
-            frame_id::Kind::DcpGetSet => self.handle_get_set(now, frame.src, pdu),
-            _ => {}
-        }
-    }
-
     fn handle_cyclic(&mut self, now: Instant, src: Mac, id: FrameId, pdu: &[u8]) {
         match self.ars.iter_mut().find(|ar| ar.is_output(src, id)) {
             Some(ar) => {
@@ -300,16 +296,11 @@ impl Device {
         }
     }
 
-    fn handle_alarm(&mut self, now: Instant, src: Mac, id: FrameId, pdu: &[u8]) {
-        let Ok(alarm) = fieldlock_profinet::alarm::Alarm::parse(pdu) else {
-            self.asked.malformed += 1;
+    fn handle_alarm(&mut self, now: Instant, src: Mac, high: bool, rta: &Rta<'_>) {
+        let Some(at) = self.ars.iter().position(|ar| ar.is_alarm(src, rta)) else {
             return;
         };
-        let Some(at) = self.ars.iter().position(|ar| ar.is_alarm(src, &alarm)) else {
-            return;
-        };
-        let high = id == FrameId::ALARM_HIGH;
-        match self.ars[at].handle_alarm(now, high, &alarm, &mut self.out) {
+        match self.ars[at].handle_alarm(now, high, rta, &mut self.out) {
             Ok(None) => {}
             Ok(Some(event)) => {
                 self.stats.alarms_acknowledged += 1;
@@ -319,34 +310,29 @@ impl Device {
         }
     }
 
-    fn handle_arp(&mut self, frame: &Frame<'_>) {
-        let Ok(request) = arp::Arp::parse(frame.payload) else {
-            self.asked.malformed += 1;
-            return;
-        };
+    fn handle_arp(&mut self, arp: &Arp) {
         let own = self.ip.address;
-        if request.is_request() && request.target_ip == own && !own.is_unspecified() {
-            let (mac, asker) = (self.config.mac, (request.sender_mac, request.sender_ip));
+        if arp.operation == Operation::Request && arp.target == own && !own.is_unspecified() {
+            let (mac, asker) = (self.config.mac, (arp.sender_mac, arp.sender));
             self.out
                 .push(|out| put_arp(out, ArpOperation::Reply, (mac, own), asker));
         }
     }
 
-    fn handle_ip(&mut self, now: Instant, frame: &Frame<'_>) {
-        let datagram = ip::Udp::parse(frame.payload);
-        match datagram {
-            Ok(udp) if udp.dst == self.ip.address => {
-                let from = Peer {
-                    mac: frame.src,
-                    ip: udp.src,
-                    port: udp.src_port,
-                };
-                if udp.dst_port == CM_PORT || udp.dst_port == self.config.rpc_port {
-                    self.handle_rpc(now, from, udp.payload);
-                }
-            }
-            Ok(_) => {}
-            Err(_) => self.asked.malformed += 1,
+    fn handle_udp(&mut self, now: Instant, src: Mac, datagram: &Datagram<'_>) {
+        let (source, destination) = (datagram.source(), datagram.destination());
+        if !datagram.checksums_hold() {
+            self.asked.malformed += 1;
+            return;
+        }
+        let ports = [CM_PORT, self.config.rpc_port];
+        if *destination.ip() == self.ip.address && ports.contains(&destination.port()) {
+            let from = Peer {
+                mac: src,
+                ip: *source.ip(),
+                port: source.port(),
+            };
+            self.handle_rpc(now, from, datagram.udp.payload);
         }
     }
 
@@ -369,7 +355,11 @@ impl Device {
                 self.event(Event::Released);
             }
             Ended::Aborted { side, status } => {
-                let abort = super::stats::Abort { at: now, side, status };
+                let abort = super::stats::Abort {
+                    at: now,
+                    side,
+                    status,
+                };
                 self.stats.aborted(abort);
                 self.event(Event::Aborted(abort));
             }
@@ -377,10 +367,6 @@ impl Device {
         if self.established() == 0 {
             self.stats.down(now);
         }
-    }
-
-    fn uuid(&mut self) -> Uuid {
-        self.random.uuid()
     }
 }
 

@@ -97,7 +97,10 @@ pub(super) fn frame(
 /// padded to an even length.
 pub(super) fn block(out: &mut Vec<u8>, option: (u8, u8), info: Option<u16>, value: &[u8]) {
     out.extend_from_slice(&[option.0, option.1]);
-    put16(out, (value.len() + if info.is_some() { 2 } else { 0 }) as u16);
+    put16(
+        out,
+        (value.len() + if info.is_some() { 2 } else { 0 }) as u16,
+    );
     if let Some(info) = info {
         put16(out, info);
     }

@@ -12,9 +12,14 @@ use super::stats::Abort;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Controller: the device answered DCP Identify.
-    Found { mac: Mac, ip: Ipv4Addr },
+    Found {
+        mac: Mac,
+        ip: Ipv4Addr,
+    },
     /// Controller: nobody answered `tries` Identify requests.
-    NotFound { tries: u32 },
+    NotFound {
+        tries: u32,
+    },
     /// Device: DCP Set of the IP suite.
     IpSet(IpSuite),
     /// Device: DCP Set of the name; empty is none.
@@ -32,15 +37,33 @@ pub enum Event {
         watchdog: Duration,
     },
     /// The device refused a call (as told by it, or as it told).
-    Refused { status: u32 },
+    Refused {
+        status: u32,
+    },
     /// Application ready was confirmed: data is exchanged.
     Established,
     Released,
     Aborted(Abort),
-    RecordWritten { slot: u16, subslot: u16, index: u16, data: Vec<u8> },
+    RecordWritten {
+        slot: u16,
+        subslot: u16,
+        index: u16,
+        data: Vec<u8>,
+    },
     /// Controller: the answer to [`read`](super::Controller::read); `status` is 0 for success.
-    RecordRead { index: u16, status: u32, data: Vec<u8> },
-    AlarmReceived { high: bool, kind: u16, slot: u16, subslot: u16 },
+    RecordRead {
+        index: u16,
+        status: u32,
+        data: Vec<u8>,
+    },
+    AlarmReceived {
+        high: bool,
+        kind: u16,
+        slot: u16,
+        subslot: u16,
+    },
     /// Device: the controller's application acknowledged an alarm.
-    AlarmAcknowledged { high: bool },
+    AlarmAcknowledged {
+        high: bool,
+    },
 }

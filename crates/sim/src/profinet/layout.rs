@@ -12,11 +12,17 @@ pub struct Module {
 
 impl Module {
     pub const fn input(octets: u16) -> Self {
-        Self { input: octets, output: 0 }
+        Self {
+            input: octets,
+            output: 0,
+        }
     }
 
     pub const fn output(octets: u16) -> Self {
-        Self { input: 0, output: octets }
+        Self {
+            input: 0,
+            output: octets,
+        }
     }
 }
 
@@ -158,7 +164,14 @@ mod tests {
 
     #[test]
     fn each_octet_of_a_frame_has_one_meaning() {
-        let slots = Slots::new(&[Module::input(30), Module::output(7), Module { input: 3, output: 4 }]);
+        let slots = Slots::new(&[
+            Module::input(30),
+            Module::output(7),
+            Module {
+                input: 3,
+                output: 4,
+            },
+        ]);
         for (layout, octets) in [(slots.input(), 33), (slots.output(), 11)] {
             let mut taken = vec![false; layout.data_length as usize];
             for place in layout.objects.iter().chain(&layout.statuses) {

@@ -6,8 +6,8 @@
 //! when it fails. Process data carries the time of its sending ([`Stamp`]), so that the
 //! consumer measures how old it is ([`Stats`]).
 //!
-//! What they send is encoded here, apart from the parsers of `fieldlock-profinet`: where one
-//! misreads the standard, the other does not follow.
+//! What they send is encoded here, and connection management is read here too, apart from
+//! `fieldlock-profinet`: where one misreads the standard, the other does not follow.
 
 mod alarms;
 mod blocks;
@@ -22,6 +22,7 @@ mod layout;
 mod outbox;
 mod payload;
 mod random;
+mod received;
 mod rpc;
 mod stats;
 
@@ -29,7 +30,7 @@ pub use controller::{ConfigError, Controller, ControllerConfig, Defect, Record};
 pub use device::{Asked, Device, DeviceConfig};
 pub use discovery::IpSuite;
 pub use event::Event;
-pub use fieldlock_profinet::rpc::Order;
 pub use layout::Module;
 pub use payload::{Clock, STAMP, Stamp};
+pub use rpc::Order;
 pub use stats::{Abort, Consumed, Durations, FailSafe, Side, Stats};

@@ -66,7 +66,10 @@ mod tests {
 
     #[test]
     fn an_altered_octet_is_noticed() {
-        let stamp = Stamp { sequence: 7, sent: 1 << 40 };
+        let stamp = Stamp {
+            sequence: 7,
+            sent: 1 << 40,
+        };
         let mut data = [0; 16];
         stamp.put(&mut data);
         assert_eq!(Stamp::read(&data), Some(stamp));

@@ -1,6 +1,6 @@
 //! Numbers that look random and are the same for the same seed.
 
-use fieldlock_profinet::rpc::Uuid;
+use super::rpc::Uuid;
 
 /// SplitMix64.
 #[derive(Debug)]

@@ -27,7 +27,10 @@ pub struct Durations(Histogram<u64>);
 
 impl Durations {
     fn new() -> Self {
-        #[expect(clippy::expect_used, reason = "the bounds are constants that hdrhistogram takes")]
+        #[expect(
+            clippy::expect_used,
+            reason = "the bounds are constants that hdrhistogram takes"
+        )]
         Self(Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("bounds"))
     }
 

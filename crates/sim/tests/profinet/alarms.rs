@@ -15,7 +15,11 @@ const HIGH: u16 = 0xfc01;
 fn alarms_of_both_priorities_are_acknowledged_by_the_application() {
     let mut world = World::established(|_, _| {});
     let now = world.now;
-    assert!(world.device.raise_alarm(now, true, PROCESS, 1, &[1, 2, 3, 4]));
+    assert!(
+        world
+            .device
+            .raise_alarm(now, true, PROCESS, 1, &[1, 2, 3, 4])
+    );
     assert!(world.device.raise_alarm(now, false, DIAGNOSIS, 2, &[]));
     world.run(Duration::from_secs(1));
     let received = |high, kind, slot| Event::AlarmReceived {
@@ -96,5 +100,8 @@ fn an_alarm_that_nobody_acknowledges_is_repeated_as_agreed_and_ends_the_ar() {
     };
     assert_eq!(world.device.stats().abort_log, [abort]);
     // The controller heard it.
-    assert_eq!(world.controllers[0].stats().abort_log[0].status, abort.status);
+    assert_eq!(
+        world.controllers[0].stats().abort_log[0].status,
+        abort.status
+    );
 }

@@ -97,7 +97,13 @@ fn answers_come_from_the_port_that_is_configured() {
 #[test]
 fn a_connect_of_many_modules_is_sent_in_fragments() {
     let mut world = World::new(|controller, device| {
-        let modules = vec![Module { input: 8, output: 4 }; 60];
+        let modules = vec![
+            Module {
+                input: 8,
+                output: 4
+            };
+            60
+        ];
         controller.modules = [vec![Module::input(16), Module::output(16)], modules].concat();
         device.modules.clone_from(&controller.modules);
     });
@@ -129,7 +135,10 @@ fn the_ip_suite_is_set_when_the_controller_wants_another() {
     let now = world.now;
     world.device.restart(now);
     world.run(Duration::from_secs(10));
-    assert_eq!((world.device.asked().set_ip, world.device.established()), (1, 1));
+    assert_eq!(
+        (world.device.asked().set_ip, world.device.established()),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -165,7 +174,10 @@ fn lost_packets_of_calls_are_repeated_and_change_nothing_twice() {
         number += u32::from(is_udp(frame));
         !is_udp(frame) || number % 5 >= 2
     });
-    assert!(world.run_until(Duration::from_secs(60), |world| world.device.established() == 1));
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| world.device.established()
+            == 1)
+    );
     let asked = world.device.asked();
     assert_eq!((asked.connect, asked.write), (1, 1));
     assert!(world.controllers[0].stats().retransmits > 0);
@@ -195,7 +207,12 @@ fn records_are_read_and_written_while_data_is_exchanged() {
             data: large
         }
     );
-    let Event::RecordRead { index, status, data } = iandm0 else {
+    let Event::RecordRead {
+        index,
+        status,
+        data,
+    } = iandm0
+    else {
         panic!("{iandm0:?}");
     };
     assert_eq!((*index, *status, data.len()), (0xaff0, 0, 60));
@@ -204,7 +221,12 @@ fn records_are_read_and_written_while_data_is_exchanged() {
         panic!("{missing:?}");
     };
     assert_eq!((*status, data.len()), (0xde80_b000, 0));
-    assert_eq!(*refused, &Event::Refused { status: 0xdf80_b000 });
+    assert_eq!(
+        *refused,
+        &Event::Refused {
+            status: 0xdf80_b000
+        }
+    );
     assert_eq!(world.controllers[0].stats().aborts, 0);
 }
 
@@ -253,7 +275,10 @@ fn a_controller_that_starts_anew_replaces_its_former_ar() {
     world.run(Duration::from_millis(80));
     assert_eq!(world.device.stats().abort_log[0].status, 0xcf81_fd0e);
     world.run(Duration::from_secs(1));
-    assert_eq!((world.device.established(), world.device.stats().aborts), (1, 1));
+    assert_eq!(
+        (world.device.established(), world.device.stats().aborts),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -285,10 +310,13 @@ fn what_a_device_does_not_do_is_refused_by_its_parameter() {
         let mut world = World::new(|controller, _| change(controller));
         world.run(Duration::from_millis(500));
         assert_eq!(world.device.established(), 0);
-        let refused = world.events.iter().find_map(|(_, who, event)| match (who, event) {
-            (Who::Controller(0), Event::Refused { status }) => Some(*status),
-            _ => None,
-        });
+        let refused = world
+            .events
+            .iter()
+            .find_map(|(_, who, event)| match (who, event) {
+                (Who::Controller(0), Event::Refused { status }) => Some(*status),
+                _ => None,
+            });
         refused.unwrap_or_else(|| panic!("{:?}", world.events))
     };
     let irt = status(|controller| controller.defect = Some(Defect::IrtConnect));
@@ -308,7 +336,10 @@ fn what_a_device_does_not_do_is_refused_by_its_parameter() {
 fn a_claim_of_four_gibibytes_is_not_believed() {
     let mut world = World::new(|controller, _| controller.defect = Some(Defect::BigNdrCount));
     world.run(Duration::from_secs(10));
-    assert_eq!((world.device.established(), world.device.asked().connect), (0, 0));
+    assert_eq!(
+        (world.device.established(), world.device.asked().connect),
+        (0, 0)
+    );
     assert!(world.device.asked().malformed > 0);
     assert!(world.controllers[0].stats().aborts > 0);
 }
@@ -316,7 +347,8 @@ fn a_claim_of_four_gibibytes_is_not_believed() {
 #[test]
 fn a_set_from_a_stranger_takes_the_device_over() {
     let stranger = Mac([0x02, 0, 0, 0, 0, 0x66]);
-    let mut world = World::new(|controller, _| controller.defect = Some(Defect::SetsIpFrom(stranger)));
+    let mut world =
+        World::new(|controller, _| controller.defect = Some(Defect::SetsIpFrom(stranger)));
     world.record = true;
     world.run(Duration::from_secs(1));
     assert_eq!(world.device.asked().set_ip, 1);
@@ -334,7 +366,10 @@ fn a_device_says_hello_when_it_is_told_to() {
     let mut world = World::new(|_, device| device.hello = true);
     world.record = true;
     world.run(Duration::from_millis(1));
-    let hello = world.sent.iter().find(|(_, frame)| frame_id(frame) == Some(0xfefc));
+    let hello = world
+        .sent
+        .iter()
+        .find(|(_, frame)| frame_id(frame) == Some(0xfefc));
     assert_eq!(hello.expect("a hello").1[..6], Mac::DCP_HELLO.0);
 }
 
@@ -349,7 +384,10 @@ fn five_lost_frames_in_a_hundred_break_a_watchdog_of_three_and_not_one_of_ten() 
         let mut link = Link::new(impairment, 1, world.start);
         let start = world.start;
         world.passes = Box::new(move |since, _, frame| {
-            matches!(link.handle(start + since, frame.len()), Decision::Deliver(_))
+            matches!(
+                link.handle(start + since, frame.len()),
+                Decision::Deliver(_)
+            )
         });
         world.run(Duration::from_secs(3600));
         world.controllers[0].stats().aborts + world.device.stats().aborts

@@ -22,7 +22,13 @@ fn life(order: Order) -> Vec<(Duration, Vec<u8>)> {
         device.hello = true;
         device.ip = IpSuite::NONE;
         controller.device_ip = Some(IpSuite::local(DEVICE_IP));
-        let modules = vec![Module { input: 8, output: 4 }; 40];
+        let modules = vec![
+            Module {
+                input: 8,
+                output: 4
+            };
+            40
+        ];
         controller.modules = [vec![Module::input(16), Module::output(16)], modules].concat();
         device.modules.clone_from(&controller.modules);
         controller.records = vec![Record {
@@ -75,7 +81,12 @@ fn tshark(capture: &Path, arguments: &[&str]) -> String {
     let output = Command::new("tshark")
         .arg("-r")
         .arg(capture)
-        .args(["-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"])
+        .args([
+            "-o",
+            "udp.check_checksum:TRUE",
+            "-o",
+            "ip.check_checksum:TRUE",
+        ])
         .args(arguments)
         .output()
         .expect("tshark runs");
@@ -96,14 +107,38 @@ fn tshark_finds_nothing_malformed_and_names_each_command() {
 
         let wrong = tshark(
             &capture,
-            &["-Y", "_ws.malformed || _ws.expert.severity >= \"Warning\" || udp.checksum.status == 0 || ip.checksum.status == 0"],
+            &[
+                "-Y",
+                "_ws.malformed || _ws.expert.severity >= \"Warning\" || udp.checksum.status == 0 || ip.checksum.status == 0",
+            ],
         );
         assert_eq!(wrong, "", "{order:?}");
-        let names = tshark(&capture, &["-Y", "!(pn_rt.frame_id >= 0x8000 && pn_rt.frame_id < 0xfc00)"]);
+        let names = tshark(
+            &capture,
+            &[
+                "-Y",
+                "!(pn_rt.frame_id >= 0x8000 && pn_rt.frame_id < 0xfc00)",
+            ],
+        );
         for expected in NAMES {
-            assert!(names.contains(expected), "{order:?}: no `{expected}` in\n{names}");
+            assert!(
+                names.contains(expected),
+                "{order:?}: no `{expected}` in\n{names}"
+            );
         }
-        let ids = tshark(&capture, &["-T", "fields", "-e", "pn_rt.cycle_counter", "-e", "pn_rt.ds", "-Y", "pn_rt.frame_id == 0x8000"]);
+        let ids = tshark(
+            &capture,
+            &[
+                "-T",
+                "fields",
+                "-e",
+                "pn_rt.cycle_counter",
+                "-e",
+                "pn_rt.ds",
+                "-Y",
+                "pn_rt.frame_id == 0x8000",
+            ],
+        );
         assert!(ids.lines().count() > 60);
         assert!(ids.lines().all(|line| line.ends_with("0x35")), "{ids}");
     }

@@ -19,8 +19,14 @@ fn an_ar_over_an_ideal_wire_runs_for_an_hour() {
         assert!(stats.up(now) >= Duration::from_secs(3600));
         let consumed = &stats.consumed;
         assert!(consumed.accepted >= 3600 * 1000 / 32);
-        assert_eq!((consumed.old, consumed.duplicate, consumed.short), (0, 0, 0));
-        assert_eq!((consumed.invalid, consumed.altered, consumed.repeated), (0, 0, 0));
+        assert_eq!(
+            (consumed.old, consumed.duplicate, consumed.short),
+            (0, 0, 0)
+        );
+        assert_eq!(
+            (consumed.invalid, consumed.altered, consumed.repeated),
+            (0, 0, 0)
+        );
         assert_eq!(consumed.age.min(), Duration::from_millis(1));
         assert_eq!(consumed.age.max(), Duration::from_millis(1));
         assert!(consumed.gap.max().abs_diff(CYCLE) < Duration::from_micros(100));
@@ -60,7 +66,10 @@ fn cut(from: Who, factor: u16) -> (Abort, Duration) {
     let fail_safe = stats.last_fail_safe.expect("a watchdog");
     assert_eq!(fail_safe.at, abort.at);
     // Data was a wire's delay old when it was accepted.
-    assert_eq!(fail_safe.age, fail_safe.since_accepted + Duration::from_millis(1));
+    assert_eq!(
+        fail_safe.age,
+        fail_safe.since_accepted + Duration::from_millis(1)
+    );
     (abort, fail_safe.since_accepted)
 }
 
@@ -103,7 +112,10 @@ fn an_abort_is_followed_by_a_new_ar() {
     world.run(Duration::from_secs(10));
     let now = world.now;
     for stats in [world.controllers[0].stats(), world.device.stats()] {
-        assert_eq!((stats.aborts, stats.established, stats.reconnects), (1, 2, 1));
+        assert_eq!(
+            (stats.aborts, stats.established, stats.reconnects),
+            (1, 2, 1)
+        );
         assert_eq!(stats.reconnect.count(), 1);
         assert!(stats.reconnect.max() > Duration::from_secs(1));
         assert!(stats.reconnect.max() < Duration::from_secs(2));
@@ -125,7 +137,8 @@ fn a_repeated_frame_and_an_old_one_do_not_feed_the_watchdog() {
     // No more real ones: the last frame, the one before, and one of 160 ms ago, which by its
     // counter is new again.
     let since = world.elapsed();
-    world.passes = Box::new(move |at, who, frame| at < since || who != Who::Device || !is_cyclic(frame));
+    world.passes =
+        Box::new(move |at, who, frame| at < since || who != Who::Device || !is_cyclic(frame));
     let [.., old, last] = from_device.as_slice() else {
         panic!("{} frames", from_device.len());
     };
@@ -218,7 +231,10 @@ fn data_that_is_repeated_under_fresh_counters_keeps_the_ar_and_its_age_grows() {
     assert!(stats.consumed.age.max() > CYCLE * 9);
     // The watchdog is the last of it: the data is old by then.
     world.run(CYCLE * 4);
-    let fail_safe = world.controllers[0].stats().last_fail_safe.expect("a watchdog");
+    let fail_safe = world.controllers[0]
+        .stats()
+        .last_fail_safe
+        .expect("a watchdog");
     assert_eq!(fail_safe.since_accepted, CYCLE * 3);
     assert!(fail_safe.age > CYCLE * 12);
 }

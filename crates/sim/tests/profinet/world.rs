@@ -86,10 +86,13 @@ impl World {
     }
 
     /// A world that exchanges data, and the events up to then gone.
-    pub(crate) fn established(change: impl FnOnce(&mut ControllerConfig, &mut DeviceConfig)) -> Self {
+    pub(crate) fn established(
+        change: impl FnOnce(&mut ControllerConfig, &mut DeviceConfig),
+    ) -> Self {
         let mut world = Self::new(change);
         assert!(
-            world.run_until(Duration::from_secs(5), |world| world.controllers[0].is_established()
+            world.run_until(Duration::from_secs(5), |world| world.controllers[0]
+                .is_established()
                 && world.device.established() == 1),
             "{:?}",
             world.events

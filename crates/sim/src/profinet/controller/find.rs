@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use fieldlock_profinet::Mac;
-use fieldlock_profinet::dcp::{self, Kind, ServiceId};
+use fieldlock_profinet::dcp::{BlockError, BlockId, Kind, Pdu as Received, ServiceId, Value};
 
 use super::management::Step;
 use super::{Controller, Defect, Phase};
@@ -65,7 +65,8 @@ impl Controller {
             Phase::Resolving(_) => {
                 let from = (own, self.config.ip.address);
                 let to = (Mac::BROADCAST, device.ip);
-                self.out.push(|out| arp(out, ArpOperation::Request, from, to));
+                self.out
+                    .push(|out| arp(out, ArpOperation::Request, from, to));
             }
             _ => {}
         }
@@ -110,18 +111,25 @@ impl Controller {
         }
     }
 
-    pub(super) fn handle_discovery(&mut self, now: Instant, src: Mac, pdu: &dcp::Pdu<'_>) {
+    pub(super) fn handle_dcp(&mut self, now: Instant, src: Mac, pdu: &Received<'_>) {
         match (&self.phase, pdu.service, pdu.kind) {
-            (Phase::Identifying(tried), ServiceId::Identify, Kind::Success) if pdu.xid == tried.xid => {
+            (Phase::Identifying(tried), ServiceId::Identify, Kind::Success)
+                if pdu.xid == tried.xid =>
+            {
                 self.handle_identity(now, src, pdu);
             }
             (Phase::SettingIp(tried), ServiceId::Set, Kind::Success)
                 if pdu.xid == tried.xid && src == self.device.mac =>
             {
-                let refused = pdu
-                    .blocks()
-                    .flatten()
-                    .any(|answer| (answer.option, answer.suboption) == (5, 4) && answer.data.get(2) != Some(&0));
+                let refused = pdu.blocks().flatten().any(|answer| {
+                    !matches!(
+                        answer.value(),
+                        Ok(Value::Response {
+                            error: BlockError::Ok,
+                            ..
+                        })
+                    )
+                });
                 match (refused, self.config.device_ip) {
                     (false, Some(suite)) => {
                         self.device.ip = suite.address;
@@ -134,12 +142,12 @@ impl Controller {
         }
     }
 
-    fn handle_identity(&mut self, now: Instant, mac: Mac, pdu: &dcp::Pdu<'_>) {
+    fn handle_identity(&mut self, now: Instant, mac: Mac, pdu: &Received<'_>) {
         let (mut suite, mut named) = (IpSuite::NONE, false);
         for block in pdu.blocks().flatten() {
-            match (block.option, block.suboption) {
-                IP => suite = ip_suite(block.data).unwrap_or(suite),
-                NAME => named = block.data == self.config.device.as_bytes(),
+            match block.id {
+                BlockId::IP => suite = ip_suite(block.data).unwrap_or(suite),
+                BlockId::NAME => named = block.data == self.config.device.as_bytes(),
                 _ => {}
             }
         }
@@ -178,7 +186,10 @@ impl Controller {
     }
 
     pub(super) fn handle_arp_reply(&mut self, now: Instant, mac: Mac, ip: Ipv4Addr) {
-        if matches!(self.phase, Phase::Resolving(_)) && ip == self.device.ip && mac == self.device.mac {
+        if matches!(self.phase, Phase::Resolving(_))
+            && ip == self.device.ip
+            && mac == self.device.mac
+        {
             self.call(now, Step::Connect);
         }
     }

@@ -3,8 +3,6 @@
 use std::time::{Duration, Instant};
 
 use fieldlock_profinet::FrameId;
-use fieldlock_profinet::cm::{ConnectResponse, IocrKind, Message};
-use fieldlock_profinet::rpc::{Interface, PacketType, Rpc, Uuid};
 
 use super::relation::{CALL_PORT, Relation};
 use super::{Controller, Defect, Phase};
@@ -18,7 +16,10 @@ use crate::profinet::cyclic::{Cadence, Consumer, Provider};
 use crate::profinet::event::Event;
 use crate::profinet::lan::{CM_PORT, PROFINET, Peer};
 use crate::profinet::layout::Layout;
-use crate::profinet::rpc::{DEVICE, Head, Kind, object, request_body};
+use crate::profinet::received::{Connected, Control as Asked, record};
+use crate::profinet::rpc::{
+    CONTROLLER, DEVICE, Head, Kind, Packet, Uuid, arguments, object, request_body,
+};
 use crate::profinet::stats::Side;
 
 /// Which call of the life of an AR.
@@ -90,6 +91,10 @@ const JOBS: usize = 16;
 /// A controller chooses the FrameID of its input CR.
 const INPUT: u16 = 0xc001;
 const IRT: u16 = 0x0100;
+/// Opnum of a Read.
+const READ: u16 = 2;
+/// Server boot time: any but 0.
+const BOOT: u32 = 1;
 const RPC_CALL: u8 = 0x0c;
 
 impl Controller {
@@ -155,7 +160,7 @@ impl Controller {
             }
             None => {
                 read_request(&mut blocks, &head);
-                2
+                READ
             }
         };
         let activity = self.random.uuid();
@@ -256,7 +261,14 @@ impl Controller {
             ..self.device
         };
         let ends = (self.own_peer(CALL_PORT), to);
-        Call::start(now, head, ends, &body, self.config.patience(), &mut self.out)
+        Call::start(
+            now,
+            head,
+            ends,
+            &body,
+            self.config.patience(),
+            &mut self.out,
+        )
     }
 
     fn own_peer(&self, port: u16) -> Peer {
@@ -325,67 +337,66 @@ impl Controller {
     }
 
     pub(super) fn handle_rpc(&mut self, now: Instant, from: Peer, payload: &[u8]) {
-        let Ok(rpc) = Rpc::parse(payload) else { return };
-        match rpc.ptype {
-            PacketType::Request if rpc.interface == Interface::Controller => {
-                self.handle_request(now, from, &rpc);
+        let Some(packet) = Packet::parse(payload) else {
+            return;
+        };
+        match packet.head.kind {
+            Kind::Request if packet.head.interface == CONTROLLER => {
+                self.handle_request(now, from, &packet);
             }
-            PacketType::Response => self.handle_response(now, &rpc),
-            _ => {}
+            Kind::Response => self.handle_response(now, &packet),
+            Kind::Request | Kind::Fack => {}
         }
     }
 
-    fn handle_response(&mut self, now: Instant, rpc: &Rpc<'_>) {
+    fn handle_response(&mut self, now: Instant, packet: &Packet<'_>) {
+        let order = packet.head.order;
         if let Some(record) = &mut self.record_call
-            && let Some(body) = record.call.handle_response(rpc)
+            && let Some(body) = record.call.handle_response(packet)
         {
             let index = record.index;
             self.record_call = None;
-            if let Ok(message) = Message::parse(rpc, &body) {
-                self.record_answered(index, &message);
+            if let Some((status, blocks)) = arguments(order, &body) {
+                self.record_answered(index, packet.head.opnum, status, blocks);
             }
             return self.next_record(now);
         }
         let Phase::Calling(calling) = &mut self.phase else {
             return;
         };
-        let Some(body) = calling.call.handle_response(rpc) else {
+        let Some(body) = calling.call.handle_response(packet) else {
             return;
         };
         let (step, ar) = (calling.step, calling.ar);
-        let Ok(message) = Message::parse(rpc, &body) else {
+        let Some((status, blocks)) = arguments(order, &body) else {
             return self.refused(now, 0);
         };
-        let status = message.status().map_or(0, |status| status.0);
-        match (step, &message) {
-            (Step::Release, _) => self.released(now),
+        match step {
+            Step::Release => self.released(now),
             _ if status != 0 => self.refused(now, status),
-            (Step::Connect, Message::ConnectResponse(response)) => {
-                self.connected(now, &ar, response);
-            }
-            (Step::Write(number), Message::WriteResponse(_)) => self.after_write(now, number + 1),
-            (Step::PrmEnd, Message::ControlResponse(_)) => {
+            Step::Connect => match Connected::read(blocks) {
+                Ok(response) if response.uuid == ar.uuid => self.connected(now, &ar, &response),
+                Ok(_) | Err(_) => self.refused(now, 0),
+            },
+            Step::Write(number) => self.after_write(now, number + 1),
+            Step::PrmEnd => {
                 self.phase = Phase::AwaitingReady {
                     until: now + self.activity_timeout(),
                 };
             }
-            _ => self.refused(now, 0),
         }
     }
 
-    fn record_answered(&mut self, index: u16, message: &Message<'_>) {
-        let status = message.status().map_or(0, |status| status.0);
-        match message {
-            Message::ReadResponse(response) => {
-                let data = response.data().to_vec();
-                self.event(Event::RecordRead {
-                    index,
-                    status,
-                    data,
-                });
-            }
-            _ if status != 0 => self.event(Event::Refused { status }),
-            _ => {}
+    fn record_answered(&mut self, index: u16, opnum: u16, status: u32, blocks: &[u8]) {
+        if opnum == READ {
+            let data = record(blocks).map_or_else(|_| Vec::new(), |(_, data)| data.to_vec());
+            self.event(Event::RecordRead {
+                index,
+                status,
+                data,
+            });
+        } else if status != 0 {
+            self.event(Event::Refused { status });
         }
     }
 
@@ -409,24 +420,16 @@ impl Controller {
     }
 
     /// The device accepted: cyclic data begins at once.
-    fn connected(&mut self, now: Instant, ar: &Attempt, response: &ConnectResponse<'_>) {
-        let frame_id = |kind| {
-            response
-                .iocrs()
-                .flatten()
-                .find(|iocr| iocr.kind == kind)
-                .map(|iocr| iocr.frame_id)
+    fn connected(&mut self, now: Instant, ar: &Attempt, response: &Connected) {
+        let frame_id = |direction: Direction| {
+            let mut ids = response.frame_ids.iter();
+            ids.find(|(kind, _)| *kind == direction as u16)
+                .map(|(_, id)| FrameId(*id))
         };
-        let ids = (frame_id(IocrKind::Input), frame_id(IocrKind::Output));
+        let ids = (frame_id(Direction::Input), frame_id(Direction::Output));
         let (Some(input), Some(output)) = ids else {
             return self.refused(now, 0);
         };
-        let Some(alarm) = response.alarm_cr() else {
-            return self.refused(now, 0);
-        };
-        if response.ar().is_none_or(|block| block.ar_uuid != ar.uuid) {
-            return self.refused(now, 0);
-        }
         let config = &self.config;
         let (own, device) = (config.mac, self.device.mac);
         let cadence = |provider, consumer, id: FrameId| Cadence {
@@ -443,7 +446,7 @@ impl Controller {
             local: own,
             remote: device,
             local_reference: ar.alarm_reference,
-            remote_reference: alarm.reference,
+            remote_reference: response.alarm_reference,
             tagged: config.tagged,
         };
         let mut layout = self.slots.output();
@@ -491,26 +494,33 @@ impl Controller {
     }
 
     /// ApplicationReady from the device: confirmed when the AR is this one.
-    fn handle_request(&mut self, now: Instant, from: Peer, rpc: &Rpc<'_>) {
+    fn handle_request(&mut self, now: Instant, from: Peer, packet: &Packet<'_>) {
         let ends = (self.own_peer(CM_PORT), from);
-        let Some(body) = self.server.handle_request(rpc, ends, &mut self.out) else {
+        let Some(body) = self.server.handle_request(packet, ends, &mut self.out) else {
             return;
         };
-        let Ok(Message::ControlRequest(request)) = Message::parse(rpc, &body) else {
-            return;
-        };
-        let Some(relation) = &self.relation else {
-            let unknown = (AR_UNKNOWN, &[][..]);
-            return self.server.answer(rpc, ends, 1, unknown, &mut self.out);
-        };
-        let (uuid, session) = (relation.uuid, relation.session);
-        if request.ar_uuid != uuid || request.session_key != session || !request.is_application_ready() {
-            let unknown = (AR_UNKNOWN, &[][..]);
-            return self.server.answer(rpc, ends, 1, unknown, &mut self.out);
-        }
+        let request = arguments(packet.head.order, &body)
+            .and_then(|(_, blocks)| Asked::read(blocks).ok())
+            .filter(|request| request.kind == Control::ApplicationReady as u16);
+        let Some(request) = request else { return };
+        let known = self.relation.as_ref().is_some_and(|relation| {
+            (relation.uuid, relation.session) == (request.uuid, request.session)
+        });
         let mut blocks = Vec::new();
-        control(&mut blocks, Control::ApplicationReady, true, uuid, session);
-        self.server.answer(rpc, ends, 1, (0, &blocks), &mut self.out);
+        let status = match known {
+            true => {
+                let (uuid, session) = (request.uuid, request.session);
+                control(&mut blocks, Control::ApplicationReady, true, uuid, session);
+                0
+            }
+            false => AR_UNKNOWN,
+        };
+        let answer = (status, blocks.as_slice());
+        self.server
+            .answer(packet, ends, BOOT, answer, &mut self.out);
+        if !known {
+            return;
+        }
         // The answer to PrmEnd may have been lost, or come later.
         let awaited = match &self.phase {
             Phase::AwaitingReady { .. } => true,

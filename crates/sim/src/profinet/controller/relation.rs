@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use fieldlock_profinet::alarm::{self, Alarm};
-use fieldlock_profinet::rpc::Uuid;
+use fieldlock_profinet::alarm::{Body, Notice, Rta};
 use fieldlock_profinet::{FrameId, Mac};
 
 use super::{Controller, Defect, Phase};
@@ -11,6 +10,7 @@ use crate::profinet::alarms::{Channel, Endpoint, Failed};
 use crate::profinet::blocks::alarm_ack;
 use crate::profinet::cyclic::{Consumer, Provider};
 use crate::profinet::event::Event;
+use crate::profinet::rpc::Uuid;
 use crate::profinet::stats::Side;
 
 /// UDP port from which the controller calls.
@@ -37,7 +37,10 @@ impl Relation {
         [self.high.deadline(), self.low.deadline()]
             .into_iter()
             .flatten()
-            .fold(self.provider.due().min(self.consumer.deadline()), Instant::min)
+            .fold(
+                self.provider.due().min(self.consumer.deadline()),
+                Instant::min,
+            )
     }
 }
 
@@ -81,41 +84,34 @@ impl Controller {
         }
     }
 
-    pub(super) fn handle_alarm(&mut self, now: Instant, src: Mac, id: FrameId, pdu: &[u8]) {
-        let Ok(alarm) = Alarm::parse(pdu) else { return };
+    pub(super) fn handle_alarm(&mut self, now: Instant, src: Mac, high: bool, rta: &Rta<'_>) {
         let Some(relation) = self.relation.as_mut().filter(|relation| {
-            relation.endpoint.remote == src
-                && relation.endpoint.local_reference == alarm.destination
+            relation.endpoint.remote == src && relation.endpoint.local_reference == rta.destination
         }) else {
             return;
         };
-        let high = id == FrameId::ALARM_HIGH;
         let channel = match high {
             true => &mut relation.high,
             false => &mut relation.low,
         };
-        match alarm.kind {
-            alarm::PduType::Error => {
-                let status = alarm.status().map_or(0, |status| status.0);
-                self.ended(now, Side::Device, status);
-            }
-            alarm::PduType::Ack => channel.handle_ack(now, alarm.ack_sequence, &mut self.out),
-            alarm::PduType::Data => {
+        match rta.body {
+            Body::Err { status, .. } => self.ended(now, Side::Device, u32::from_be_bytes(status)),
+            Body::Ack => channel.handle_ack(now, rta.ack_sequence, &mut self.out),
+            Body::Data(data) => {
                 if self.config.defect == Some(Defect::NeverAcknowledgesAlarms) {
                     return;
                 }
-                channel.handle_ack(now, alarm.ack_sequence, &mut self.out);
-                if !channel.handle_data(alarm.send_sequence, &mut self.out) {
+                channel.handle_ack(now, rta.ack_sequence, &mut self.out);
+                if !channel.handle_data(rta.send_sequence, &mut self.out) {
                     return;
                 }
-                let Ok(alarm::Body::Notification(notification)) = alarm.body() else {
+                let Ok(Notice::Alarm(notification)) = Notice::parse(data) else {
                     return;
                 };
-                let (slot, subslot) = (notification.slot, notification.subslot);
-                let kind = notification.kind;
+                let about = notification.about;
+                let (slot, subslot, kind) = (about.slot, about.subslot, about.alarm_type);
                 let mut block = Vec::new();
-                let specifier = notification.specifier;
-                alarm_ack(&mut block, (high, kind), (slot, subslot), specifier);
+                alarm_ack(&mut block, (high, kind), (slot, subslot), about.specifier.0);
                 if channel.send(now, block, &mut self.out).is_err() {
                     return self.abort(now, ALARM_ACK_SEND);
                 }
@@ -127,7 +123,7 @@ impl Controller {
                     subslot,
                 });
             }
-            alarm::PduType::Nack => {}
+            Body::Nack => {}
         }
     }
 

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fieldlock_profinet::alarm::{self, Alarm};
-use fieldlock_profinet::rpc::Uuid;
+use fieldlock_profinet::alarm::{Body, Notice, Rta};
 use fieldlock_profinet::{FrameId, Mac};
 
 use super::DeviceConfig;
@@ -15,7 +14,7 @@ use crate::profinet::event::Event;
 use crate::profinet::lan::Peer;
 use crate::profinet::layout::Submodule;
 use crate::profinet::outbox::Outbox;
-use crate::profinet::rpc::{CONTROLLER, Head, Kind, request_body};
+use crate::profinet::rpc::{CONTROLLER, Head, Kind, Uuid, request_body};
 use crate::profinet::stats::{Side, Stats};
 
 #[derive(Debug)]
@@ -35,15 +34,22 @@ pub(super) struct Ar {
     pub(super) low: Channel,
     pub(super) state: State,
     pub(super) specifier: u16,
+    /// Ends when its Release is answered.
+    pub(super) releasing: bool,
 }
 
 /// How far an AR has come.
 #[derive(Debug)]
 pub(super) enum State {
     /// Records are written until PrmEnd, at the latest by `until`.
-    Parametrizing { until: Instant },
+    Parametrizing {
+        until: Instant,
+    },
     /// PrmEnd came; ApplicationReady follows at `at`.
-    Preparing { at: Instant, activity: Uuid },
+    Preparing {
+        at: Instant,
+        activity: Uuid,
+    },
     /// ApplicationReady waits for its answer.
     Announcing(Box<Call>),
     Established,
@@ -81,8 +87,8 @@ impl Ar {
         src == self.endpoint.remote && id == self.output
     }
 
-    pub(super) fn is_alarm(&self, src: Mac, alarm: &Alarm<'_>) -> bool {
-        src == self.endpoint.remote && alarm.destination == self.endpoint.local_reference
+    pub(super) fn is_alarm(&self, src: Mac, rta: &Rta<'_>) -> bool {
+        src == self.endpoint.remote && rta.destination == self.endpoint.local_reference
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -95,7 +101,10 @@ impl Ar {
         [state, self.high.deadline(), self.low.deadline()]
             .into_iter()
             .flatten()
-            .fold(self.provider.due().min(self.consumer.deadline()), Instant::min)
+            .fold(
+                self.provider.due().min(self.consumer.deadline()),
+                Instant::min,
+            )
     }
 
     pub(super) fn handle_timeout(
@@ -155,7 +164,14 @@ impl Ar {
             opnum: 4,
         };
         let ends = (self.own, self.controller);
-        let call = Call::start(now, head, ends, &request_body(head.order, &blocks), config.patience(), out);
+        let call = Call::start(
+            now,
+            head,
+            ends,
+            &request_body(head.order, &blocks),
+            config.patience(),
+            out,
+        );
         self.state = State::Announcing(Box::new(call));
     }
 
@@ -164,29 +180,29 @@ impl Ar {
         &mut self,
         now: Instant,
         high: bool,
-        alarm: &Alarm<'_>,
+        rta: &Rta<'_>,
         out: &mut Outbox,
     ) -> Result<Option<Event>, Ended> {
         let channel = match high {
             true => &mut self.high,
             false => &mut self.low,
         };
-        match alarm.kind {
-            alarm::PduType::Error => Err(Ended::Aborted {
+        match rta.body {
+            Body::Err { status, .. } => Err(Ended::Aborted {
                 side: Side::Controller,
-                status: alarm.status().map_or(0, |status| status.0),
+                status: u32::from_be_bytes(status),
             }),
-            alarm::PduType::Ack => {
-                channel.handle_ack(now, alarm.ack_sequence, out);
+            Body::Ack => {
+                channel.handle_ack(now, rta.ack_sequence, out);
                 Ok(None)
             }
-            alarm::PduType::Data => {
-                channel.handle_ack(now, alarm.ack_sequence, out);
-                let acknowledged = channel.handle_data(alarm.send_sequence, out)
-                    && matches!(alarm.body(), Ok(alarm::Body::Ack(_)));
+            Body::Data(data) => {
+                channel.handle_ack(now, rta.ack_sequence, out);
+                let acknowledged = channel.handle_data(rta.send_sequence, out)
+                    && matches!(Notice::parse(data), Ok(Notice::Ack(..)));
                 Ok(acknowledged.then_some(Event::AlarmAcknowledged { high }))
             }
-            alarm::PduType::Nack => Ok(None),
+            Body::Nack => Ok(None),
         }
     }
 

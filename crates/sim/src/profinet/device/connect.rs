@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use fieldlock_profinet::cm::{AlarmCr, ArBlock, ConnectRequest, ExpectedSubmodule, Iocr, IocrKind};
-use fieldlock_profinet::service::ArType;
-use fieldlock_profinet::{FrameId, frame_id};
+use fieldlock_profinet::{FrameId, StationName, frame_id};
 
 use super::ar::{Ar, State, tenths};
 use super::{Device, Ended};
@@ -14,6 +12,7 @@ use crate::profinet::cyclic::{Cadence, Consumer, Provider, WATCHDOG_LIMIT, cycle
 use crate::profinet::event::Event;
 use crate::profinet::lan::{CM_PORT, PROFINET, Peer};
 use crate::profinet::layout::{Layout, MAX_C_SDU, MIN_C_SDU, Placed};
+use crate::profinet::received::{AlarmCr, Ar as Requested, Connect, Expected, Iocr, Place};
 
 /// PNIOStatus of a Connect that is refused.
 pub(super) type Refusal = u32;
@@ -30,6 +29,9 @@ const IOCR_MISSING: u8 = 2;
 const WRONG_ALARM_CRS: u8 = 3;
 const OUT_OF_ARS: u8 = 4;
 const OUT_OF_CRS: u8 = 7;
+
+/// ErrorCode2 of any block that is not as long as its content.
+const BLOCK_LENGTH: u8 = 1;
 
 const RE_RUN: u8 = 0x0e;
 
@@ -50,21 +52,30 @@ impl Device {
         &mut self,
         now: Instant,
         from: Peer,
-        request: &ConnectRequest<'_>,
+        request: &Connect<'_>,
     ) -> Result<Vec<u8>, Refusal> {
         self.asked.connect += 1;
-        let ar = request.ar();
-        check_ar(&ar, from)?;
-        let alarm = request.alarm_cr().ok_or(refused(CM, WRONG_ALARM_CRS))?;
+        let ar = &request.ar;
+        check_ar(ar, from)?;
+        let &[alarm] = request.alarm_crs.as_slice() else {
+            return Err(refused(CM, WRONG_ALARM_CRS));
+        };
+        let alarm = AlarmCr::read(alarm.body).map_err(|_| refused(ALARM_BLOCK, BLOCK_LENGTH))?;
         check_alarm(&alarm)?;
-        let input = self.cr(request, &ar, IocrKind::Input)?;
-        let mut output = self.cr(request, &ar, IocrKind::Output)?;
-        for expected in request.submodules() {
-            self.check_expected(&expected.map_err(|_| refused(SUBMODULE_BLOCK, 1))?)?;
+        let (input, mut output) = self.crs(request)?;
+        for block in &request.expected {
+            let wrong = |_| refused(SUBMODULE_BLOCK, BLOCK_LENGTH);
+            for expected in Expected::read(block.body).map_err(wrong)? {
+                self.check_expected(&expected)?;
+            }
         }
 
         // A controller that connects again has given up its former AR.
-        if let Some(at) = self.ars.iter().position(|old| old.endpoint.remote == ar.mac) {
+        if let Some(at) = self
+            .ars
+            .iter()
+            .position(|old| old.endpoint.remote == ar.mac)
+        {
             self.end(now, at, Ended::own(RE_RUN));
         }
         if self.ars.len() >= self.config.max_ars {
@@ -76,12 +87,12 @@ impl Device {
         let reference = 1 + (self.random.next() as u16 & 0x7fff);
 
         let mut blocks = Vec::new();
-        ar_response(&mut blocks, 1, ar.ar_uuid, ar.session_key, self.config.mac);
+        ar_response(&mut blocks, ar.kind, ar.uuid, ar.session, self.config.mac);
         for (direction, cr) in [(Direction::Input, &input), (Direction::Output, &output)] {
             iocr_response(&mut blocks, direction, cr.reference, cr.cadence.frame_id);
         }
         alarm_cr_response(&mut blocks, reference);
-        let established = self.establish(now, from, (&ar, &alarm, reference), (&input, &output));
+        let established = self.establish(now, from, (ar, &alarm, reference), (&input, &output));
         self.ars.push(established);
         self.event(Event::Connected {
             peer: ar.mac,
@@ -97,26 +108,29 @@ impl Device {
         &self,
         now: Instant,
         from: Peer,
-        (ar, alarm, reference): (&ArBlock<'_>, &AlarmCr, u16),
+        (ar, alarm, reference): (&Requested<'_>, &AlarmCr, u16),
         (input, output): (&Cr, &Cr),
     ) -> Ar {
         let endpoint = Endpoint {
             local: self.config.mac,
             remote: ar.mac,
             local_reference: reference,
-            remote_reference: alarm.local_reference,
+            remote_reference: alarm.reference,
             tagged: self.config.tagged,
         };
         let (timeout, retries) = (tenths(alarm.timeout_factor), alarm.retries);
-        let activity_timeout = tenths(ar.activity_timeout_100ms);
+        let activity_timeout = tenths(ar.activity_timeout);
         let priority = self.config.tagged.then_some(6);
         let mut provider = Provider::new(&input.cadence, &input.layout, priority, now);
         provider.set_running(self.running);
         Ar {
-            uuid: ar.ar_uuid,
-            session: ar.session_key,
+            uuid: ar.uuid,
+            session: ar.session,
             object: ar.object,
-            controller: Peer { port: CM_PORT, ..from },
+            controller: Peer {
+                port: CM_PORT,
+                ..from
+            },
             own: self.own_peer(),
             output: FrameId(output.cadence.frame_id),
             provider,
@@ -128,78 +142,79 @@ impl Device {
                 until: now + activity_timeout,
             },
             specifier: 0,
+            releasing: false,
         }
     }
 
-    /// The one IOCR of a direction.
-    fn cr(
-        &self,
-        request: &ConnectRequest<'_>,
-        ar: &ArBlock<'_>,
-        kind: IocrKind,
-    ) -> Result<Cr, Refusal> {
-        let mut found = None;
-        for iocr in request.iocrs() {
-            let iocr = iocr.map_err(|_| refused(IOCR_BLOCK, 1))?;
-            if !matches!(iocr.kind, IocrKind::Input | IocrKind::Output) {
-                return Err(refused(IOCR_BLOCK, 4));
-            }
-            if iocr.kind == kind && found.replace(iocr).is_some() {
+    /// The one IOCR of each direction, input first.
+    fn crs(&self, request: &Connect<'_>) -> Result<(Cr, Cr), Refusal> {
+        let (mut input, mut output) = (None, None);
+        for block in &request.iocrs {
+            let iocr = Iocr::read(block.body).map_err(|_| refused(IOCR_BLOCK, BLOCK_LENGTH))?;
+            let (direction, place) = match iocr.kind {
+                1 => (Direction::Input, &mut input),
+                2 => (Direction::Output, &mut output),
+                _ => return Err(refused(IOCR_BLOCK, 4)),
+            };
+            let cr = self.cr(&iocr, &request.ar, direction)?;
+            if place.replace(cr).is_some() {
                 return Err(refused(CM, OUT_OF_CRS));
             }
         }
-        let iocr = found.ok_or(refused(CM, IOCR_MISSING))?;
-        check_iocr(&iocr)?;
-        let (provider, consumer) = match kind {
-            IocrKind::Input => (self.config.mac, ar.mac),
-            _ => (ar.mac, self.config.mac),
+        input.zip(output).ok_or(refused(CM, IOCR_MISSING))
+    }
+
+    fn cr(&self, iocr: &Iocr, ar: &Requested<'_>, direction: Direction) -> Result<Cr, Refusal> {
+        check_iocr(iocr, direction)?;
+        let (provider, consumer) = match direction {
+            Direction::Input => (self.config.mac, ar.mac),
+            Direction::Output => (ar.mac, self.config.mac),
         };
         Ok(Cr {
             reference: iocr.reference,
             cadence: Cadence {
                 provider,
                 consumer,
-                frame_id: iocr.frame_id.0,
+                frame_id: iocr.frame_id,
                 send_clock: iocr.send_clock,
                 reduction_ratio: iocr.reduction_ratio,
                 watchdog_factor: iocr.watchdog_factor,
             },
-            layout: self.layout(&iocr, kind)?,
+            layout: self.layout(iocr, direction)?,
         })
     }
 
     /// Where the request places data and statuses, all within the data length.
-    fn layout(&self, iocr: &Iocr<'_>, kind: IocrKind) -> Result<Layout, Refusal> {
+    fn layout(&self, iocr: &Iocr, direction: Direction) -> Result<Layout, Refusal> {
         let mut layout = Layout {
             objects: Vec::new(),
             statuses: Vec::new(),
             data_length: u32::from(iocr.data_length),
         };
-        for api in iocr.apis() {
-            let api = api.map_err(|_| refused(IOCR_BLOCK, 19))?;
-            if api.api != 0 {
+        for api in &iocr.apis {
+            if api.number != 0 {
                 return Err(refused(IOCR_BLOCK, 20));
             }
-            for object in api.data_objects() {
+            for object in &api.objects {
                 let submodule = self
                     .slots
                     .find(object.slot, object.subslot)
                     .ok_or(refused(IOCR_BLOCK, 22))?;
-                let length = match kind {
-                    IocrKind::Input => submodule.input,
-                    _ => submodule.output,
+                let length = match direction {
+                    Direction::Input => submodule.input,
+                    Direction::Output => submodule.output,
                 };
-                let place = placed(object.slot, object.subslot, object.offset, length);
+                let place = placed(object, length);
                 if !layout.holds(&place) {
                     return Err(refused(IOCR_BLOCK, 24));
                 }
                 layout.objects.push(place);
             }
-            for status in api.iocs() {
+            for status in &api.statuses {
                 self.slots
                     .find(status.slot, status.subslot)
                     .ok_or(refused(IOCR_BLOCK, 26))?;
-                let place = placed(status.slot, status.subslot, status.offset, 0);
+                let place = placed(status, 0);
                 if !layout.holds(&place) {
                     return Err(refused(IOCR_BLOCK, 28));
                 }
@@ -209,24 +224,28 @@ impl Device {
         Ok(layout)
     }
 
-    fn check_expected(&self, expected: &ExpectedSubmodule<'_>) -> Result<(), Refusal> {
+    fn check_expected(&self, expected: &Expected) -> Result<(), Refusal> {
         let wrong = |parameter| Err(refused(SUBMODULE_BLOCK, parameter));
         if expected.api != 0 {
             return wrong(5);
         }
-        let Some((_, plugged)) = self.slots.by_slot().find(|(slot, _)| *slot == expected.slot) else {
+        let Some((_, plugged)) = self
+            .slots
+            .by_slot()
+            .find(|(slot, _)| *slot == expected.slot)
+        else {
             return wrong(6);
         };
-        if plugged[0].module_ident != expected.module_ident {
+        if plugged[0].module_ident != expected.module {
             return wrong(7);
         }
         let Some(submodule) = self.slots.find(expected.slot, expected.subslot) else {
             return wrong(10);
         };
-        if submodule.ident != expected.submodule_ident {
+        if submodule.ident != expected.submodule {
             return wrong(11);
         }
-        if (submodule.input, submodule.output) != (expected.input_length(), expected.output_length()) {
+        if (submodule.input, submodule.output) != (expected.input, expected.output) {
             return wrong(14);
         }
         Ok(())
@@ -251,28 +270,29 @@ fn following(id: u16) -> u16 {
     if id >= 0xbbff { 0x8000 } else { id + 1 }
 }
 
-fn placed(slot: u16, subslot: u16, offset: u16, length: u16) -> Placed {
+fn placed(place: &Place, length: u16) -> Placed {
     Placed {
-        slot,
-        subslot,
-        offset,
+        slot: place.slot,
+        subslot: place.subslot,
+        offset: place.offset,
         length,
     }
 }
 
-fn check_ar(ar: &ArBlock<'_>, from: Peer) -> Result<(), Refusal> {
+fn check_ar(ar: &Requested<'_>, from: Peer) -> Result<(), Refusal> {
     let wrong = |parameter| Err(refused(AR_BLOCK, parameter));
-    if ar.ar_type != ArType::IoController {
+    if ar.kind != 1 {
         return wrong(4);
     }
     // Cyclic frames don't cross a router: the request comes from the controller itself.
     if ar.mac != from.mac || !ar.mac.is_station() {
         return wrong(7);
     }
-    if !(1..=1000).contains(&ar.activity_timeout_100ms) {
+    if !(1..=1000).contains(&ar.activity_timeout) {
         return wrong(10);
     }
-    if ar.name().is_none() {
+    let name = std::str::from_utf8(ar.station).map(str::parse::<StationName>);
+    if !matches!(name, Ok(Ok(_))) {
         return wrong(13);
     }
     Ok(())
@@ -280,7 +300,7 @@ fn check_ar(ar: &ArBlock<'_>, from: Peer) -> Result<(), Refusal> {
 
 fn check_alarm(alarm: &AlarmCr) -> Result<(), Refusal> {
     let wrong = |parameter| Err(refused(ALARM_BLOCK, parameter));
-    if alarm.lt != PROFINET {
+    if alarm.ethertype != PROFINET {
         return wrong(5);
     }
     if !(1..=100).contains(&alarm.timeout_factor) {
@@ -295,19 +315,19 @@ fn check_alarm(alarm: &AlarmCr) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_iocr(iocr: &Iocr<'_>) -> Result<(), Refusal> {
+fn check_iocr(iocr: &Iocr, direction: Direction) -> Result<(), Refusal> {
     let wrong = |parameter| Err(refused(IOCR_BLOCK, parameter));
-    if iocr.lt != PROFINET {
+    if iocr.ethertype != PROFINET {
         return wrong(6);
     }
-    if iocr.rt_class() != 1 {
+    if iocr.properties & 0x0f != 1 {
         return wrong(7);
     }
     if !(MIN_C_SDU..=MAX_C_SDU).contains(&u32::from(iocr.data_length)) {
         return wrong(8);
     }
-    let unassigned = iocr.frame_id.0 == UNASSIGNED && iocr.kind == IocrKind::Output;
-    if !unassigned && iocr.frame_id.kind() != frame_id::Kind::Cyclic {
+    let unassigned = iocr.frame_id == UNASSIGNED && direction == Direction::Output;
+    if !unassigned && FrameId(iocr.frame_id).kind() != frame_id::Kind::Cyclic {
         return wrong(9);
     }
     if !(1..=128).contains(&iocr.send_clock) {
@@ -322,7 +342,7 @@ fn check_iocr(iocr: &Iocr<'_>) -> Result<(), Refusal> {
     if ticks == 0 || ticks > WATCHDOG_LIMIT {
         return wrong(15);
     }
-    if iocr.data_hold_factor == 0 {
+    if iocr.hold_factor == 0 {
         return wrong(16);
     }
     Ok(())

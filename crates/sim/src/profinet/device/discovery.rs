@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use fieldlock_profinet::Mac;
-use fieldlock_profinet::dcp::{self, Block, Kind, ServiceId};
+use fieldlock_profinet::dcp::{Block, BlockId, Kind, Pdu as Received, ServiceId};
 
 use super::{Device, Ended};
 use crate::profinet::discovery::{IpSuite, Pdu, block, frame};
@@ -67,14 +67,16 @@ impl Device {
         });
     }
 
-    pub(super) fn handle_identify(&mut self, now: Instant, asker: Mac, pdu: &[u8]) {
-        let Ok(pdu) = dcp::Pdu::parse(pdu) else {
-            self.asked.malformed += 1;
-            return;
-        };
-        if pdu.service != ServiceId::Identify || pdu.kind != Kind::Request {
-            return;
+    pub(super) fn handle_dcp(&mut self, now: Instant, asker: Mac, pdu: &Received<'_>) {
+        match (pdu.service, pdu.kind) {
+            (ServiceId::Identify, Kind::Request) => self.handle_identify(now, asker, pdu),
+            (ServiceId::Get, Kind::Request) => self.handle_get(asker, pdu),
+            (ServiceId::Set, Kind::Request) => self.handle_set(now, asker, pdu),
+            _ => {}
         }
+    }
+
+    fn handle_identify(&mut self, now: Instant, asker: Mac, pdu: &Received<'_>) {
         self.asked.identify += 1;
         for filter in pdu.blocks() {
             match filter {
@@ -98,7 +100,7 @@ impl Device {
     }
 
     fn is_meant(&self, filter: &Block<'_>) -> bool {
-        match (filter.option, filter.suboption) {
+        match pair(filter.id) {
             ALL => true,
             NAME => filter.data == self.name.as_bytes() && !self.name.is_empty(),
             DEVICE_ID => filter.data == ids(self.config.vendor, self.config.device),
@@ -110,7 +112,11 @@ impl Device {
     }
 
     pub(super) fn answer_identify(&mut self, now: Instant) {
-        while let Some(at) = self.identify_answers.iter().position(|answer| answer.due <= now) {
+        while let Some(at) = self
+            .identify_answers
+            .iter()
+            .position(|answer| answer.due <= now)
+        {
             let Delayed { asker, xid, .. } = self.identify_answers.swap_remove(at);
             let ends = (asker, self.config.mac);
             self.answer(ends, Pdu::IdentifyResponse, xid, &KNOWN);
@@ -139,7 +145,12 @@ impl Device {
                             block(out, OPTIONS, Some(0), &list);
                         }
                         (option, suboption) => {
-                            block(out, RESPONSE, None, &[option, suboption, SUBOPTION_UNSUPPORTED]);
+                            block(
+                                out,
+                                RESPONSE,
+                                None,
+                                &[option, suboption, SUBOPTION_UNSUPPORTED],
+                            );
                         }
                     }
                 }
@@ -147,49 +158,41 @@ impl Device {
         });
     }
 
-    pub(super) fn handle_get_set(&mut self, now: Instant, asker: Mac, pdu: &[u8]) {
-        let Ok(pdu) = dcp::Pdu::parse(pdu) else {
-            self.asked.malformed += 1;
-            return;
+    fn handle_get(&mut self, asker: Mac, pdu: &Received<'_>) {
+        self.asked.get += 1;
+        let which: Vec<(u8, u8)> = pdu.blocks().flatten().map(|block| pair(block.id)).collect();
+        let which = match which.as_slice() {
+            [ALL] => &KNOWN[..],
+            which => which,
         };
         let ends = (asker, self.config.mac);
-        match (pdu.service, pdu.kind) {
-            (ServiceId::Get, Kind::Request) => {
-                self.asked.get += 1;
-                // A Get lists options without values.
-                let which: Vec<(u8, u8)> =
-                    pdu.blocks.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-                let which = match which.as_slice() {
-                    [ALL] => &KNOWN[..],
-                    which => which,
-                };
-                self.answer(ends, Pdu::GetResponse, pdu.xid, which);
-            }
-            (ServiceId::Set, Kind::Request) => {
-                let mut results = Vec::new();
-                for block in pdu.blocks() {
-                    let Ok(block) = block else {
-                        self.asked.malformed += 1;
-                        return;
-                    };
-                    let result = self.set(now, &block);
-                    results.push([block.option, block.suboption, result]);
-                }
-                self.out.push(|out| {
-                    frame(out, ends, PRIORITY, Pdu::SetResponse, pdu.xid, |out| {
-                        for result in &results {
-                            block(out, RESPONSE, None, result);
-                        }
-                    });
-                });
-            }
-            _ => {}
+        self.answer(ends, Pdu::GetResponse, pdu.xid, which);
+    }
+
+    fn handle_set(&mut self, now: Instant, asker: Mac, pdu: &Received<'_>) {
+        // All of it is sound before any of it is done.
+        if pdu.check().is_err() {
+            self.asked.malformed += 1;
+            return;
         }
+        let results: Vec<[u8; 3]> = pdu
+            .blocks()
+            .flatten()
+            .map(|block| [block.id.option, block.id.suboption, self.set(now, &block)])
+            .collect();
+        let ends = (asker, self.config.mac);
+        self.out.push(|out| {
+            frame(out, ends, PRIORITY, Pdu::SetResponse, pdu.xid, |out| {
+                for result in &results {
+                    block(out, RESPONSE, None, result);
+                }
+            });
+        });
     }
 
     /// Does what one block of a Set says.
     fn set(&mut self, now: Instant, set: &Block<'_>) -> u8 {
-        match (set.option, set.suboption) {
+        match pair(set.id) {
             IP => self.set_ip(now, set.data),
             NAME => self.set_name(now, set.data),
             SIGNAL => {
@@ -262,6 +265,10 @@ impl Device {
             self.end(now, 0, Ended::own(code));
         }
     }
+}
+
+fn pair(id: BlockId) -> (u8, u8) {
+    (id.option, id.suboption)
 }
 
 const VENDOR_NAME: &str = "Fieldlock simulated IO-device";

@@ -2,22 +2,23 @@
 
 use std::time::Instant;
 
-use fieldlock_profinet::cm::{Message, RecordAccess};
-use fieldlock_profinet::rpc::{Interface, PacketType, Rpc, Uuid};
-
 use super::ar::State;
 use super::{Device, Ended};
 use crate::profinet::blocks::{
-    Control, RecordHead, control, iandm0, read_response, write_response,
+    Control as Step, RecordHead, control, iandm0, read_response, write_response,
 };
 use crate::profinet::event::Event;
 use crate::profinet::lan::Peer;
+use crate::profinet::received::{Connect, Control, record, records};
+use crate::profinet::rpc::{DEVICE, Head, Kind, Packet, Uuid, arguments};
 
 /// ErrorCode of the PNIOStatus, by the service that is refused.
 const RELEASE: u32 = 0xdc;
 const CONTROL: u32 = 0xdd;
 const READ: u32 = 0xde;
 const WRITE: u32 = 0xdf;
+
+const RELEASE_OPNUM: u16 = 1;
 
 /// Records that are kept, and their octets.
 const RECORDS: usize = 64;
@@ -46,34 +47,53 @@ const RPC_CALL: u8 = 0x0c;
 
 impl Device {
     pub(super) fn handle_rpc(&mut self, now: Instant, from: Peer, payload: &[u8]) {
-        let Ok(rpc) = Rpc::parse(payload) else {
+        let Some(packet) = Packet::parse(payload) else {
             self.asked.malformed += 1;
             return;
         };
-        match rpc.ptype {
-            PacketType::Request if rpc.interface == Interface::Device => {
-                self.handle_request(now, from, &rpc);
+        match packet.head.kind {
+            Kind::Request if packet.head.interface == DEVICE => {
+                self.handle_request(now, from, &packet);
             }
-            PacketType::Response => self.handle_response(now, &rpc),
-            _ => {}
+            Kind::Response => self.handle_response(now, &packet),
+            Kind::Request | Kind::Fack => {}
         }
     }
 
-    fn handle_request(&mut self, now: Instant, from: Peer, rpc: &Rpc<'_>) {
+    fn handle_request(&mut self, now: Instant, from: Peer, packet: &Packet<'_>) {
         let ends = (self.own_peer(), from);
-        let Some(body) = self.server.handle_request(rpc, ends, &mut self.out) else {
+        let Some(body) = self.server.handle_request(packet, ends, &mut self.out) else {
             return;
         };
-        let Ok(message) = Message::parse(rpc, &body) else {
+        let mut answer = Vec::new();
+        let Some(status) = self.serve(now, from, (&packet.head, &body), &mut answer) else {
             self.asked.malformed += 1;
             return;
         };
-        let mut blocks = Vec::new();
-        let mut released = None;
-        let status = match message {
-            Message::ConnectRequest(request) => match self.connect(now, from, &request) {
+        let answer = (status, answer.as_slice());
+        self.server
+            .answer(packet, ends, BOOT, answer, &mut self.out);
+        if packet.head.opnum == RELEASE_OPNUM
+            && status == 0
+            && let Some(at) = self.ars.iter().position(|ar| ar.releasing)
+        {
+            self.end(now, at, Ended::Released);
+        }
+    }
+
+    /// The PNIOStatus of a call, and the blocks of its answer; None for what is no call.
+    fn serve(
+        &mut self,
+        now: Instant,
+        from: Peer,
+        (head, body): (&Head, &[u8]),
+        answer: &mut Vec<u8>,
+    ) -> Option<u32> {
+        let (_, blocks) = arguments(head.order, body)?;
+        Some(match head.opnum {
+            0 => match self.connect(now, from, &Connect::read(blocks).ok()?) {
                 Ok(accepted) => {
-                    blocks = accepted;
+                    *answer = accepted;
                     0
                 }
                 Err(status) => {
@@ -81,86 +101,77 @@ impl Device {
                     status
                 }
             },
-            Message::ControlRequest(request) => {
-                self.prm_end(now, request.ar_uuid, request.session_key, &mut blocks)
+            RELEASE_OPNUM => self.release(&Control::read(blocks).ok()?, answer),
+            2 | 5 => {
+                let (record, _) = record(blocks).ok()?;
+                self.read(&record, head.opnum == 5, answer)
             }
-            Message::ReleaseRequest(request) => match self.find(request.ar_uuid) {
-                Some(at) => {
-                    released = Some(at);
-                    let (uuid, session) = (request.ar_uuid, request.session_key);
-                    control(&mut blocks, Control::Release, true, uuid, session);
-                    0
-                }
-                None => cm_error(RELEASE, AR_UNKNOWN),
-            },
-            Message::ReadRequest(request) | Message::ReadImplicitRequest(request) => {
-                self.read(&request.access, rpc.opnum == 5, &mut blocks)
+            3 => {
+                let (outer, data) = record(blocks).ok()?;
+                self.write(&outer, data, answer)?
             }
-            Message::WriteRequest(request) => {
-                let known = self.find(request.access().ar_uuid).is_some();
-                match known {
-                    true => self.write(&request, &mut blocks),
-                    false => cm_error(WRITE, AR_UNKNOWN),
-                }
-            }
-            _ => {
-                self.asked.malformed += 1;
-                return;
-            }
+            4 => self.prm_end(now, &Control::read(blocks).ok()?, answer),
+            _ => return None,
+        })
+    }
+
+    fn release(&mut self, request: &Control, answer: &mut Vec<u8>) -> u32 {
+        let Some(at) = self.find(request.uuid) else {
+            return cm_error(RELEASE, AR_UNKNOWN);
         };
-        let boot = BOOT;
-        self.server
-            .answer(rpc, ends, boot, (status, &blocks), &mut self.out);
-        if let Some(at) = released {
-            self.end(now, at, Ended::Released);
-        }
+        self.ars[at].releasing = true;
+        let (uuid, session) = (request.uuid, request.session);
+        control(answer, Step::Release, true, uuid, session);
+        0
     }
 
     fn find(&self, uuid: Uuid) -> Option<usize> {
         self.ars.iter().position(|ar| ar.uuid == uuid)
     }
 
-    fn prm_end(&mut self, now: Instant, uuid: Uuid, session: u16, blocks: &mut Vec<u8>) -> u32 {
-        let Some(at) = self.find(uuid) else {
+    fn prm_end(&mut self, now: Instant, request: &Control, answer: &mut Vec<u8>) -> u32 {
+        let Some(at) = self.find(request.uuid) else {
             return cm_error(CONTROL, AR_UNKNOWN);
         };
-        let activity = self.uuid();
+        let activity = self.random.uuid();
         let ar = &mut self.ars[at];
-        if !matches!(ar.state, State::Parametrizing { .. }) || ar.session != session {
+        let parametrizing = matches!(ar.state, State::Parametrizing { .. });
+        let asked = (request.kind, request.command) == (Step::PrmEnd as u16, 1);
+        if !parametrizing || !asked || ar.session != request.session {
             return cm_error(CONTROL, STATE_CONFLICT);
         }
         ar.state = State::Preparing {
             at: now + self.config.ready_after,
             activity,
         };
-        control(blocks, Control::PrmEnd, true, uuid, session);
+        control(answer, Step::PrmEnd, true, ar.uuid, ar.session);
         0
     }
 
     /// The answer to ApplicationReady.
-    fn handle_response(&mut self, now: Instant, rpc: &Rpc<'_>) {
+    fn handle_response(&mut self, now: Instant, packet: &Packet<'_>) {
         let answered = self.ars.iter_mut().enumerate().find_map(|(at, ar)| {
             let State::Announcing(call) = &mut ar.state else {
                 return None;
             };
-            Some((at, call.handle_response(rpc)?))
+            Some((at, call.handle_response(packet)?))
         });
         let Some((at, body)) = answered else { return };
-        match Message::parse(rpc, &body) {
-            Ok(Message::ControlResponse(response)) if response.status.is_ok() => {
+        match arguments(packet.head.order, &body) {
+            Some((0, _)) => {
                 self.ars[at].state = State::Established;
                 self.stats.established(now);
                 self.event(Event::Established);
             }
-            Ok(_) | Err(_) => self.end(now, at, Ended::own(RPC_CALL)),
+            Some(_) | None => self.end(now, at, Ended::own(RPC_CALL)),
         }
     }
 
-    fn read(&mut self, access: &RecordAccess, implicit: bool, blocks: &mut Vec<u8>) -> u32 {
+    fn read(&mut self, record: &RecordHead, implicit: bool, answer: &mut Vec<u8>) -> u32 {
         self.asked.read += 1;
-        let (slot, subslot, index) = (access.slot, access.subslot, access.index);
+        let (slot, subslot, index) = (record.slot, record.subslot, record.index);
         let mut data = Vec::new();
-        let status = if !implicit && self.find(access.ar_uuid).is_none() {
+        let status = if !implicit && self.find(record.ar).is_none() {
             cm_error(READ, AR_UNKNOWN)
         } else if self.slots.find(slot, subslot).is_none() {
             record_error(READ, INVALID_SLOT)
@@ -168,45 +179,45 @@ impl Device {
             let serial = self.config.mac.to_string();
             iandm0(&mut data, self.config.vendor, "SIM-IO-DEVICE", &serial);
             0
-        } else if let Some(record) = self.records.get(&(slot, subslot, index)) {
-            data.clone_from(record);
+        } else if let Some(kept) = self.records.get(&(slot, subslot, index)) {
+            data.clone_from(kept);
             0
         } else {
             record_error(READ, INVALID_INDEX)
         };
-        data.truncate(access.length as usize);
-        read_response(blocks, &head(access, data.len() as u32), &data);
+        data.truncate(record.length as usize);
+        let head = RecordHead {
+            length: data.len() as u32,
+            ..*record
+        };
+        read_response(answer, &head, &data);
         status
     }
 
-    fn write(
-        &mut self,
-        request: &fieldlock_profinet::cm::WriteRequest<'_>,
-        blocks: &mut Vec<u8>,
-    ) -> u32 {
-        let outer = request.access();
-        if outer.index == MULTIPLE_WRITE {
-            write_response(blocks, &head(&outer, outer.length), 0);
+    /// None when the lengths of a multiple write lie.
+    fn write(&mut self, outer: &RecordHead, data: &[u8], answer: &mut Vec<u8>) -> Option<u32> {
+        if self.find(outer.ar).is_none() {
+            return Some(cm_error(WRITE, AR_UNKNOWN));
         }
-        let mut last = 0;
-        for item in request.items() {
-            let Ok(item) = item else {
-                self.asked.malformed += 1;
-                break;
-            };
-            last = self.write_record(&item.access, item.data);
-            write_response(blocks, &head(&item.access, item.data.len() as u32), last);
+        if outer.index != MULTIPLE_WRITE {
+            let data = data.get(..outer.length as usize)?;
+            let status = self.write_record(outer, data);
+            write_response(answer, outer, status);
+            return Some(status);
         }
-        match outer.index {
-            // Each has its own status.
-            MULTIPLE_WRITE => 0,
-            _ => last,
+        let items = records(data).ok()?;
+        write_response(answer, outer, 0);
+        for (record, data) in items {
+            let status = self.write_record(&record, data);
+            write_response(answer, &record, status);
         }
+        // Each has its own status.
+        Some(0)
     }
 
-    fn write_record(&mut self, access: &RecordAccess, data: &[u8]) -> u32 {
+    fn write_record(&mut self, record: &RecordHead, data: &[u8]) -> u32 {
         self.asked.write += 1;
-        let (slot, subslot, index) = (access.slot, access.subslot, access.index);
+        let (slot, subslot, index) = (record.slot, record.subslot, record.index);
         let key = (slot, subslot, index);
         if self.slots.find(slot, subslot).is_none() {
             return record_error(WRITE, INVALID_SLOT);
@@ -234,14 +245,3 @@ impl Device {
 
 /// Server boot time: any but 0, the same for as long as the simulator lives.
 const BOOT: u32 = 1;
-
-fn head(access: &RecordAccess, length: u32) -> RecordHead {
-    RecordHead {
-        sequence: access.sequence,
-        ar: access.ar_uuid,
-        slot: access.slot,
-        subslot: access.subslot,
-        index: access.index,
-        length,
-    }
-}
