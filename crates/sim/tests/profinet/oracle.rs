@@ -144,4 +144,27 @@ fn tshark_finds_nothing_malformed_and_names_each_command() {
     }
 }
 
-const NAMES: [&str; 1] = ["Connect"];
+const NAMES: [&str; 22] = [
+    "Hello Req",
+    "Ident Req",
+    "Ident Ok",
+    "ARP Probe",
+    "Set Req",
+    "Response(Ok)",
+    "Request: seq: 0 frag: 1",
+    "Connect request, ARBlockReq, IOCRBlockReq, IOCRBlockReq, ExpectedSubmoduleBlockReq",
+    "Connect response, OK, ARBlockRes, IOCRBlockRes, IOCRBlockRes, AlarmCRBlockRes",
+    "Write response, OK",
+    "Command: ParameterEnd",
+    "Command: ApplicationReady",
+    "IOXBlockRes Application Ready.rsp, Command: Done",
+    "Alarm Notification High, Process, Slot: 0x1/0x1",
+    "Alarm Notification Low, Diagnosis, Slot: 0x2/0x1",
+    "Alarm Ack High, Alarm Ack, Process",
+    "ACK-RTA",
+    "Index:I&M0, 60 bytes, I&M0",
+    "access: invalid index",
+    "AR consumer DHT/WDT expired (RTA_ERR_ABORT)",
+    "IODReleaseReq, Command: Release",
+    "Release response, OK",
+];
