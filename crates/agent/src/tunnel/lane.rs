@@ -321,3 +321,90 @@ fn split(input: &[u8]) -> io::Result<Option<(&[u8], &[u8])>> {
     }
     Ok(rest.split_at_checked(length))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn datagram(kind: u8, age: u16) -> Vec<u8> {
+        [&[kind; KEY][..], &age.to_be_bytes()].concat()
+    }
+
+    fn take(newest: &mut Newest) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        newest.take(&mut out).then(|| {
+            let (datagram, rest) = split(&out).unwrap().unwrap();
+            assert!(rest.is_empty());
+            datagram.to_vec()
+        })
+    }
+
+    #[test]
+    fn a_newer_datagram_takes_the_turn_of_the_older() {
+        let mut newest = Newest::default();
+        assert!(!newest.put(&datagram(1, 1)));
+        assert!(!newest.put(&datagram(2, 1)));
+        assert!(newest.put(&datagram(1, 2)));
+        assert_eq!(take(&mut newest), Some(datagram(1, 2)));
+        assert_eq!(take(&mut newest), Some(datagram(2, 1)));
+        assert_eq!(take(&mut newest), None);
+        // Too short to say what they are: neither replaces the other.
+        assert!(!newest.put(&[1]) && !newest.put(&[1]));
+    }
+
+    #[test]
+    fn of_too_many_kinds_the_oldest_goes() {
+        let mut newest = Newest::default();
+        let of = |number: usize| [&number.to_be_bytes()[1..], &[0; 8]].concat();
+        for number in 0..KINDS {
+            assert!(!newest.put(&of(number)));
+        }
+        assert!(newest.put(&of(KINDS)));
+        assert_eq!(newest.waiting.len(), KINDS);
+        assert_eq!(take(&mut newest), Some(of(1)));
+    }
+
+    proptest! {
+        /// Of each kind what leaves last is what came last, and each leaves in its order.
+        #[test]
+        fn nothing_old_overtakes(steps in vec((any::<bool>(), 0..4_u8), 0..200)) {
+            let mut newest = Newest::default();
+            let mut last = [None; 4];
+            let mut left = [None; 4];
+            let mut note = |datagram: Vec<u8>| {
+                let age = u16::from_be_bytes([datagram[KEY], datagram[KEY + 1]]);
+                let left = &mut left[usize::from(datagram[0])];
+                prop_assert!(left.is_none_or(|before| before < age));
+                *left = Some(age);
+                Ok(())
+            };
+            for (age, (put, kind)) in (0..).zip(steps) {
+                if put {
+                    newest.put(&datagram(kind, age));
+                    last[usize::from(kind)] = Some(age);
+                } else if let Some(datagram) = take(&mut newest) {
+                    note(datagram)?;
+                }
+            }
+            while let Some(datagram) = take(&mut newest) {
+                note(datagram)?;
+            }
+            prop_assert_eq!(left, last);
+        }
+
+        #[test]
+        fn no_octets_panic_and_none_are_made_up(input in vec(any::<u8>(), 0..3000)) {
+            match split(&input) {
+                Ok(Some((datagram, rest))) => {
+                    prop_assert!(datagram.len() <= MAX_DATAGRAM);
+                    prop_assert_eq!(2 + datagram.len() + rest.len(), input.len());
+                }
+                Ok(None) => prop_assert!(input.len() < 2 + MAX_DATAGRAM),
+                Err(_) => prop_assert!(input[..2] > [8, 0][..]),
+            }
+        }
+    }
+}
