@@ -5,6 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use fieldlock_profinet::cm::Message;
+use fieldlock_profinet::rpc::Rpc;
+use fieldlock_profinet::{Class, Frame, classify};
 use fieldlock_sim::profinet::{IpSuite, Module, Order, Record};
 use fieldlock_testkit::peers::Peer;
 
@@ -141,6 +144,26 @@ fn tshark_finds_nothing_malformed_and_names_each_command() {
         );
         assert!(ids.lines().count() > 60);
         assert!(ids.lines().all(|line| line.ends_with("0x35")), "{ids}");
+    }
+}
+
+#[test]
+fn the_parsers_of_the_conduit_read_each_frame_and_each_call() {
+    for order in [Order::Big, Order::Little] {
+        let mut calls = 0;
+        for (at, frame) in life(order) {
+            let frame = Frame::parse(&frame).expect("a frame");
+            let Class::Udp(datagram) = classify(&frame).expect("a kind") else {
+                continue;
+            };
+            let rpc = Rpc::parse(datagram.udp.payload).expect("a packet");
+            if !rpc.is_fragment() {
+                let message = Message::parse(&rpc, rpc.body);
+                assert!(message.is_ok(), "{at:?} {order:?}: {message:?}");
+                calls += 1;
+            }
+        }
+        assert!(calls > 20, "{calls}");
     }
 }
 
