@@ -22,9 +22,11 @@ use super::stats::{Abort, Side, Stats};
 
 mod find;
 mod management;
+mod records;
 mod relation;
 
-use management::{RecordCall, Step};
+use management::Step;
+use records::{RecordCall, RecordJob};
 use relation::Relation;
 
 /// What a controller does wrong on purpose, so that a test sees who notices.
@@ -212,7 +214,7 @@ pub struct Controller {
     running: bool,
     server: Server,
     record_call: Option<RecordCall>,
-    record_queue: VecDeque<management::RecordJob>,
+    record_queue: VecDeque<RecordJob>,
     record_sequence: u16,
     out: Outbox,
     events: VecDeque<Event>,
