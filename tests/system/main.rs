@@ -26,6 +26,7 @@ mod rig;
 mod rtu;
 mod smoke;
 mod splice;
+mod stations;
 mod steps;
 mod trust;
 
@@ -59,6 +60,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(malformed::trials());
     trials.extend(injection::trials());
     trials.extend(bundles::trials());
+    trials.extend(stations::trials());
     trials.extend(export::trials());
     trials.extend(smoke::trials());
     trials.extend(captures::trials());
