@@ -14,6 +14,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use aws_lc_rs::constant_time;
 use socket2::SockRef;
@@ -37,6 +38,10 @@ pub(crate) const WELCOME: [u8; 2] = [0, 0];
 /// The kernel says that it has no room while more than this waits unsent, in octets: a few
 /// datagrams.
 const UNSENT: u32 = 4096;
+
+/// A connection that delivers nothing for so long is given up and dialled anew: no consumer waits
+/// longer (1.92 s, IEC 61158-6-10).
+const STILL: Duration = Duration::from_secs(2);
 
 type Stream = TlsStream<TcpStream>;
 
@@ -94,7 +99,9 @@ impl Lane {
 
     /// Serves `stream` from here on, in the place of an older one.
     pub(crate) fn offer(&self, stream: Stream) -> io::Result<()> {
-        SockRef::from(stream.get_ref().0).set_tcp_notsent_lowat(UNSENT)?;
+        let socket = SockRef::from(stream.get_ref().0);
+        socket.set_tcp_notsent_lowat(UNSENT)?;
+        socket.set_tcp_user_timeout(Some(STILL))?;
         *self.offered.borrow_mut() = Some(stream);
         self.attention.notify_one();
         Ok(())

@@ -115,7 +115,8 @@ impl<'t> Keys<'t> {
             ("quantity", given.quantity.span()),
             ("value", given.value.span()),
         ];
-        let (needed, others, problem) = match (given.device.is_absent(), given.station.is_absent()) {
+        let (needed, others, problem) = match (given.device.is_absent(), given.station.is_absent())
+        {
             (false, false) => {
                 return self.report(value.span(), "station", Problem::DeviceAndStation);
             }
