@@ -12,9 +12,9 @@ pub(crate) const MAX_FRAME: u32 = 256 * 1024;
 /// Interfaces of one section of a pcapng file.
 const MAX_INTERFACES: usize = 4_096;
 
-/// Walks the frames of a file.
+/// Walks the frames of a file, pcap or pcapng, of any protocol.
 #[derive(Debug)]
-pub(crate) struct Frames<R> {
+pub struct Frames<R> {
     input: R,
     format: Format,
     big_endian: bool,
@@ -22,12 +22,16 @@ pub(crate) struct Frames<R> {
     buffer: Vec<u8>,
 }
 
+/// A frame as it was captured.
 #[derive(Debug)]
-pub(crate) struct Frame<'a> {
-    pub(crate) number: u32,
-    pub(crate) time: Option<SystemTime>,
-    pub(crate) link_type: LinkType,
-    pub(crate) bytes: &'a [u8],
+pub struct Frame<'a> {
+    /// From 1, as tshark counts.
+    pub number: u32,
+    /// If the file says it.
+    pub time: Option<SystemTime>,
+    /// What `bytes` begin with.
+    pub link_type: LinkType,
+    pub bytes: &'a [u8],
 }
 
 #[derive(Debug)]
@@ -58,7 +62,7 @@ const MICROSECONDS: u64 = 1_000_000;
 const NANOSECONDS: u64 = 1_000_000_000;
 
 impl<R: Read> Frames<R> {
-    pub(crate) fn new(input: R) -> Result<Self, Problem> {
+    pub fn new(input: R) -> Result<Self, Problem> {
         let mut frames = Self {
             input,
             format: Format::PcapNg(Vec::new()),
@@ -92,7 +96,9 @@ impl<R: Read> Frames<R> {
         self.count
     }
 
-    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, Problem> {
+    /// The next frame; `None` behind the last. Not to be called again after an error.
+    #[expect(clippy::should_implement_trait, reason = "fails, and lends its buffer")]
+    pub fn next(&mut self) -> Result<Option<Frame<'_>>, Problem> {
         match self.format {
             Format::Pcap(interface) => self.next_record(interface),
             Format::PcapNg(_) => self.next_packet_block(),

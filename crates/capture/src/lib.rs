@@ -3,7 +3,8 @@
 //! [`Reader`] walks a pcap or pcapng file frame by frame and puts the TCP streams from and to the
 //! Modbus ports together: in the order of their sequence numbers, duplicates dropped, gaps noted.
 //! What a stream holds is cut into ADUs by the MBAP length alone; whether those are good Modbus is
-//! for the caller to say.
+//! for the caller to say. [`Frames`] hands out the frames as they are, for whoever looks for another
+//! protocol.
 //!
 //! Bounds: frames of at most 256 KiB, 4,096 connections at a time (beyond that the half that was
 //! silent longest counts as ended), and of each direction 32 KiB that wait for a missing segment.
@@ -21,7 +22,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use file::Frames;
+pub use file::{Frame, Frames};
+pub use packet::LinkType;
+
 use packet::Segment;
 use stream::Stream;
 

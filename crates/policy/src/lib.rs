@@ -87,7 +87,8 @@ pub use source::is_device_name;
 pub use station::{
     AskedStation, Call, CallError, CeilingStation, Controller, SlotSpan, StationChange,
     StationClause, StationDecision, StationExplanation, StationOrigin, StationReason,
-    StationRefusal, StationView, explain_station, explain_station_named, parse_index, parse_slot,
+    StationRefusal, StationView, explain_station, explain_station_named, parse_ar, parse_index,
+    parse_slot,
 };
 pub use step::{Step, Stepped};
 pub use suggest::{Asker, Observation, Options as SuggestOptions, SuggestError, Traffic};

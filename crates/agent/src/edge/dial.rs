@@ -276,16 +276,17 @@ impl Dialler {
     fn start(&mut self, connected: Connected) {
         let edge = &self.edge;
         let devices = edge.devices();
+        let hello = edge.hello();
         let number = edge.next_link();
         let (transport, run): (_, RunTunnel) = match connected {
             Connected::Quic(connection, peer) => {
-                let link = Link::edge(peer, Path::Quic(connection), number, &edge.hello());
-                let handler = TunnelHandler::new(edge, &link, devices);
+                let link = Link::edge(peer, Path::Quic(connection), number, &hello);
+                let handler = TunnelHandler::new(edge, &link, devices, hello.stations);
                 (Transport::Quic, RunTunnel::Quic(link, handler))
             }
             Connected::Tls(stream, peer) => {
-                let link = Link::edge(peer, Path::Tls, number, &edge.hello());
-                let handler = TunnelHandler::new(edge, &link, devices);
+                let link = Link::edge(peer, Path::Tls, number, &hello);
+                let handler = TunnelHandler::new(edge, &link, devices, hello.stations);
                 (Transport::Tls, RunTunnel::Tls(stream, link, handler))
             }
         };

@@ -7,10 +7,6 @@ mod floor;
 pub(crate) mod lane;
 mod outbox;
 pub(crate) mod quic;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "stations send once the fieldbus has its shells")
-)]
 mod station;
 pub(crate) mod tcp;
 pub(crate) mod udp;

@@ -61,17 +61,6 @@ pub enum Unfit {
     ArType { code: u16 },
     #[error("the Connect names {named} as the controller, but comes from {from}")]
     InitiatorMac { named: Mac, from: Mac },
-    #[error("IOCR {reference}: {length} octets of data do not fit into a datagram of this tunnel")]
-    Datagram { reference: u16, length: u16 },
-    #[error(
-        "IOCR {reference}: after its provider is gone, its data would stay in force for up to \
-         {bound:?} (`hold.max_age` and watchdog), above the `fail_safe_limit` of {limit:?}"
-    )]
-    FailSafe {
-        reference: u16,
-        bound: Duration,
-        limit: Duration,
-    },
 }
 
 impl Unfit {
@@ -87,9 +76,9 @@ impl Unfit {
             Self::SameIocr => (2, 5),
             Self::RtOverUdp { .. } => (2, 6),
             Self::Irt { .. } | Self::RtClass { .. } => (2, 7),
-            Self::DataLength { .. } | Self::Datagram { .. } => (2, 8),
+            Self::DataLength { .. } => (2, 8),
             Self::FrameId { .. } => (2, 9),
-            Self::Watchdog { .. } | Self::FailSafe { .. } => (2, 15),
+            Self::Watchdog { .. } => (2, 15),
             Self::TooManyIocrs => (0x40, 4),
         };
         PnioStatus {

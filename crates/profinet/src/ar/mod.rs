@@ -6,11 +6,14 @@
 pub mod check;
 mod table;
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
+use check::ASSIGNED_BY_DEVICE;
 pub use check::{Unfit, check};
 pub use table::{Change, Refused, Table};
 
+use crate::cm::{Iocr, IocrKind};
 use crate::frame_id::FrameId;
 use crate::mac::Mac;
 use crate::name::StationName;
@@ -104,6 +107,24 @@ pub struct Cr {
     pub watchdog: Duration,
 }
 
+impl Cr {
+    /// As a Connect asks for it.
+    pub fn of(iocr: &Iocr<'_>) -> Self {
+        Self {
+            provider: match iocr.kind {
+                IocrKind::Output => End::Controller,
+                _ => End::Device,
+            },
+            reference: iocr.reference,
+            frame_id: (iocr.frame_id != ASSIGNED_BY_DEVICE).then_some(iocr.frame_id),
+            data_length: iocr.data_length,
+            cycle: iocr.cycle(),
+            counter_step: iocr.send_clock.saturating_mul(iocr.reduction_ratio),
+            watchdog: iocr.watchdog(),
+        }
+    }
+}
+
 /// The references under which the two ends of an AR speak of its alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AlarmRefs {
@@ -163,4 +184,25 @@ pub enum Ended {
     Unfit(Unfit),
     /// The agent ended it: its policy, its configuration, or the tunnel.
     Withdrawn(&'static str),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(f, "the device refused the Connect: {status}"),
+            Self::Released => f.write_str("released by the controller"),
+            Self::Aborted { by, status } => {
+                let reason = status.abort_reason();
+                write!(f, "aborted by the {}: ", by.name())?;
+                match reason {
+                    Some(reason) => write!(f, "{reason} ({status})"),
+                    None => write!(f, "{status}"),
+                }
+            }
+            Self::Replaced => f.write_str("the controller opened another in its place"),
+            Self::Silent(silence) => write!(f, "nothing of it was heard for {silence:.1?}"),
+            Self::Unfit(unfit) => write!(f, "the device's answer can't be carried: {unfit}"),
+            Self::Withdrawn(by) => write!(f, "ended by {by} of this agent"),
+        }
+    }
 }

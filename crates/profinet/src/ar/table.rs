@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::check::{ASSIGNED_BY_DEVICE, MAX_CRS, Unfit};
 use super::{AlarmRefs, Ar, ArId, Cr, End, Ended, Pair, Phase, tag_of};
-use crate::cm::{ConnectRequest, ConnectResponse, Iocr, IocrKind};
+use crate::cm::{ConnectRequest, ConnectResponse};
 use crate::frame_id::{FrameId, Kind};
 use crate::mac::Mac;
 use crate::rpc::Uuid;
@@ -143,7 +143,7 @@ impl Table {
         let crs: Vec<Cr> = request
             .iocrs()
             .take(MAX_CRS)
-            .map(|iocr| cr(&iocr))
+            .map(|iocr| Cr::of(&iocr))
             .collect();
         let own = Duration::from_millis(100) * u32::from(ar.activity_timeout_100ms);
         self.ars.push(Ar {
@@ -386,21 +386,5 @@ fn patience(ar: &Ar) -> Duration {
         Phase::Connecting => CONNECT_PATIENCE,
         Phase::Releasing => DATA_PATIENCE,
         Phase::Connected | Phase::Running => ar.patience,
-    }
-}
-
-fn cr(iocr: &Iocr<'_>) -> Cr {
-    let provider = match iocr.kind {
-        IocrKind::Output => End::Controller,
-        _ => End::Device,
-    };
-    Cr {
-        provider,
-        reference: iocr.reference,
-        frame_id: (iocr.frame_id != ASSIGNED_BY_DEVICE).then_some(iocr.frame_id),
-        data_length: iocr.data_length,
-        cycle: iocr.cycle(),
-        counter_step: iocr.send_clock.saturating_mul(iocr.reduction_ratio),
-        watchdog: iocr.watchdog(),
     }
 }

@@ -22,6 +22,7 @@
 //!
 //! All big-endian. Ages strictly increase from 0. Nothing follows the last frame.
 
+use fieldlock_profinet::cyclic::DataStatus;
 use fieldlock_profinet::{FrameId, Reader, Short, Tag};
 use thiserror::Error;
 
@@ -61,8 +62,8 @@ pub struct Header {
 pub struct Frame<'a> {
     pub tag: Option<Tag>,
     pub cycle_counter: u16,
-    /// DataStatus as the provider sent it.
-    pub data_status: u8,
+    /// As the provider sent it.
+    pub data_status: DataStatus,
     /// C_SDU of the IOCR's DataLength.
     pub data: &'a [u8],
 }
@@ -96,12 +97,6 @@ impl From<Short> for DatagramError {
     fn from(_: Short) -> Self {
         Self::Short
     }
-}
-
-/// Whether a consumer that took `last` takes `new`: the 4096 values (128 ms) up to `last` count
-/// as old, all others as newer.
-pub fn is_newer(last: u16, new: u16) -> bool {
-    (1..=61_440).contains(&new.wrapping_sub(last))
 }
 
 /// Whether one frame of this DataLength fits a datagram. An AR of which it does not has to be
@@ -166,7 +161,7 @@ impl Frame<'_> {
         out.push(age | tagged);
         out.extend_from_slice(&self.tag.map_or(0, |tag| tag.0).to_be_bytes());
         out.extend_from_slice(&self.cycle_counter.to_be_bytes());
-        out.push(self.data_status);
+        out.push(self.data_status.0);
         out.extend_from_slice(self.data);
     }
 }
@@ -221,7 +216,7 @@ fn read(octets: &[u8]) -> Result<(u8, Frame<'_>), Short> {
     let frame = Frame {
         tag: (first & TAGGED != 0).then_some(tag),
         cycle_counter: reader.u16()?,
-        data_status: reader.u8()?,
+        data_status: DataStatus(reader.u8()?),
         data: reader.rest(),
     };
     Ok((first & !TAGGED, frame))
@@ -232,21 +227,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn the_window_of_a_consumer_has_these_edges() {
-        for (ahead, newer) in [
-            (0, false),
-            (1, true),
-            (61_440, true),
-            (61_441, false),
-            (65_535, false),
-        ] {
-            for last in [0, 1, 0x7fff, 0xffff] {
-                assert_eq!(is_newer(last, u16::wrapping_add(last, ahead)), newer);
-            }
-        }
-    }
 
     #[test]
     fn what_fits_shrinks_with_the_datagram() {
@@ -281,7 +261,7 @@ mod tests {
             let frame = Frame {
                 tag,
                 cycle_counter: 512,
-                data_status: 0x35,
+                data_status: DataStatus::GOOD,
                 data: &[age; 3],
             };
             frame.write(age, &mut out);
@@ -305,7 +285,7 @@ mod tests {
                 Frame {
                     tag: Some(Tag(0xc000)),
                     cycle_counter: 512,
-                    data_status: 0x35,
+                    data_status: DataStatus::GOOD,
                     data: &[2; 3],
                 }
             )

@@ -29,7 +29,7 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
-pub use datagram::{Datagram, DatagramError, Frame, Header, MAX_EARLIER, Stream, fits, is_newer};
+pub use datagram::{Datagram, DatagramError, Frame, Header, MAX_EARLIER, Stream, fits};
 pub use newest::{Newest, Pushed};
 pub use receiver::{
     Ages, Config as ReceiverConfig, ConfigError, Emit, Hold, Receiver, Refused,

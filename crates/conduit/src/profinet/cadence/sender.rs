@@ -1,15 +1,19 @@
 //! The end that hears the provider.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fieldlock_profinet::Tag;
+use fieldlock_profinet::cyclic::{DataStatus, is_newer};
 
-use super::datagram::{Frame, Header, MAX_AGE, MAX_EARLIER, Stream, earlier_that_fit, is_newer};
+use super::datagram::{Frame, Header, MAX_AGE, MAX_EARLIER, Stream, earlier_that_fit};
 
 /// How far apart carried frames may lie, in frames: with this and seven of them the oldest still
 /// has an age that fits the datagram, where no frame of the provider is lost.
 const MAX_SPREAD: u8 = 16;
+/// How long a CycleCounter takes for all its values. After such a silence no earlier frame is of
+/// use.
+const WRAP: Duration = Duration::from_millis(2_048);
 
 /// How the frames of one provider are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +51,11 @@ pub struct Sender {
 /// A frame that was sent, without its data.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
+    at: Instant,
     sequence: u32,
     tag: Option<Tag>,
     cycle_counter: u16,
-    data_status: u8,
+    data_status: DataStatus,
 }
 
 /// What a sender has done so far.
@@ -111,7 +116,11 @@ impl Sender {
             None => self.config.first_sequence,
             Some(last) if is_newer(last.cycle_counter, frame.cycle_counter) => {
                 let ahead = frame.cycle_counter.wrapping_sub(last.cycle_counter);
-                let cycles = cycles(ahead, self.config.counter_step);
+                let silence = now.saturating_duration_since(last.at);
+                let cycles = cycles(ahead, silence, self.config.counter_step);
+                if silence >= WRAP {
+                    self.history.clear();
+                }
                 self.stats.missed_cycles += u64::from(cycles) - 1;
                 last.sequence.wrapping_add(cycles)
             }
@@ -121,6 +130,7 @@ impl Sender {
             }
         };
         let sent = Sent {
+            at: now,
             sequence,
             tag: frame.tag,
             cycle_counter: frame.cycle_counter,
@@ -190,8 +200,39 @@ impl Sender {
     }
 }
 
-/// How many cycles a counter that advanced by `ahead` stands for: at least one, to the nearest.
-fn cycles(ahead: u16, step: u16) -> u32 {
-    let (ahead, step) = (u32::from(ahead), u32::from(step));
-    ((ahead + step / 2) / step).max(1)
+/// How many cycles a counter that advanced by `ahead`, and in a long silence wrapped, stands for:
+/// at least one, to the nearest.
+fn cycles(ahead: u16, silence: Duration, step: u16) -> u32 {
+    let (ahead, step, wrap) = (u128::from(ahead), u128::from(step), WRAP.as_nanos());
+    let since_wrap = wrap * ahead / 65_536;
+    let wraps = (silence.as_nanos().saturating_sub(since_wrap) + wrap / 2) / wrap;
+    let cycles = (wraps * 65_536 + ahead + step / 2) / step;
+    u32::try_from(cycles).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_wrapped_in_a_silence_stands_for_all_its_cycles() {
+        for (ahead, silence, step, expected) in [
+            (1_024, 32, 1_024, 1),
+            (1_024, 500, 1_024, 1),
+            (1_030, 32, 1_024, 1),
+            (1, 32, 1_024, 1),
+            (61_440, 1_920, 1_024, 60),
+            (1_024, 2_080, 1_024, 65),
+            (1_024, 3_000, 1_024, 65),
+            (2_048, 20_544, 1_024, 642),
+            (32, 1, 32, 1),
+        ] {
+            let silence = Duration::from_millis(silence);
+            assert_eq!(
+                cycles(ahead, silence, step),
+                expected,
+                "{ahead} {silence:?}"
+            );
+        }
+    }
 }

@@ -8,18 +8,15 @@ mod timeline;
 
 use std::time::{Duration, Instant};
 
+use fieldlock_profinet::cyclic::{DataStatus, is_newer};
 use thiserror::Error;
 
-use super::datagram::{Datagram, DatagramError, Frame, Stream, is_newer};
+use super::datagram::{Datagram, DatagramError, Frame, Stream};
 pub use ages::Ages;
 pub use config::{Config, ConfigError, Hold};
 use queue::{Queue, Waiting};
 pub use stats::Stats;
 use timeline::{Nanos, Timeline, nanos};
-
-/// DataStatus with the bits that let a frame be repeated: primary, valid, running, not ignored.
-const LIVE: u8 = 0b0001_0101;
-const LIVE_MASK: u8 = 0b1001_0101;
 
 /// Gives the frames of one provider to its consumer.
 ///
@@ -194,7 +191,13 @@ impl Receiver {
         }
         self.stats.datagrams += 1;
         let now = self.since(now);
-        let arrival = self.timeline.arrive(now, &header);
+        let Some((_, newest)) = datagram.frames().next() else {
+            return Ok(());
+        };
+        let Some(arrival) = self.timeline.arrive(now, &header, newest.cycle_counter) else {
+            self.stats.late += 1;
+            return Ok(());
+        };
         if arrival.restarted {
             self.stats.restarts += 1;
             self.queue.clear();
@@ -206,7 +209,7 @@ impl Receiver {
         for (age, frame) in datagram.frames() {
             let sequence = arrival.sequence - i64::from(age);
             if sequence >= self.seen.0 && age == 0 {
-                self.live = frame.data_status & LIVE_MASK == LIVE;
+                self.live = is_live(frame.data_status);
             }
             if !self.is_first(sequence) {
                 self.stats.duplicates += u64::from(age == 0);
@@ -247,11 +250,12 @@ impl Receiver {
 
     /// Makes the newest frame that is due the last one that left.
     fn next_frame(&mut self, now: Nanos) -> bool {
-        while let Some((frame, older)) = {
-            let (timeline, play_out) = (&self.timeline, self.config.play_out);
-            self.queue
-                .take(|sequence| play_out.is_none() || timeline.slot(sequence) <= now)
-        } {
+        let at_once = self.config.play_out.is_none();
+        loop {
+            let is_due = |sequence| at_once || self.timeline.slot(sequence) <= now;
+            let Some((frame, older)) = self.queue.take(is_due) else {
+                return false;
+            };
             self.stats.passed_over += older;
             if self.is_old(&frame) {
                 self.stats.old += 1;
@@ -264,7 +268,6 @@ impl Receiver {
                 return true;
             }
         }
-        false
     }
 
     fn leave(&mut self, now: Nanos, frame: Waiting) {
@@ -311,7 +314,7 @@ impl Receiver {
         self.config.hold?;
         self.round_trip?;
         let last = self.last.as_ref()?;
-        (self.live && last.frame.data_status & LIVE_MASK == LIVE).then_some(last)
+        (self.live && is_live(last.frame.data_status)).then_some(last)
     }
 
     fn is_old(&self, frame: &Waiting) -> bool {
@@ -339,6 +342,11 @@ impl Receiver {
     fn since(&self, now: Instant) -> Nanos {
         nanos(now.saturating_duration_since(self.origin))
     }
+}
+
+/// Whether what a provider says of its data lets it be repeated.
+fn is_live(status: DataStatus) -> bool {
+    status.primary() && status.valid() && status.run() && !status.ignore()
 }
 
 fn time(nanos: Nanos) -> Duration {

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 
 use fieldlock_profinet::Tag;
+use fieldlock_profinet::cyclic::DataStatus;
 
 use super::timeline::Nanos;
 use crate::profinet::cadence::datagram::Frame;
 
 /// A frame in a buffer that is used again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) sequence: i64,
     pub(super) born: Nanos,
@@ -16,7 +17,7 @@ pub(super) struct Waiting {
     pub(super) repaired: bool,
     pub(super) tag: Option<Tag>,
     pub(super) cycle_counter: u16,
-    pub(super) data_status: u8,
+    pub(super) data_status: DataStatus,
     pub(super) data: Vec<u8>,
 }
 
@@ -36,7 +37,7 @@ impl Waiting {
 pub(super) struct Queue {
     room: usize,
     waiting: VecDeque<Waiting>,
-    spare: Vec<Waiting>,
+    spare: Vec<Vec<u8>>,
 }
 
 impl Queue {
@@ -60,15 +61,18 @@ impl Queue {
         if !fits {
             self.drop_front();
         }
-        let mut waiting = self.spare.pop().unwrap_or_default();
-        waiting.sequence = sequence;
-        waiting.born = born;
-        waiting.repaired = repaired;
-        waiting.tag = frame.tag;
-        waiting.cycle_counter = frame.cycle_counter;
-        waiting.data_status = frame.data_status;
-        waiting.data.clear();
-        waiting.data.extend_from_slice(frame.data);
+        let mut data = self.spare.pop().unwrap_or_default();
+        data.clear();
+        data.extend_from_slice(frame.data);
+        let waiting = Waiting {
+            sequence,
+            born,
+            repaired,
+            tag: frame.tag,
+            cycle_counter: frame.cycle_counter,
+            data_status: frame.data_status,
+            data,
+        };
         let at = self
             .waiting
             .partition_point(|other| other.sequence < sequence);
@@ -92,15 +96,17 @@ impl Queue {
         Some((self.waiting.pop_front()?, older as u64))
     }
 
-    pub(super) fn put_back(&mut self, buffer: Waiting) {
-        self.spare.push(buffer);
+    pub(super) fn put_back(&mut self, frame: Waiting) {
+        self.spare.push(frame.data);
     }
 
     pub(super) fn clear(&mut self) {
-        self.spare.extend(self.waiting.drain(..));
+        self.spare
+            .extend(self.waiting.drain(..).map(|frame| frame.data));
     }
 
     fn drop_front(&mut self) {
-        self.spare.extend(self.waiting.pop_front());
+        self.spare
+            .extend(self.waiting.pop_front().map(|frame| frame.data));
     }
 }

@@ -10,6 +10,8 @@ pub(super) type Nanos = i64;
 /// A sequence that is further from the newest than this, in cycles, is that of a sender that
 /// began anew.
 const FAR: i64 = 16_384;
+/// In this time a CycleCounter takes half of its values.
+const HALF_WRAP: Nanos = 1_024_000_000;
 /// After such a silence clocks may have drifted, or wrapped, by more than can be told.
 const SILENCE: Nanos = 60_000_000_000;
 /// So many frames in a row behind their slots: the way has become longer for good.
@@ -24,8 +26,7 @@ pub(super) struct Timeline {
     cycle: Nanos,
     play_out: Nanos,
     arrived: Option<Nanos>,
-    /// The newest sequence, as received and without wraps.
-    newest: Option<(u32, i64)>,
+    newest: Option<Newest>,
     /// The last time of sending, as received and without wraps, in microseconds.
     sent: Option<(u32, i64)>,
     /// Of arrival - time of sending: the sender's clock, seen over the fastest way.
@@ -35,6 +36,17 @@ pub(super) struct Timeline {
     behind: u32,
     /// The least excess over the cadence of those that are behind in a row.
     least: Nanos,
+}
+
+/// The newest frame that was received.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    at: Nanos,
+    cycle_counter: u16,
+    /// As received.
+    raw: u32,
+    /// Without wraps.
+    sequence: i64,
 }
 
 /// What a datagram's header says about its newest frame.
@@ -63,10 +75,17 @@ impl Timeline {
         }
     }
 
-    pub(super) fn arrive(&mut self, now: Nanos, header: &Header) -> Arrival {
+    /// A datagram whose newest frame has this counter. `None`: it is late, from the sender before
+    /// the one that began anew.
+    pub(super) fn arrive(
+        &mut self,
+        now: Nanos,
+        header: &Header,
+        cycle_counter: u16,
+    ) -> Option<Arrival> {
+        let (sequence, restarted) = self.sequence(now, header.sequence, cycle_counter)?;
         let silent = self.arrived.is_some_and(|at| now - at > SILENCE);
         self.arrived = Some(now);
-        let (sequence, restarted) = self.sequence(header.sequence);
         if restarted || silent {
             self.sent = None;
             self.clock = Floor::default();
@@ -78,11 +97,11 @@ impl Timeline {
         let in_cadence = sequence.saturating_mul(self.cycle);
         let late = self.cadence.sample(now, now.saturating_sub(in_cadence));
         self.follow(late);
-        Arrival {
+        Some(Arrival {
             sequence,
             born: now.saturating_sub(over),
             restarted,
-        }
+        })
     }
 
     /// When a frame is to be given out, by its provider's cadence. Never later than the play-out
@@ -95,31 +114,39 @@ impl Timeline {
             .saturating_add(self.play_out)
     }
 
-    fn sequence(&mut self, raw: u32) -> (i64, bool) {
-        let Some((last_raw, last)) = self.newest else {
-            self.newest = Some((raw, 0));
-            return (0, false);
+    fn sequence(&mut self, at: Nanos, raw: u32, cycle_counter: u16) -> Option<(i64, bool)> {
+        let mut newest = Newest {
+            at,
+            cycle_counter,
+            raw,
+            sequence: 0,
         };
-        // The shorter way round the ring.
-        let ahead = i64::from(raw.wrapping_sub(last_raw).cast_signed());
+        let Some(last) = self.newest else {
+            self.newest = Some(newest);
+            return Some((0, false));
+        };
+        let ahead = ahead(last.raw, raw);
         let restarted = ahead.abs() > FAR;
-        let sequence = match restarted {
-            // Room for the earlier frames that the datagram carries.
-            true => last + i64::from(MAX_AGE) + 1,
-            false => last + ahead,
-        };
-        if sequence > last {
-            self.newest = Some((raw, sequence));
+        // Sequences of two senders do not tell which of them is the older; the provider does.
+        let counted = cycle_counter.wrapping_sub(last.cycle_counter).cast_signed();
+        if restarted && counted <= 0 && at - last.at < HALF_WRAP {
+            return None;
         }
-        (sequence, restarted)
+        newest.sequence = match restarted {
+            // Room for the earlier frames that the datagram carries.
+            true => last.sequence + i64::from(MAX_AGE) + 1,
+            false => last.sequence + ahead,
+        };
+        if newest.sequence > last.sequence {
+            self.newest = Some(newest);
+        }
+        Some((newest.sequence, restarted))
     }
 
     fn sent(&mut self, raw: u32) -> i64 {
         let sent = match self.sent {
             None => 0,
-            Some((last_raw, last)) => {
-                last.saturating_add(raw.wrapping_sub(last_raw).cast_signed().into())
-            }
+            Some((last_raw, last)) => last.saturating_add(ahead(last_raw, raw)),
         };
         self.sent = Some((raw, sent));
         sent
@@ -166,6 +193,11 @@ impl Floor {
     fn raise(&mut self, by: Nanos) {
         self.value = self.value.map(|value| value.saturating_add(by));
     }
+}
+
+/// From one number of a ring to another, the shorter way round.
+fn ahead(from: u32, to: u32) -> i64 {
+    to.wrapping_sub(from).cast_signed().into()
 }
 
 /// Of times that are short, or cut to 292 years.
