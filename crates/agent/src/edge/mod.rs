@@ -1,12 +1,14 @@
 //! The edge: the sidecar next to a device. It dials out, and its policy is the last word.
 //!
 //! - `bundle`: policies that a signer vouches for, whoever brings them.
-//! - `dial`: a tunnel to every headend, over the transport that gets through.
+//! - `dial`: a tunnel to every headend, over the transport that gets through; `cyclic`: beside one
+//!   over TLS, a connection for cyclic data.
 //! - `tunnel`: requests from a headend, judged by this edge's own policy.
 //! - `device`, `line`: sockets and serial lines around [`fieldlock_conduit::device`].
 //! - `mbaps`: devices that speak Modbus/TCP Security.
 
 mod bundle;
+mod cyclic;
 mod device;
 mod dial;
 mod line;

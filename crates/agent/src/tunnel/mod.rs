@@ -222,7 +222,7 @@ impl Link {
             channels: RefCell::default(),
             devices: Cell::new(0),
             stations: Cell::new(0),
-            lane: Lane::default(),
+            lane: Lane::new(),
             counters: StationCounters::default(),
             closing: RefCell::default(),
             was_up: Cell::new(false),
