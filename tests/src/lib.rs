@@ -4,6 +4,7 @@
 //! - [`Site`]: a CA and the identities it issued, made once per test process.
 //! - [`Agent`]: an edge or a headend as a child process with a state directory of its own.
 //! - [`Pair`]: PLC, edge, headend and, where wanted, a wire between the two.
+//! - [`rig`]: two PROFINET wires, with a namespace for each station and for the agents.
 //! - [`rogue`]: a tunnel peer that says what a test wants.
 //! - [`Hosted`]: a server of the simulation with its own runtime.
 //! - [`trial`]: tests by name, skipped by name where a foreign program is missing.
@@ -17,6 +18,8 @@ pub mod answers;
 pub mod binary;
 mod host;
 mod pair;
+pub mod plant;
+pub mod rig;
 pub mod rogue;
 mod site;
 pub mod trial;

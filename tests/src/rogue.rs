@@ -180,19 +180,44 @@ impl Rogue {
         face: Face,
         devices: &[&str],
     ) -> Result<Self, String> {
+        let (rogue, _) = Self::offer(transport, address, face, &hello(devices))?;
+        Ok(rogue)
+    }
+
+    /// The same with a hello of one's own; the headend's comes back.
+    pub fn offer(
+        transport: Transport,
+        address: SocketAddr,
+        face: Face,
+        offered: &Hello,
+    ) -> Result<(Self, Hello), String> {
         let mut rogue = Self::dial(transport, address, face)?;
-        rogue.send(CONTROL, &Frame::Hello(&hello(devices).encode()))?;
+        rogue.send(CONTROL, &Frame::Hello(&offered.encode()))?;
         let answer = rogue.receive(CONTROL)?;
-        match Frame::decode(&answer) {
-            Ok(Some((CONTROL, Frame::Hello(_), _))) => {}
+        let theirs = match Frame::decode(&answer) {
+            Ok(Some((CONTROL, Frame::Hello(theirs), _))) => Hello::decode(theirs),
             Ok(Some((_, Frame::Goodbye { code, text }, _))) => {
                 let text = String::from_utf8_lossy(text);
                 return Err(format!("goodbye {code}: {text}"));
             }
             other => return Err(format!("no hello: {other:?}")),
-        }
+        };
         rogue.send(CONTROL, &Frame::Ready)?;
-        Ok(rogue)
+        Ok((rogue, theirs.map_err(|error| error.to_string())?))
+    }
+
+    /// So many octets of the first stream, whatever they are.
+    pub fn octets(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        let control = &mut self.control;
+        self.runtime.block_on(limited(async {
+            while control.buffer.len() < count {
+                let read = control.recv.read_buf(&mut control.buffer).await;
+                if read.map_err(|error| error.to_string())? == 0 {
+                    return Err("the other side closed".into());
+                }
+            }
+            Ok(control.buffer.drain(..count).collect())
+        }))
     }
 
     pub fn send(&mut self, channel: u16, frame: &Frame<'_>) -> Result<(), String> {
@@ -367,9 +392,14 @@ impl RogueHeadend {
 
     /// Accepts an edge and exchanges hellos: a tunnel that the edge counts as up.
     pub fn tunnel(&self) -> Result<Rogue, String> {
+        self.answer(&hello(&[]))
+    }
+
+    /// The same with a hello of one's own.
+    pub fn answer(&self, own: &Hello) -> Result<Rogue, String> {
         let mut rogue = self.accept()?;
         rogue.receive(CONTROL)?;
-        rogue.send(CONTROL, &Frame::Hello(&hello(&[]).encode()))?;
+        rogue.send(CONTROL, &Frame::Hello(&own.encode()))?;
         rogue.receive(CONTROL)?;
         rogue.open_device()?;
         Ok(rogue)

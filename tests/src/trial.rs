@@ -4,6 +4,7 @@ use fieldlock_testkit::peers::Peer;
 use libtest_mimic::{Failed, Trial};
 
 use crate::Transport;
+use crate::rig::Rig;
 
 /// A test that needs nothing but this workspace. It fails by panicking.
 pub fn test(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
@@ -36,6 +37,16 @@ pub fn with_peers(name: &str, peers: &[&str], run: impl FnOnce() + Send + 'stati
         }
         run();
         Ok(())
+    })
+}
+
+/// A test on a [`Rig`] of its own: ignored, with the reason, where there can be none.
+pub fn on_rig(name: &str, run: impl FnOnce(&Rig) + Send + 'static) -> Trial {
+    if let Err(skip) = Rig::possible() {
+        return ignored(name, &skip.to_string());
+    }
+    test(name, move || {
+        run(&Rig::up().unwrap());
     })
 }
 

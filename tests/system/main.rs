@@ -22,9 +22,12 @@ mod lint;
 mod malformed;
 mod mbaps;
 mod negative;
+mod profinet;
+mod rig;
 mod rtu;
 mod smoke;
 mod splice;
+mod stations;
 mod steps;
 mod trust;
 
@@ -58,12 +61,15 @@ fn trials() -> Vec<Trial> {
     trials.extend(malformed::trials());
     trials.extend(injection::trials());
     trials.extend(bundles::trials());
+    trials.extend(stations::trials());
     trials.extend(export::trials());
     trials.extend(smoke::trials());
     trials.extend(captures::trials());
     trials.extend(cli::trials());
     trials.extend(faults::trials());
     trials.extend(interop::trials());
+    trials.extend(profinet::trials());
+    trials.extend(rig::trials());
     trials.extend(rtu::trials());
     trials.extend(negative::trials());
     trials.extend(splice::trials());

@@ -62,6 +62,19 @@ pub(crate) fn round_trip(link: &Link) -> Option<f64> {
         .map(|time| (time.as_secs_f64() * 1e6).round() / 1e3)
 }
 
+/// What a tunnel carries for stations, where it does.
+pub(crate) fn stations(link: &Link) -> Option<Value> {
+    let carried = link.stations();
+    (carried > 0).then(|| {
+        json!({
+            "carried": carried,
+            // 0 while there is no way for cyclic data.
+            "max_datagram": link.max_datagram(),
+            "counters": link.counters,
+        })
+    })
+}
+
 pub(crate) fn time(unix: i64) -> String {
     Timestamp::from_second(unix).map_or_else(|_| "never".into(), |time| time.to_string())
 }

@@ -1,5 +1,6 @@
 //! Repeats of one refusal become one record with a count.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,14 +11,14 @@ use crate::record::{Decision, Kind, Record};
 /// Repeats within this time of a refusal are one record.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Different refusals told apart at a time. A record is under 400 bytes, so the memory stays
-/// below 1 MiB, and the disk takes at most this many records and one more each second.
+/// Different refusals told apart at a time. A record is about 500 bytes, so the memory stays
+/// near 1 MiB, and the disk takes at most this many records and one more each second.
 const MAX_KEYS: usize = 1024;
 
 /// Keeps a flood of refusals from filling the disk.
 ///
 /// The first refusal goes to the log at once; its repeats (same kind, client, device, rule and
-/// function) become one record a second whose `count` says how many they were. So the counts,
+/// function; of PROFINET station and service) become one record a second whose `count` says how many they were. So the counts,
 /// an absent one being 1, always add up to what was refused. Beyond [`MAX_KEYS`] different
 /// refusals within a second the rest is one record without particulars.
 ///
@@ -43,6 +44,9 @@ struct Key {
     device: Option<Arc<str>>,
     rule: Option<Arc<str>>,
     function: Option<u8>,
+    mac: Option<Arc<str>>,
+    station: Option<Arc<str>>,
+    service: Option<Cow<'static, str>>,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +145,9 @@ impl Key {
             device: record.device.clone(),
             rule: record.rule.clone(),
             function: record.function,
+            mac: client.and_then(|client| client.mac.clone()),
+            station: record.station.clone(),
+            service: record.service.clone(),
         }
     }
 }
@@ -228,6 +235,31 @@ mod tests {
         assert_eq!(rest.count, Some(5000 - MAX_KEYS as u64));
         assert_eq!(rest.client, None);
         assert!(filter.windows.is_empty());
+    }
+
+    #[test]
+    fn refusals_of_controllers_are_told_apart_by_address_station_and_service() {
+        let mut filter = DenialFilter::new();
+        let now = Instant::now();
+        let refused = |mac: &str, station: &str, service: &'static str| Record {
+            client: Some(Arc::new(crate::Party {
+                mac: Some(mac.into()),
+                ..crate::Party::default()
+            })),
+            station: Some(station.into()),
+            service: Some(service.into()),
+            ..Record::new(Kind::Denied)
+        };
+        let one = || refused("00:1b:1b:01:02:03", "drive-1", "set-ip");
+        assert!(filter.handle_denial(now, one()).is_some());
+        assert!(filter.handle_denial(now, one()).is_none());
+        for other in [
+            refused("00:1b:1b:01:02:04", "drive-1", "set-ip"),
+            refused("00:1b:1b:01:02:03", "drive-2", "set-ip"),
+            refused("00:1b:1b:01:02:03", "drive-1", "set-name"),
+        ] {
+            assert!(filter.handle_denial(now, other).is_some());
+        }
     }
 
     #[test]

@@ -31,6 +31,9 @@ impl Weight {
             _ if record.decision == Some(Decision::Deny) => Self::Warning,
             Kind::WriteIntent
             | Kind::WriteOutcome
+            | Kind::StationSet
+            | Kind::ArUp
+            | Kind::ArDown
             | Kind::Lost
             | Kind::Reload
             | Kind::AlarmEnd

@@ -13,6 +13,7 @@ mod disk;
 pub mod export;
 mod journal;
 mod line;
+mod profinet;
 mod read;
 mod record;
 mod recover;
@@ -26,6 +27,7 @@ pub use journal::{
     Journal, JournalError, Options, Progress, Sign, State, Ticket, Unavailable, signed_text,
 };
 pub use line::steers;
+pub use profinet::{Ar, Slot};
 pub use read::{ReadFilter, Reads};
 pub use record::{Decision, Head, Kind, Outcome, Party, Record, SCHEMA_VERSION};
 pub use recover::{Recovered, Torn};

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::chain::Hash;
 use crate::content::{Address, Values};
 use crate::journal::Ticket;
+use crate::profinet::{Ar, Slot};
 
 /// The version that every record carries as `v`. A reader ignores fields that it does not
 /// know; a field that changes its meaning raises the version.
@@ -57,6 +58,24 @@ pub struct Record {
     /// The unit that the client used, where mapping makes it another.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client_unit: Option<u8>,
+    /// The PROFINET station concerned: its name-of-station.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub station: Option<Arc<str>>,
+    /// The PROFINET service, as policies name it: `set-name`, `connect`, `write`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub service: Option<Cow<'static, str>>,
+    /// The application relation concerned.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ar: Option<Arc<Ar>>,
+    /// Index of the PROFINET record that is read or written.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub record: Option<u16>,
+    /// Where that record is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<Slot>,
+    /// What a DCP Set sets: the new name, or address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub set: Option<Box<str>>,
     /// Modbus function code, 1 to 127.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub function: Option<u8>,
@@ -149,6 +168,12 @@ pub enum Kind {
     /// A device sent what no request asked for, or what does not fit its request; the connection
     /// to it was closed.
     DeviceFault,
+    /// Cyclic data of an application relation may flow.
+    ArUp,
+    /// It ended; `reason` says by whom and why.
+    ArDown,
+    /// A DCP Set, or the writing of a record, was let through to a station: durable before it.
+    StationSet,
     /// Configuration, policy, certificate or CRL was replaced.
     Reload,
     /// A replacement was turned down; what was in force stays in force.
@@ -197,6 +222,9 @@ impl Kind {
             Kind::Denied => "denied",
             Kind::Lost => "lost",
             Kind::DeviceFault => "device-fault",
+            Kind::ArUp => "ar-up",
+            Kind::ArDown => "ar-down",
+            Kind::StationSet => "station-set",
             Kind::Reload => "reload",
             Kind::ReloadRefused => "reload-refused",
             Kind::Revoked => "revoked",
@@ -262,6 +290,12 @@ pub struct Party {
     /// The Modbus role in that certificate.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub role: Option<Arc<str>>,
+    /// Of a PROFINET controller: the address that it speaks from, `00:1b:1b:01:02:03`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mac: Option<Arc<str>>,
+    /// What its Connect calls it (CMInitiatorStationName).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub station: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -292,7 +326,8 @@ pub enum Outcome {
 }
 
 impl Record {
-    /// A record of `kind` with nothing else set. Only [`Kind::WriteIntent`] starts durable.
+    /// A record of `kind` with nothing else set. Only [`Kind::WriteIntent`] and
+    /// [`Kind::StationSet`] start durable.
     pub fn new(kind: Kind) -> Self {
         Self {
             v: SCHEMA_VERSION,
@@ -306,6 +341,12 @@ impl Record {
             device: None,
             unit: None,
             client_unit: None,
+            station: None,
+            service: None,
+            ar: None,
+            record: None,
+            slot: None,
+            set: None,
             function: None,
             address: None,
             quantity: None,
@@ -324,7 +365,7 @@ impl Record {
             head: None,
             policy: None,
             count: None,
-            durable: kind == Kind::WriteIntent,
+            durable: matches!(kind, Kind::WriteIntent | Kind::StationSet),
         }
     }
 
@@ -399,8 +440,7 @@ mod tests {
                 name: Some("hmi-1".into()),
                 address: Some([10, 1, 1, 20].into()),
                 port: Some(50412),
-                identity: None,
-                role: None,
+                ..Party::default()
             })),
             device: Some("press-07".into()),
             unit: Some(1),
@@ -442,11 +482,68 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_profinet_reads_as_the_schema_says() {
+        let ar = Ar {
+            uuid: "6b29fc40-ca47-1067-b31d-00dd010662da".into(),
+            kind: Some("io-controller".into()),
+            cycle_us: Some(32_000),
+            watchdog_us: Some(96_000),
+            ..Ar::default()
+        };
+        let record = Record {
+            seq: 3,
+            time: Some(SystemTime::UNIX_EPOCH),
+            client: Some(Arc::new(Party {
+                name: Some("plc-1".into()),
+                mac: Some("00:1b:1b:01:02:03".into()),
+                station: Some("plc-1.line-1".into()),
+                ..Party::default()
+            })),
+            station: Some("drive-1.line-1".into()),
+            service: Some("write".into()),
+            ar: Some(Arc::new(ar)),
+            record: Some(0x8001),
+            slot: Some(Slot {
+                slot: 1,
+                subslot: 0x8000,
+            }),
+            ..Record::new(Kind::StationSet)
+        };
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(
+            json,
+            concat!(
+                r#"{"v":1,"seq":3,"time":"1970-01-01T00:00:00.000000Z","kind":"station-set","#,
+                r#""client":{"name":"plc-1","mac":"00:1b:1b:01:02:03","station":"plc-1.line-1"},"#,
+                r#""station":"drive-1.line-1","service":"write","#,
+                r#""ar":{"uuid":"6b29fc40-ca47-1067-b31d-00dd010662da","type":"io-controller","#,
+                r#""cycle_us":32000,"watchdog_us":96000},"record":32769,"slot":"1.0x8000"}"#
+            )
+        );
+        let read: Record = serde_json::from_str(&json).unwrap();
+        assert!(record.durable);
+        assert_eq!(
+            Record {
+                durable: true,
+                ..read
+            },
+            record
+        );
+        for wrong in ["1", "1.8000", "1.0x", "1.0x10000", "65536.0x1", ""] {
+            let slot: Result<Slot, _> = serde_json::from_value(wrong.into());
+            assert!(slot.is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn kinds_are_named_alike_in_log_and_code() {
         for kind in [
             Kind::Start,
             Kind::TunnelRefused,
             Kind::WriteOutcome,
+            Kind::ArUp,
+            Kind::ArDown,
+            Kind::StationSet,
             Kind::AlarmEnd,
             Kind::AuditGap,
             Kind::TornTail,
@@ -460,6 +557,6 @@ mod tests {
 
     #[test]
     fn a_record_stays_cheap_to_move() {
-        assert!(size_of::<Record>() <= 432, "{}", size_of::<Record>());
+        assert!(size_of::<Record>() <= 512, "{}", size_of::<Record>());
     }
 }

@@ -5,9 +5,11 @@
 //! - [`step`]: the last values of registers, for rules with a step; one for a device, at the edge.
 //! - [`client`]: the headend's half, one Modbus/TCP client.
 //! - [`device`]: the edge's half, the pool of connections to one device.
+//! - [`profinet`]: PROFINET IO, at both ends.
 
 pub mod admit;
 pub mod client;
 pub mod device;
 pub mod meter;
+pub mod profinet;
 pub mod step;

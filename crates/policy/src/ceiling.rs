@@ -15,6 +15,7 @@ use crate::function::{Functions, Slot};
 use crate::policy::Policy;
 use crate::rate::Rate;
 use crate::rule::{Interval, ReadOnly, Rule, Scope, Units, ValueBounds, merge};
+use crate::station::{CeilingStation, station_ceilings};
 
 /// `Display` gives the text, `Serialize` the same for programs.
 #[derive(Debug, Clone, Serialize)]
@@ -23,6 +24,8 @@ pub struct Ceiling {
     pub via: Option<String>,
     pub devices: Vec<CeilingDevice>,
     pub denies: Vec<CeilingDeny>,
+    /// Stations of PROFINET, each with its own denies.
+    pub stations: Vec<CeilingStation>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -80,6 +83,7 @@ pub fn ceiling(policy: &Policy, via: Option<&str>) -> Ceiling {
             .filter(|device| !device.grants.is_empty())
             .collect(),
         denies: denies.map(|rule| deny(rule, via)).collect(),
+        stations: station_ceilings(policy, via),
     }
 }
 
@@ -279,7 +283,7 @@ impl fmt::Display for Ceiling {
             None => "any headend".to_owned(),
         };
         write!(f, "At most, whatever clients it states, {who} can reach:")?;
-        if self.devices.is_empty() {
+        if self.devices.is_empty() && self.stations.is_empty() {
             write!(f, "\n  nothing")?;
         }
         for device in &self.devices {
@@ -290,6 +294,13 @@ impl fmt::Display for Ceiling {
         }
         for deny in &self.denies {
             write!(f, "\n{deny}")?;
+        }
+        let after_denies = !self.denies.is_empty() && !self.stations.is_empty();
+        if after_denies {
+            write!(f, "\nand of PROFINET:")?;
+        }
+        for station in &self.stations {
+            write!(f, "\n{station}")?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::address::Span;
 use crate::function::{Functions, PROGRAMMING, Slot};
 use crate::policy::Policy;
 use crate::rule::{Effect, Interval, ReadOnly, Rule, Scope, ValueBounds};
+use crate::station::station_warnings;
 
 /// The size of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,6 +23,10 @@ pub struct Summary {
     pub devices: Vec<String>,
     /// Whether some allow is for any device.
     pub any_device: bool,
+    /// Stations of PROFINET that a rule names.
+    pub stations: Vec<String>,
+    /// Whether some allow is for any station.
+    pub any_station: bool,
     /// `none`, `all`, or the devices.
     pub read_only: String,
     /// Rules that apply at certain times only.
@@ -32,38 +37,40 @@ pub struct Summary {
 
 pub fn summary(policy: &Policy) -> Summary {
     let allows = policy.rules.iter().filter(|rule| rule.is_allow());
+    let stations = policy.stations.iter();
+    let allows_of_stations = stations.clone().filter(|rule| rule.is_allow());
+    let allowed = allows.clone().count() + allows_of_stations.clone().count();
     Summary {
         clients: policy.clients.len(),
         sets: policy.sets.len(),
-        allows: allows.clone().count(),
-        denies: policy.rules.len() - allows.clone().count(),
+        allows: allowed,
+        denies: policy.rules.len() + policy.stations.len() - allowed,
         devices: named_devices(policy)
             .into_iter()
             .map(str::to_owned)
             .collect(),
         any_device: allows.clone().any(|rule| rule.devices == Scope::Any),
+        stations: policy
+            .stations()
+            .into_iter()
+            .map(ToString::to_string)
+            .collect(),
+        any_station: allows_of_stations
+            .clone()
+            .any(|rule| rule.stations == Scope::Any),
         read_only: match &policy.read_only {
             ReadOnly::None => "none".to_owned(),
             ReadOnly::All => "all".to_owned(),
             ReadOnly::Devices(devices) => devices.join(", "),
         },
-        timed: policy.rules.iter().filter(|r| !r.time.is_empty()).count(),
+        timed: policy.rules.iter().filter(|r| !r.time.is_empty()).count()
+            + stations.filter(|rule| !rule.time.is_empty()).count(),
         tests: policy.tests,
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut devices = self.devices.join(", ");
-        if self.any_device {
-            devices += if devices.is_empty() {
-                "any"
-            } else {
-                " and any"
-            };
-        } else if devices.is_empty() {
-            devices += "none";
-        }
         writeln!(f, "  clients    {}", self.clients)?;
         if self.sets > 0 {
             writeln!(f, "  sets       {}", self.sets)?;
@@ -73,7 +80,12 @@ impl fmt::Display for Summary {
             "  rules      {} allow, {} deny",
             self.allows, self.denies
         )?;
+        let devices = listed(&self.devices, self.any_device);
         writeln!(f, "  devices    {devices}")?;
+        if self.any_station || !self.stations.is_empty() {
+            let stations = listed(&self.stations, self.any_station);
+            writeln!(f, "  stations   {stations}")?;
+        }
         writeln!(f, "  read-only  {}", self.read_only)?;
         if self.timed > 0 {
             writeln!(f, "  timed      {} of the rules", self.timed)?;
@@ -82,6 +94,16 @@ impl fmt::Display for Summary {
             0 => write!(f, "  tests      none"),
             tests => write!(f, "  tests      {tests}, all pass"),
         }
+    }
+}
+
+/// Names, and whether others are meant as well.
+fn listed(names: &[String], any: bool) -> String {
+    match (names, any) {
+        ([], false) => "none".to_owned(),
+        ([], true) => "any".to_owned(),
+        (names, false) => names.join(", "),
+        (names, true) => format!("{} and any", names.join(", ")),
     }
 }
 
@@ -120,6 +142,26 @@ pub enum Warning {
         "the allow {allow:?} has a step for {registers}, and no allow lets anybody read them: without a last value the edge refuses what is written"
     )]
     StepUnread { allow: String, registers: Span },
+    #[error(
+        "the rule {rule:?} is for stations, and its client {client:?} has no mac: no controller is ever that client"
+    )]
+    NoController { rule: String, client: String },
+    #[error(
+        "the rule {rule:?} is for devices, and its client {client:?} is told by a mac: no client of Modbus is ever that client"
+    )]
+    OnlyController { rule: String, client: String },
+    #[error(
+        "the allow {allow:?} lets any controller use {services}: whoever reaches the headend's wire can take the station over"
+    )]
+    SetByAnyone { allow: String, services: String },
+    #[error(
+        "the allow {allow:?} is for writing any record: that includes addresses, names, firmware and what else the station has records for"
+    )]
+    WritesAnyRecord { allow: String },
+    #[error(
+        "the allow {allow:?} names rt-class-3: isochronous data is never carried, so such a Connect is refused"
+    )]
+    Isochronous { allow: String },
     #[error("read_only names {device:?}, which no rule names")]
     ReadOnlyUnknown { device: String },
 }
@@ -127,7 +169,8 @@ pub enum Warning {
 /// `now`: seconds since 1970-01-01 UTC, to tell which windows have passed.
 pub fn warnings(policy: &Policy, now: i64) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    if !policy.rules.iter().any(Rule::is_allow) {
+    let for_stations = policy.stations.iter().any(|rule| rule.is_allow());
+    if !for_stations && !policy.rules.iter().any(Rule::is_allow) {
         warnings.push(Warning::NothingAllowed);
     }
     warnings.extend(unused_clients(policy));
@@ -135,6 +178,7 @@ pub fn warnings(policy: &Policy, now: i64) -> Vec<Warning> {
     warnings.extend(unused.map(|(set, _)| Warning::SetUnused { set: set.clone() }));
     warnings.extend(unknown_read_only(policy));
     for rule in &policy.rules {
+        warnings.extend(controllers(policy, rule));
         warnings.extend(unused_tables(rule));
         warnings.extend(functions_without_address(rule));
         let passed = rule.time.iter().filter(|w| w.next_open(now).is_none());
@@ -146,7 +190,19 @@ pub fn warnings(policy: &Policy, now: i64) -> Vec<Warning> {
             warnings.extend(allow_warnings(policy, rule));
         }
     }
+    warnings.extend(station_warnings(policy, now));
     warnings
+}
+
+/// Clients that never ask a device.
+fn controllers(policy: &Policy, rule: &Rule) -> impl Iterator<Item = Warning> {
+    let clients = rule.clients.listed().iter();
+    let entries = clients.filter_map(|place| policy.clients.get(*place as usize));
+    let controllers = entries.filter(|entry| entry.is_controller());
+    controllers.map(|entry| Warning::OnlyController {
+        rule: rule.name.clone(),
+        client: entry.name.clone(),
+    })
 }
 
 fn named_devices(policy: &Policy) -> BTreeSet<&str> {
@@ -161,7 +217,9 @@ fn unused_clients(policy: &Policy) -> impl Iterator<Item = Warning> {
     let used: BTreeSet<u32> = policy
         .rules
         .iter()
-        .flat_map(|rule| rule.clients.listed().iter().copied())
+        .map(|rule| &rule.clients)
+        .chain(policy.stations.iter().map(|rule| &rule.clients))
+        .flat_map(|clients| clients.listed().iter().copied())
         .collect();
     (0..)
         .zip(&policy.clients)
@@ -302,7 +360,7 @@ fn shadows(deny: &Rule, allow: &Rule) -> bool {
     scopes && units.is_superset(&allow.units) && Slot::all().all(shadowed)
 }
 
-fn covers<T: PartialEq>(wide: &Scope<T>, narrow: &Scope<T>) -> bool {
+pub(crate) fn covers<T: PartialEq>(wide: &Scope<T>, narrow: &Scope<T>) -> bool {
     match (wide, narrow) {
         (Scope::Any, _) => true,
         (Scope::Only(_), Scope::Any) => false,
@@ -311,7 +369,7 @@ fn covers<T: PartialEq>(wide: &Scope<T>, narrow: &Scope<T>) -> bool {
 }
 
 /// Since a deny matches by overlap, it is enough that every single address is denied.
-fn within(narrow: &[Interval], wide: &[Interval]) -> bool {
+pub(crate) fn within(narrow: &[Interval], wide: &[Interval]) -> bool {
     let holds = |inner: &Interval| {
         wide.iter()
             .any(|outer| outer.first <= inner.first && inner.last <= outer.last)

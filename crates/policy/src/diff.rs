@@ -13,6 +13,9 @@
 //! window open, with each alone, and with all of them. Rates and steps depend on what came
 //! before, so they are left out of the comparison and listed rule by rule.
 //!
+//! Rules for stations of PROFINET are compared one by one, by name and by what they say: a rule under
+//! another name shows, though it may mean the same.
+//!
 //! Time and memory grow with the rules that overlap; a budget ends a comparison that would take
 //! minutes.
 
@@ -36,6 +39,7 @@ use crate::client::Side;
 use crate::phase::Now;
 use crate::policy::{Policy, Via};
 use crate::rule::{ReadOnly, Rule, Units};
+use crate::station::{self, StationChange};
 use crate::view::View;
 use origin::Group;
 use slots::{Difference, differences};
@@ -65,11 +69,16 @@ pub struct Diff {
     pub rates: Vec<ConditionChange>,
     /// The same for steps.
     pub steps: Vec<ConditionChange>,
+    /// Rules for stations that differ. They are compared rule by rule, not by meaning.
+    pub stations: Vec<StationChange>,
 }
 
 impl Diff {
     pub fn is_empty(&self) -> bool {
-        self.regions.is_empty() && self.rates.is_empty() && self.steps.is_empty()
+        self.regions.is_empty()
+            && self.rates.is_empty()
+            && self.steps.is_empty()
+            && self.stations.is_empty()
     }
 }
 
@@ -188,6 +197,7 @@ pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
         regions,
         rates: conditions::changes(old, new, |rule| rule.rate),
         steps: conditions::changes(old, new, |rule| rule.step),
+        stations: station::changes(old, new),
     })
 }
 

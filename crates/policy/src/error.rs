@@ -139,6 +139,14 @@ pub enum Problem {
         name: String,
         nearest: Option<String>,
     },
+    #[error(
+        "no service is named {name:?}; {}",
+        nearest_or(.nearest, "a test is about a single one, such as identify, connect, read or set-name")
+    )]
+    UnknownSingleService {
+        name: String,
+        nearest: Option<String>,
+    },
     #[error("no kind of AR is named {name:?}; {}", did_you_mean(.nearest, .known))]
     UnknownAr {
         name: String,
@@ -153,14 +161,16 @@ pub enum Problem {
         "{0:?} is no slot; write \"1\", a range \"1-4\", or with a subslot \"1.1\" or \"1.0x8000\""
     )]
     Slot(String),
-    #[error("a rule is for devices (Modbus) or for stations (PROFINET); make it two")]
+    #[error("{0:?} is not one slot with its subslot; write \"1.1\" or \"1.0x8000\"")]
+    SlotAlone(String),
+    #[error("it is for devices (Modbus) or for stations (PROFINET); make it two")]
     DeviceAndStation,
     #[error(
-        "this is of rules for devices (Modbus), and the rule is for stations (PROFINET); leave it out"
+        "this key belongs to devices (Modbus), and a station (PROFINET) is meant; leave it out"
     )]
     KeyOfDevices,
     #[error(
-        "this is of rules for stations (PROFINET), and the rule is for devices (Modbus); leave it out"
+        "this key belongs to stations (PROFINET), and a device (Modbus) is meant; leave it out"
     )]
     KeyOfStations,
     #[error("no service of this rule has it: it belongs to {of}; leave it out")]
@@ -251,7 +261,7 @@ pub enum Problem {
     TestFailed { expected: String, got: String },
     #[error("its request does not fit together: {0}")]
     TestRequest(String),
-    #[error("give the client's name, or its ip, identity and role; not both")]
+    #[error("give the client's name, or its ip, identity and role, or its mac; not both")]
     TestClientTwice,
 }
 

@@ -125,7 +125,8 @@ impl<'q> Question<'q> {
     }
 
     fn verdict(&self, rule: &Rule, deciding: Option<RuleId>) -> RuleVerdict {
-        let judged = judge_time(rule, self.asked.now).and_then(|()| self.judge(rule));
+        let time = judge_windows(&rule.time, rule.is_allow(), self.asked.now);
+        let judged = time.and_then(|()| self.judge(rule));
         RuleVerdict {
             rule: rule.name.clone(),
             effect: if rule.is_allow() { "allow" } else { "deny" },
@@ -204,16 +205,17 @@ impl<'q> Question<'q> {
     }
 }
 
-/// Whether the rule applies at this time; if not, when it will.
-fn judge_time(rule: &Rule, now: Now) -> Result<(), String> {
+/// Whether a rule with these windows applies at this time; if not, when it will.
+pub(crate) fn judge_windows(windows: &[Window], is_allow: bool, now: Now) -> Result<(), String> {
     let time = match now {
-        Now::At(time) if rule.is_open(time) => return Ok(()),
+        _ if windows.is_empty() => return Ok(()),
+        Now::At(time) if windows.iter().any(|window| window.is_open(time)) => return Ok(()),
         Now::At(time) => time,
-        Now::Unknown if rule.time.is_empty() || !rule.is_allow() => return Ok(()),
+        Now::Unknown if !is_allow => return Ok(()),
         Now::Unknown => return Err(Reason::WindowUnknown.to_string()),
     };
     let opens = |window: &Window| Some((window.next_open(time)?, window.clone()));
-    let next = rule.time.iter().filter_map(opens).min_by_key(|(at, _)| *at);
+    let next = windows.iter().filter_map(opens).min_by_key(|(at, _)| *at);
     Err(match next {
         Some((at, window)) => format!("outside its time window; opens {}", window.moment(at)),
         None => "outside its time window, which does not open any more".to_owned(),
@@ -335,18 +337,23 @@ impl fmt::Display for Explanation {
         if self.rules.is_empty() {
             return write!(f, "the policy has no rules");
         }
-        write!(f, "rules")?;
-        for verdict in &self.rules {
-            let mark = match (verdict.decides, verdict.applies) {
-                (true, _) => '>',
-                (false, true) => '+',
-                (false, false) => '-',
-            };
-            let RuleVerdict {
-                rule, effect, why, ..
-            } = verdict;
-            write!(f, "\n  {mark} {effect} {rule:?}: {why}")?;
-        }
-        Ok(())
+        write_verdicts(f, &self.rules)
     }
+}
+
+/// What each rule has to do with what is asked.
+pub(crate) fn write_verdicts(f: &mut fmt::Formatter<'_>, rules: &[RuleVerdict]) -> fmt::Result {
+    write!(f, "rules")?;
+    for verdict in rules {
+        let mark = match (verdict.decides, verdict.applies) {
+            (true, _) => '>',
+            (false, true) => '+',
+            (false, false) => '-',
+        };
+        let RuleVerdict {
+            rule, effect, why, ..
+        } = verdict;
+        write!(f, "\n  {mark} {effect} {rule:?}: {why}")?;
+    }
+    Ok(())
 }

@@ -6,6 +6,9 @@
 //! a clock. When the phase has passed ([`Phase::holds`]), the agent asks for views again. [`explain`] tells a person
 //! why, rule by rule, and [`ceiling`] what a hostile headend could reach at most.
 //!
+//! Rules for stations of PROFINET have a view of their own, [`StationView`]; what is said below of
+//! units, functions, addresses, values, rates and steps is of devices alone.
+//!
 //! The way of one request: [`View::decide`] in `view.rs` splits it into halves (function 23 is a
 //! read and a write), finds the row of the unit and function, and asks the row's interval tables
 //! (`table.rs`): a deny matches by overlap, an allow by cover.
@@ -27,6 +30,7 @@
 //!   request, one without a rate decides; of several with one, any.
 //! - `step`: judged by who knows the last values of registers ([`View::step`]), at the edge only;
 //!   otherwise like `rate`. Such a rule is for function 22 only if it names it.
+//! - `station` in place of `device`: see `station.rs`.
 //! - A policy can be narrowed by another ([`Policy::narrowed_by`]): both have to allow a request.
 //! - `via` is judged at the edge only, where the tunnel's certificate proves it.
 
@@ -81,8 +85,10 @@ pub use rate::Rate;
 pub use sample::{Sample, SampleError};
 pub use source::is_device_name;
 pub use station::{
-    Call, Controller, SlotSpan, StationDecision, StationOrigin, StationReason, StationRefusal,
-    StationView, parse_index, parse_slot,
+    AskedStation, Call, CallError, CeilingStation, Controller, SlotSpan, StationChange,
+    StationClause, StationDecision, StationExplanation, StationOrigin, StationReason,
+    StationRefusal, StationView, explain_station, explain_station_named, parse_ar, parse_index,
+    parse_slot,
 };
 pub use step::{Step, Stepped};
 pub use suggest::{Asker, Observation, Options as SuggestOptions, SuggestError, Traffic};

@@ -149,6 +149,12 @@ impl Policy {
         self.clients.iter().any(|entry| entry.macs.contains(&mac))
     }
 
+    /// Whether some rule of this policy, or of one that narrows it, is for stations.
+    pub fn has_station_rules(&self) -> bool {
+        let narrowing = self.narrowing().is_some_and(Self::has_station_rules);
+        narrowing || !self.stations.is_empty()
+    }
+
     /// Every station that a rule names, once.
     pub fn stations(&self) -> BTreeSet<&StationName> {
         let rules = self.stations.iter();

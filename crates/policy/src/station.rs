@@ -18,23 +18,23 @@
 //! - `read_only = true` leaves Identify, Get, Hello and Read: an AR changes what a device puts out.
 
 mod call;
-//mod diff;
-//mod explain;
+mod diff;
+mod explain;
 mod parts;
-//mod reach;
+mod reach;
 mod rule;
 mod view;
-//mod warn;
+mod warn;
 
-pub use call::{Call, Controller, StationOrigin};
-//pub use diff::StationChange;
-//pub use explain::{AskedStation, StationExplanation, explain_station, explain_station_named};
-pub use parts::{SlotSpan, parse_index, parse_slot};
-//pub use reach::CeilingStation;
+pub use call::{Call, CallError, Controller, StationOrigin};
+pub use diff::StationChange;
+pub use explain::{AskedStation, StationExplanation, explain_station, explain_station_named};
+pub use parts::{SlotSpan, parse_ar, parse_index, parse_slot};
+pub use reach::{CeilingStation, StationClause};
 pub use view::{StationDecision, StationReason, StationRefusal, StationView};
 
-//pub(crate) use diff::changes;
-pub(crate) use parts::{ArTypes, Services, ar_type, ar_words, indexes, service_words};
-//pub(crate) use reach::station_ceilings;
+pub(crate) use diff::changes;
+pub(crate) use parts::{ArTypes, Services, ar_words, indexes, service_words};
+pub(crate) use reach::station_ceilings;
 pub(crate) use rule::{Matching, StationRule};
-//pub(crate) use warn::station_warnings;
+pub(crate) use warn::station_warnings;

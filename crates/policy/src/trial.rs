@@ -5,15 +5,17 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use fieldlock_modbus::{FunctionCode, Request};
+use fieldlock_profinet::{ArType, Mac, Service, StationName};
 
 use crate::address::Span;
 use crate::client::{Client, Side};
-use crate::decision::Decision;
+use crate::decision::{Decision, RuleId};
 use crate::error::{Problem, Problems};
 use crate::phase::{Now, Phase};
 use crate::policy::{Policy, Via};
 use crate::sample::Sample;
 use crate::source::Given;
+use crate::station::{Call, Controller, Matching, StationDecision, StationReason, StationView};
 
 /// A `[[test]]` as written.
 #[derive(Debug)]
@@ -36,12 +38,19 @@ pub(crate) struct SourceGiven {
     pub(crate) role: Given<String>,
     /// The headend: then the edge decides.
     pub(crate) via: Given<String>,
+    pub(crate) mac: Given<Mac>,
     pub(crate) device: Given<String>,
     pub(crate) unit: Given<u8>,
     pub(crate) function: Given<FunctionCode>,
     pub(crate) address: Given<Span>,
     pub(crate) quantity: Given<u16>,
     pub(crate) value: Given<u16>,
+    /// In place of a device.
+    pub(crate) station: Given<StationName>,
+    pub(crate) service: Given<Service>,
+    pub(crate) ar: Given<ArType>,
+    pub(crate) record: Given<u16>,
+    pub(crate) slot: Given<(u16, u16)>,
     /// Seconds since 1970-01-01 UTC.
     pub(crate) at: Given<i64>,
 }
@@ -52,17 +61,57 @@ pub(crate) enum Expect {
     Deny,
 }
 
+/// Which windows are open.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    /// No window of an allow, and all of denies.
+    Narrowest,
+    /// Every window of an allow, and none of denies.
+    Widest,
+    At(i64),
+}
+
+impl When {
+    fn phase(self, policy: &Policy) -> Phase {
+        match self {
+            Self::Narrowest => policy.phase(Now::Unknown),
+            Self::Widest => Phase::widest(policy),
+            Self::At(at) => policy.phase(Now::At(at)),
+        }
+    }
+
+    fn judge(self, view: &StationView, call: &Call) -> StationDecision {
+        match self {
+            Self::Narrowest => view.judge(call, Now::Unknown),
+            Self::Widest => view.judge_where(call, StationReason::Window, |rule| {
+                rule.is_allow() || rule.time.is_empty()
+            }),
+            Self::At(at) => view.judge(call, Now::At(at)),
+        }
+    }
+}
+
+/// What came of a test, of a device as of a station.
+struct Outcome {
+    got: Expect,
+    rule: Option<RuleId>,
+    /// Why it was refused.
+    reason: Option<String>,
+}
+
 /// Runs the tests of a file on the policy that it makes. Keys are there and valid, or have been
 /// reported.
 pub(crate) fn run(policy: &Policy, tests: &[SourceTest], problems: &mut Problems) {
     // All times lie between these: what both allow or both refuse always is. One after the other,
     // since a policy keeps the views of one phase.
-    let extremes = [policy.phase(Now::Unknown), Phase::widest(policy)];
-    let in_phase = |phase| -> Vec<_> { tests.iter().map(|t| t.run(policy, &phase)).collect() };
-    let [narrowest, widest] = extremes.map(in_phase);
+    let in_phase = |when: When| -> Vec<_> {
+        let phase = when.phase(policy);
+        tests.iter().map(|t| t.run(policy, when, &phase)).collect()
+    };
+    let [narrowest, widest] = [When::Narrowest, When::Widest].map(in_phase);
     for ((test, narrowest), widest) in tests.iter().zip(narrowest).zip(widest) {
-        let outcome = match test.at() {
-            Some(at) => test.run(policy, &policy.phase(Now::At(at))),
+        let outcome = match test.at().map(When::At) {
+            Some(at) => test.run(policy, at, &at.phase(policy)),
             None if narrowest.is_ok() == widest.is_ok() => narrowest,
             None => Err(Problem::TestNeedsTime),
         };
@@ -80,17 +129,17 @@ impl SourceTest {
         given.at.as_valid().map(|(_, at)| *at)
     }
 
-    fn run(&self, policy: &Policy, phase: &Phase) -> Result<(), Problem> {
+    fn run(&self, policy: &Policy, when: When, phase: &Phase) -> Result<(), Problem> {
         let (Some((_, given)), Some((_, expect))) = (self.given.as_valid(), self.expect.as_valid())
         else {
             return Ok(());
         };
-        let Some(decision) = given.ask(policy, phase)? else {
-            return Ok(());
+        let asked = match given.station.is_absent() {
+            true => given.ask(policy, phase)?,
+            false => given.ask_station(policy, when)?,
         };
-        let (got, rule) = match decision {
-            Decision::Allow { rule, .. } => (Expect::Allow, Some(rule)),
-            Decision::Refuse(refusal) => (Expect::Deny, refusal.rule),
+        let Some(Outcome { got, rule, reason }) = asked else {
+            return Ok(());
         };
         let rule = rule.map(|rule| policy.rule_name(rule));
         let wanted_rule = self.rule.as_valid().map(|(_, rule)| rule.as_str());
@@ -100,12 +149,54 @@ impl SourceTest {
         let by = rule.map_or_else(String::new, |rule| format!(" by {rule:?}"));
         Err(Problem::TestFailed {
             expected: expect.text(wanted_rule),
-            got: match decision {
-                Decision::Allow { .. } => format!("allowed{by}"),
-                Decision::Refuse(refusal) => format!("denied{by}: {}", refusal.reason),
+            got: match reason {
+                None => format!("allowed{by}"),
+                Some(reason) => format!("denied{by}: {reason}"),
             },
         })
     }
+}
+
+impl From<Decision> for Outcome {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Allow { rule, .. } => Self {
+                got: Expect::Allow,
+                rule: Some(rule),
+                reason: None,
+            },
+            Decision::Refuse(refusal) => Self {
+                got: Expect::Deny,
+                rule: refusal.rule,
+                reason: Some(refusal.reason.to_string()),
+            },
+        }
+    }
+}
+
+impl From<StationDecision> for Outcome {
+    fn from(decision: StationDecision) -> Self {
+        match decision {
+            StationDecision::Allow { rule, .. } => Self {
+                got: Expect::Allow,
+                rule: Some(rule),
+                reason: None,
+            },
+            StationDecision::Refuse(refusal) => Self {
+                got: Expect::Deny,
+                rule: refusal.rule,
+                reason: Some(refusal.reason.to_string()),
+            },
+        }
+    }
+}
+
+fn valid<T: Copy>(given: &Given<T>) -> Option<T> {
+    given.as_valid().map(|(_, value)| *value)
+}
+
+fn text(given: &Given<String>) -> Option<&str> {
+    given.as_valid().map(|(_, value)| value.as_str())
 }
 
 impl Expect {
@@ -123,13 +214,7 @@ impl Expect {
 
 impl SourceGiven {
     /// `None`: a key is missing or invalid, and was reported.
-    fn ask(&self, policy: &Policy, phase: &Phase) -> Result<Option<Decision>, Problem> {
-        fn valid<T: Copy>(given: &Given<T>) -> Option<T> {
-            given.as_valid().map(|(_, value)| *value)
-        }
-        fn text(given: &Given<String>) -> Option<&str> {
-            given.as_valid().map(|(_, value)| value.as_str())
-        }
+    fn ask(&self, policy: &Policy, phase: &Phase) -> Result<Option<Outcome>, Problem> {
         let (Some(device), Some(function)) = (text(&self.device), valid(&self.function)) else {
             return Ok(None);
         };
@@ -141,10 +226,7 @@ impl SourceGiven {
         let request =
             Request::parse(&pdu).map_err(|error| Problem::TestRequest(error.to_string()))?;
         let clients = match self.client.as_valid() {
-            Some((_, names)) => policy.places(names).map_err(|unknown| {
-                let (name, nearest) = (unknown.name, unknown.nearest);
-                Problem::UnknownClient { name, nearest }
-            })?,
+            Some((_, names)) => places(policy, names)?,
             None => policy.matching(&Client {
                 address: valid(&self.ip),
                 identity: text(&self.identity),
@@ -155,6 +237,39 @@ impl SourceGiven {
         let side = via.map_or(Side::Headend, |_| Side::Edge);
         let view = policy.view_of(&clients, Via::of(side, via), device, phase);
         let unit = valid(&self.unit).unwrap_or(1);
-        Ok(Some(view.decide(unit, &request)))
+        Ok(Some(view.decide(unit, &request).into()))
     }
+
+    /// As [`SourceGiven::ask`], of a station.
+    fn ask_station(&self, policy: &Policy, when: When) -> Result<Option<Outcome>, Problem> {
+        let (Some((_, station)), Some(service)) = (self.station.as_valid(), valid(&self.service))
+        else {
+            return Ok(None);
+        };
+        let (ar, record, slot) = (valid(&self.ar), valid(&self.record), valid(&self.slot));
+        let call = Call::new(service, ar, record, slot)
+            .map_err(|error| Problem::TestRequest(error.to_string()))?;
+        let matching = match (self.client.as_valid(), valid(&self.mac)) {
+            (Some((_, names)), _) => Matching {
+                sure: places(policy, names)?,
+                unnamed: Vec::new(),
+            },
+            (None, Some(mac)) => {
+                let station = None;
+                Matching::of(&policy.clients, &Controller { mac, station })
+            }
+            (None, None) => Matching::default(),
+        };
+        let via = text(&self.via);
+        let via = Via::of(via.map_or(Side::Headend, |_| Side::Edge), via);
+        let view = StationView::build(policy, &matching, via, station);
+        Ok(Some(when.judge(&view, &call).into()))
+    }
+}
+
+fn places(policy: &Policy, names: &[String]) -> Result<Vec<u32>, Problem> {
+    policy.places(names).map_err(|unknown| {
+        let (name, nearest) = (unknown.name, unknown.nearest);
+        Problem::UnknownClient { name, nearest }
+    })
 }

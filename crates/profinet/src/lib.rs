@@ -8,17 +8,23 @@
 //! Sources: IEC 61158-6-10 (frames, blocks), IEC 61784-2 (profiles), C706 (DCE/RPC, connectionless).
 
 pub mod alarm;
+pub mod ar;
 pub mod arp;
+pub mod calls;
 pub mod classify;
+pub mod cm;
 pub mod cyclic;
 pub mod dcp;
 pub mod eth;
+pub mod fragments;
 pub mod frame_id;
 pub mod ip;
 pub mod mac;
 pub mod name;
 pub mod reader;
+pub mod rpc;
 pub mod service;
+pub mod status;
 
 pub use classify::{Class, Malformed, Never, classify};
 pub use eth::{Frame, Tag};

@@ -8,7 +8,7 @@ use thiserror::Error;
 pub struct Short;
 
 /// Reads fields from the front of a slice.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }

@@ -214,7 +214,13 @@ impl PacketSocket {
     pub fn try_send(&mut self, frames: &[&[u8]]) -> Result<usize, LinkError> {
         let mut done = 0;
         while let Some(rest) = frames.get(done..).filter(|rest| !rest.is_empty()) {
-            match batch::send(self.ready.as_fd(), rest) {
+            let mut sent = batch::send(self.ready.as_fd(), rest);
+            if matches!(&sent, Err(error) if error.raw_os_error() == Some(libc::ENETDOWN)) {
+                // The kernel keeps the news of an interface that went down for the next call,
+                // when it may be up again.
+                sent = batch::send(self.ready.as_fd(), rest);
+            }
+            match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 sent => done += self.sent(sent)?,
             }

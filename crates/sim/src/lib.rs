@@ -6,6 +6,7 @@
 
 mod faulty;
 mod plc;
+pub mod profinet;
 pub mod station;
 
 pub use faulty::{Fault, Faulty, Received};

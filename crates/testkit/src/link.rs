@@ -3,7 +3,8 @@
 //! A [`Link`] has no socket and no clock. Whoever carries the packets (the virtual wire with
 //! real time, a simulation with virtual time) asks [`Link::handle`] about each packet when it
 //! enters and does what it says. The same impairment, seed, times and lengths give the same
-//! decisions on every machine.
+//! decisions on every run; only the delays of [`Jitter::Pareto`] may differ in their last
+//! nanoseconds between machines.
 //!
 //! Each kind of impairment draws from a stream of its own, once per packet. So a link with 5 %
 //! of loss loses every packet that it would lose with 1 %, and turning jitter on does not move

@@ -48,7 +48,7 @@ pub(super) fn wrong_edge_configuration() {
     refuses(
         &changed("policy =", "polcy ="),
         "error: agent.toml:2:1: unknown field `polcy`, expected one of `state`, `policy`, \
-         `bundle`, `trust`, `audit`, `ca`, `headend`, `device`, `drain`\nhint: did you mean `policy`?\n",
+         `bundle`, `trust`, `audit`, `ca`, `headend`, `device`, `profinet`, `station`, `drain`\nhint: did you mean `policy`?\n",
     );
     refuses(
         &changed("address = \"127.0.0.1:502\"", "adress = \"127.0.0.1:502\""),
@@ -89,6 +89,33 @@ pub(super) fn wrong_edge_configuration() {
         &format!("{EDGE_CONFIG}{many}"),
         "error: agent.toml: 257 devices, allowed 256: run a second edge with an identity of its \
          own\n",
+    );
+    refuses(
+        &format!("{EDGE_CONFIG}[[station]]\nname = \"drive-1\"\n"),
+        "error: agent.toml: [[station]] without [profinet]: name the `interface` of the PROFINET \
+         wire there\n",
+    );
+    let wire = format!("{EDGE_CONFIG}[profinet]\ninterface = \"enp3s0\"\n");
+    refuses(
+        &wire,
+        "error: agent.toml: [profinet] without [[station]]: nothing would cross; name the \
+         stations that may be reached\n",
+    );
+    refuses(
+        &format!("{wire}[[station]]\nname = \"drive_1\"\n"),
+        "error: agent.toml:12:8: `drive_1` is no name-of-station: character '_'; allowed are a-z, \
+         0-9, `-` and `.`\n",
+    );
+    refuses(
+        &format!("{wire}[[station]]\nname = \"drive-1\"\nredundnacy = 3\n"),
+        "error: agent.toml:13:1: unknown field `redundnacy`, expected one of `name`, `edge`, \
+         `redundancy`, `spread`, `play_out`, `hold`, `fail_safe_limit`, `mac`\n\
+         hint: did you mean `redundancy`?\n",
+    );
+    refuses(
+        &format!("{wire}[[station]]\nname = \"drive-1\"\nedge = \"press-07\"\n"),
+        "error: agent.toml: station `drive-1`: `edge` belongs in headend.toml; here every station \
+         is this edge's own\n",
     );
     place.expect(
         &["edge", "--config", "missing.toml", "--check"],
@@ -131,6 +158,19 @@ pub(super) fn wrong_headend_configuration() {
         "unit = 700",
         "error: agent.toml:8:18: invalid value: integer `700`, expected u8\n",
     );
+    let stations = "[profinet]\ninterface = \"enp3s0\"\n[[station]]\nname = \"drive-1.line-4\"\n";
+    refuses(
+        "[[device]]\n",
+        &format!("{stations}[[device]]\n"),
+        "error: agent.toml: station `drive-1.line-4`: `drive-1.line-4` is no name of an edge (a-z, \
+         0-9, inner hyphens); name the edge that offers it in `edge`\n",
+    );
+    refuses(
+        "[[device]]\n",
+        &format!("{stations}edge = \"cell-4\"\n[[device]]\n"),
+        "error: agent.toml: [[station]] without [[controller]]: nobody may be heard; give `name` \
+         and `mac` of the IO-controller\n",
+    );
 }
 
 pub(super) fn wrong_environment() {
@@ -145,7 +185,7 @@ pub(super) fn wrong_environment() {
     assert_eq!(
         text(&output.stderr),
         "error: environment FIELDLOCK__*: unknown field `policcy`, expected one of `state`, \
-         `policy`, `bundle`, `trust`, `audit`, `ca`, `headend`, `device`, `drain`\nhint: did you mean `policy`?\n"
+         `policy`, `bundle`, `trust`, `audit`, `ca`, `headend`, `device`, `profinet`, `station`, `drain`\nhint: did you mean `policy`?\n"
     );
 }
 

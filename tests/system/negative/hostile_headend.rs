@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fieldlock_audit::{Kind, Outcome as Recorded};
 use fieldlock_session::frame::CONTROL;
-use fieldlock_session::{ClientOpen, Frame, Outcome};
+use fieldlock_session::{ALPN, CYCLIC_ALPN, ClientOpen, Frame, Outcome};
 use fieldlock_sim::Fault;
 use fieldlock_testkit::modbus::{read, write_register, write_registers};
 use fieldlock_tests::answers::{BUSY, ILLEGAL_FUNCTION, exception};
@@ -61,7 +61,10 @@ address = ["any"]
 /// An edge that dials a rogue with the headend's certificate.
 pub(crate) fn edge_of_a_rogue(setup: Setup, transport: Transport) -> (Pair, RogueHeadend) {
     let identity = Site::shared().identity(Role::Headend, HEADEND);
-    let face = Face::of(Credentials::installed(&identity));
+    let face = Face {
+        alpn: vec![ALPN.to_vec(), CYCLIC_ALPN.to_vec()],
+        ..Face::of(Credentials::installed(&identity))
+    };
     let rogue = RogueHeadend::listen(transport, face);
     let mut pair = setup.prepare();
     let config = pair

@@ -12,7 +12,7 @@ use super::dial::Dialled;
 use super::tunnel::TunnelHandler;
 use crate::posture::short_hex;
 use crate::source::Bundled;
-use crate::status::{common, round_trip, time};
+use crate::status::{common, round_trip, stations, time};
 use crate::tunnel::Link;
 
 impl Edge {
@@ -24,6 +24,7 @@ impl Edge {
         headends.sort_by_key(|headend| headend["name"].to_string());
         status["headends"] = headends.into();
         status["devices"] = self.devices.borrow().iter().map(|d| device(d)).collect();
+        status["profinet"] = json!(self.fieldbus().map(|fieldbus| fieldbus.status()));
         status
     }
 
@@ -78,6 +79,7 @@ impl Edge {
             "policy": policy.as_ref().map(short_hex),
             "same_policy": policy == Some(self.posture.hash()),
             "clients": handler.clients(),
+            "stations": stations(link),
         })
     }
 }

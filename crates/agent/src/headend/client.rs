@@ -193,6 +193,7 @@ fn party(policy: &Policy, origin: &Origins, address: SocketAddr) -> Party {
         port: Some(address.port()),
         identity: origin.identity.as_deref().map(Into::into),
         role: origin.role.as_deref().map(Into::into),
+        ..Party::default()
     }
 }
 

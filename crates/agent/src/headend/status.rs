@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Headend;
 use super::tunnel::EdgeTunnel;
 use crate::posture::short_hex;
-use crate::status::{common, round_trip};
+use crate::status::{common, round_trip, stations};
 
 impl Headend {
     pub(super) fn status(&self) -> Value {
@@ -22,6 +22,7 @@ impl Headend {
         status["listeners"] = self.listeners_status(false);
         status["mbaps_listeners"] = self.listeners_status(true);
         status["ca_connections"] = self.splices.borrow().open().into();
+        status["profinet"] = json!(self.fieldbus.get().map(|fieldbus| fieldbus.status()));
         status["counters"] = json!(self.counters);
         status
     }
@@ -42,6 +43,7 @@ impl Headend {
             "same_trust": tunnel.trust.get() == Some(self.posture.trust().list.hash()),
             "bundle": tunnel.carried.status(),
             "under_way": tunnel.under_way(),
+            "stations": stations(&tunnel.link),
         })
     }
 

@@ -192,7 +192,7 @@ impl File {
         }
     }
 
-    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+    pub(super) fn check(&self, file: &Path) -> Result<(), SettingsError> {
         ensure(file, !self.headend.is_empty(), || {
             "no [[headend]]: an edge needs at least one to dial".into()
         })?;

@@ -192,7 +192,7 @@ impl File {
         Ok(settings)
     }
 
-    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+    pub(super) fn check(&self, file: &Path) -> Result<(), SettingsError> {
         ensure(file, !self.tunnel.listen.is_empty(), || {
             "tunnel.listen is empty: edges have nowhere to dial".into()
         })?;

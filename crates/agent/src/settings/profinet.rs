@@ -292,3 +292,6 @@ fn default_redundancy() -> u8 {
 fn default_spread() -> u8 {
     1
 }
+
+#[cfg(test)]
+mod tests;

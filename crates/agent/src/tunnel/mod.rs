@@ -7,10 +7,6 @@ mod floor;
 pub(crate) mod lane;
 mod outbox;
 pub(crate) mod quic;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "stations send once the fieldbus has its shells")
-)]
 mod station;
 pub(crate) mod tcp;
 pub(crate) mod udp;
@@ -226,7 +222,7 @@ impl Link {
             channels: RefCell::default(),
             devices: Cell::new(0),
             stations: Cell::new(0),
-            lane: Lane::default(),
+            lane: Lane::new(),
             counters: StationCounters::default(),
             closing: RefCell::default(),
             was_up: Cell::new(false),
@@ -461,65 +457,4 @@ impl From<fieldlock_session::FrameError> for End {
 }
 
 #[cfg(test)]
-mod tests {
-    use fieldlock_session::VERSION;
-
-    use super::*;
-
-    struct Accepting(Hello);
-
-    impl Handler for Accepting {
-        fn event(&self, link: &Rc<Link>, event: Event) {
-            if let Event::Hello(_) = event {
-                link.accept(&self.0, &self.0);
-            }
-        }
-
-        fn station(&self, _: &Rc<Link>, _: u16, _: &[u8]) {}
-
-        fn datagram(&self, _: &Rc<Link>, _: &[u8]) {}
-
-        fn frame(&self, _: &Rc<Link>, _: u16, _: Frame<'_>) -> Result<(), Violation> {
-            Ok(())
-        }
-
-        fn flush(&self) {}
-    }
-
-    #[test]
-    fn pings_of_a_peer_that_does_not_read_end_the_tunnel() {
-        let hello = Hello {
-            version: VERSION,
-            agent_version: "0.1.0".into(),
-            instance: [1; 16],
-            policy: [2; 32],
-            trust: None,
-            bundle: None,
-            tunnel: 0,
-            devices: Vec::new(),
-            stations: Vec::new(),
-            cyclic: None,
-        };
-        let peer = Peer {
-            identity: Identity::from_uri("spiffe://plant1.example/edge/press-07").unwrap(),
-            chain: Vec::new(),
-            valid: (0, i64::MAX),
-            address: "192.0.2.1:4433".parse().unwrap(),
-            transport: Transport::Tls,
-            group: String::new(),
-        };
-        let link = Link::headend(peer, Path::Tls, 1);
-        let handler = Accepting(hello.clone());
-        let encoded = hello.encode();
-        let deliver = |frame| link.deliver(&handler, Instant::now(), 0, frame);
-        deliver(Frame::Hello(&encoded)).unwrap();
-        deliver(Frame::Ready).unwrap();
-        assert!(link.is_up());
-        let mut pings = (0..1_000_000).map(|token| deliver(Frame::Ping(token)));
-        let end = pings.find_map(Result::err);
-        assert!(
-            matches!(end, Some(End::Violation(Violation::Flood))),
-            "{end:?}"
-        );
-    }
-}
+mod tests;

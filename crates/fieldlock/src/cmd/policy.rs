@@ -6,6 +6,7 @@ mod file;
 mod replay;
 mod schema;
 mod sign;
+mod station;
 mod suggest;
 mod traffic;
 
@@ -22,6 +23,7 @@ use fieldlock_policy::{
     Asked, Client, Explanation, Now, Origin, Policy, Sample, Side, Span, ceiling, explain,
     explain_named, parse_address, parse_function, summary, warnings,
 };
+use fieldlock_profinet::StationName;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
@@ -74,7 +76,7 @@ struct Check {
 #[derive(Debug, clap::Args)]
 #[command(
     group(ArgGroup::new("who").args(["client", "client_name"])),
-    group(ArgGroup::new("what").args(["function", "pdu"])),
+    group(ArgGroup::new("what").args(["function", "pdu", "service"])),
     after_help = "\
 Examples:
   fieldlock policy explain --policy policy.toml --client 10.1.1.20 \\
@@ -85,6 +87,8 @@ Examples:
       --device press-07 --unit 1 --pdu 10002800020400010002
   fieldlock policy explain --policy policy.toml --client-name hmi-1 --device press-07 \\
       --function 6 --address \"holding 40\" --value 900 --at 2026-03-02T07:00:00+01:00
+  fieldlock policy explain --policy policy.toml --client-name plc-1 \\
+      --station drive-1 --service write --record 0x8001 --slot 1.1
   fieldlock policy explain --policy policy.toml --as-edge --via hd-1
   fieldlock policy explain --policy fleet.bundle --narrowed-by local.toml --as-edge
 
@@ -99,7 +103,7 @@ struct Explain {
     narrowed_by: Option<PathBuf>,
     /// Print what a hostile headend can reach through an edge with this policy, whatever clients
     /// it states; with --via that headend alone.
-    #[arg(long, conflicts_with_all = ["who", "what", "device"])]
+    #[arg(long, conflicts_with_all = ["who", "what", "device", "station"])]
     as_edge: bool,
     /// The client's address, as the headend sees it.
     #[arg(long, value_name = "ADDRESS")]
@@ -117,13 +121,13 @@ struct Explain {
     #[arg(long, value_name = "HEADEND")]
     via: Option<String>,
     /// The device's name.
-    #[arg(long, value_name = "NAME", required_unless_present = "as_edge")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["as_edge", "station"])]
     device: Option<String>,
     /// The unit as the device knows it.
     #[arg(long, default_value_t = 1)]
     unit: u8,
     /// A function's number, or its name such as read-holding-registers.
-    #[arg(long, value_name = "FUNCTION", value_parser = function, required_unless_present_any = ["as_edge", "pdu"])]
+    #[arg(long, value_name = "FUNCTION", value_parser = function, required_unless_present_any = ["as_edge", "pdu", "station"])]
     function: Option<FunctionCode>,
     /// Address or range: "holding 40", "coil 0-15", 4x00041. For functions that have one.
     #[arg(long, value_parser = parse_address, conflicts_with = "pdu")]
@@ -137,6 +141,8 @@ struct Explain {
     /// The whole PDU in hexadecimal, in place of function, address and value.
     #[arg(long, value_name = "HEX")]
     pdu: Option<String>,
+    #[command(flatten)]
+    of_station: station::StationArgs,
     /// Decide as at this time, such as 2026-03-02T07:00:00+01:00; as now if left out.
     #[arg(long, value_name = "TIME", conflicts_with = "as_edge")]
     at: Option<Timestamp>,
@@ -200,6 +206,8 @@ enum Error {
     UnknownClient(#[from] fieldlock_policy::UnknownClient),
     #[error("the request does not fit together: {0}")]
     Sample(#[from] fieldlock_policy::SampleError),
+    #[error("the call does not fit together: {0}")]
+    Call(#[from] fieldlock_policy::CallError),
     #[error(
         "--pdu is not hexadecimal: an even number of digits 0-9 and a-f, colons and spaces allowed"
     )]
@@ -294,6 +302,9 @@ fn run_explain(args: &Explain) -> Result<ExitCode, Error> {
         print_both(args, &reach(&policy), local.as_ref().map(reach).as_ref());
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(name) = args.of_station.station() {
+        return run_explain_station(args, &policy, local.as_ref(), name);
+    }
     let pdu = request_pdu(args)?;
     let request = Request::parse(&pdu).map_err(|malformed| Error::Malformed {
         exception: malformed.exception.code(),
@@ -308,6 +319,32 @@ fn run_explain(args: &Explain) -> Result<ExitCode, Error> {
         true => ExitCode::SUCCESS,
         false => REFUSED.into(),
     })
+}
+
+fn run_explain_station(
+    args: &Explain,
+    policy: &Policy,
+    local: Option<&Policy>,
+    station: &StationName,
+) -> Result<ExitCode, Error> {
+    let (call, now) = (args.of_station.call()?, args.now());
+    let (clients, via) = (&args.client_name, args.via.as_deref());
+    let asked = (station, &call, now);
+    let explain = |policy| args.of_station.explain(policy, clients, via, asked);
+    let explanation = explain(policy)?;
+    let narrowing = local.map(explain).transpose()?;
+    print_both(args, &explanation, narrowing.as_ref());
+    let narrowed = narrowing.is_none_or(|narrowing| narrowing.allowed);
+    Ok(match explanation.allowed && narrowed {
+        true => ExitCode::SUCCESS,
+        false => REFUSED.into(),
+    })
+}
+
+impl Explain {
+    fn now(&self) -> Now {
+        Now::At(self.at.unwrap_or_else(Timestamp::now).as_second())
+    }
 }
 
 /// What a policy says, and then what the one that narrows it says of the same.
@@ -337,7 +374,7 @@ fn explained(args: &Explain, policy: &Policy, request: &Request<'_>) -> Result<E
         device: args.device.as_deref().unwrap_or_default(),
         unit: args.unit,
         request,
-        now: Now::At(args.at.unwrap_or_else(Timestamp::now).as_second()),
+        now: args.now(),
     };
     if !args.client_name.is_empty() {
         let names = &args.client_name;

@@ -32,6 +32,16 @@ impl fmt::Display for Diff {
             let (old, new) = (words(&change.old), words(&change.new));
             write!(f, "{condition} of {:?}: {new}, was {old}", change.rule)?;
         }
+        if self.stations.is_empty() {
+            return Ok(());
+        }
+        if !(self.regions.is_empty() && self.rates.is_empty() && self.steps.is_empty()) {
+            writeln!(f)?;
+        }
+        f.write_str("rules for stations, one by one")?;
+        for change in &self.stations {
+            write!(f, "\n  {change}")?;
+        }
         Ok(())
     }
 }

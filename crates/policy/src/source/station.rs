@@ -11,7 +11,7 @@ use super::{Given, MAX_NAME};
 use crate::error::{Problem, nearest};
 use crate::rule::{Effect, Interval, Scope, merge};
 use crate::station::{
-    ArTypes, Services, SlotSpan, ar_type, ar_words, indexes, parse_slot, service_words,
+    ArTypes, Services, SlotSpan, ar_words, indexes, parse_ar, parse_slot, service_words,
 };
 
 type Value<'t> = Spanned<DeValue<'t>>;
@@ -144,7 +144,7 @@ impl<'t> Keys<'t> {
 
     pub(super) fn ar_type(&mut self, key: &str, value: &'t Value<'t>) -> Option<ArType> {
         let word = self.string(key, value)?;
-        let kind = ar_type(word);
+        let kind = parse_ar(word);
         if kind.is_none() {
             let problem = Problem::UnknownAr {
                 name: shortened(word),

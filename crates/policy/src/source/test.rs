@@ -4,12 +4,15 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use fieldlock_modbus::FunctionCode;
+use fieldlock_profinet::Service;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::MAX_NAME;
 use super::keys::{EMPTY_MEANS_NONE, Keys, function_code, integer};
 use crate::address::{Span, parse_address};
-use crate::error::{Problem, Problems};
+use crate::error::{Problem, Problems, nearest};
+use crate::station::{parse_index, parse_slot};
 use crate::trial::{Expect, SourceGiven, SourceTest};
 
 type Value<'t> = Spanned<DeValue<'t>>;
@@ -54,7 +57,7 @@ impl<'t> Keys<'t> {
     fn given(&mut self, key: &str, value: &'t Value<'t>) -> Option<SourceGiven> {
         const KEYS: &[&str] = &[
             "client", "ip", "identity", "role", "via", "device", "unit", "function", "address",
-            "quantity", "value", "at",
+            "quantity", "value", "at", "mac", "station", "service", "ar", "record", "slot",
         ];
         let Some(table) = value.get_ref().as_table() else {
             return self.wrong(key, value, "a table such as { client = \"hmi-1\", ... }");
@@ -73,28 +76,85 @@ impl<'t> Keys<'t> {
             quantity: keys.value("quantity", Keys::register),
             value: keys.value("value", Keys::register),
             at: keys.value("at", Keys::moment),
+            mac: keys.value("mac", Keys::mac),
+            station: keys.value("station", Keys::station),
+            service: keys.value("service", Keys::one_service),
+            ar: keys.value("ar", Keys::ar_type),
+            record: keys.value("record", Keys::record),
+            slot: keys.value("slot", Keys::slot),
         };
+        keys.check_given(value, &given);
+        Some(given)
+    }
+
+    /// Keys that must be there, and keys that must not.
+    fn check_given(&mut self, value: &'t Value<'t>, given: &SourceGiven) {
         let seen = [
             given.ip.is_absent(),
             given.identity.is_absent(),
             given.role.is_absent(),
+            given.mac.is_absent(),
         ];
         if !given.client.is_absent() && seen.contains(&false) {
-            keys.report(value.span(), "client", Problem::TestClientTwice);
+            self.report(value.span(), "client", Problem::TestClientTwice);
         }
-        for (key, is_absent, hint) in [
-            ("device", given.device.is_absent(), "name the device"),
-            (
-                "function",
-                given.function.is_absent(),
-                "name the function, or give its number",
+        let of_stations = [
+            ("mac", given.mac.span()),
+            ("service", given.service.span()),
+            ("ar", given.ar.span()),
+            ("record", given.record.span()),
+            ("slot", given.slot.span()),
+        ];
+        let of_devices = [
+            ("ip", given.ip.span()),
+            ("identity", given.identity.span()),
+            ("role", given.role.span()),
+            ("unit", given.unit.span()),
+            ("function", given.function.span()),
+            ("address", given.address.span()),
+            ("quantity", given.quantity.span()),
+            ("value", given.value.span()),
+        ];
+        let (needed, others, problem) = match (given.device.is_absent(), given.station.is_absent())
+        {
+            (false, false) => {
+                return self.report(value.span(), "station", Problem::DeviceAndStation);
+            }
+            (_, true) => (
+                [
+                    (
+                        "device",
+                        given.device.is_absent(),
+                        "name the device, or for PROFINET the station",
+                    ),
+                    (
+                        "function",
+                        given.function.is_absent(),
+                        "name the function, or give its number",
+                    ),
+                ],
+                of_stations.to_vec(),
+                Problem::KeyOfStations,
             ),
-        ] {
+            (true, false) => (
+                [
+                    ("station", false, ""),
+                    ("service", given.service.is_absent(), "name the service"),
+                ],
+                of_devices.to_vec(),
+                Problem::KeyOfDevices,
+            ),
+        };
+        for (key, is_absent, hint) in needed {
             if is_absent {
-                keys.report(value.span(), key, Problem::Missing { hint });
+                self.report(value.span(), key, Problem::Missing { hint });
             }
         }
-        Some(given)
+        for (key, span) in others {
+            if let Some(span) = span {
+                self.report(span, key, problem.clone());
+            }
+        }
     }
 
     fn expect(&mut self, key: &str, value: &'t Value<'t>) -> Option<Expect> {
@@ -135,5 +195,28 @@ impl<'t> Keys<'t> {
         parse_address(self.string(key, value)?)
             .map_err(|error| self.report(value.span(), key, error))
             .ok()
+    }
+
+    fn one_service(&mut self, key: &str, value: &'t Value<'t>) -> Option<Service> {
+        let word = self.string(key, value)?;
+        let service = Service::from_name(word);
+        if service.is_none() {
+            let names = Service::ALL.into_iter().map(Service::name);
+            let problem = Problem::UnknownSingleService {
+                name: word.chars().take(MAX_NAME).collect(),
+                nearest: nearest(word, names).map(str::to_owned),
+            };
+            self.report(value.span(), key, problem);
+        }
+        service
+    }
+
+    fn record(&mut self, key: &str, value: &'t Value<'t>) -> Option<u16> {
+        self.numbers(key, value, parse_index, Problem::Record)
+    }
+
+    fn slot(&mut self, key: &str, value: &'t Value<'t>) -> Option<(u16, u16)> {
+        let single = |text: &str| parse_slot(text)?.single();
+        self.numbers(key, value, single, Problem::SlotAlone)
     }
 }

@@ -27,9 +27,9 @@ pub struct StationOrigin<'a> {
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// A service that has nothing more to judge. [`Service::Connect`], [`Service::Read`] and
-    /// [`Service::Write`] are what goes with an AR that stands (Control, Release) or records in
-    /// general: they match rules by their service alone, as a question whether any of it is possible.
+    /// A service that has nothing more to judge. With [`Service::Connect`], [`Service::Read`] and
+    /// [`Service::Write`] it matches rules by the service alone, denies too: it stands for what goes
+    /// with an AR or a record that was judged by itself, and a deny of one record refuses it.
     Service(Service),
     Connect(ArType),
     Read {
@@ -44,7 +44,49 @@ pub enum Call {
     },
 }
 
+/// A call that somebody describes does not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    #[error("{service} is of one record; give its index, such as 0x8001")]
+    WithoutRecord { service: Service },
+    #[error("{service} has no record and no slot; only read and write have")]
+    NoRecord { service: Service },
+    #[error("{service} is of no kind of AR; only connect is")]
+    NoAr { service: Service },
+}
+
 impl Call {
+    /// From what a person gives. A record is taken to be in slot 0, subslot 1 (that of the device
+    /// itself) and an AR to be an IO-controller's where nothing else is said.
+    pub fn new(
+        service: Service,
+        ar: Option<ArType>,
+        record: Option<u16>,
+        slot: Option<(u16, u16)>,
+    ) -> Result<Self, CallError> {
+        if ar.is_some() && service != Service::Connect {
+            return Err(CallError::NoAr { service });
+        }
+        let (slot_number, subslot) = slot.unwrap_or((0, 1));
+        match (service, record) {
+            (Service::Read | Service::Write, None) => Err(CallError::WithoutRecord { service }),
+            (Service::Read, Some(index)) => Ok(Self::Read {
+                index,
+                slot: slot_number,
+                subslot,
+            }),
+            (Service::Write, Some(index)) => Ok(Self::Write {
+                index,
+                slot: slot_number,
+                subslot,
+            }),
+            (_, Some(_)) => Err(CallError::NoRecord { service }),
+            (_, None) if slot.is_some() => Err(CallError::NoRecord { service }),
+            (Service::Connect, None) => Ok(Self::Connect(ar.unwrap_or(ArType::IoController))),
+            (_, None) => Ok(Self::Service(service)),
+        }
+    }
+
     pub fn service(&self) -> Service {
         match self {
             Self::Service(service) => *service,

@@ -125,7 +125,7 @@ impl fmt::Display for ArTypes {
 }
 
 /// A kind of AR by its name.
-pub(crate) fn ar_type(name: &str) -> Option<ArType> {
+pub fn parse_ar(name: &str) -> Option<ArType> {
     AR_TYPES.into_iter().find(|kind| kind.name() == name)
 }
 

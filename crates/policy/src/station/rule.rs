@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use fieldlock_profinet::{ArType, StationName};
+use fieldlock_profinet::{ArType, Service, StationName};
 
 use super::call::{Call, Controller};
 use super::parts::{ArTypes, Services, SlotSpan};
@@ -93,10 +93,20 @@ impl StationRule {
         }
     }
 
+    pub(crate) fn station_words(&self) -> String {
+        match &self.stations {
+            Scope::Any => "any".to_owned(),
+            Scope::Only(names) => {
+                let names: Vec<&str> = names.iter().map(StationName::as_str).collect();
+                names.join(", ")
+            }
+        }
+    }
+
     /// What it lists beside clients and stations, in words.
     pub(crate) fn grant(&self) -> String {
         let mut text = format!("service {}", self.services);
-        let connects = self.services.contains(fieldlock_profinet::Service::Connect);
+        let connects = self.services.contains(Service::Connect);
         if connects && self.ars != ArTypes::Only(vec![ArType::IoController]) {
             text += &format!(", ar {}", self.ars);
         }

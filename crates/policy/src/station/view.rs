@@ -177,7 +177,22 @@ impl StationView {
     /// Judges one call. Where the policy is narrowed, both have to allow it; the refusal is that of
     /// the first who does not.
     pub fn judge(&self, call: &Call, now: Now) -> StationDecision {
-        let rule = match self.judge_alone(call, now) {
+        let closed = match now {
+            Now::At(_) => StationReason::Window,
+            Now::Unknown => StationReason::WindowUnknown,
+        };
+        self.judge_where(call, closed, |rule| rule.counts(now))
+    }
+
+    /// As [`StationView::judge`], with the rules that count; `closed` is said of an allow that does
+    /// not.
+    pub(crate) fn judge_where(
+        &self,
+        call: &Call,
+        closed: StationReason,
+        counts: impl Fn(&StationRule) -> bool,
+    ) -> StationDecision {
+        let rule = match self.judge_alone(call, closed, &counts) {
             Ok(rule) => rule,
             Err(refusal) => return StationDecision::Refuse(refusal),
         };
@@ -185,7 +200,7 @@ impl StationView {
             let narrowing = None;
             return StationDecision::Allow { rule, narrowing };
         };
-        match local.judge_alone(call, now) {
+        match local.judge_alone(call, closed, &counts) {
             Ok(narrowing) => StationDecision::Allow {
                 rule,
                 narrowing: Some(narrowing),
@@ -213,9 +228,14 @@ impl StationView {
         }
     }
 
-    fn judge_alone(&self, call: &Call, now: Now) -> Result<RuleId, StationRefusal> {
+    fn judge_alone(
+        &self,
+        call: &Call,
+        closed: StationReason,
+        counts: &impl Fn(&StationRule) -> bool,
+    ) -> Result<RuleId, StationRefusal> {
         let refused = |reason, rule| Err(StationRefusal { rule, reason });
-        let denies = |deny: &&Applying| deny.rule.takes(call).is_ok() && deny.rule.counts(now);
+        let denies = |deny: &&Applying| deny.rule.takes(call).is_ok() && counts(&deny.rule);
         if let Some(deny) = self.denies.iter().find(denies) {
             return refused(StationReason::Denied, Some(deny.rule.id));
         }
@@ -232,9 +252,8 @@ impl StationView {
             let lacks = match allow.rule.takes(call) {
                 Err(reason) => (reason, None),
                 Ok(()) if !allow.sure && !call.precedes_connect() => (StationReason::Unnamed, rule),
-                Ok(()) if allow.rule.counts(now) => return Ok(allow.rule.id),
-                Ok(()) if now == Now::Unknown => (StationReason::WindowUnknown, rule),
-                Ok(()) => (StationReason::Window, rule),
+                Ok(()) if counts(&allow.rule) => return Ok(allow.rule.id),
+                Ok(()) => (closed, rule),
             };
             if lacks.0 > closest.0 {
                 closest = lacks;

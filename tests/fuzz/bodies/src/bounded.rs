@@ -53,6 +53,7 @@ bounded!(
     policy_bundle,
     enrolment,
     trust_list,
+    profinet_datagram,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.

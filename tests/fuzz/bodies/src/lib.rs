@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`mbap_stream`], [`modbus_request`], [`client_side`] | a Modbus client |
 //! | [`modbus_answer`], [`rtu_answer`], [`device_side`] | a device |
-//! | [`tunnel_frame`], [`hello`], [`session_ops`] | the other end of a tunnel |
+//! | [`tunnel_frame`], [`hello`], [`session_ops`], [`profinet_datagram`] | the other end of a tunnel |
 //! | [`enrolment`] | an asker at the CA, or what stands in its place |
 //! | [`trust_list`] | a carrier of trust lists |
 //! | [`policy_parse`] | an editor |
@@ -24,6 +24,7 @@
 
 #[cfg(test)]
 mod bounded;
+mod cadence;
 mod client;
 mod device;
 mod enrolment;
@@ -34,6 +35,7 @@ mod policy;
 mod session;
 mod tunnel;
 
+pub use cadence::profinet_datagram;
 pub use client::client_side;
 pub use device::device_side;
 pub use enrolment::{enrolment, trust_list};

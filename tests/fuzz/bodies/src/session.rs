@@ -244,7 +244,7 @@ impl End {
 
 /// A well-formed frame of the fuzzer's choice.
 fn frame(input: &mut Input<'_>, send: &mut impl FnMut(Frame<'_>)) {
-    match input.below(9) {
+    match input.below(10) {
         0 => send(Frame::Hello(&own_hello(input.u8()).encode())),
         1 => send(Frame::Hello(input.field())),
         2 => send(Frame::Ready),
@@ -260,6 +260,13 @@ fn frame(input: &mut Input<'_>, send: &mut impl FnMut(Frame<'_>)) {
             hash: [input.u8(); 32],
             signature: input.field().to_vec(),
         })),
+        8 => send(Frame::Hello(
+            &Hello {
+                stations: vec!["drive-1".into(), "drive-2".into()],
+                ..own_hello(input.u8())
+            }
+            .encode(),
+        )),
         _ => send(Frame::Drain),
     }
 }

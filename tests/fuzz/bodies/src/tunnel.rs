@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
-use fieldlock_session::frame::{CONTROL, HEADER_LEN, MAX_CONTROL, MAX_DEVICE, MAX_PDU};
-use fieldlock_session::hello::MAX_DEVICES;
+use fieldlock_session::frame::{
+    CONTROL, HEADER_LEN, MAX_CONTROL, MAX_DEVICE, MAX_ETHERNET, MAX_PDU, MIN_ETHERNET,
+};
+use fieldlock_session::hello::{MAX_DEVICES, MAX_STATION_NAME, MAX_STATIONS};
 use fieldlock_session::{Decoder, Frame, FrameError, Hello, VERSION};
 
 use crate::input::pieces;
@@ -73,15 +75,21 @@ fn check_frame(channel: u16, frame: &Frame<'_>, bytes: &[u8]) {
         Frame::ClientOpen(_)
         | Frame::ClientClose { .. }
         | Frame::Request { .. }
-        | Frame::Answer { .. } => false,
+        | Frame::Answer { .. }
+        | Frame::Station(_) => false,
     };
     assert_eq!(of_control, channel == CONTROL);
-    let limit = if of_control { MAX_CONTROL } else { MAX_DEVICE };
+    let limit = match frame {
+        Frame::Station(_) => 1 + MAX_ETHERNET,
+        _ if of_control => MAX_CONTROL,
+        _ => MAX_DEVICE,
+    };
     assert!(bytes.len() < HEADER_LEN + limit);
     match frame {
         Frame::Goodbye { text, .. } if text.len() > GOODBYE_TEXT => return,
         Frame::Request { pdu, .. } => assert!((1..=MAX_PDU).contains(&pdu.len())),
         Frame::Answer { pdu, .. } => assert!(pdu.len() <= MAX_PDU),
+        Frame::Station(frame) => assert!(frame.is_empty() || frame.len() >= MIN_ETHERNET),
         _ => {}
     }
     assert_eq!(encoded(channel, frame), bytes);
@@ -110,6 +118,12 @@ fn check_hello(bytes: &[u8]) {
     }
     let names: HashSet<&str> = hello.devices.iter().map(|d| d.name.as_str()).collect();
     assert_eq!(names.len(), hello.devices.len());
+    assert!(hello.stations.len() <= MAX_STATIONS);
+    for station in &hello.stations {
+        assert!((1..=MAX_STATION_NAME).contains(&station.len()) && is_printable(station));
+    }
+    let names: HashSet<&str> = hello.stations.iter().map(String::as_str).collect();
+    assert_eq!(names.len(), hello.stations.len());
     let again = hello.encode();
     assert!(again.len() <= bytes.len());
     assert_eq!(Hello::decode(&again), Ok(hello));

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::ValueEnum;
 use fieldlock_audit::{Decision, Kind, Party, Record};
 use fieldlock_modbus::FunctionCode;
+use fieldlock_profinet::Service;
 use jiff::{SignedDuration, Timestamp};
 
 #[derive(Debug, clap::Args)]
@@ -15,7 +16,13 @@ pub(super) struct Filter {
     /// Only this device.
     #[arg(long)]
     device: Option<String>,
-    /// Only this client: its name, address or identity.
+    /// Only this PROFINET station: its name-of-station.
+    #[arg(long)]
+    station: Option<String>,
+    /// Only this PROFINET service (write, set-name, connect, ...); may be repeated.
+    #[arg(long, value_parser = parse_service)]
+    service: Vec<Service>,
+    /// Only this client: its name, address or identity, or a controller's Ethernet address.
     #[arg(long)]
     client: Option<String>,
     /// Only what was decided so.
@@ -45,6 +52,10 @@ impl Filter {
     pub(super) fn matches(&self, record: &Record) -> bool {
         let kind = self.kind.is_empty() || self.kind.contains(&record.kind);
         let device = self.device.is_none() || self.device.as_deref() == record.device.as_deref();
+        let station =
+            self.station.is_none() || self.station.as_deref() == record.station.as_deref();
+        let named = |service: &Service| record.service.as_deref() == Some(service.name());
+        let service = self.service.is_empty() || self.service.iter().any(named);
         let client = self.client.as_deref().is_none_or(|wanted| {
             let client = record.client.as_deref();
             client.is_some_and(|client| is_called(client, wanted))
@@ -63,13 +74,16 @@ impl Filter {
             || record
                 .function
                 .is_some_and(|code| self.function.contains(&FunctionCode(code)));
-        kind && device && client && decision && since && until && unit && function
+        let place = device && station && unit;
+        kind && place && service && client && decision && since && until && function
     }
 }
 
 fn is_called(client: &Party, wanted: &str) -> bool {
     client.name.as_deref() == Some(wanted)
         || client.identity.as_deref() == Some(wanted)
+        || client.mac.as_deref() == Some(wanted)
+        || client.station.as_deref() == Some(wanted)
         || client
             .address
             .is_some_and(|address| address.to_string() == wanted)
@@ -80,11 +94,18 @@ fn parse_function(text: &str) -> Result<FunctionCode, String> {
         .ok_or_else(|| "neither a number from 1 to 127 nor the name of a function".to_owned())
 }
 
+fn parse_service(text: &str) -> Result<Service, String> {
+    Service::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = Service::ALL.into_iter().map(Service::name).collect();
+        format!("no such service; there are {}", names.join(", "))
+    })
+}
+
 fn parse_kind(text: &str) -> Result<Kind, String> {
     match serde_json::from_value(text.into()) {
         Ok(Kind::Other) | Err(_) => Err(
             "no such kind; among them are denied, write-intent, write-outcome, tunnel-up, \
-             tunnel-down, client-open, reload, start"
+             tunnel-down, client-open, ar-up, ar-down, station-set, reload, start"
                 .to_owned(),
         ),
         Ok(kind) => Ok(kind),
@@ -144,7 +165,24 @@ mod tests {
             };
             assert_eq!(filter.matches(&record), matches, "{arguments:?}");
         }
+        let line = r#"{"v":1,"seq":1,"time":"2026-09-21T14:13:20Z","kind":"denied","station":"drive-1","service":"set-ip","client":{"mac":"00:1b:1b:01:02:03"}}"#;
+        let record: Record = serde_json::from_str(line).unwrap();
+        for (arguments, matches) in [
+            (["--station", "drive-1"], true),
+            (["--station", "drive-2"], false),
+            (["--device", "drive-1"], false),
+            (["--service", "set-ip"], true),
+            (["--service", "write"], false),
+            (["--client", "00:1b:1b:01:02:03"], true),
+        ] {
+            let line = ["audit", "query"].iter().chain(&arguments);
+            let Command::Query { filter, .. } = Args::try_parse_from(line).unwrap().command else {
+                panic!("{arguments:?}");
+            };
+            assert_eq!(filter.matches(&record), matches, "{arguments:?}");
+        }
         for wrong in [
+            ["--service", "blink"],
             ["--kind", "nonsense"],
             ["--since", "yesterday"],
             ["--function", "128"],

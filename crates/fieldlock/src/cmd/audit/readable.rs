@@ -46,6 +46,7 @@ impl Readable<'_> {
     fn write_request(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.0;
         field(f, "", &record.device)?;
+        self.write_station(f)?;
         field(f, "unit ", &record.unit)?;
         field(f, "(asked as unit ", &record.client_unit)?;
         if record.client_unit.is_some() {
@@ -60,6 +61,26 @@ impl Readable<'_> {
             "= ",
             &values.and_then(|values| serde_json::to_string(values).ok()),
         )
+    }
+
+    fn write_station(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.0;
+        field(f, "station ", &record.station)?;
+        field(f, "", &record.service)?;
+        let index = record.record.map(|index| format!("{index:#06x}"));
+        field(f, "record ", &index)?;
+        field(f, "slot ", &record.slot)?;
+        field(f, "= ", &record.set)?;
+        let Some(ar) = record.ar.as_deref() else {
+            return Ok(());
+        };
+        field(f, "as ", &ar.kind)?;
+        field(f, "cycle ", &ar.cycle_us.map(milliseconds))?;
+        field(f, "watchdog ", &ar.watchdog_us.map(milliseconds))?;
+        field(f, "fail-safe within ", &ar.fail_safe_us.map(milliseconds))?;
+        let lasted = ar.lasted_ms.map(|ms| format!("{}s", ms / 1000));
+        field(f, "after ", &lasted)?;
+        write!(f, " AR {}", ar.uuid)
     }
 
     fn write_end(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,7 +127,14 @@ fn write_client(f: &mut fmt::Formatter<'_>, client: &Party) -> fmt::Result {
         write!(f, " port {port}")?;
     }
     field(f, "", &client.identity)?;
-    field(f, "role ", &client.role)
+    field(f, "role ", &client.role)?;
+    field(f, "", &client.mac)?;
+    field(f, "called ", &client.station)
+}
+
+/// Microseconds, as cycles are told: `32ms`, `31.25ms`.
+fn milliseconds(us: u32) -> String {
+    format!("{}ms", f64::from(us) / 1000.0)
 }
 
 fn decision_name(decision: Decision) -> &'static str {
@@ -142,5 +170,40 @@ mod tests {
              function 6 (0x06) write-single-register holding 40 = [1300] denied \
              by rule \"setpoint\" -> refused exception 0x03: value 1300 above 1200 x4"
         );
+    }
+
+    #[test]
+    fn records_of_stations_read_as_sentences() {
+        let client = r#""client":{"name":"plc-1","mac":"00:1b:1b:01:02:03"},"station":"drive-1""#;
+        let ar = r#""ar":{"uuid":"6b29fc40-ca47-1067-b31d-00dd010662da","type":"io-controller""#;
+        for (kind, rest, expected) in [
+            (
+                "station-set",
+                r#""service":"write","record":32769,"slot":"1.0x1","decision":"allow","rule":"parameters""#,
+                "station-set    plc-1 00:1b:1b:01:02:03 station drive-1 write record 0x8001 \
+                 slot 1.0x1 allowed by rule \"parameters\"",
+            ),
+            (
+                "station-set",
+                r#""service":"set-name","set":"drive-9""#,
+                "station-set    plc-1 00:1b:1b:01:02:03 station drive-1 set-name = drive-9",
+            ),
+            (
+                "ar-down",
+                &format!(
+                    r#"{ar},"cycle_us":31250,"watchdog_us":96000,"lasted_ms":61500}},"reason":"released by the controller""#
+                ),
+                "ar-down        plc-1 00:1b:1b:01:02:03 station drive-1 as io-controller \
+                 cycle 31.25ms watchdog 96ms after 61s AR 6b29fc40-ca47-1067-b31d-00dd010662da: \
+                 released by the controller",
+            ),
+        ] {
+            let line = format!(
+                r#"{{"v":1,"seq":1,"time":"2026-09-21T14:13:20Z","kind":"{kind}",{client},{rest}}}"#
+            );
+            let record: Record = serde_json::from_str(&line).unwrap();
+            let expected = format!("2026-09-21T14:13:20.000Z  {expected}");
+            assert_eq!(Readable(&record).to_string(), expected);
+        }
     }
 }

@@ -22,7 +22,7 @@ const MAX_GROUPS: usize = 65_536;
 
 /// Judge the requests of a capture (pcap or pcapng): what would a policy have allowed and denied?
 ///
-/// Clients are judged by their addresses alone: a capture proves no identity and no role. Units are
+/// Only Modbus is judged, not PROFINET. Clients are judged by their addresses alone: a capture proves no identity and no role. Units are
 /// those on the wire.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -54,6 +54,11 @@ pub(super) struct Replay {
 
 pub(super) fn run(args: &Replay) -> Result<ExitCode, Error> {
     let policy = load(&args.policy)?;
+    if policy.has_station_rules() {
+        eprintln!(
+            "note: only Modbus is judged; frames of PROFINET and the rules for stations are left out"
+        );
+    }
     let mut judged = Judged::new(args, &policy);
     // A reader that closes the pipe early, such as `head`, is no error.
     let mut out = BufWriter::new(io::stdout().lock());

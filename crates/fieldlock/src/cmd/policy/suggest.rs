@@ -22,7 +22,7 @@ const MAX_LINE: u64 = 64 * 1024;
 /// from a capture.
 ///
 /// The file allows every request that was seen and, beyond joining ranges, nothing else; `policy
-/// check` takes it. Each rule says how often it was used, first and last. What was not seen, such as
+/// check` takes it. Only Modbus is looked at, not PROFINET. Each rule says how often it was used, first and last. What was not seen, such as
 /// the start of a season or an emergency stop, is not in it.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -72,6 +72,8 @@ enum Bounds {
 struct Taken {
     requests: u64,
     left_out: u64,
+    /// Records of PROFINET, of which nothing is suggested.
+    of_stations: u64,
     /// Why the first that was left out was.
     #[serde(skip)]
     why: Option<String>,
@@ -89,6 +91,12 @@ pub(super) fn run(args: &Suggest) -> Result<ExitCode, Error> {
     };
     if let Some(why) = &taken.why {
         eprintln!("warning: {} left out; the first: {why}", taken.left_out);
+    }
+    if taken.of_stations > 0 {
+        let count = taken.of_stations;
+        eprintln!(
+            "warning: {count} records are of stations of PROFINET; rules for those are not suggested"
+        );
     }
     if traffic.is_empty() {
         eprintln!("error: no allowed request was seen, so there is nothing to suggest");
@@ -174,6 +182,7 @@ fn from_log_file(file: &Path, traffic: &mut Traffic, taken: &mut Taken) -> Resul
             taken.why.get_or_insert_with(why);
             continue;
         };
+        taken.of_stations += u64::from(record.station.is_some());
         if let Some(added) = add(&record, traffic) {
             taken.count(added, &place())?;
         }

@@ -1,0 +1,151 @@
+//! What kind of frame it is, and who looks at it.
+
+use std::time::Instant;
+
+use fieldlock_profinet::ar::End;
+use fieldlock_profinet::arp::Arp;
+use fieldlock_profinet::{Class, Frame, Never, classify};
+
+use super::bridge::{Bridge, Ingress};
+use super::drops::Drop;
+use super::outlet::Outlet;
+
+/// A frame, and where it came in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came<'a> {
+    pub(super) now: Instant,
+    /// Whose side it came from.
+    pub(super) end: End,
+    pub(super) ingress: Ingress,
+    pub(super) frame: &'a Frame<'a>,
+    /// The whole of it, to be sent on.
+    pub(super) bytes: &'a [u8],
+}
+
+impl Bridge {
+    /// Judges a frame that came from `end`, and sends it on if it may.
+    pub(super) fn carry(
+        &mut self,
+        now: Instant,
+        end: End,
+        ingress: Ingress,
+        frame: &Frame<'_>,
+        bytes: &[u8],
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Drop> {
+        if frame.tag.is_some_and(|tag| tag.vlan() != 0) {
+            return Err(Drop::Vlan);
+        }
+        // On the own wire nobody else may speak with an address of the other side.
+        if ingress == Ingress::Wire {
+            self.check_source(end, frame, outlet)?;
+        }
+        let class = classify(frame).map_err(|_| Drop::Malformed)?;
+        let came = Came {
+            now,
+            end,
+            ingress,
+            frame,
+            bytes,
+        };
+        match class {
+            Class::Cyclic { id, pdu } => match ingress {
+                Ingress::Wire => self.cyclic_from_wire(&came, id, pdu, outlet),
+                // Cyclic data crosses in datagrams only.
+                Ingress::Tunnel { .. } => Err(Drop::Malformed),
+            },
+            Class::AlarmHigh(alarm) | Class::AlarmLow(alarm) => self.alarm(&came, &alarm, outlet),
+            Class::Dcp(pdu) => self.dcp(&came, &pdu, outlet),
+            Class::Arp(arp) => self.arp(&came, &arp, outlet),
+            Class::Udp(datagram) => self.udp(&came, &datagram, outlet),
+            Class::Never(never) => Err(drop_of(never)),
+        }
+    }
+
+    fn check_source(
+        &self,
+        end: End,
+        frame: &Frame<'_>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Drop> {
+        match end {
+            End::Controller => match self.parties.station_of(frame.src) {
+                Some(station) => {
+                    let reason = "its address speaks on the controllers' wire";
+                    Err(self.conflict(station, frame.src, reason, outlet))
+                }
+                None => Ok(()),
+            },
+            End::Device => match self.parties.controller_of(frame.src) {
+                Some(_) => Err(Drop::ForeignSource),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// ARP passes between paired stations of which both addresses are known, and asks for nobody
+    /// else.
+    fn arp(&mut self, came: &Came<'_>, arp: &Arp, outlet: &mut dyn Outlet) -> Result<(), Drop> {
+        let Came {
+            now,
+            end,
+            ingress,
+            frame,
+            bytes,
+        } = *came;
+        if arp.sender_mac != frame.src {
+            return Err(Drop::Malformed);
+        }
+        let (station, controller) = match end {
+            End::Controller => {
+                let station = self.parties.stations.iter().position(|station| {
+                    station.ip == Some(arp.target)
+                        && (!frame.dst.is_station() || station.mac == Some(frame.dst))
+                });
+                let station = station.ok_or(Drop::NotPaired)?;
+                let index = self.note_controller(now, frame.src, ingress, outlet)?;
+                if !arp.sender.is_unspecified() {
+                    self.parties.controllers[index].ip = Some(arp.sender);
+                }
+                (station, frame.src)
+            }
+            End::Device => {
+                let station = self.parties.station_of(frame.src).ok_or(Drop::NotPaired)?;
+                let controller = self.parties.controllers.iter().find(|controller| {
+                    controller.ip == Some(arp.target)
+                        && (!frame.dst.is_station() || controller.mac == frame.dst)
+                });
+                let controller = controller.ok_or(Drop::NotPaired)?.mac;
+                self.note_station(now, station, frame.src, outlet)?;
+                if !arp.sender.is_unspecified() {
+                    self.parties.stations[station].ip = Some(arp.sender);
+                }
+                (station, controller)
+            }
+        };
+        if let Ingress::Tunnel { station: of, .. } = ingress
+            && of != station
+        {
+            return Err(Drop::NotPaired);
+        }
+        if !self.may_talk(station, controller) {
+            return Err(Drop::Denied);
+        }
+        self.forward(ingress, (station, controller), bytes, outlet)
+    }
+}
+
+/// Why a frame stays that is never carried.
+fn drop_of(never: Never) -> Drop {
+    match never {
+        Never::Ptcp | Never::Lldp | Never::Mrp => Drop::LinkLocal,
+        Never::Irt => Drop::Irt,
+        Never::Rsi
+        | Never::Fragment
+        | Never::MulticastCyclic(_)
+        | Never::ReservedFrameId(_)
+        | Never::RtOverUdp => Drop::NotCarried,
+        Never::IpFragment => Drop::IpFragment,
+        Never::OtherIp(_) | Never::OtherEtherType(_) => Drop::OtherProtocol,
+    }
+}

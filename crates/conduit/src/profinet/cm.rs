@@ -1,0 +1,402 @@
+//! Connection management: what is opened, read and written, and by whom.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use fieldlock_policy::Call;
+use fieldlock_profinet::Service;
+use fieldlock_profinet::ar::{self, End, Ended, Pair, Refused};
+use fieldlock_profinet::calls::Part;
+use fieldlock_profinet::cm::{ConnectRequest, Message, RecordAccess, WriteRequest, refuse};
+use fieldlock_profinet::ip::Datagram;
+use fieldlock_profinet::rpc::{Rpc, Uuid};
+use fieldlock_profinet::status::PnioStatus;
+
+use super::answer::{Way, put_answer};
+use super::bridge::{Bridge, Ingress};
+use super::carry::Came;
+use super::drops::Drop;
+use super::event::{Event, RecordPlace};
+use super::outlet::Outlet;
+
+/// Error classes of the answers (PNIOStatus.ErrorCode): IODConnectRes, IODControlRes, IODReadRes,
+/// IODWriteRes.
+const CONNECT: u8 = 0xdb;
+const CONTROL: u8 = 0xdd;
+const READ: u8 = 0xde;
+const WRITE: u8 = 0xdf;
+
+/// PNIORW "access: access denied".
+fn access_denied(code: u8) -> PnioStatus {
+    PnioStatus {
+        code,
+        decode: 0x80,
+        code1: 0xb6,
+        code2: 0,
+    }
+}
+
+/// What a Connect gets that the policy does not allow: CMRPC, "out of AR resources". There is no
+/// code for "not allowed"; the audit log has the reason.
+const NOT_ALLOWED: PnioStatus = PnioStatus {
+    code: CONNECT,
+    decode: 0x81,
+    code1: 0x40,
+    code2: 4,
+};
+
+/// A message that does not pass, and what its sender is told, where there is anything to tell.
+struct Refusal {
+    drop: Drop,
+    status: Option<PnioStatus>,
+}
+
+impl Refusal {
+    fn telling(status: PnioStatus) -> impl Fn(Drop) -> Self {
+        move |drop| Self {
+            drop,
+            status: Some(status),
+        }
+    }
+}
+
+impl From<Drop> for Refusal {
+    fn from(drop: Drop) -> Self {
+        Self { drop, status: None }
+    }
+}
+
+/// One message, and between whom it is.
+struct Exchange {
+    now: Instant,
+    from: End,
+    station: usize,
+    pair: Pair,
+}
+
+impl Bridge {
+    pub(super) fn udp(
+        &mut self,
+        came: &Came<'_>,
+        datagram: &Datagram<'_>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Drop> {
+        let Came {
+            now,
+            end,
+            ingress,
+            frame,
+            bytes,
+        } = *came;
+        let Datagram { ip, udp } = datagram;
+        let (station, pair) = self.pair(came, outlet)?;
+        self.note_ip(end, station, pair, ip.source);
+        if !self.may_talk(station, pair.controller) {
+            return Err(Drop::Denied);
+        }
+        let rpc = Rpc::parse(udp.payload).map_err(|_| Drop::Malformed)?;
+        let exchange = Exchange {
+            now,
+            from: end,
+            station,
+            pair,
+        };
+        // The calls keep what came in pieces while the rest of the bridge looks at it.
+        let mut calls = std::mem::take(&mut self.calls);
+        let about = calls.about(pair, &rpc.activity);
+        let ports = (udp.source_port, udp.destination_port);
+        let judged = match calls.handle(now, pair, end, ports, &rpc) {
+            Ok(Part::Request(body)) => {
+                parse(&rpc, body).and_then(|message| self.request(&exchange, &message, outlet))
+            }
+            Ok(Part::Response(body)) => parse(&rpc, body).and_then(|message| {
+                self.response(&exchange, about, &message, outlet)?;
+                Ok(about)
+            }),
+            Ok(Part::Piece | Part::Signal | Part::Failure) => Ok(about),
+            Err(_) => Err(Drop::NoCall.into()),
+        };
+        self.calls = calls;
+        match judged {
+            Ok(about) => {
+                self.calls.set_about(pair, &rpc.activity, about);
+                self.forward(ingress, (station, pair.controller), bytes, outlet)
+            }
+            Err(refusal) => {
+                self.calls.refuse(pair, &rpc.activity);
+                if let Some(status) = refusal.status {
+                    let way = Way {
+                        src: (frame.src, ip.source, udp.source_port),
+                        dst: (frame.dst, ip.destination, udp.destination_port),
+                        tag: frame.tag,
+                    };
+                    self.answer(ingress, &exchange, &way, &rpc, status, outlet);
+                }
+                Err(refusal.drop)
+            }
+        }
+    }
+
+    /// Judges a request; the AR that it is about, if any.
+    fn request(
+        &mut self,
+        exchange: &Exchange,
+        message: &Message<'_>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Option<Uuid>, Refusal> {
+        let Exchange { now, pair, .. } = *exchange;
+        match (exchange.from, message) {
+            (End::Controller, Message::ConnectRequest(connect)) => {
+                self.connect(exchange, connect, outlet)
+            }
+            (End::Controller, Message::ReleaseRequest(release)) => {
+                // One that is not known is not in the way either: the device says so.
+                if let Some(id) = self.table.releasing(now, pair, release.ar_uuid) {
+                    self.stop_flows(id);
+                }
+                Ok(Some(release.ar_uuid))
+            }
+            (_, Message::ControlRequest(control)) => {
+                let known = self.table.touch(now, pair, control.ar_uuid);
+                known.map_err(|refused| self.unknown(refused, CONTROL))?;
+                Ok(Some(control.ar_uuid))
+            }
+            (End::Controller, Message::ReadRequest(access)) => {
+                let known = self.table.touch(now, pair, access.ar_uuid);
+                known.map_err(|refused| self.unknown(refused, READ))?;
+                self.read(exchange, access, outlet)?;
+                Ok(Some(access.ar_uuid))
+            }
+            (End::Controller, Message::ReadImplicitRequest(access)) => {
+                self.read(exchange, access, outlet)?;
+                Ok(None)
+            }
+            (End::Controller, Message::WriteRequest(write)) => self.write(exchange, write, outlet),
+            _ => Err(Drop::Unasked.into()),
+        }
+    }
+
+    fn unknown(&self, refused: Refused, code: u8) -> Refusal {
+        Refusal {
+            drop: Drop::NoAr,
+            status: Some(refused.status(code)),
+        }
+    }
+
+    /// A Connect has to be allowed with all that it opens: an AR whose data is refused would come
+    /// up, and be lost a watchdog later.
+    fn connect(
+        &mut self,
+        exchange: &Exchange,
+        connect: &ConnectRequest<'_>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Option<Uuid>, Refusal> {
+        let Exchange {
+            now, station, pair, ..
+        } = *exchange;
+        let ar = connect.ar();
+        let fit = ar::check(connect, pair.controller);
+        fit.map_err(|unfit| self.unfit(exchange, unfit.status(), &unfit, outlet))?;
+        let cadence = self.check_cadence(station, pair, connect, outlet);
+        cadence.map_err(|unfit| self.unfit(exchange, unfit.status(), &unfit, outlet))?;
+        self.controller_named(pair.controller, ar.name());
+        let mut calls = vec![Call::Connect(ar.ar_type)];
+        if connect.iocrs().next().is_some() {
+            calls.push(Call::Service(Service::Cyclic));
+        }
+        if connect.alarm_cr().is_some() {
+            calls.push(Call::Service(Service::Alarm));
+        }
+        for call in &calls {
+            let judged = self.judge(pair.controller, station, call, outlet);
+            judged.map_err(Refusal::telling(NOT_ALLOWED))?;
+        }
+        if let Err(refused) = self.table.connect(now, pair, connect) {
+            let refusal = self.unfit(exchange, refused.status(CONNECT), &refused, outlet);
+            return Err(Refusal {
+                drop: Drop::Overload,
+                ..refusal
+            });
+        }
+        Ok(Some(ar.ar_uuid))
+    }
+
+    fn read(
+        &mut self,
+        exchange: &Exchange,
+        access: &RecordAccess,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Refusal> {
+        let call = Call::Read {
+            index: access.index,
+            slot: access.slot,
+            subslot: access.subslot,
+        };
+        let judged = self.judge(exchange.pair.controller, exchange.station, &call, outlet);
+        judged.map_err(Refusal::telling(access_denied(READ)))?;
+        Ok(())
+    }
+
+    /// A write of several records passes when each of them may.
+    fn write(
+        &mut self,
+        exchange: &Exchange,
+        write: &WriteRequest<'_>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Option<Uuid>, Refusal> {
+        let Exchange {
+            now, station, pair, ..
+        } = *exchange;
+        let mut rules = Vec::new();
+        let mut about = None;
+        for item in write.items() {
+            let item = item.map_err(|_| Drop::Malformed)?;
+            let access = item.access;
+            let known = self.table.touch(now, pair, access.ar_uuid);
+            known.map_err(|refused| self.unknown(refused, WRITE))?;
+            about = Some(access.ar_uuid);
+            let call = Call::Write {
+                index: access.index,
+                slot: access.slot,
+                subslot: access.subslot,
+            };
+            let judged = self.judge(pair.controller, station, &call, outlet);
+            rules.push((
+                access,
+                judged.map_err(Refusal::telling(access_denied(WRITE)))?,
+            ));
+        }
+        if !outlet.may_change() {
+            return Err(Refusal::telling(access_denied(WRITE))(Drop::NoAudit));
+        }
+        for (access, rule) in rules {
+            outlet.event(Event::Changes {
+                who: self.who(pair.controller),
+                station: self.parties.stations[station].name().clone(),
+                service: Service::Write,
+                record: Some(place(&access)),
+                value: None,
+                rule,
+            });
+        }
+        Ok(about)
+    }
+
+    /// Follows an answer; `about` is the AR that its request was about.
+    fn response(
+        &mut self,
+        exchange: &Exchange,
+        about: Option<Uuid>,
+        message: &Message<'_>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Refusal> {
+        let Exchange {
+            now, station, pair, ..
+        } = *exchange;
+        match (exchange.from, message, about) {
+            (End::Device, Message::ConnectResponse(response), Some(uuid)) => {
+                let changes = self.table.connected(now, pair, uuid, response);
+                let unfit = changes
+                    .iter()
+                    .any(|change| matches!(change, ar::Change::Ended(_, Ended::Unfit(_))));
+                self.apply(now, changes, outlet);
+                if unfit {
+                    return Err(Drop::Unfit.into());
+                }
+            }
+            (End::Device, Message::ReleaseResponse(_), Some(uuid)) => {
+                let change = self.table.released(pair, uuid);
+                self.apply(now, change, outlet);
+            }
+            (End::Controller, Message::ControlResponse(response), Some(uuid))
+                if response.status.is_ok() =>
+            {
+                let change = self.table.ready(now, pair, uuid);
+                self.apply(now, change, outlet);
+            }
+            (End::Device, Message::ReadResponse(response), _) => {
+                self.parties.stations[station].learn_record(response);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells who asked that it is refused, as if the other station said so.
+    fn answer(
+        &mut self,
+        ingress: Ingress,
+        exchange: &Exchange,
+        way: &Way,
+        rpc: &Rpc<'_>,
+        status: PnioStatus,
+        outlet: &mut dyn Outlet,
+    ) {
+        // A device that asks hears nothing: its request was none that a controller should see.
+        if exchange.from == End::Device {
+            return;
+        }
+        let Some(payload) = refuse::response(rpc, status) else {
+            return;
+        };
+        let mut frame = std::mem::take(&mut self.scratch);
+        frame.clear();
+        put_answer(&mut frame, way, &payload);
+        match ingress {
+            Ingress::Wire => outlet.wire(&frame),
+            Ingress::Tunnel { .. } => {
+                if let Some((link, channel)) = self.way(exchange.station, exchange.pair.controller)
+                {
+                    outlet.station(link, channel, &frame);
+                }
+            }
+        }
+        self.scratch = frame;
+    }
+
+    fn note_ip(&mut self, end: End, station: usize, pair: Pair, ip: Ipv4Addr) {
+        match end {
+            End::Device => self.parties.stations[station].ip = Some(ip),
+            End::Controller => {
+                if let Some(index) = self.parties.controller_of(pair.controller) {
+                    self.parties.controllers[index].ip = Some(ip);
+                }
+            }
+        }
+    }
+
+    /// A Connect that can't be kept, which is no matter of policy: on record, with the reason.
+    fn unfit(
+        &self,
+        exchange: &Exchange,
+        status: PnioStatus,
+        reason: &dyn fmt::Display,
+        outlet: &mut dyn Outlet,
+    ) -> Refusal {
+        outlet.event(Event::Refused {
+            who: self.who(exchange.pair.controller),
+            station: self.parties.stations[exchange.station].name().clone(),
+            service: Service::Connect,
+            record: None,
+            rule: None,
+            reason: reason.to_string().into(),
+        });
+        Refusal {
+            drop: Drop::Unfit,
+            status: Some(status),
+        }
+    }
+}
+
+fn parse<'a>(rpc: &Rpc<'a>, body: &'a [u8]) -> Result<Message<'a>, Refusal> {
+    Message::parse(rpc, body).map_err(|_| Drop::Malformed.into())
+}
+
+fn place(access: &RecordAccess) -> RecordPlace {
+    RecordPlace {
+        index: access.index,
+        slot: access.slot,
+        subslot: access.subslot,
+    }
+}

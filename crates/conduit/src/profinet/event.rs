@@ -1,0 +1,75 @@
+//! What a bridge tells its agent, for the audit log and for people.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldlock_profinet::ar::Ended;
+use fieldlock_profinet::rpc::Uuid;
+use fieldlock_profinet::{ArType, Mac, Service, StationName};
+
+use super::outlet::Who;
+
+/// A record that is read or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RecordPlace {
+    pub index: u16,
+    pub slot: u16,
+    pub subslot: u16,
+}
+
+/// An application relation, as events name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArName {
+    pub uuid: Uuid,
+    pub kind: ArType,
+    pub controller: Who,
+    /// `None` for one that is configured no more.
+    pub station: Option<StationName>,
+    /// Of its slowest direction; zero for one without data.
+    pub cycle: Duration,
+    pub watchdog: Duration,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A frame that the policy does not allow, or that can't be carried.
+    Refused {
+        who: Who,
+        station: StationName,
+        service: Service,
+        record: Option<RecordPlace>,
+        /// The rule that denies; `None` where none allows, or where it is no matter of policy.
+        rule: Option<Arc<str>>,
+        reason: Arc<str>,
+    },
+    /// Something that changes a station passes: a DCP Set, or the writing of a record.
+    Changes {
+        who: Who,
+        station: StationName,
+        service: Service,
+        record: Option<RecordPlace>,
+        /// What a Set sets: the new name or address.
+        value: Option<String>,
+        /// The rule that allows it.
+        rule: Option<Arc<str>>,
+    },
+    ArUp {
+        ar: Box<ArName>,
+        /// Hold and watchdog together, where hold is on.
+        fail_safe: Option<Duration>,
+    },
+    ArDown {
+        ar: Box<ArName>,
+        why: Ended,
+        lasted: Duration,
+    },
+    /// The address of a station on this wire is now known.
+    Found { station: StationName, mac: Mac },
+    /// Two answer to one name, or a station's address is seen on the wrong side.
+    Conflict {
+        station: StationName,
+        mac: Mac,
+        reason: &'static str,
+    },
+}

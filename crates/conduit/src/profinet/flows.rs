@@ -1,0 +1,481 @@
+//! Cyclic data and alarms of the ARs that are open.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use fieldlock_profinet::alarm::{Body, Rta};
+use fieldlock_profinet::ar::{Ar, ArId, Change, Cr, End, Ended, Pair, Phase};
+use fieldlock_profinet::cm::ConnectRequest;
+use fieldlock_profinet::cyclic::Cyclic;
+use fieldlock_profinet::status::PnioStatus;
+use fieldlock_profinet::{Frame, FrameId, Mac, Tag, eth};
+use thiserror::Error;
+
+use super::bridge::{Bridge, Tagging};
+use super::cadence::{
+    self, ConfigError, Header, Hold, Receiver, ReceiverConfig, Sender, SenderConfig, Stream, fits,
+};
+use super::carry::Came;
+use super::drops::Drop;
+use super::event::{ArName, Event};
+use super::outlet::{LinkId, Outlet};
+use super::parties::StationSettings;
+
+/// Priority of real-time frames that came without a tag (IEC 61158-6-10: RT_CLASS_1 uses 6).
+const PRIORITY: u8 = 6;
+
+/// One direction of one AR, at this agent.
+#[derive(Debug)]
+pub struct Flow {
+    pub station: usize,
+    pub pair: Pair,
+    pub provider: End,
+    pub frame_id: FrameId,
+    /// The tunnel on which it crosses, and the station's channel there.
+    pub way: (LinkId, u16),
+    pub half: Half,
+}
+
+/// What this agent does with it.
+#[derive(Debug)]
+pub enum Half {
+    /// Hears the provider on its wire.
+    Send(Box<Sender>),
+    /// Feeds the consumer on its wire.
+    Receive(Box<Receiver>),
+}
+
+/// All of them, by AR and place of the CR in it.
+#[derive(Debug, Default)]
+pub(super) struct Flows(BTreeMap<(ArId, usize), Flow>);
+
+impl Bridge {
+    /// A provider was heard: its data leaves in a datagram.
+    pub(super) fn cyclic_from_wire(
+        &mut self,
+        came: &Came<'_>,
+        id: FrameId,
+        pdu: &[u8],
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Drop> {
+        let Came { now, frame, .. } = *came;
+        let found = self.table.cyclic(now, frame.src, frame.dst, id);
+        let (ar, place) = found.map_err(|_| Drop::NoAr)?;
+        let length = ar.crs[place].data_length;
+        let cyclic = Cyclic::parse(pdu, length).map_err(|_| Drop::Malformed)?;
+        if cyclic.transfer_status != 0 {
+            return Err(Drop::TransferStatus);
+        }
+        let flow = self
+            .flows
+            .0
+            .get_mut(&(ar.id, place))
+            .ok_or(Drop::NoTunnel)?;
+        let Half::Send(sender) = &mut flow.half else {
+            return Err(Drop::ForeignSource);
+        };
+        let heard = cadence::Frame {
+            tag: frame.tag,
+            cycle_counter: cyclic.cycle_counter,
+            data_status: cyclic.data_status,
+            data: cyclic.data,
+        };
+        sender.set_max_datagram(outlet.max_datagram(flow.way.0));
+        let datagram = sender.handle_frame(now, &heard).ok_or(Drop::Old)?;
+        match outlet.datagram(flow.way.0, datagram) {
+            true => Ok(()),
+            false => Err(Drop::TunnelFull),
+        }
+    }
+
+    /// A datagram came through a tunnel.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        datagram: &[u8],
+        outlet: &mut dyn Outlet,
+    ) {
+        if let Err(drop) = self.datagram(now, link, datagram, outlet) {
+            self.drops.add(drop);
+        }
+    }
+
+    fn datagram(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        datagram: &[u8],
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Drop> {
+        let header = Header::peek(datagram).map_err(|_| Drop::Malformed)?;
+        let Stream {
+            channel,
+            ar,
+            frame_id,
+        } = header.stream;
+        let station = self
+            .parties
+            .link(link)
+            .and_then(|link| link.station(channel));
+        let station = station.ok_or(Drop::NotPaired)?;
+        let device = self.parties.stations[station].mac.ok_or(Drop::NoAr)?;
+        let provider = self.settings.role.end().other();
+        let is = |known: &&Ar| known.pair.device == device && known.tag() == ar;
+        let ar = self.table.iter().find(is).ok_or(Drop::NoAr)?;
+        let carries = |cr: &Cr| cr.provider == provider && cr.frame_id == Some(frame_id);
+        let place = ar.crs.iter().position(carries).ok_or(Drop::NoAr)?;
+        let (src, dst) = (ar.pair.mac(provider), ar.pair.mac(provider.other()));
+        let key = (ar.id, place);
+        let flow = self.flows.0.get_mut(&key).ok_or(Drop::NoAr)?;
+        let Half::Receive(receiver) = &mut flow.half else {
+            return Err(Drop::NoAr);
+        };
+        // Another tunnel can't speak for this one.
+        if flow.way.0 != link {
+            return Err(Drop::ForeignSource);
+        }
+        receiver
+            .handle_datagram(now, datagram)
+            .map_err(|_| Drop::Malformed)?;
+        emit(
+            receiver,
+            now,
+            (src, dst, frame_id),
+            self.settings.tagging,
+            &mut self.scratch,
+            outlet,
+        );
+        // What passes keeps the AR alive here too.
+        let _ = self.table.cyclic(now, src, dst, frame_id);
+        Ok(())
+    }
+}
+
+impl Bridge {
+    /// Alarms, their acknowledgements, and aborts.
+    pub(super) fn alarm(
+        &mut self,
+        came: &Came<'_>,
+        alarm: &Rta<'_>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Drop> {
+        let Came {
+            now,
+            end,
+            ingress,
+            bytes,
+            ..
+        } = *came;
+        let (station, pair) = self.pair(came, outlet)?;
+        let found = self
+            .table
+            .alarm(now, pair, end, alarm.destination, alarm.source);
+        let id = found.map_err(|_| Drop::NoAr)?;
+        let forwarded = self.forward(ingress, (station, pair.controller), bytes, outlet);
+        if let Body::Err { status, .. } = alarm.body {
+            let status = PnioStatus::from_octets(status);
+            let change = self.table.end(id, Ended::Aborted { by: end, status });
+            self.apply(now, change, outlet);
+        }
+        forwarded
+    }
+
+    /// Does what is due: frames that leave at their instant, data that is held, what is forgotten.
+    pub fn handle_timeout(&mut self, now: Instant, outlet: &mut dyn Outlet) {
+        let tagging = self.settings.tagging;
+        for flow in self.flows.0.values_mut() {
+            if let Half::Receive(receiver) = &mut flow.half {
+                let to = (
+                    flow.pair.mac(flow.provider),
+                    flow.pair.mac(flow.provider.other()),
+                    flow.frame_id,
+                );
+                emit(receiver, now, to, tagging, &mut self.scratch, outlet);
+            }
+        }
+        self.calls.handle_timeout(now);
+        let changes = self.table.handle_timeout(now);
+        self.apply(now, changes, outlet);
+    }
+
+    /// When [`Bridge::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = |flow: &Flow| match &flow.half {
+            Half::Send(_) => None,
+            Half::Receive(receiver) => receiver.poll_timeout(),
+        };
+        let flows = self.flows.0.values().filter_map(due).min();
+        let calls = self.calls.poll_timeout();
+        [flows, calls, self.table.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// A round trip of a tunnel was measured; ages are judged by it.
+    pub fn set_round_trip(&mut self, link: LinkId, round_trip: Duration) {
+        for flow in self.flows.0.values_mut() {
+            if let (true, Half::Receive(receiver)) = (flow.way.0 == link, &mut flow.half) {
+                receiver.set_round_trip(round_trip);
+            }
+        }
+    }
+
+    /// What the cyclic data of an AR would need of the tunnel and of the operator's limit.
+    pub(super) fn check_cadence(
+        &self,
+        station: usize,
+        pair: Pair,
+        connect: &ConnectRequest<'_>,
+        outlet: &dyn Outlet,
+    ) -> Result<(), Uncarried> {
+        let settings = &self.parties.stations[station].settings;
+        let way = self.way(station, pair.controller);
+        let room = way.map(|(link, _)| outlet.max_datagram(link));
+        for iocr in connect.iocrs() {
+            let (reference, length) = (iocr.reference, iocr.data_length);
+            // 0: there is no way for datagrams at the moment.
+            if let Some(room) = room.filter(|room| *room > 0 && !fits(length, *room)) {
+                return Err(Uncarried::Datagram {
+                    reference,
+                    length,
+                    room,
+                });
+            }
+            let cr = Cr::of(&iocr);
+            let stream = Stream {
+                channel: 0,
+                ar: 0,
+                frame_id: iocr.frame_id,
+            };
+            let config = receiver_config(settings, &cr, stream);
+            let receiver = Receiver::new(config, self.epoch);
+            receiver.map_err(|error| Uncarried::Cadence { reference, error })?;
+        }
+        Ok(())
+    }
+
+    /// Acts on what became of ARs.
+    pub(super) fn apply(
+        &mut self,
+        now: Instant,
+        changes: impl IntoIterator<Item = Change>,
+        outlet: &mut dyn Outlet,
+    ) {
+        for change in changes {
+            match change {
+                Change::Opened(id) => {
+                    self.rebuild_flows(now, outlet);
+                    if let Some(ar) = self.table.get(id) {
+                        let event = Event::ArUp {
+                            fail_safe: self.fail_safe(ar),
+                            ar: self.ar_name(ar),
+                        };
+                        outlet.event(event);
+                    }
+                }
+                Change::Running(_) => {}
+                Change::Ended(ar, why) => {
+                    self.stop_flows(ar.id);
+                    let event = Event::ArDown {
+                        lasted: now.saturating_duration_since(ar.since),
+                        ar: self.ar_name(&ar),
+                        why,
+                    };
+                    outlet.event(event);
+                }
+            }
+        }
+    }
+
+    /// After its provider is gone, how long an AR's data may stay in force: with hold its age limit
+    /// and the watchdog, of the slower direction. `None` where nothing is held.
+    pub fn fail_safe(&self, ar: &Ar) -> Option<Duration> {
+        let station = self.parties.station_of(ar.pair.device)?;
+        let hold = self.parties.stations[station].settings.hold?;
+        let watchdog = ar.crs.iter().map(|cr| cr.watchdog).max()?;
+        Some(hold + watchdog)
+    }
+
+    fn ar_name(&self, ar: &Ar) -> Box<ArName> {
+        let station = self.parties.station_of(ar.pair.device);
+        let longest = |of: fn(&Cr) -> Duration| ar.crs.iter().map(of).max().unwrap_or_default();
+        Box::new(ArName {
+            uuid: ar.uuid,
+            kind: ar.kind,
+            controller: self.who(ar.pair.controller),
+            station: station.map(|index| self.parties.stations[index].name().clone()),
+            cycle: longest(|cr| cr.cycle),
+            watchdog: longest(|cr| cr.watchdog),
+        })
+    }
+
+    /// Nothing of this AR is sent or repeated any more.
+    pub(super) fn stop_flows(&mut self, id: ArId) {
+        self.flows.0.retain(|(ar, _), _| *ar != id);
+    }
+
+    /// Brings the flows in line with ARs and tunnels: what has another way than before begins anew,
+    /// what has none ends.
+    pub(super) fn rebuild_flows(&mut self, now: Instant, outlet: &dyn Outlet) {
+        let mut kept = std::mem::take(&mut self.flows.0);
+        for ar in self.table.iter() {
+            if !matches!(ar.phase, Phase::Connected | Phase::Running) {
+                continue;
+            }
+            let Some(station) = self.parties.station_of(ar.pair.device) else {
+                continue;
+            };
+            let Some(way) = self.way(station, ar.pair.controller) else {
+                continue;
+            };
+            for (place, cr) in ar.crs.iter().enumerate() {
+                let Some(frame_id) = cr.frame_id else {
+                    continue;
+                };
+                let key = (ar.id, place);
+                let stream = Stream {
+                    channel: way.1,
+                    ar: ar.tag(),
+                    frame_id,
+                };
+                let known = kept.remove(&key).filter(|flow| flow.way == way);
+                let flow = known.or_else(|| {
+                    Some(Flow {
+                        station,
+                        pair: ar.pair,
+                        provider: cr.provider,
+                        frame_id,
+                        way,
+                        half: self.half(now, station, cr, stream, outlet.max_datagram(way.0))?,
+                    })
+                });
+                self.flows.0.extend(flow.map(|flow| (key, flow)));
+            }
+        }
+    }
+
+    /// `None` for what [`Bridge::check_cadence`] would not have let pass.
+    fn half(
+        &self,
+        now: Instant,
+        station: usize,
+        cr: &Cr,
+        stream: Stream,
+        max_datagram: usize,
+    ) -> Option<Half> {
+        let settings = &self.parties.stations[station].settings;
+        if cr.provider != self.settings.role.end() {
+            let receiver = Receiver::new(receiver_config(settings, cr, stream), now);
+            return Some(Half::Receive(Box::new(receiver.ok()?)));
+        }
+        let since = now.saturating_duration_since(self.epoch).as_micros() as u64;
+        let config = SenderConfig {
+            stream,
+            data_length: cr.data_length,
+            counter_step: cr.counter_step,
+            redundancy: settings.redundancy,
+            spread: settings.spread,
+            max_datagram,
+            first_sequence: first_sequence(self.settings.seed ^ since),
+        };
+        Some(Half::Send(Box::new(Sender::new(config, now))))
+    }
+
+    /// The directions of an AR, for `status`.
+    pub fn flows(&self, id: ArId) -> impl Iterator<Item = (usize, &Flow)> {
+        let all = self.flows.0.range((id, 0)..=(id, usize::MAX));
+        all.map(|((_, place), flow)| (*place, flow))
+    }
+}
+
+/// Why an AR's data can't be carried as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(super) enum Uncarried {
+    #[error(
+        "IOCR {reference}: {length} octets of data do not fit into a datagram of this tunnel, \
+         which takes {room}"
+    )]
+    Datagram {
+        reference: u16,
+        length: u16,
+        room: usize,
+    },
+    #[error("IOCR {reference}: {error}")]
+    Cadence { reference: u16, error: ConfigError },
+}
+
+impl Uncarried {
+    /// A faulty IOCRBlockReq: its DataLength, or its WatchdogFactor.
+    pub(super) fn status(&self) -> PnioStatus {
+        PnioStatus {
+            code: 0xdb,
+            decode: 0x81,
+            code1: 2,
+            code2: match self {
+                Self::Datagram { .. } => 8,
+                Self::Cadence { .. } => 15,
+            },
+        }
+    }
+}
+
+fn receiver_config(settings: &StationSettings, cr: &Cr, stream: Stream) -> ReceiverConfig {
+    let play_out = cr.cycle * u32::from(settings.play_out);
+    ReceiverConfig {
+        stream,
+        data_length: cr.data_length,
+        cycle: cr.cycle,
+        watchdog: cr.watchdog,
+        play_out: (settings.play_out > 0).then_some(play_out),
+        hold: settings.hold.map(|age_limit| Hold {
+            age_limit,
+            fail_safe_limit: settings.fail_safe_limit.unwrap_or(Duration::MAX),
+        }),
+    }
+}
+
+/// Spreads a seed over 32 bits (the finaliser of splitmix64).
+fn first_sequence(seed: u64) -> u32 {
+    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed >> 32) as u32
+}
+
+/// Puts on the wire what is due.
+fn emit(
+    receiver: &mut Receiver,
+    now: Instant,
+    (src, dst, frame_id): (Mac, Mac, FrameId),
+    tagging: Tagging,
+    scratch: &mut Vec<u8>,
+    outlet: &mut dyn Outlet,
+) {
+    while let Some(due) = receiver.poll_frame(now) {
+        let cadence::Frame {
+            tag,
+            cycle_counter,
+            data_status,
+            data,
+        } = due.frame;
+        let added = (tagging == Tagging::Priority).then(|| Tag::priority_only(PRIORITY));
+        let header = Frame {
+            dst,
+            src,
+            tag: tag.or(added),
+            ethertype: eth::PROFINET,
+            payload: &[],
+        };
+        scratch.clear();
+        header.put_header(scratch);
+        scratch.extend_from_slice(&frame_id.0.to_be_bytes());
+        scratch.extend_from_slice(data);
+        scratch.extend_from_slice(&cycle_counter.to_be_bytes());
+        // TransferStatus is 0: nothing else crosses.
+        scratch.extend_from_slice(&[data_status.0, 0]);
+        eth::pad(scratch, 0);
+        outlet.wire(scratch);
+    }
+}

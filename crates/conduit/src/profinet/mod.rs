@@ -1,0 +1,36 @@
+//! PROFINET between two wires that frames cross only as what they mean.
+//!
+//! [`Bridge`] is the same code at both agents. It owns the parties (who is paired), the views of the
+//! policy, what was asked by DCP, the RPC calls and the table of ARs; it decides each frame and hands
+//! what passes to an [`Outlet`].
+//!
+//! - `bridge`: who speaks, and where it goes on.
+//! - `carry`: the kind of a frame; ARP.
+//! - `dcp`, `asked`: discovery and configuration.
+//! - `cm`, `answer`: connection management, and the refusals that an agent answers itself.
+//! - `flows`: cyclic data and alarms.
+//! - `views`: the policy.
+//! - [`cadence`]: what happens to cyclic frames on the way.
+
+mod answer;
+mod asked;
+mod bridge;
+pub mod cadence;
+mod carry;
+mod cm;
+mod dcp;
+mod drops;
+mod event;
+mod flows;
+mod outlet;
+mod parties;
+#[cfg(test)]
+mod tests;
+mod views;
+
+pub use bridge::{Bridge, BridgeSettings, Role, Tagging};
+pub use drops::{Drop, Drops};
+pub use event::{ArName, Event, RecordPlace};
+pub use flows::{Flow, Half};
+pub use outlet::{LinkId, Outlet, Who};
+pub use parties::{Controller, Facts, Parties, Station, StationSettings};

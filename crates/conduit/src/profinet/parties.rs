@@ -1,0 +1,142 @@
+//! Who is paired: stations, controllers, and the tunnels on which each is reached.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_profinet::cm::ReadResponse;
+use fieldlock_profinet::{Mac, StationName};
+
+use super::outlet::LinkId;
+
+/// Controllers that an edge hears of through its tunnels, at most.
+pub(super) const MAX_CONTROLLERS: usize = 64;
+
+/// What is configured for one station (an IO-device).
+#[derive(Debug, Clone, PartialEq)]
+pub struct StationSettings {
+    pub name: StationName,
+    /// The only address under which it may answer.
+    pub mac: Option<Mac>,
+    /// Earlier frames that each datagram carries again, 0 to 7.
+    pub redundancy: u8,
+    /// Their distance in cycles, 1 to 8.
+    pub spread: u8,
+    /// Cycles by which frames are delayed, to leave evenly; 0 sends at once.
+    pub play_out: u8,
+    /// Age up to which data may be repeated; `None` never repeats.
+    pub hold: Option<Duration>,
+    /// The most that hold and watchdog may come to together.
+    pub fail_safe_limit: Option<Duration>,
+}
+
+/// What a station told of itself in DCP and I&M records that passed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub vendor_id: Option<u16>,
+    pub device_id: Option<u16>,
+    pub order_number: Option<String>,
+    pub software: Option<String>,
+    pub serial: Option<String>,
+}
+
+/// A station as it is known now.
+#[derive(Debug)]
+pub struct Station {
+    pub settings: StationSettings,
+    pub mac: Option<Mac>,
+    pub ip: Option<Ipv4Addr>,
+    pub facts: Facts,
+    /// When it last said anything.
+    pub seen: Option<Instant>,
+}
+
+impl Station {
+    pub fn new(settings: StationSettings) -> Self {
+        Self {
+            mac: settings.mac,
+            ip: None,
+            facts: Facts::default(),
+            seen: None,
+            settings,
+        }
+    }
+
+    pub fn name(&self) -> &StationName {
+        &self.settings.name
+    }
+
+    /// Takes note of what a record says that it has been read from.
+    pub fn learn_record(&mut self, _response: &ReadResponse<'_>) {}
+}
+
+/// A controller (or an engineering tool): configured at the headend, at the edge heard of.
+#[derive(Debug)]
+pub struct Controller {
+    pub name: Option<Arc<str>>,
+    pub mac: Mac,
+    /// As its last Connect named it.
+    pub station: Option<StationName>,
+    pub ip: Option<Ipv4Addr>,
+    /// At the edge: the tunnel on which it last spoke.
+    pub link: Option<LinkId>,
+    /// When it last said anything.
+    pub seen: Option<Instant>,
+}
+
+/// A tunnel that is up.
+#[derive(Debug)]
+pub struct Link {
+    pub id: LinkId,
+    /// The other agent's name, as its certificate proves it.
+    pub peer: Arc<str>,
+    /// Channel and index of the stations that it serves.
+    pub channels: Vec<(u16, usize)>,
+}
+
+impl Link {
+    pub fn station(&self, channel: u16) -> Option<usize> {
+        let served = self.channels.iter().find(|(number, _)| *number == channel);
+        served.map(|(_, station)| *station)
+    }
+
+    pub fn channel(&self, station: usize) -> Option<u16> {
+        let served = self.channels.iter().find(|(_, index)| *index == station);
+        served.map(|(channel, _)| *channel)
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Parties {
+    pub stations: Vec<Station>,
+    pub controllers: Vec<Controller>,
+    pub links: Vec<Link>,
+}
+
+impl Parties {
+    pub fn station_of(&self, mac: Mac) -> Option<usize> {
+        let of = |station: &Station| station.mac == Some(mac);
+        self.stations.iter().position(of)
+    }
+
+    pub fn station_named(&self, name: &[u8]) -> Option<usize> {
+        let of = |station: &Station| station.name().as_str().as_bytes() == name;
+        self.stations.iter().position(of)
+    }
+
+    pub fn controller_of(&self, mac: Mac) -> Option<usize> {
+        let of = |controller: &Controller| controller.mac == mac;
+        self.controllers.iter().position(of)
+    }
+
+    pub fn link(&self, id: LinkId) -> Option<&Link> {
+        self.links.iter().find(|link| link.id == id)
+    }
+
+    /// The newest tunnel that serves a station, with its channel.
+    pub fn link_of_station(&self, station: usize) -> Option<(LinkId, u16)> {
+        let serves = |link: &Link| Some((link.id, link.channel(station)?));
+        self.links.iter().rev().find_map(serves)
+    }
+}
