@@ -384,7 +384,7 @@ mod tests {
             Err(AlarmError::Length { .. })
         ));
         assert_eq!(Notice::parse(&block(3, ALARM)), Err(AlarmError::Block(3)));
-        let version = [&[1, 1], &ALARM[2..]].concat();
+        let version = [&[1, 1][..], &ALARM[2..]].concat();
         let error = Err(AlarmError::Version(1, 1));
         assert_eq!(Notice::parse(&block(1, &version)), error);
     }

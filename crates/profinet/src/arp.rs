@@ -141,7 +141,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = Arp::parse(&bytes);
-            let _ = Arp::parse(&[&[0, 1, 8, 0, 6, 4], &bytes[..]].concat());
+            let _ = Arp::parse(&[&[0, 1, 8, 0, 6, 4][..], &bytes].concat());
         }
     }
 }

@@ -157,7 +157,7 @@ fn blocks_of_a_wrong_length_are_refused_by_name() {
             assert_eq!(Pdu::parse(&bytes).unwrap().check(), expected, "{id} {data}");
         }
     }
-    for odd in [0, 1, 2, 3] {
+    for odd in [0_u8, 1, 2, 3] {
         let mut block = vec![2, 5, 0, odd + 2, 0, 0];
         block.resize(6 + usize::from(odd), 2);
         let bytes = pdu(3, 1, &block);
@@ -224,7 +224,7 @@ fn a_station_says_who_it_is() {
     assert_eq!(expected.name.unwrap().station_name(), Ok(station));
 
     for (twice, id) in [(name, BlockId::NAME), (ip, BlockId::IP)] {
-        let bytes = pdu(5, 1, &[&blocks, twice].concat());
+        let bytes = pdu(5, 1, &[&blocks[..], twice].concat());
         let pdu = Pdu::parse(&bytes).unwrap();
         assert_eq!(Identity::read(&pdu), Err(DcpError::Repeated(id)));
     }
