@@ -54,6 +54,7 @@ bounded!(
     enrolment,
     trust_list,
     profinet_datagram,
+    profinet_l2,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.

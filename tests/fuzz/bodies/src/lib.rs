@@ -8,6 +8,7 @@
 //! | body | hostile is |
 //! |---|---|
 //! | [`mbap_stream`], [`modbus_request`], [`client_side`] | a Modbus client |
+//! | [`profinet_l2`] | a station |
 //! | [`modbus_answer`], [`rtu_answer`], [`device_side`] | a device |
 //! | [`tunnel_frame`], [`hello`], [`session_ops`], [`profinet_datagram`] | the other end of a tunnel |
 //! | [`enrolment`] | an asker at the CA, or what stands in its place |
@@ -30,6 +31,7 @@ mod device;
 mod enrolment;
 mod framing;
 mod input;
+mod layer2;
 mod pdu;
 mod policy;
 mod session;
@@ -40,6 +42,7 @@ pub use client::client_side;
 pub use device::device_side;
 pub use enrolment::{enrolment, trust_list};
 pub use framing::{mbap_stream, rtu_answer};
+pub use layer2::profinet_l2;
 pub use pdu::{modbus_answer, modbus_request};
 pub use policy::{policy_bundle, policy_parse};
 pub use session::session_ops;
