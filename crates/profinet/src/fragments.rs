@@ -69,3 +69,6 @@ impl Reassembly {
         Ok(self.complete.then_some(&self.octets[..]))
     }
 }
+
+#[cfg(test)]
+mod tests;

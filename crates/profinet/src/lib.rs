@@ -25,6 +25,8 @@ pub mod reader;
 pub mod rpc;
 pub mod service;
 pub mod status;
+#[cfg(test)]
+mod testing;
 
 pub use classify::{Class, Malformed, Never, classify};
 pub use eth::{Frame, Tag};

@@ -203,7 +203,7 @@ impl<'a> Rpc<'a> {
             0x10 => Order::Little,
             other => return Err(RpcError::Representation(other)),
         };
-        let ptype = PacketType::from_code(ptype & 0x1f).ok_or(RpcError::Type(ptype))?;
+        let ptype = PacketType::from_code(ptype).ok_or(RpcError::Type(ptype))?;
         let uuid = |at| Uuid::read(field(header, at), order);
         let u16 = |at| order.u16(field(header, at));
         let u32 = |at| order.u32(field(header, at));
@@ -274,3 +274,6 @@ fn field<const N: usize>(header: &[u8; HEADER], at: usize) -> [u8; N] {
     octets.copy_from_slice(&header[at..at + N]);
     octets
 }
+
+#[cfg(test)]
+mod tests;

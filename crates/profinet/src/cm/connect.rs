@@ -1,25 +1,17 @@
-//! The Connect: who wants what of whom, and what the device makes of it.
+//! The Connect request: who wants what of whom.
 
-use std::time::Duration;
-
-use super::{CmError, RawBlock, uuid};
-use crate::frame_id::FrameId;
+use super::expected::{ExpectedSubmodule, ExpectedSubmodules};
+use super::iocr::{IOCR_REQ, Iocr};
+use super::{CmError, RawBlock, finished, uuid};
 use crate::mac::Mac;
 use crate::name::StationName;
-use crate::reader::{Reader, Short};
+use crate::reader::Reader;
 use crate::rpc::Uuid;
 use crate::service::ArType;
-use crate::status::PnioStatus;
 
 const AR_REQ: u16 = 0x0101;
-const IOCR_REQ: u16 = 0x0102;
 const ALARM_CR_REQ: u16 = 0x0103;
-const AR_RES: u16 = 0x8101;
-const IOCR_RES: u16 = 0x8102;
-const ALARM_CR_RES: u16 = 0x8103;
-
-/// One tick of the cycle counter: 31.25 us.
-const TICK: Duration = Duration::from_nanos(31_250);
+const EXPECTED_SUBMODULE: u16 = 0x0104;
 
 /// A Connect request whose blocks have been read once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +34,10 @@ impl<'a> ConnectRequest<'a> {
                     Iocr::read(content)?.check()?;
                     false
                 }
+                EXPECTED_SUBMODULE => {
+                    ExpectedSubmodules::new(content).check()?;
+                    false
+                }
                 _ => false,
             };
             if twice {
@@ -50,10 +46,7 @@ impl<'a> ConnectRequest<'a> {
         }
         Ok(Self {
             blocks,
-            ar: ar.ok_or(CmError::Block {
-                got: 0,
-                wanted: AR_REQ,
-            })?,
+            ar: ar.ok_or(CmError::Missing(AR_REQ))?,
             alarm_cr,
         })
     }
@@ -67,18 +60,37 @@ impl<'a> ConnectRequest<'a> {
     }
 
     pub fn iocrs(&self) -> impl Iterator<Item = Iocr<'a>> + use<'a> {
-        // Each was read before.
-        let blocks = Blocks::new(self.blocks).flatten();
-        let blocks = blocks.filter(|block| block.kind == IOCR_REQ);
+        // Each was read before, as were the blocks of the iterators below.
+        let blocks = self.blocks().filter(|block| block.kind == IOCR_REQ);
         blocks.filter_map(|block| Iocr::read(block.content).ok())
+    }
+
+    /// The modules and submodules that the controller expects to find.
+    pub fn expected(&self) -> impl Iterator<Item = ExpectedSubmodule> + use<'a> {
+        let blocks = self.blocks();
+        let blocks = blocks.filter(|block| block.kind == EXPECTED_SUBMODULE);
+        blocks.flat_map(|block| ExpectedSubmodules::new(block.content).flatten())
+    }
+
+    /// Type and length of the blocks that have no meaning here (PrmServer, MCR, ARRPC, IRInfo,
+    /// ARVendor, ARFSU ...); the length is that of the content behind the version.
+    pub fn others(&self) -> impl Iterator<Item = (u16, usize)> + use<'a> {
+        let known = [AR_REQ, IOCR_REQ, ALARM_CR_REQ, EXPECTED_SUBMODULE];
+        let blocks = self.blocks();
+        let blocks = blocks.filter(move |block| !known.contains(&block.kind));
+        blocks.map(|block| (block.kind, block.content.rest().len()))
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = RawBlock<'a>> + use<'a> {
+        Blocks::new(self.blocks).flatten()
     }
 }
 
 /// The blocks of a message; padding with zeros between them is left out.
-struct Blocks<'a>(Reader<'a>);
+pub(super) struct Blocks<'a>(Reader<'a>);
 
 impl<'a> Blocks<'a> {
-    fn new(blocks: &'a [u8]) -> Self {
+    pub(super) fn new(blocks: &'a [u8]) -> Self {
         Self(Reader::new(blocks))
     }
 }
@@ -124,15 +136,40 @@ pub struct ArBlock<'a> {
 pub struct ArProperties(pub u32);
 
 impl ArProperties {
+    /// Bits 0 to 2: 1 is active, anything else reserved.
+    pub fn state(self) -> u8 {
+        (self.0 & 0x7) as u8
+    }
+
+    /// Bit 3: a supervisor may take the AR's submodules over.
+    pub fn supervisor_takeover_allowed(self) -> bool {
+        self.0 & 0x8 != 0
+    }
+
+    /// Bit 4: the controller itself writes the parameters, no other server.
+    pub fn initiator_sets_parameters(self) -> bool {
+        self.0 & 0x10 != 0
+    }
+
     /// Bit 8: records only, no data.
     pub fn device_access(self) -> bool {
         self.0 & 0x100 != 0
     }
+
+    /// Bits 9 and 10: 0 a single AR, 1 the first of a pair, 2 its companion.
+    pub fn companion(self) -> u8 {
+        (self.0 >> 9 & 0x3) as u8
+    }
+
+    /// Bit 30: the advanced start-up.
+    pub fn advanced_startup(self) -> bool {
+        self.0 & 1 << 30 != 0
+    }
 }
 
 impl<'a> ArBlock<'a> {
-    fn read(mut content: Reader<'a>) -> Result<Self, Short> {
-        Ok(Self {
+    fn read(mut content: Reader<'a>) -> Result<Self, CmError> {
+        let ar = Self {
             ar_type: ArType::from_code(content.u16()?),
             ar_uuid: uuid(&mut content)?,
             session_key: content.u16()?,
@@ -145,128 +182,14 @@ impl<'a> ArBlock<'a> {
                 let length = content.u16()?;
                 content.take(length.into())?
             },
-        })
+        };
+        finished(AR_REQ, content)?;
+        Ok(ar)
     }
 
     /// The controller's name-of-station, where it is one.
     pub fn name(&self) -> Option<StationName> {
         std::str::from_utf8(self.station_name).ok()?.parse().ok()
-    }
-}
-
-/// IOCRType.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IocrKind {
-    Input,
-    Output,
-    MulticastProvider,
-    MulticastConsumer,
-    Other(u16),
-}
-
-impl IocrKind {
-    fn from_code(code: u16) -> Self {
-        match code {
-            1 => Self::Input,
-            2 => Self::Output,
-            3 => Self::MulticastProvider,
-            4 => Self::MulticastConsumer,
-            other => Self::Other(other),
-        }
-    }
-}
-
-/// IOCRBlockReq: one direction of cyclic data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Iocr<'a> {
-    pub kind: IocrKind,
-    pub reference: u16,
-    /// EtherType of the data: 0x8892, or 0x0800 for RT_CLASS_UDP.
-    pub lt: u16,
-    pub properties: u32,
-    /// Octets of C_SDU.
-    pub data_length: u16,
-    pub frame_id: FrameId,
-    /// In ticks of 31.25 us.
-    pub send_clock: u16,
-    /// Every how many send clocks.
-    pub reduction_ratio: u16,
-    pub phase: u16,
-    pub watchdog_factor: u16,
-    pub data_hold_factor: u16,
-    pub tag_header: u16,
-    apis: Reader<'a>,
-    api_count: u16,
-}
-
-impl<'a> Iocr<'a> {
-    fn read(mut content: Reader<'a>) -> Result<Self, Short> {
-        let kind = IocrKind::from_code(content.u16()?);
-        let reference = content.u16()?;
-        let lt = content.u16()?;
-        let properties = content.u32()?;
-        let data_length = content.u16()?;
-        let frame_id = FrameId(content.u16()?);
-        let send_clock = content.u16()?;
-        let reduction_ratio = content.u16()?;
-        let phase = content.u16()?;
-        content.u16()?;
-        content.u32()?;
-        let watchdog_factor = content.u16()?;
-        let data_hold_factor = content.u16()?;
-        let tag_header = content.u16()?;
-        content.take(6)?;
-        let api_count = content.u16()?;
-        Ok(Self {
-            kind,
-            reference,
-            lt,
-            properties,
-            data_length,
-            frame_id,
-            send_clock,
-            reduction_ratio,
-            phase,
-            watchdog_factor,
-            data_hold_factor,
-            tag_header,
-            apis: content,
-            api_count,
-        })
-    }
-
-    /// Low nibble of IOCRProperties: 1 and 2 unsynchronised, 3 isochronous, 4 over UDP.
-    pub fn rt_class(&self) -> u8 {
-        (self.properties & 0x0f) as u8
-    }
-
-    /// Time from frame to frame.
-    pub fn cycle(&self) -> Duration {
-        TICK * u32::from(self.send_clock) * u32::from(self.reduction_ratio)
-    }
-
-    pub fn watchdog(&self) -> Duration {
-        self.cycle().saturating_mul(self.watchdog_factor.into())
-    }
-
-    pub fn data_hold(&self) -> Duration {
-        self.cycle().saturating_mul(self.data_hold_factor.into())
-    }
-
-    /// The lists of objects end where the block ends, and lie within the data.
-    fn check(&self) -> Result<(), CmError> {
-        let mut content = self.apis;
-        for _ in 0..self.api_count {
-            content.u32()?;
-            for _ in 0..2 {
-                let count = content.u16()?;
-                for _ in 0..count {
-                    content.u32()?;
-                    content.u16()?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -281,11 +204,14 @@ pub struct AlarmCr {
     pub retries: u16,
     pub local_reference: u16,
     pub max_data: u16,
+    /// 802.1Q tags of alarms of high and low priority.
+    pub tag_high: u16,
+    pub tag_low: u16,
 }
 
 impl AlarmCr {
-    fn read(mut content: Reader<'_>) -> Result<Self, Short> {
-        Ok(Self {
+    fn read(mut content: Reader<'_>) -> Result<Self, CmError> {
+        let alarm = Self {
             kind: content.u16()?,
             lt: content.u16()?,
             properties: content.u32()?,
@@ -293,94 +219,10 @@ impl AlarmCr {
             retries: content.u16()?,
             local_reference: content.u16()?,
             max_data: content.u16()?,
-        })
-    }
-}
-
-/// The device's answer to a Connect; of one that refuses, the status alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectResponse<'a> {
-    pub status: PnioStatus,
-    blocks: &'a [u8],
-    ar: Option<ArAnswer>,
-    alarm_cr: Option<u16>,
-}
-
-/// ARBlockRes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ArAnswer {
-    pub ar_type: ArType,
-    pub ar_uuid: Uuid,
-    pub session_key: u16,
-    /// CMResponderMACAdd: the device's address.
-    pub mac: Mac,
-    pub udp_rt_port: u16,
-}
-
-/// IOCRBlockRes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IocrAnswer {
-    pub kind: IocrKind,
-    pub reference: u16,
-    pub frame_id: FrameId,
-}
-
-impl<'a> ConnectResponse<'a> {
-    pub(super) fn parse(status: PnioStatus, blocks: &'a [u8]) -> Result<Self, CmError> {
-        let mut ar = None;
-        let mut alarm_cr = None;
-        for block in Blocks::new(blocks) {
-            let RawBlock { kind, mut content } = block?;
-            match kind {
-                AR_RES => {
-                    ar = Some(ArAnswer {
-                        ar_type: ArType::from_code(content.u16()?),
-                        ar_uuid: uuid(&mut content)?,
-                        session_key: content.u16()?,
-                        mac: Mac(content.array()?),
-                        udp_rt_port: content.u16()?,
-                    });
-                }
-                ALARM_CR_RES => {
-                    content.u16()?;
-                    alarm_cr = Some(content.u16()?);
-                }
-                IOCR_RES => {
-                    IocrAnswer::read(content)?;
-                }
-                _ => {}
-            }
-        }
-        Ok(Self {
-            status,
-            blocks,
-            ar,
-            alarm_cr,
-        })
-    }
-
-    pub fn ar(&self) -> Option<ArAnswer> {
-        self.ar
-    }
-
-    /// LocalAlarmReference of the device.
-    pub fn alarm_reference(&self) -> Option<u16> {
-        self.alarm_cr
-    }
-
-    pub fn iocrs(&self) -> impl Iterator<Item = IocrAnswer> + use<'a> {
-        let blocks = Blocks::new(self.blocks).flatten();
-        let blocks = blocks.filter(|block| block.kind == IOCR_RES);
-        blocks.filter_map(|block| IocrAnswer::read(block.content).ok())
-    }
-}
-
-impl IocrAnswer {
-    fn read(mut content: Reader<'_>) -> Result<Self, Short> {
-        Ok(Self {
-            kind: IocrKind::from_code(content.u16()?),
-            reference: content.u16()?,
-            frame_id: FrameId(content.u16()?),
-        })
+            tag_high: content.u16()?,
+            tag_low: content.u16()?,
+        };
+        finished(ALARM_CR_REQ, content)?;
+        Ok(alarm)
     }
 }

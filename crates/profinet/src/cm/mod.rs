@@ -7,17 +7,27 @@
 //! ```
 //! The numbers in front have the octet order of the RPC header, the blocks are big-endian.
 
+mod answer;
 mod connect;
+mod control;
+mod expected;
+mod iocr;
 mod record;
 pub mod refuse;
+#[cfg(test)]
+mod tests;
 
 use thiserror::Error;
 
-pub use connect::{
-    AlarmCr, ArAnswer, ArBlock, ArProperties, ConnectRequest, ConnectResponse, Iocr, IocrAnswer,
-    IocrKind,
+pub use answer::{AlarmCrAnswer, ArAnswer, ConnectResponse, IocrAnswer};
+pub use connect::{AlarmCr, ArBlock, ArProperties, ConnectRequest};
+pub use control::{Control, ControlResponse};
+pub use expected::{DataDescription, ExpectedSubmodule};
+pub use iocr::{IoPlace, IoPlaces, Iocr, IocrApi, IocrKind};
+pub use record::{
+    ReadResponse, RecordAccess, WriteItem, WriteItems, WriteRequest, WriteResponse, Written,
+    index_name,
 };
-pub use record::{ReadResponse, RecordAccess, WriteItem, WriteItems, WriteRequest};
 
 use crate::reader::{Reader, Short};
 use crate::rpc::{Order, PacketType, Rpc, Uuid};
@@ -61,8 +71,12 @@ pub enum CmError {
     Version(u16),
     #[error("block {0:#06x} twice")]
     Twice(u16),
-    #[error("octets behind the last block")]
-    Trailing,
+    #[error("block {0:#06x} is missing")]
+    Missing(u16),
+    #[error("octet {offset} of data that has {data_length}")]
+    Offset { offset: u16, data_length: u16 },
+    #[error("octets behind the fields of block {0:#06x}")]
+    Trailing(u16),
     #[error("not a request or a response")]
     Type,
 }
@@ -86,7 +100,7 @@ pub enum Message<'a> {
     ReadImplicitRequest(RecordAccess),
     ReadResponse(ReadResponse<'a>),
     WriteRequest(WriteRequest<'a>),
-    WriteResponse(PnioStatus),
+    WriteResponse(WriteResponse<'a>),
 }
 
 impl<'a> Message<'a> {
@@ -105,8 +119,8 @@ impl<'a> Message<'a> {
     fn request(operation: u16, blocks: &'a [u8]) -> Result<Self, CmError> {
         Ok(match operation {
             opnum::CONNECT => Self::ConnectRequest(ConnectRequest::parse(blocks)?),
-            opnum::RELEASE => Self::ReleaseRequest(Control::parse(blocks)?),
-            opnum::CONTROL => Self::ControlRequest(Control::parse(blocks)?),
+            opnum::RELEASE => Self::ReleaseRequest(Control::release(blocks)?),
+            opnum::CONTROL => Self::ControlRequest(Control::control(blocks)?),
             opnum::READ => Self::ReadRequest(RecordAccess::read_request(blocks)?),
             opnum::READ_IMPLICIT => Self::ReadImplicitRequest(RecordAccess::read_request(blocks)?),
             opnum::WRITE => Self::WriteRequest(WriteRequest::parse(blocks)?),
@@ -115,15 +129,14 @@ impl<'a> Message<'a> {
     }
 
     fn response(operation: u16, status: PnioStatus, blocks: &'a [u8]) -> Result<Self, CmError> {
-        let control = ControlResponse { status };
         Ok(match operation {
             opnum::CONNECT => Self::ConnectResponse(ConnectResponse::parse(status, blocks)?),
-            opnum::RELEASE => Self::ReleaseResponse(control),
-            opnum::CONTROL => Self::ControlResponse(control),
+            opnum::RELEASE => Self::ReleaseResponse(ControlResponse::parse(status, blocks)?),
+            opnum::CONTROL => Self::ControlResponse(ControlResponse::parse(status, blocks)?),
             opnum::READ | opnum::READ_IMPLICIT => {
                 Self::ReadResponse(ReadResponse::parse(status, blocks)?)
             }
-            opnum::WRITE => Self::WriteResponse(status),
+            opnum::WRITE => Self::WriteResponse(WriteResponse::parse(status, blocks)?),
             other => return Err(CmError::Operation(other)),
         })
     }
@@ -205,44 +218,10 @@ pub(crate) fn uuid(reader: &mut Reader<'_>) -> Result<Uuid, Short> {
     Ok(Uuid(reader.array()?))
 }
 
-/// A control block: PrmEnd, ApplicationReady, Release, and others of the same form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Control {
-    /// 0x0110 PrmEnd, 0x0112 ApplicationReady, 0x0114 Release; 0x0111 and 0x0113 after a plug.
-    pub block: u16,
-    pub ar_uuid: Uuid,
-    pub session_key: u16,
-    /// A bit for each command.
-    pub command: u16,
-    pub properties: u16,
-}
-
-impl Control {
-    fn parse(blocks: &[u8]) -> Result<Self, CmError> {
-        let mut reader = Reader::new(blocks);
-        let RawBlock { kind, mut content } = RawBlock::read(&mut reader)?;
-        if !(0x0110..=0x0118).contains(&kind) {
-            return Err(CmError::Block {
-                got: kind,
-                wanted: 0x0110,
-            });
-        }
-        content.u16()?;
-        let ar_uuid = uuid(&mut content)?;
-        let session_key = content.u16()?;
-        content.u16()?;
-        Ok(Self {
-            block: kind,
-            ar_uuid,
-            session_key,
-            command: content.u16()?,
-            properties: content.u16()?,
-        })
+/// What is left of a block, or behind the last one, may be padding: zeros.
+pub(crate) fn finished(kind: u16, rest: Reader<'_>) -> Result<(), CmError> {
+    match rest.rest().iter().all(|octet| *octet == 0) {
+        true => Ok(()),
+        false => Err(CmError::Trailing(kind)),
     }
-}
-
-/// The answer to a control block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ControlResponse {
-    pub status: PnioStatus,
 }

@@ -1,18 +1,28 @@
 //! Records: what is read and written, where.
 
-use super::{CmError, RawBlock, uuid};
+use super::{CmError, RawBlock, finished, uuid};
 use crate::reader::Reader;
 use crate::rpc::Uuid;
 use crate::status::PnioStatus;
 
 const WRITE_REQ: u16 = 0x0008;
 const READ_REQ: u16 = 0x0009;
+const WRITE_RES: u16 = 0x8008;
 const READ_RES: u16 = 0x8009;
+/// BlockLength of each of them.
+const HEADER_LENGTH: u16 = 60;
 
 /// Index of a write that holds several.
 const MULTIPLE: u16 = 0xe040;
 
 /// Which record: IODReadReqHeader, IODWriteReqHeader.
+///
+/// ```text
+/// sequence(2) AR(16) API(4) slot(2) subslot(2) 0(2) index(2) length(4), in 24 octets:
+///   read request:   target-AR(16) 0(8)
+///   read response:  additional-values(4) 0(20)
+///   write response: additional-values(4) PNIOStatus(4) 0(16)
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordAccess {
     pub sequence: u16,
@@ -24,21 +34,37 @@ pub struct RecordAccess {
     pub index: u16,
     /// Octets that are written, or may be read.
     pub length: u32,
+    /// Of an implicit read: whose record, where it is one of an AR. All zero otherwise.
+    pub target_ar: Uuid,
 }
 
 impl RecordAccess {
+    /// A query that may follow the header (RecordDataReadQuery) has no meaning here.
     pub(super) fn read_request(blocks: &[u8]) -> Result<Self, CmError> {
-        Self::read(RawBlock::of(&mut Reader::new(blocks), READ_REQ)?)
+        let (mut access, mut rest) = Self::read(&mut Reader::new(blocks), READ_REQ)?;
+        access.target_ar = uuid(&mut rest)?;
+        Ok(access)
     }
 
-    fn read(mut content: Reader<'_>) -> Result<Self, CmError> {
+    /// A header of the type `wanted`, and what is in it behind the length. Its own length is
+    /// fixed: the record behind it begins at the same octet for whoever reads it.
+    fn read<'a>(reader: &mut Reader<'a>, wanted: u16) -> Result<(Self, Reader<'a>), CmError> {
+        let mut content = RawBlock::of(reader, wanted)?;
+        let length = content.rest().len() + 2;
+        if length != usize::from(HEADER_LENGTH) {
+            return Err(CmError::Length {
+                kind: wanted,
+                // Read from 16 bits.
+                length: length as u16,
+            });
+        }
         let sequence = content.u16()?;
         let ar_uuid = uuid(&mut content)?;
         let api = content.u32()?;
         let slot = content.u16()?;
         let subslot = content.u16()?;
         content.u16()?;
-        Ok(Self {
+        let access = Self {
             sequence,
             ar_uuid,
             api,
@@ -46,7 +72,15 @@ impl RecordAccess {
             subslot,
             index: content.u16()?,
             length: content.u32()?,
-        })
+            target_ar: Uuid([0; 16]),
+        };
+        Ok((access, content))
+    }
+
+    /// The record's octets, from behind its header.
+    fn data<'a>(&self, reader: &mut Reader<'a>) -> Result<&'a [u8], CmError> {
+        let length = usize::try_from(self.length).map_err(|_| CmError::Short)?;
+        Ok(reader.take(length)?)
     }
 }
 
@@ -67,11 +101,12 @@ pub struct WriteItem<'a> {
 impl<'a> WriteRequest<'a> {
     pub(super) fn parse(blocks: &'a [u8]) -> Result<Self, CmError> {
         let mut reader = Reader::new(blocks);
-        let outer = RecordAccess::read(RawBlock::of(&mut reader, WRITE_REQ)?)?;
-        let length = usize::try_from(outer.length).map_err(|_| CmError::Short)?;
-        let data = reader.take(length)?;
-        if reader.rest().len() > 3 {
-            return Err(CmError::Trailing);
+        let (outer, _) = RecordAccess::read(&mut reader, WRITE_REQ)?;
+        let data = outer.data(&mut reader)?;
+        finished(WRITE_REQ, reader)?;
+        // One that holds nothing would pass as a write of which nothing is judged.
+        if outer.index == MULTIPLE && data.is_empty() {
+            return Err(CmError::Missing(WRITE_REQ));
         }
         Ok(Self { outer, data })
     }
@@ -121,12 +156,11 @@ impl<'a> Iterator for WriteItems<'a> {
 
 impl<'a> WriteItems<'a> {
     fn nested(&mut self) -> Result<WriteItem<'a>, CmError> {
-        let access = RecordAccess::read(RawBlock::of(&mut self.rest, WRITE_REQ)?)?;
+        let (access, _) = RecordAccess::read(&mut self.rest, WRITE_REQ)?;
         if access.index == MULTIPLE {
             return Err(CmError::Twice(WRITE_REQ));
         }
-        let length = usize::try_from(access.length).map_err(|_| CmError::Short)?;
-        let data = self.rest.take(length)?;
+        let data = access.data(&mut self.rest)?;
         // The next one begins at a multiple of 4.
         let read = self.start - self.rest.rest().len();
         let padding = read.next_multiple_of(4) - read;
@@ -154,12 +188,61 @@ impl<'a> ReadResponse<'a> {
             });
         }
         let mut reader = Reader::new(blocks);
-        let access = RecordAccess::read(RawBlock::of(&mut reader, READ_RES)?)?;
-        let length = usize::try_from(access.length).map_err(|_| CmError::Short)?;
+        let (access, _) = RecordAccess::read(&mut reader, READ_RES)?;
+        let data = access.data(&mut reader)?;
+        finished(READ_RES, reader)?;
         Ok(Self {
             status,
             access: Some(access),
-            data: reader.take(length)?,
+            data,
         })
+    }
+}
+
+/// The answer to a write: of several records, what became of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteResponse<'a> {
+    pub status: PnioStatus,
+    headers: Reader<'a>,
+}
+
+/// What became of one record; that with index 0xE040 speaks of all that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    pub access: RecordAccess,
+    pub status: PnioStatus,
+}
+
+impl<'a> WriteResponse<'a> {
+    pub(super) fn parse(status: PnioStatus, blocks: &'a [u8]) -> Result<Self, CmError> {
+        let headers = Reader::new(blocks);
+        let mut reader = headers;
+        while finished(WRITE_RES, reader).is_err() {
+            Written::read(&mut reader)?;
+        }
+        Ok(Self { status, headers })
+    }
+
+    pub fn items(&self) -> impl Iterator<Item = Written> + use<'a> {
+        let mut reader = self.headers;
+        // All were read before.
+        std::iter::from_fn(move || Written::read(&mut reader).ok())
+    }
+}
+
+impl Written {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, CmError> {
+        let (access, mut rest) = RecordAccess::read(reader, WRITE_RES)?;
+        rest.u32()?;
+        let status = PnioStatus::from_octets(rest.array()?);
+        Ok(Self { access, status })
+    }
+}
+
+/// What a record is, for people (IEC 61158-6-10, table of Index values).
+pub fn index_name(index: u16) -> &'static str {
+    match index {
+        0x0000..=0x7fff => "record of the manufacturer",
+        _ => "reserved record",
     }
 }
