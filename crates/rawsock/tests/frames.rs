@@ -101,7 +101,11 @@ fn through(
     let mut arrived = Vec::new();
     let deadline = Instant::now() + LONG;
     while arrived.last() != Some(&last) {
-        assert!(Instant::now() < deadline, "the mark did not arrive");
+        let counters = (sender.counters(), receiver.counters());
+        assert!(
+            Instant::now() < deadline,
+            "the mark did not arrive: {counters:?}"
+        );
         let each = |frame: &[u8]| arrived.push(frame.to_vec());
         receiver.try_recv(each).unwrap();
         std::thread::yield_now();
