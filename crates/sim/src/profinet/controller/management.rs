@@ -416,7 +416,7 @@ impl Controller {
         }
     }
 
-    fn released(&mut self, now: Instant) {
+    pub(super) fn released(&mut self, now: Instant) {
         self.relation = None;
         self.record_call = None;
         self.record_queue.clear();
