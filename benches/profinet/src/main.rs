@@ -248,8 +248,8 @@ mod tests {
     }
 
     #[test]
-    fn redundancy_outlives_a_blackout_of_little_more_than_the_watchdog_and_hold_a_longer_one() {
-        let short = outcomes(Trouble::Blackouts(1.1), 5, 2);
+    fn redundancy_outlives_a_blackout_that_a_watchdog_does_not_and_hold_a_longer_one() {
+        let short = outcomes(Trouble::Blackouts(0.9), 5, 2);
         for contender in [Contender::Bare, with(0, true, false), with(2, false, false)] {
             assert!(aborts(&short, contender) >= 3, "{contender:?}");
         }

@@ -168,6 +168,17 @@ impl Contender {
         }
     }
 
+    pub(crate) fn is_redundancy_alone(self) -> bool {
+        match self {
+            Self::Bare => false,
+            Self::Fieldlock {
+                redundancy,
+                play_out,
+                ..
+            } => redundancy > 0 && !play_out,
+        }
+    }
+
     /// D: two cycles, or as many as frames are repeated for, and the network's jitter.
     pub(crate) fn play_out(self, timing: Timing, network: &Network) -> Option<Duration> {
         match self {

@@ -90,6 +90,9 @@ frames.
 - Ages are those of data when the consumer accepts it, repeated or not. An uptime without its age
   says little.
 
+Redundancy without play-out is in the CSV alone: it changes nothing here, since a repaired frame
+arrives together with a newer one.
+
 A cell: uptime in %, aborts an hour, age p50 / p99 / greatest in ms.
 ",
         DELAY.as_millis()
@@ -103,7 +106,10 @@ A cell: uptime in %, aborts an hour, age p50 / p99 / greatest in ms.
 }
 
 fn table(out: &mut String, rows: &[Row], timing: Timing) {
-    let rows: Vec<&Row> = rows.iter().filter(|row| row.timing == timing).collect();
+    let rows: Vec<&Row> = rows
+        .iter()
+        .filter(|row| row.timing == timing && !row.contender.is_redundancy_alone())
+        .collect();
     let Some(first) = rows.first() else {
         return;
     };
