@@ -71,7 +71,13 @@ fn records_cross_and_are_told() {
         |_| {},
     );
     plant.run(5 * SECOND);
-    let told = || (&plant.headend.events, &plant.edge.events, plant.controller.state());
+    let told = || {
+        (
+            &plant.headend.events,
+            &plant.edge.events,
+            plant.controller.state(),
+        )
+    };
     assert!(plant.controller.is_established(), "{:?}", told());
     assert_eq!(plant.device.record(1, 1, 0x0010), Some(&record.data[..]));
     for end in [&plant.headend, &plant.edge] {
