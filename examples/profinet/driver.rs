@@ -137,7 +137,7 @@ pub(crate) fn run(
             station.handle_timeout(now);
             flush(&mut station, &mut socket)?;
             while let Some(event) = station.poll_event() {
-                eprintln!("{:8.3} {event:?}", (now - started).as_secs_f64());
+                eprintln!("{:8.3} {event}", (now - started).as_secs_f64());
             }
             if now >= second {
                 second += Duration::from_secs(1);

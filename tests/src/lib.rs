@@ -18,6 +18,7 @@ pub mod answers;
 pub mod binary;
 mod host;
 mod pair;
+pub mod plant;
 pub mod rig;
 pub mod rogue;
 mod site;

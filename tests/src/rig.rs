@@ -20,6 +20,8 @@ use fieldlock_rawsock::{Filter, Namespace, PacketSocket, interface_mac};
 use fieldlock_testkit::process::Process;
 use thiserror::Error;
 
+use crate::eventually;
+
 /// The headend's interface, on the controller's wire.
 pub const CONTROLLER_WIRE: &str = "pn-ctl";
 /// The edge's interface, on the device's wire.
@@ -106,6 +108,23 @@ impl Rig {
         self.ip(&self.agents, &link);
         self.ip(&self.agents, &format!("link set {inner} up"));
         self.ip(station, &format!("link set {STATION} up"));
+        self.wait_plugged(&self.agents, inner);
+        self.wait_plugged(station, STATION);
+    }
+
+    /// Waits for an interface to carry frames: the kernel drops those that are sent before it
+    /// has taken notice of a carrier, some time after `up`.
+    #[track_caller]
+    pub fn wait_plugged(&self, namespace: &Namespace, interface: &str) {
+        eventually("an interface to be up", || {
+            let show = || {
+                Command::new("ip")
+                    .args(["-o", "link", "show", interface])
+                    .output()
+            };
+            let shown = within(namespace, show).unwrap().stdout;
+            String::from_utf8_lossy(&shown).contains("state UP")
+        });
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial::test("cli::check_opens_nothing", config::check_opens_nothing),
         trial::test("cli::policy_check", policy::check),
         trial::test("cli::policy_explain", policy::explain),
+        trial::test("cli::policy_of_stations", policy::stations),
         trial::test("cli::policy_diff", policy::diff),
         trial::test("cli::sample_policies", policy::samples),
         trial::test("cli::status_without_an_agent", status_without_an_agent),

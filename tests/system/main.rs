@@ -22,6 +22,7 @@ mod lint;
 mod malformed;
 mod mbaps;
 mod negative;
+mod profinet;
 mod rig;
 mod rtu;
 mod smoke;
@@ -67,6 +68,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(cli::trials());
     trials.extend(faults::trials());
     trials.extend(interop::trials());
+    trials.extend(profinet::trials());
     trials.extend(rig::trials());
     trials.extend(rtu::trials());
     trials.extend(negative::trials());

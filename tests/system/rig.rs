@@ -61,6 +61,8 @@ fn cable_is_pulled(rig: &Rig) {
     rig.ip(&rig.device, "link set eth0 down");
     assert!(device.try_send(&[&frame(1)]).is_err());
     rig.ip(&rig.device, "link set eth0 up");
+    rig.wait_plugged(&rig.device, "eth0");
+    rig.wait_plugged(&rig.agents, DEVICE_WIRE);
     device.try_send(&[&frame(2)]).unwrap();
     assert_eq!(heard(&mut agent), frame(2));
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use fieldlock_audit::Kind;
 use fieldlock_session::frame::CONTROL;
 use fieldlock_session::{CYCLIC_ALPN, Frame, Hello};
+use fieldlock_tests::rig::{CONTROLLER_WIRE, DEVICE_WIRE};
 use fieldlock_tests::rogue::{Credentials, Face, Rogue, hello};
-use fieldlock_tests::trial::{both, test};
+use fieldlock_tests::trial::on_rig;
 use fieldlock_tests::{DEVICE, EDGE, Pair, Role, Setup, Site, Transport, eventually};
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -18,26 +19,37 @@ use crate::negative::hostile_headend::edge_of_a_rogue;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials: Vec<_> = [
-        both("stations::both_ends_carry_them", both_ends_carry_them),
-        both(
+        both_among_agents("stations::both_ends_carry_them", both_ends_carry_them),
+        both_among_agents(
             "stations::an_older_headend_serves_the_devices",
             older_headend,
         ),
-        both("stations::only_those_of_the_edge_are_taken", only_bound),
-        both("stations::channels_carry_nothing_else", nothing_else),
-        both("stations::another_list_is_another_hello", another_list),
+        both_among_agents("stations::only_those_of_the_edge_are_taken", only_bound),
+        both_among_agents("stations::channels_carry_nothing_else", nothing_else),
+        both_among_agents("stations::another_list_is_another_hello", another_list),
     ]
     .into_iter()
     .flatten()
     .collect();
     trials.extend([
-        test("stations::a_token_admits_one_connection", tokens),
-        test("stations::a_lost_connection_comes_back", comes_back),
+        among_agents("stations::a_token_admits_one_connection", tokens),
+        among_agents("stations::a_lost_connection_comes_back", comes_back),
     ]);
     trials
 }
 
-const WIRE: &str = "\n[profinet]\ninterface = \"lo\"\n";
+/// An agent with stations opens an interface of its own.
+fn among_agents(name: &str, run: fn()) -> Trial {
+    on_rig(name, move |rig| rig.among_agents(run))
+}
+
+fn both_among_agents(name: &str, run: fn(Transport)) -> [Trial; 2] {
+    [Transport::Quic, Transport::Tls].map(|transport| {
+        let name = format!("{name}::{transport}");
+        on_rig(&name, move |rig| rig.among_agents(|| run(transport)))
+    })
+}
+
 const CONTROLLER: &str = "[[controller]]\nname = \"plc-1\"\nmac = \"02:00:00:00:00:01\"\n";
 
 fn setup(transport: Transport) -> Setup {
@@ -49,8 +61,15 @@ fn setup(transport: Transport) -> Setup {
         .map(|name| format!("[[station]]\nname = \"{name}\"\nedge = \"{EDGE}\"\n"))
         .concat();
     Setup::new(transport)
-        .edge(&format!("{WIRE}{of_edge}"))
-        .headend(&format!("{WIRE}{of_headend}{CONTROLLER}"))
+        .edge(&format!("{}{of_edge}", wire(DEVICE_WIRE)))
+        .headend(&format!(
+            "{}{of_headend}{CONTROLLER}",
+            wire(CONTROLLER_WIRE)
+        ))
+}
+
+fn wire(interface: &str) -> String {
+    format!("\n[profinet]\ninterface = \"{interface}\"\n")
 }
 
 fn with_stations(devices: &[&str], stations: &[&str]) -> Hello {
@@ -101,10 +120,11 @@ fn both_ends_carry_them(transport: Transport) {
         });
         assert_eq!(carried(&agent.status()), Some(2));
     }
-    for agent in [&pair.edge, &pair.headend] {
+    for (agent, wire) in [(&pair.edge, DEVICE_WIRE), (&pair.headend, CONTROLLER_WIRE)] {
         let output = agent.check();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.contains("PROFINET on `lo` with 2 stations"), "{said}");
+        let wanted = format!("PROFINET on `{wire}` with 2 stations");
+        assert!(said.contains(&wanted), "{said}");
     }
 }
 

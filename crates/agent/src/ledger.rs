@@ -40,6 +40,7 @@ pub(crate) mod alarm {
     pub(crate) const CLOCK: &str = "clock-wrong";
     pub(crate) const DUPLICATE: &str = "duplicate-identity";
     pub(crate) const PEER_LOG: &str = "peer-log-cut";
+    pub(crate) const FIELDBUS: &str = "profinet-interface-down";
     pub(crate) const CHAIN: &str = "audit-log-changed";
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`headend`] and [`edge`]: the two ends; neither knows the other.
 //! - [`tunnel`] and [`tls`]: what carries a session, and who is at its other end.
+//! - [`fieldbus`]: the wire of PROFINET stations, at either end.
 //! - [`ledger`], [`posture`], [`source`], [`bundle`], [`authority`], [`control`], [`reload`]: what every agent has.
 //! - [`socket`] and [`sealed`]: connections of Modbus clients and devices, plain or with TLS.
 //! - [`settings`]: configuration files.
@@ -16,6 +17,7 @@ mod checkpoint;
 mod control;
 mod counter;
 mod edge;
+mod fieldbus;
 mod headend;
 mod ledger;
 mod posture;
@@ -34,10 +36,13 @@ use std::path::{Path, PathBuf};
 
 use fieldlock_audit::JournalError;
 use fieldlock_pki::store;
+use fieldlock_rawsock::OpenError;
+use fieldlock_rawsock::privileges::{DropError, drop_raw};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use control::SOCKET;
+use fieldbus::Opened;
 pub use ledger::FOLDER as AUDIT;
 use settings::SettingsError;
 pub use tls::TrustError;
@@ -77,6 +82,10 @@ pub enum StartError {
     },
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Fieldbus(#[from] OpenError),
+    #[error(transparent)]
+    Privileges(#[from] DropError),
     #[error("the system gives no random numbers")]
     Random,
 }
@@ -98,18 +107,33 @@ pub fn check(agent: Agent, file: &Path) -> Result<String, StartError> {
 
 /// Runs an agent until SIGTERM or SIGINT.
 pub fn run(agent: Agent, file: &Path) -> Result<(), StartError> {
+    let opened = open_fieldbus(agent, file)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let local = tokio::task::LocalSet::new();
     let outcome = local.block_on(&runtime, async {
         match agent {
-            Agent::Edge => edge::run(file).await,
-            Agent::Headend => headend::run(file).await,
+            Agent::Edge => edge::run(file, opened).await,
+            Agent::Headend => headend::run(file, opened).await,
         }
     });
     runtime.shutdown_background();
     outcome
+}
+
+/// Opens the PROFINET interface, where one is configured, and gives up the right to open any:
+/// before there is a second thread, which would keep it.
+fn open_fieldbus(agent: Agent, file: &Path) -> Result<Option<Opened>, StartError> {
+    let profinet = match agent {
+        Agent::Edge => settings::edge::File::load(file)?.profinet,
+        Agent::Headend => settings::headend::File::load(file)?.profinet,
+    };
+    let opened = profinet.as_ref().map(Opened::open).transpose()?;
+    if opened.is_some() {
+        drop_raw()?;
+    }
+    Ok(opened)
 }
 
 /// Waits for SIGTERM or SIGINT; a second one ends the process at once.
@@ -130,9 +154,9 @@ async fn stop_signal() -> Result<(), StartError> {
     Ok(())
 }
 
-/// Random octets: an instance id, a token.
-fn random() -> Result<[u8; 16], StartError> {
-    let mut bytes = [0; 16];
+/// Random octets: an instance id, a token, a seed.
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StartError::Random)?;
     Ok(bytes)
 }

@@ -135,8 +135,7 @@ fn intent() -> Record {
             name: Some("hmi-1".into()),
             address: Some([10, 1, 1, 20].into()),
             port: Some(50412),
-            identity: None,
-            role: None,
+            ..Party::default()
         })),
         device: Some("press-07".into()),
         unit: Some(1),

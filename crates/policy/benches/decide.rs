@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use divan::Bencher;
 use fieldlock_modbus::Request;
-use fieldlock_policy::{Client, Now, Origin, Policy, Side};
+use fieldlock_policy::{Call, Client, Controller, Now, Origin, Policy, Side, StationOrigin};
+use fieldlock_profinet::Mac;
 
 /// Reports allocations where there are any: `decide` shows none.
 #[global_allocator]
@@ -227,4 +228,43 @@ fn known_view(bencher: Bencher, rules: usize) {
 #[divan::bench(args = RULES)]
 fn parse(bencher: Bencher, rules: usize) {
     bencher.bench(|| policy("allow", black_box(rules), apart));
+}
+
+/// Rules for stations that all are for this pair and cover everything but the call.
+fn stations(rules: usize) -> Policy {
+    let mut text = String::from("syntax = 1\n");
+    for rule in 0..rules {
+        let _ = write!(
+            text,
+            "[[allow]]\nname = \"rule {rule}\"\nstation = \"drive-1\"\nservice = \"write\"\n\
+             record = \"{rule}\"\nslot = \"1-4\"\n"
+        );
+    }
+    match Policy::parse(&text, "bench.toml") {
+        Ok(policy) => policy,
+        Err(errors) => unreachable!("{errors}"),
+    }
+}
+
+#[divan::bench(args = RULES)]
+fn judge_station_last_rule(bencher: Bencher, rules: usize) {
+    let origin = StationOrigin {
+        side: Side::Edge,
+        via: Some("hd-1"),
+        controller: Controller {
+            mac: Mac([0, 0x1b, 0x1b, 1, 2, 3]),
+            station: None,
+        },
+    };
+    let Ok(station) = "drive-1".parse() else {
+        unreachable!("valid name");
+    };
+    let view = stations(rules).station_view(&origin, &station);
+    let call = Call::Write {
+        index: rules as u16 - 1,
+        slot: 1,
+        subslot: 1,
+    };
+    assert!(view.judge(&call, Now::Unknown).allowed());
+    bencher.bench(|| view.judge(black_box(&call), Now::Unknown));
 }

@@ -139,6 +139,14 @@ pub enum Problem {
         name: String,
         nearest: Option<String>,
     },
+    #[error(
+        "no service is named {name:?}; {}",
+        nearest_or(.nearest, "a test is about a single one, such as identify, connect, read or set-name")
+    )]
+    UnknownSingleService {
+        name: String,
+        nearest: Option<String>,
+    },
     #[error("no kind of AR is named {name:?}; {}", did_you_mean(.nearest, .known))]
     UnknownAr {
         name: String,

@@ -255,3 +255,154 @@ pub fn type_name(alarm_type: u16) -> &'static str {
         _ => "reserved",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Behind the FrameID: endpoints 1 and 2, window 1.
+    fn rta(pdu_type: u8, part: &[u8]) -> Vec<u8> {
+        let mut out = vec![0, 1, 0, 2, pdu_type, 0x11, 0xff, 0xff, 0xff, 0xfe];
+        out.extend((part.len() as u16).to_be_bytes());
+        out.extend(part);
+        out
+    }
+
+    fn block(block: u16, body: &[u8]) -> Vec<u8> {
+        let mut out = block.to_be_bytes().to_vec();
+        out.extend((body.len() as u16).to_be_bytes());
+        out.extend(body);
+        out
+    }
+
+    const ALARM: &[u8] = b"\x01\0\0\x01\0\0\0\x01\0\x02\0\x03\0\0\0\x04\0\0\0\x05\xb8\x07";
+    const ACK: &[u8] = b"\x01\0\0\x01\0\0\0\x01\0\x02\0\x03\xb8\x07\xda\x81\x3c\x01";
+
+    const ABOUT: About = About {
+        high: true,
+        alarm_type: 1,
+        api: 1,
+        slot: 2,
+        subslot: 3,
+        specifier: Specifier(0xb807),
+    };
+
+    #[test]
+    fn every_type_has_its_body() {
+        let status = [0xcf, 0x81, 0xfd, 5];
+        for (bytes, body) in [
+            (rta(0x11, &[1, 2]), Body::Data(&[1, 2])),
+            (rta(0x12, &[]), Body::Nack),
+            (rta(0x13, &[]), Body::Ack),
+            (
+                rta(0x14, &status),
+                Body::Err {
+                    status,
+                    vendor: &[],
+                },
+            ),
+        ] {
+            for end in 0..bytes.len() {
+                assert_eq!(Rta::parse(&bytes[..end]), Err(AlarmError::Short));
+            }
+            let padded = [&bytes[..], &[0; 20]].concat();
+            let expected = Rta {
+                destination: 1,
+                source: 2,
+                window: 1,
+                tack: true,
+                send_sequence: 0xffff,
+                ack_sequence: 0xfffe,
+                body,
+            };
+            assert_eq!(Rta::parse(&padded), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn other_types_and_lengths_are_refused() {
+        for pdu_type in (0..=255).filter(|code| !(0x11..=0x14).contains(code)) {
+            let bytes = rta(pdu_type, &[]);
+            assert_eq!(Rta::parse(&bytes), Err(AlarmError::Type(pdu_type)));
+        }
+        assert_eq!(
+            Rta::parse(&rta(0x13, &[0])),
+            Err(AlarmError::AckWithData(1))
+        );
+        assert_eq!(
+            Rta::parse(&rta(0x12, &[0; 4])),
+            Err(AlarmError::AckWithData(4))
+        );
+        assert_eq!(Rta::parse(&rta(0x14, &[0; 3])), Err(AlarmError::Short));
+    }
+
+    #[test]
+    fn alarms_and_acknowledgements_say_what_they_are_about() {
+        let with_item = [ALARM, b"\x80\0\x01"].concat();
+        let alarm = block(1, &with_item);
+        let notice = Notice::parse(&alarm).unwrap();
+        let expected = Notification {
+            about: ABOUT,
+            module: 4,
+            submodule: 5,
+            items: b"\x80\0\x01",
+        };
+        assert_eq!(notice, Notice::Alarm(expected));
+        let ack = block(0x8001, ACK);
+        let notice = Notice::parse(&ack).unwrap();
+        assert_eq!(notice, Notice::Ack(ABOUT, [0xda, 0x81, 0x3c, 1]));
+        for (code, body) in [(2, ALARM), (0x8002, ACK)] {
+            assert!(!Notice::parse(&block(code, body)).unwrap().about().high);
+        }
+        let specifier = ABOUT.specifier;
+        assert_eq!(specifier.sequence(), 7);
+        assert!(specifier.channel_diagnosis() && specifier.manufacturer_diagnosis());
+        assert!(specifier.submodule_diagnosis() && specifier.ar_diagnosis());
+    }
+
+    #[test]
+    fn blocks_are_as_long_as_they_say_and_as_their_kind_is() {
+        for (code, body) in [(1, ALARM), (0x8001, ACK)] {
+            let whole = block(code, body);
+            for end in 0..whole.len() {
+                assert!(Notice::parse(&whole[..end]).is_err());
+            }
+            assert!(Notice::parse(&[&whole[..], &[0]].concat()).is_err());
+            let short = block(code, &body[..body.len() - 1]);
+            let length = body.len() - 1;
+            let error = AlarmError::Length {
+                block: code,
+                length: length as u16,
+                found: length,
+            };
+            assert_eq!(Notice::parse(&short), Err(error));
+        }
+        let long = block(0x8001, &[ACK, &[0]].concat());
+        assert!(matches!(
+            Notice::parse(&long),
+            Err(AlarmError::Length { .. })
+        ));
+        assert_eq!(Notice::parse(&block(3, ALARM)), Err(AlarmError::Block(3)));
+        let version = [&[1, 1][..], &ALARM[2..]].concat();
+        let error = Err(AlarmError::Version(1, 1));
+        assert_eq!(Notice::parse(&block(1, &version)), error);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(
+            pdu_type in prop_oneof![0x11u8..=0x14, any::<u8>()],
+            code in prop_oneof![Just(1u16), Just(2), Just(0x8001), Just(0x8002), any::<u16>()],
+            body in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let bytes = rta(pdu_type, &block(code, &body));
+            if let Ok(Rta { body: Body::Data(data), .. }) = Rta::parse(&bytes) {
+                prop_assert_eq!(data.len(), 4 + body.len());
+                let _ = Notice::parse(data);
+            }
+            let _ = Rta::parse(&body);
+            let _ = Notice::parse(&body);
+        }
+    }
+}

@@ -81,3 +81,67 @@ impl Arp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn packet(operation: u16, sender: u8, target: u8) -> Vec<u8> {
+        let address = |last: u8| match last {
+            0 => [0; 4],
+            last => [10, 0, 0, last],
+        };
+        [
+            &[0, 1, 8, 0, 6, 4][..],
+            &operation.to_be_bytes(),
+            &[2, 0, 0, 0, 0, 1],
+            &address(sender),
+            &[0; 6],
+            &address(target),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn packets_have_a_purpose() {
+        for (operation, sender, target, purpose) in [
+            (1, 1, 2, Purpose::Request),
+            (2, 1, 2, Purpose::Reply),
+            (1, 0, 2, Purpose::Probe),
+            (1, 1, 1, Purpose::Announcement),
+            (2, 1, 1, Purpose::Announcement),
+        ] {
+            let mut bytes = packet(operation, sender, target);
+            for end in 0..bytes.len() {
+                assert!(Arp::parse(&bytes[..end]).is_err());
+            }
+            bytes.resize(46, 0);
+            let arp = Arp::parse(&bytes).unwrap();
+            assert_eq!(arp.purpose(), purpose);
+            assert_eq!(arp.sender_mac, Mac([2, 0, 0, 0, 0, 1]));
+            assert_eq!(arp.target.octets()[3], target);
+        }
+    }
+
+    #[test]
+    fn other_families_and_operations_are_refused() {
+        for octet in 0..6 {
+            let mut bytes = packet(1, 1, 2);
+            bytes[octet] ^= 0x10;
+            assert_eq!(Arp::parse(&bytes), Err(ArpError::Family));
+        }
+        for operation in [0, 3, 4, 0x0101] {
+            let error = Err(ArpError::Operation(operation));
+            assert_eq!(Arp::parse(&packet(operation, 1, 2)), error);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Arp::parse(&bytes);
+            let _ = Arp::parse(&[&[0, 1, 8, 0, 6, 4][..], &bytes].concat());
+        }
+    }
+}

@@ -144,3 +144,120 @@ fn ipv4(payload: &[u8]) -> Result<Class<'_>, Malformed> {
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mac::Mac;
+    use proptest::prelude::*;
+
+    fn frame(ethertype: u16, payload: &[u8]) -> Frame<'_> {
+        Frame {
+            dst: Mac([2, 0, 0, 0, 0, 1]),
+            src: Mac([2, 0, 0, 0, 0, 2]),
+            tag: None,
+            ethertype,
+            payload,
+        }
+    }
+
+    fn udp(source: u16, destination: u16) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
+        packet.extend([10, 0, 0, 1, 10, 0, 0, 2]);
+        packet.extend(source.to_be_bytes());
+        packet.extend(destination.to_be_bytes());
+        packet.extend([0, 8, 0, 0]);
+        packet
+    }
+
+    #[test]
+    fn what_is_never_carried_has_its_name() {
+        for (ethertype, payload, never) in [
+            (eth::PROFINET, &[0, 0x20][..], Never::Ptcp),
+            (eth::PROFINET, &[0xff, 0x43], Never::Ptcp),
+            (eth::PROFINET, &[0x01, 0x00], Never::Irt),
+            (eth::PROFINET, &[0xfe, 0x02], Never::Rsi),
+            (eth::PROFINET, &[0xff, 0x80], Never::Fragment),
+            (
+                eth::PROFINET,
+                &[0xbc, 0x00],
+                Never::MulticastCyclic(FrameId(0xbc00)),
+            ),
+            (
+                eth::PROFINET,
+                &[0xfc, 0x00],
+                Never::ReservedFrameId(FrameId(0xfc00)),
+            ),
+            (eth::LLDP, &[], Never::Lldp),
+            (eth::MRP, &[], Never::Mrp),
+            (0x86dd, &[], Never::OtherEtherType(0x86dd)),
+        ] {
+            let class = classify(&frame(ethertype, payload));
+            assert_eq!(class, Ok(Class::Never(never)), "{}", never.name());
+        }
+    }
+
+    #[test]
+    fn packets_are_sorted_by_protocol_and_port() {
+        let class = |packet: &[u8]| match classify(&frame(eth::IPV4, packet)) {
+            Ok(Class::Udp(datagram)) => Ok(datagram.udp.destination_port),
+            Ok(Class::Never(never)) => Err(never),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(class(&udp(0xc000, CM_PORT)), Ok(CM_PORT));
+        assert_eq!(class(&udp(CM_PORT, 0xc000)), Ok(0xc000));
+        assert_eq!(class(&udp(0xc000, RT_UDP_PORT)), Err(Never::RtOverUdp));
+        assert_eq!(class(&udp(RT_UDP_PORT, 0xc000)), Err(Never::RtOverUdp));
+        let mut tcp = udp(1, 2);
+        tcp[9] = 6;
+        assert_eq!(class(&tcp), Err(Never::OtherIp(6)));
+        let mut fragment = udp(1, 2);
+        fragment[6] = 0x20;
+        assert_eq!(class(&fragment), Err(Never::IpFragment));
+    }
+
+    #[test]
+    fn dcp_stands_under_the_frame_id_of_its_service() {
+        let identify = [0xfe, 0xfe, 5, 0, 0, 0, 0, 1, 0, 1, 0, 0];
+        let class = classify(&frame(eth::PROFINET, &identify));
+        assert!(matches!(class, Ok(Class::Dcp(pdu)) if pdu.xid == 1));
+        for id in [0xfc, 0xfd, 0xff] {
+            let mut moved = identify;
+            moved[1] = id;
+            let error = DcpError::FrameId {
+                found: FrameId(0xfe00 | u16::from(id)),
+                expected: FrameId::DCP_IDENTIFY,
+            };
+            let class = classify(&frame(eth::PROFINET, &moved));
+            assert_eq!(class, Err(Malformed::Dcp(error)));
+        }
+    }
+
+    #[test]
+    fn broken_frames_say_of_what_kind_they_are() {
+        for (ethertype, payload, error) in [
+            (eth::PROFINET, &[0x80][..], Malformed::FrameId),
+            (eth::PROFINET, &[0xfe, 0xfe], DcpError::Short.into()),
+            (eth::PROFINET, &[0xfc, 0x01], AlarmError::Short.into()),
+            (eth::ARP, &[0], ArpError::Short.into()),
+            (eth::IPV4, &[], IpError::Short.into()),
+        ] {
+            assert_eq!(classify(&frame(ethertype, payload)), Err(error));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_panics(
+            ethertype in prop::sample::select(vec![eth::PROFINET, eth::ARP, eth::IPV4]),
+            id in prop_oneof![
+                Just(0xfc01u16), Just(0xfe01), 0xfefcu16..=0xfeff, any::<u16>()
+            ],
+            rest in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let payload = [&id.to_be_bytes()[..], &rest].concat();
+            let _ = classify(&frame(ethertype, &payload));
+            let _ = classify(&frame(ethertype, &rest));
+        }
+    }
+}

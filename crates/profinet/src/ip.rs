@@ -123,10 +123,15 @@ impl<'a> Udp<'a> {
         })
     }
 
-    /// Whether the checksum over pseudo header and datagram is right, or 0: not computed.
-    pub fn checksum_holds(&self, ip: &Ipv4<'_>) -> bool {
+    /// A sender may leave the checksum out, by a 0 in its place.
+    pub fn has_checksum(&self) -> bool {
         // The header was read.
-        if self.datagram[6..8] == [0, 0] {
+        self.datagram[6..8] != [0, 0]
+    }
+
+    /// Whether the checksum over pseudo header and datagram is right, or left out.
+    pub fn checksum_holds(&self, ip: &Ipv4<'_>) -> bool {
+        if !self.has_checksum() {
             return true;
         }
         let pseudo = sum(&ip.source.octets())
@@ -175,4 +180,144 @@ fn fold(mut sum: u32) -> u16 {
         sum = (sum >> 16) + (sum & 0xffff);
     }
     sum as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const DESTINATION: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    /// With right checksums.
+    fn packet(options: &[u8], payload: &[u8]) -> Vec<u8> {
+        let length = 8 + payload.len() as u16;
+        let header_length = 20 + options.len() as u16;
+        let mut udp = [0x88, 0x94, 0xc0, 0x00].to_vec();
+        udp.extend(length.to_be_bytes());
+        udp.extend([0, 0]);
+        udp.extend(payload);
+        let pseudo = sum(&SOURCE.octets()) + sum(&DESTINATION.octets()) + 17 + u32::from(length);
+        let checksum = !fold(pseudo + sum(&udp));
+        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
+        let mut out = vec![0x40 | (header_length / 4) as u8, 0];
+        out.extend((header_length + length).to_be_bytes());
+        out.extend([0, 1, 0x40, 0, 64, UDP, 0, 0]);
+        out.extend(SOURCE.octets());
+        out.extend(DESTINATION.octets());
+        out.extend(options);
+        let checksum = !fold(sum(&out));
+        out[10..12].copy_from_slice(&checksum.to_be_bytes());
+        out.extend(udp);
+        out
+    }
+
+    #[test]
+    fn packets_are_read_with_options_and_without() {
+        for options in [&[][..], &[0x94, 4, 0, 0], &[1; 40]] {
+            for payload in [&[][..], &[1], &[1, 2, 3, 4]] {
+                let mut bytes = packet(options, payload);
+                for end in 0..bytes.len() {
+                    assert!(Ipv4::parse(&bytes[..end]).is_err());
+                }
+                bytes.resize(bytes.len() + 9, 0xee);
+                let ip = Ipv4::parse(&bytes).unwrap();
+                let udp = Udp::parse(ip.payload).unwrap();
+                assert_eq!((ip.source, ip.destination), (SOURCE, DESTINATION));
+                assert_eq!((ip.ttl, ip.protocol), (64, UDP));
+                assert_eq!(ip.options(), options);
+                assert_eq!(udp.payload, payload);
+                let datagram = Datagram { ip, udp };
+                assert!(datagram.checksums_hold());
+                assert_eq!(datagram.source(), SocketAddrV4::new(SOURCE, 0x8894));
+                let destination = SocketAddrV4::new(DESTINATION, 0xc000);
+                assert_eq!(datagram.destination(), destination);
+            }
+        }
+    }
+
+    #[test]
+    fn checksums_are_of_all_octets_and_of_the_addresses() {
+        let whole = packet(&[1; 4], &[7; 5]);
+        for at in (8..whole.len()).filter(|at| *at != 9) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            let ip = Ipv4::parse(&bytes).unwrap();
+            let (header, addresses) = (at < 24, (12..20).contains(&at));
+            assert_eq!(ip.checksum_holds(), !header, "{at}");
+            // Not with a length that is wrong.
+            if let Ok(udp) = Udp::parse(ip.payload) {
+                assert_eq!(udp.checksum_holds(&ip), header && !addresses, "{at}");
+            }
+        }
+        let mut without = whole;
+        without[30..32].copy_from_slice(&[0, 0]);
+        let ip = Ipv4::parse(&without).unwrap();
+        let udp = Udp::parse(ip.payload).unwrap();
+        assert!(udp.checksum_holds(&ip) && !udp.has_checksum());
+    }
+
+    #[test]
+    fn fragments_are_refused_and_unfragmented_packets_are_not() {
+        for (flags, expected) in [
+            (0x0000_u16, Ok(())),
+            (0x4000, Ok(())),
+            (0x2000, Err(IpError::Fragment)),
+            (0x0001, Err(IpError::Fragment)),
+            (0x1fff, Err(IpError::Fragment)),
+            (0x6000, Err(IpError::Fragment)),
+        ] {
+            let mut bytes = packet(&[], &[1]);
+            bytes[6..8].copy_from_slice(&flags.to_be_bytes());
+            assert_eq!(Ipv4::parse(&bytes).map(drop), expected, "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused() {
+        let whole = packet(&[], &[1, 2]);
+        let changed = |at: usize, octet| {
+            let mut bytes = whole.clone();
+            bytes[at] = octet;
+            bytes
+        };
+        let header = Err(IpError::HeaderLength(16));
+        assert_eq!(Ipv4::parse(&changed(0, 0x44)), header);
+        assert_eq!(Ipv4::parse(&changed(0, 0x65)), Err(IpError::Version(6)));
+        for total in [0, 19, 31] {
+            let error = IpError::TotalLength { total, found: 30 };
+            assert_eq!(Ipv4::parse(&changed(3, total as u8)), Err(error));
+        }
+        for length in [0, 7, 9, 11] {
+            let bytes = changed(25, length);
+            let ip = Ipv4::parse(&bytes).unwrap();
+            let error = IpError::UdpLength {
+                length: length.into(),
+                found: 10,
+            };
+            assert_eq!(Udp::parse(ip.payload), Err(error));
+        }
+        for end in 0..8 {
+            let udp = &whole[20..20 + end];
+            assert!(Udp::parse(udp).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Udp::parse(&bytes);
+            let mut packet = packet(&[], &bytes);
+            for (octet, with) in packet.iter_mut().zip(&bytes) {
+                *octet ^= with & 0x11;
+            }
+            if let Ok(ip) = Ipv4::parse(&packet) {
+                prop_assert!(ip.options().len() <= 40);
+                if let Ok(udp) = Udp::parse(ip.payload) {
+                    let _ = Datagram { ip, udp }.checksums_hold();
+                }
+            }
+        }
+    }
 }

@@ -25,11 +25,16 @@ fn on_a_wire(test: impl FnOnce() + Send) {
         Err(error) => return eprintln!("skipped: needs root ({error})"),
     };
     let run = || {
+        // A veth pair keeps the order of frames that are sent on one processor.
+        let mut here = rustix::thread::CpuSet::new();
+        here.set(rustix::thread::sched_getcpu());
+        rustix::thread::sched_setaffinity(None, &here).unwrap();
         // Or the kernel would speak of its own accord.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
         ip("link add left type veth peer name right");
         ip("link set left up");
         ip("link set right up");
+        wait_up();
         test();
     };
     namespace.run(run).unwrap();
@@ -38,6 +43,22 @@ fn on_a_wire(test: impl FnOnce() + Send) {
 fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status();
     assert!(status.unwrap().success(), "ip {arguments}");
+}
+
+/// The kernel drops what is sent before it has taken notice of a carrier, some time after `up`.
+fn wait_up() {
+    let deadline = Instant::now() + LONG;
+    let through = |from: &mut PacketSocket, to: &mut PacketSocket| {
+        let probe = marker(to.mac());
+        while to.try_recv(|_| {}).unwrap() == 0 {
+            assert!(Instant::now() < deadline, "the link does not come up");
+            from.try_send(&[&probe]).unwrap();
+            std::thread::yield_now();
+        }
+    };
+    let (mut left, mut right) = (open("left"), open("right"));
+    through(&mut left, &mut right);
+    through(&mut right, &mut left);
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -80,7 +101,11 @@ fn through(
     let mut arrived = Vec::new();
     let deadline = Instant::now() + LONG;
     while arrived.last() != Some(&last) {
-        assert!(Instant::now() < deadline, "the mark did not arrive");
+        let counters = (sender.counters(), receiver.counters());
+        assert!(
+            Instant::now() < deadline,
+            "the mark did not arrive: {counters:?}"
+        );
         let each = |frame: &[u8]| arrived.push(frame.to_vec());
         receiver.try_recv(each).unwrap();
         std::thread::yield_now();
@@ -263,15 +288,20 @@ fn what_finds_no_room_in_the_kernel_is_counted() {
     on_a_wire(|| {
         let (mut left, mut right) = (open("left"), open("right"));
         let one = frame(right.mac(), &[&PROFINET, &[1; 46]]);
-        let many = vec![one.as_slice(); 5_000];
-        let mut sent = 0;
-        while sent < many.len() {
-            sent += left.try_send(&many[sent..]).unwrap();
+        // A few at a time, as they arrive beside it: the queue of the processor, before all
+        // sockets, is shared with other tests.
+        let mut beside = open("right");
+        let deadline = Instant::now() + LONG;
+        while right.counters().dropped_by_kernel == 0 {
+            assert!(Instant::now() < deadline, "there is always room");
+            left.try_send(&[one.as_slice(); 20]).unwrap();
+            let (mut seen, patience) = (0, Instant::now() + SHORT);
+            while seen < 20 && Instant::now() < patience {
+                seen += beside.try_recv(|_| {}).unwrap();
+                std::thread::yield_now();
+            }
         }
-        while right.try_recv(|_| {}).unwrap() > 0 {}
-        let counters = right.counters();
-        assert!(counters.dropped_by_kernel > 0);
-        assert_eq!(counters.received + counters.dropped_by_kernel, 5_000);
+        assert!(right.try_recv(|_| {}).unwrap() > 0);
     });
 }
 
@@ -287,6 +317,8 @@ fn an_interface_that_goes_down_is_noticed_and_heard_again() {
         let one = frame(STATION, &[&tag(0xc000), &PROFINET, &[1; 46]]);
         assert!(matches!(right.try_send(&[&one]), Err(LinkError::Down)));
         ip("link set right up");
+        wait_up();
+        while right.try_recv(|_| {}).unwrap() > 0 {}
         let frames = [one];
         assert_eq!(through(&mut left, &mut right, &frames), frames);
     });

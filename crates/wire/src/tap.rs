@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use fieldlock_rawsock::{Namespace, Tap, Timer};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 use crate::Failure;
 use crate::carrier::Carrier;
@@ -42,6 +43,11 @@ impl TapCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let a = make(&self.a, self.netns_a.as_deref())?;
         let b = make(&self.b, self.netns_b.as_deref())?;
+        // The kernel queues received frames by processor: moving on would let them overtake.
+        let mut here = CpuSet::new();
+        here.set(sched_getcpu());
+        sched_setaffinity(None, &here)
+            .map_err(|error| format!("staying on a processor: {error}"))?;
         shell::block_on(carry(a, b, &self.options))
     }
 }

@@ -28,7 +28,8 @@ address = ["holding 9-3"]
     let valid = "policy.toml: valid\n  clients    1\n  rules      2 allow, 0 deny\n  \
                  devices    press-07\n  read-only  none\n  tests      none\n";
     let errors = "\
-        broken.toml:2:1: client: a client must be told by at least one of address, identity and role\n\
+        broken.toml:2:1: client: a client must be told by at least one of address, identity and role, \
+        or by its mac where it is a controller of PROFINET\n\
         broken.toml:4:1: client.adress: unknown key; did you mean \"address\"?\n\
         broken.toml:7:11: allow.client: no [[client]] is named \"hmi-2\"; did you mean \"hmi-1\"?\n\
         broken.toml:9:13: allow.function: no function or group is named \"raed\"; did you mean \"read\"?\n\
@@ -134,6 +135,95 @@ pub(super) fn explain() {
 }
 
 /// The samples are valid, and nothing in them looks like a mistake.
+const LINE: &str = r#"syntax = 1
+[[client]]
+name = "plc-1"
+mac = "00:1b:1b:01:02:03"
+[[allow]]
+name = "io"
+client = "plc-1"
+station = ["drive-1", "valve-2.line-1"]
+service = "io"
+[[allow]]
+name = "parameters"
+client = "plc-1"
+station = "drive-1"
+service = "write"
+record = "0x8000-0x80ff"
+slot = "1.1"
+"#;
+
+pub(super) fn stations() {
+    let place = Place::with(&[
+        ("line.toml", LINE),
+        ("wider.toml", &LINE.replace("80ff", "81ff")),
+    ]);
+    let valid = "line.toml: valid\n  clients    1\n  rules      2 allow, 0 deny\n  \
+                 devices    none\n  stations   drive-1, valve-2.line-1\n  read-only  none\n  \
+                 tests      none\n";
+    place.expect(&["policy", "check", "line.toml"], DONE, valid, "");
+    let ask = |policy: &str, more: &str| {
+        let start = format!("policy explain --policy {policy} --station drive-1 {more}");
+        let output = place.run(&start.split(' ').collect::<Vec<_>>());
+        let first = text(&output.stdout).lines().next().map(str::to_owned);
+        (output.status.code(), first.unwrap_or_default())
+    };
+    for (more, code, first) in [
+        (
+            "--client-name plc-1 --service cyclic",
+            DONE,
+            "allowed by rule \"io\"",
+        ),
+        (
+            "--mac 00:1b:1b:01:02:03 --called plc --service write --record 0x8001 --slot 1.1",
+            DONE,
+            "allowed by rule \"parameters\"",
+        ),
+        (
+            "--client-name plc-1 --service write --record 0x8100 --slot 1.1",
+            FAILED,
+            "refused: record 0x8100 outside every range",
+        ),
+        (
+            "--mac 00:1b:1b:01:02:04 --service connect",
+            FAILED,
+            "refused: no rule for this controller",
+        ),
+        ("--client-name plc-1 --service write", WRONG, ""),
+        ("--client-name plc-2 --service get", WRONG, ""),
+        ("--client-name plc-1 --service io", WRONG, ""),
+        ("--client-name plc-1", WRONG, ""),
+        ("--service get --device press-07", WRONG, ""),
+    ] {
+        assert_eq!(
+            ask("line.toml", more),
+            (Some(code), first.to_owned()),
+            "{more}"
+        );
+    }
+    let narrowed = "--client-name plc-1 --service cyclic --narrowed-by wider.toml";
+    // A client by its name is one of one file.
+    assert_eq!(ask("line.toml", narrowed).0, Some(WRONG));
+    let narrowed = "--mac 00:1b:1b:01:02:03 --service write --record 0x8100 --slot 1.1 \
+                    --narrowed-by line.toml";
+    assert_eq!(ask("wider.toml", narrowed).0, Some(FAILED));
+    let ceiling = "At most, whatever clients it states, any headend can reach:\n  \
+                   station drive-1\n    \
+                   service identify, get, hello, connect, cyclic, alarm  by \"io\"\n    \
+                   service write, record 0x8000-0x80ff, slot 1.0x1  by \"parameters\"\n  \
+                   station valve-2.line-1\n    \
+                   service identify, get, hello, connect, cyclic, alarm  by \"io\"\n";
+    let as_edge = ["policy", "explain", "--policy", "line.toml", "--as-edge"];
+    place.expect(&as_edge, DONE, ceiling, "");
+    let client = "allow plc-1 (00:1b:1b:01:02:03) -> station drive-1: service write";
+    let changed = format!(
+        "rules for stations, one by one\n  * \"parameters\": {client}, record 0x8000-0x81ff, slot 1.0x1\n      \
+         was: {client}, record 0x8000-0x80ff, slot 1.0x1\n"
+    );
+    let both = ["policy", "diff", "line.toml", "wider.toml"];
+    place.expect(&both, FAILED, &changed, "");
+}
+
 pub(super) fn samples() {
     let place = Place::with(&[]);
     let plants = fs::read_dir(workspace_root().join("examples")).unwrap();

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,38 +9,32 @@ use std::time::{Duration, Instant};
 
 use fieldlock_pki::{Identity, Role};
 use fieldlock_session::race::Attempt;
-use fieldlock_session::{ALPN, Backoff, CYCLIC_ALPN, Race, Transport};
+use fieldlock_session::{ALPN, Race, Transport};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tracing::{debug, info, warn};
 
-use super::Edge;
 use super::tunnel::TunnelHandler;
+use super::{Edge, cyclic};
 use crate::authority::Member;
 use crate::headend::{quic_peer, tls_peer};
 use crate::settings::edge::{Headend as Settings, Transport as Configured};
 use crate::socket;
-use crate::tunnel::lane::{Token, WELCOME};
 use crate::tunnel::{End, Link, Path, Peer, quic, tcp};
 
 /// One attempt, from the first packet to the end of the handshake.
-const ATTEMPT: Duration = Duration::from_secs(4);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 const RESOLVE: Duration = Duration::from_secs(2);
 /// While on TLS: when QUIC is tried again, doubling from the first to the last.
 const RETURN_FIRST: Duration = Duration::from_secs(5);
 const RETURN_LAST: Duration = Duration::from_secs(300);
 /// While a headend's certificate is about to end, and it has not got another.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
-/// When the connection for cyclic data is dialled again, doubling from the first to the last: soon
-/// enough for a controller that tries again, too.
-const CYCLIC_FIRST: Duration = Duration::from_millis(100);
-const CYCLIC_LAST: Duration = Duration::from_secs(5);
 /// Different failures that are remembered, so as not to be repeated in the log.
 const COMPLAINTS: usize = 16;
 
@@ -100,21 +93,21 @@ enum Connected {
 }
 
 #[derive(Debug)]
-struct Failed {
-    text: String,
+pub(super) struct Failed {
+    pub(super) text: String,
     /// A certificate was refused, by us or by the other side.
     refused: bool,
 }
 
 impl Failed {
-    fn network(error: impl ToString) -> Self {
+    pub(super) fn network(error: impl ToString) -> Self {
         Self {
             text: error.to_string(),
             refused: false,
         }
     }
 
-    fn refused(error: impl ToString) -> Self {
+    pub(super) fn refused(error: impl ToString) -> Self {
         Self {
             text: error.to_string(),
             refused: true,
@@ -283,16 +276,17 @@ impl Dialler {
     fn start(&mut self, connected: Connected) {
         let edge = &self.edge;
         let devices = edge.devices();
+        let hello = edge.hello();
         let number = edge.next_link();
         let (transport, run): (_, RunTunnel) = match connected {
             Connected::Quic(connection, peer) => {
-                let link = Link::edge(peer, Path::Quic(connection), number, &edge.hello());
-                let handler = TunnelHandler::new(edge, &link, devices);
+                let link = Link::edge(peer, Path::Quic(connection), number, &hello);
+                let handler = TunnelHandler::new(edge, &link, devices, hello.stations);
                 (Transport::Quic, RunTunnel::Quic(link, handler))
             }
             Connected::Tls(stream, peer) => {
-                let link = Link::edge(peer, Path::Tls, number, &edge.hello());
-                let handler = TunnelHandler::new(edge, &link, devices);
+                let link = Link::edge(peer, Path::Tls, number, &hello);
+                let handler = TunnelHandler::new(edge, &link, devices, hello.stations);
                 (Transport::Tls, RunTunnel::Tls(stream, link, handler))
             }
         };
@@ -410,7 +404,7 @@ impl RunTunnel {
             Self::Quic(link, handler) => quic::run(link, handler).await,
             Self::Tls(stream, link, handler) => tokio::select! {
                 end = tcp::run((*stream).into(), link.clone(), &*handler) => end,
-                never = keep_cyclic(edge, &link) => match never {},
+                never = cyclic::keep(edge, &link) => match never {},
             },
         }
     }
@@ -459,7 +453,7 @@ async fn connect(
     }
 }
 
-async fn connect_tls(
+pub(super) async fn connect_tls(
     config: Option<Arc<ClientConfig>>,
     expected: &Identity,
     address: SocketAddr,
@@ -476,55 +470,6 @@ async fn connect_tls(
             text: end.to_string(),
         }
     })
-}
-
-/// Keeps up the second connection of a tunnel over TLS, for cyclic data.
-async fn keep_cyclic(edge: &Edge, link: &Link) -> Infallible {
-    let headend = link.peer.identity.name.as_str();
-    let mut backoff = Backoff::new(CYCLIC_FIRST, CYCLIC_LAST, edge.seed());
-    let mut complained = false;
-    loop {
-        let token = link.lane.wanted().await;
-        let connecting = timeout(ATTEMPT, connect_cyclic(edge, link, token));
-        match connecting
-            .await
-            .unwrap_or(Err(Failed::network("no answer in time")))
-        {
-            Ok(()) => {
-                debug!(headend, "connection for cyclic data stands");
-                complained = false;
-                let since = Instant::now();
-                link.lane.wanted().await;
-                if since.elapsed() > CYCLIC_LAST {
-                    backoff.reset();
-                }
-            }
-            Err(failed) if complained => {
-                debug!(headend, "no connection for cyclic data: {}", failed.text);
-            }
-            Err(failed) => {
-                warn!(headend, "no connection for cyclic data: {}", failed.text);
-                complained = true;
-            }
-        }
-        sleep(backoff.delay()).await;
-    }
-}
-
-async fn connect_cyclic(edge: &Edge, link: &Link, token: Token) -> Result<(), Failed> {
-    let config = edge.posture.trust().cyclic_client();
-    let peer = &link.peer;
-    let mut stream = connect_tls(config, &peer.identity, peer.address).await?;
-    tls_peer(stream.get_ref().1, CYCLIC_ALPN, peer.address).map_err(Failed::refused)?;
-    stream.write_all(&token).await.map_err(Failed::network)?;
-    stream.flush().await.map_err(Failed::network)?;
-    let mut welcome = WELCOME;
-    let answer = stream.read_exact(&mut welcome).await;
-    answer.map_err(|error| Failed::network(tcp::describe(&error)))?;
-    if welcome != WELCOME {
-        return Err(Failed::network("the headend does not answer as it should"));
-    }
-    link.lane.offer(stream.into()).map_err(Failed::network)
 }
 
 /// The endpoint is a dual-stack socket where the system has IPv6: it wants mapped addresses.

@@ -1,12 +1,14 @@
 //! The edge: the sidecar next to a device. It dials out, and its policy is the last word.
 //!
 //! - `bundle`: policies that a signer vouches for, whoever brings them.
-//! - `dial`: a tunnel to every headend, over the transport that gets through.
+//! - `dial`: a tunnel to every headend, over the transport that gets through; `cyclic`: beside one
+//!   over TLS, a connection for cyclic data.
 //! - `tunnel`: requests from a headend, judged by this edge's own policy.
 //! - `device`, `line`: sockets and serial lines around [`fieldlock_conduit::device`].
 //! - `mbaps`: devices that speak Modbus/TCP Security.
 
 mod bundle;
+mod cyclic;
 mod device;
 mod dial;
 mod line;
@@ -14,7 +16,7 @@ mod mbaps;
 mod status;
 mod tunnel;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ use tracing::{info, warn};
 use crate::authority::{self, Member, Unproven};
 use crate::checkpoint::PeerLogs;
 use crate::control::Control;
+use crate::fieldbus::{Fieldbus, Opened, Wire};
 use crate::ledger::{Ledger, alarm};
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
@@ -76,6 +79,8 @@ pub(crate) struct Edge {
     before_renewal: Cell<u32>,
     /// The bundle that waits for its time.
     next_bundle: RefCell<Option<Next>>,
+    /// Where PROFINET is configured.
+    fieldbus: OnceCell<Rc<Fieldbus>>,
 }
 
 /// Reads and tries everything that [`run`] needs, and opens nothing.
@@ -113,7 +118,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 }
 
 /// Runs an edge until it is told to stop.
-pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
+pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(
         Role::Edge,
@@ -146,7 +151,9 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         unproven,
         before_renewal: Cell::new(0),
         next_bundle: RefCell::default(),
+        fieldbus: OnceCell::new(),
     });
+    edge.start_fieldbus(opened)?;
     edge.start();
     tokio::task::spawn_local({
         let edge = edge.clone();
@@ -167,6 +174,22 @@ fn endpoint() -> Result<Endpoint, StartError> {
 }
 
 impl Edge {
+    fn start_fieldbus(&self, opened: Option<Opened>) -> Result<(), StartError> {
+        let settings = self.settings();
+        if let (Some(opened), Some(profinet)) = (opened, &settings.profinet) {
+            let fieldbus = Fieldbus::start(
+                Wire::Edge,
+                opened,
+                profinet,
+                &settings.station,
+                &self.posture,
+                &self.ledger,
+            )?;
+            let _ = self.fieldbus.set(fieldbus);
+        }
+        Ok(())
+    }
+
     fn start(self: &Rc<Self>) {
         self.ledger.note(Record {
             reason: Some(concat!("fieldlock ", env!("CARGO_PKG_VERSION")).into()),
@@ -187,6 +210,10 @@ impl Edge {
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
         tokio::task::spawn_local(authority::follow_list(self.clone(), false));
         info!(identity = %self.posture.trust().identity.uri(), "edge runs");
+    }
+
+    pub(crate) fn fieldbus(&self) -> Option<&Rc<Fieldbus>> {
+        self.fieldbus.get()
     }
 
     pub(crate) fn settings(&self) -> Rc<File> {
@@ -231,6 +258,9 @@ impl Edge {
     fn apply_settings(self: &Rc<Self>) {
         let settings = self.settings();
         self.ledger.set_reads(settings.audit.reads());
+        if let (Some(fieldbus), Some(profinet)) = (self.fieldbus.get(), &settings.profinet) {
+            fieldbus.reconfigure(profinet, &settings.station, &[]);
+        }
         let stations = settings.station.iter().map(|s| s.name.to_string());
         let stations: Vec<_> = stations.collect();
         let other = stations != *self.stations.borrow();
@@ -357,6 +387,9 @@ impl Edge {
 
     /// Stated clients are judged by the rules in force from their next requests on.
     fn judge_anew(&self) {
+        if let Some(fieldbus) = self.fieldbus.get() {
+            fieldbus.judge_anew(&self.posture);
+        }
         for (_, handler) in self.tunnels.borrow().values() {
             handler.judge_anew();
         }

@@ -24,6 +24,7 @@ impl Edge {
         headends.sort_by_key(|headend| headend["name"].to_string());
         status["headends"] = headends.into();
         status["devices"] = self.devices.borrow().iter().map(|d| device(d)).collect();
+        status["profinet"] = json!(self.fieldbus().map(|fieldbus| fieldbus.status()));
         status
     }
 

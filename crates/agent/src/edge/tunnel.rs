@@ -36,6 +36,8 @@ pub(crate) struct TunnelHandler {
     /// By channel, from 1: as the hello of this tunnel offered them.
     devices: Vec<Rc<Device>>,
     outboxes: Vec<Rc<Outbox>>,
+    /// Likewise.
+    stations: Vec<String>,
     number: u32,
     headend: Arc<str>,
     /// Uses up rates for all its clients, and whichever tunnel is up.
@@ -57,8 +59,13 @@ struct StatedClient {
 }
 
 impl TunnelHandler {
-    /// `devices` in the order of the hello.
-    pub(crate) fn new(edge: &Rc<Edge>, link: &Link, devices: Vec<Rc<Device>>) -> Rc<Self> {
+    /// `devices` and `stations` in the order of the hello.
+    pub(crate) fn new(
+        edge: &Rc<Edge>,
+        link: &Link,
+        devices: Vec<Rc<Device>>,
+        stations: Vec<String>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             edge: edge.clone(),
             outboxes: (1..)
@@ -66,6 +73,7 @@ impl TunnelHandler {
                 .filter_map(|(channel, _)| link.channel(channel))
                 .collect(),
             devices,
+            stations,
             number: link.number,
             headend: link.peer.identity.name.as_str().into(),
             who: Who::Headend(link.peer.identity.name.as_str().into()),
@@ -102,6 +110,9 @@ impl TunnelHandler {
         for device in &self.devices {
             device.pump();
         }
+        if let Some(fieldbus) = self.edge.fieldbus() {
+            fieldbus.link_down(link);
+        }
         let headend = &*self.headend;
         let kind = if link.was_up() {
             let transport = link.peer.transport.name();
@@ -125,7 +136,7 @@ impl TunnelHandler {
         });
     }
 
-    fn up(&self, link: &Link, hello: Option<Hello>) {
+    fn up(&self, link: &Rc<Link>, hello: Option<Hello>) {
         let peer = &link.peer;
         info!(
             headend = &*self.headend,
@@ -135,6 +146,9 @@ impl TunnelHandler {
             "tunnel up"
         );
         *self.hello.borrow_mut() = hello;
+        if let Some(fieldbus) = self.edge.fieldbus() {
+            fieldbus.link_up(link, &self.stations);
+        }
         self.edge.proven(link);
         if let Some(head) = self.edge.ledger.checkpoint() {
             link.tell_checkpoint(&head);
@@ -386,9 +400,17 @@ impl Handler for TunnelHandler {
         Ok(())
     }
 
-    fn station(&self, _: &Rc<Link>, _: u16, _: &[u8]) {}
+    fn station(&self, link: &Rc<Link>, station: u16, frame: &[u8]) {
+        if let Some(fieldbus) = self.edge.fieldbus() {
+            fieldbus.station(link, station, frame);
+        }
+    }
 
-    fn datagram(&self, _: &Rc<Link>, _: &[u8]) {}
+    fn datagram(&self, link: &Rc<Link>, datagram: &[u8]) {
+        if let Some(fieldbus) = self.edge.fieldbus() {
+            fieldbus.datagram(link, datagram);
+        }
+    }
 
     fn flush(&self) {
         for device in self.dirty.take() {

@@ -24,7 +24,7 @@ mod splice;
 mod status;
 mod tunnel;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,7 @@ use crate::authority::{self, Member, Unproven};
 use crate::checkpoint::PeerLogs;
 use crate::control::Control;
 use crate::counter::Counter;
+use crate::fieldbus::{Fieldbus, Opened, Wire};
 use crate::ledger::{Ledger, alarm, denial};
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
@@ -130,6 +131,8 @@ pub(crate) struct Headend {
     peer_logs: PeerLogs,
     unproven: Rc<Unproven>,
     bundles: RefCell<Bundles>,
+    /// Where PROFINET is configured.
+    fieldbus: OnceCell<Rc<Fieldbus>>,
 }
 
 /// Reads and tries everything that [`run`] needs, and opens nothing.
@@ -157,7 +160,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 }
 
 /// Runs a headend until it is told to stop.
-pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
+pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(
         Role::Headend,
@@ -202,7 +205,9 @@ pub(crate) async fn run(file: &Path) -> Result<(), StartError> {
         peer_logs: PeerLogs::default(),
         unproven,
         bundles: RefCell::default(),
+        fieldbus: OnceCell::new(),
     });
+    headend.start_fieldbus(opened)?;
     headend.apply_settings().await?;
     let control = Control::bind(&state)?;
     headend.start()?;
@@ -224,6 +229,23 @@ fn device_names(settings: &File) -> Vec<Arc<str>> {
 }
 
 impl Headend {
+    fn start_fieldbus(&self, opened: Option<Opened>) -> Result<(), StartError> {
+        let settings = self.settings();
+        if let (Some(opened), Some(profinet)) = (opened, &settings.profinet) {
+            let (stations, controllers) = (&settings.station, &settings.controller);
+            let fieldbus = Fieldbus::start(
+                Wire::Headend { controllers },
+                opened,
+                profinet,
+                stations,
+                &self.posture,
+                &self.ledger,
+            )?;
+            let _ = self.fieldbus.set(fieldbus);
+        }
+        Ok(())
+    }
+
     fn start(self: &Rc<Self>) -> Result<(), StartError> {
         let identity = self.posture.trust().identity.clone();
         self.ledger.note(Record {
@@ -396,6 +418,9 @@ impl Headend {
     async fn apply_settings(self: &Rc<Self>) -> Result<(), StartError> {
         let settings = self.settings();
         self.ledger.set_reads(settings.audit.reads());
+        if let (Some(fieldbus), Some(profinet)) = (self.fieldbus.get(), &settings.profinet) {
+            fieldbus.reconfigure(profinet, &settings.station, &settings.controller);
+        }
         let names = self.add_devices(&settings);
         let entrances = settings.entrances(&names);
         self.listeners.borrow_mut().retain(|address, listening| {
@@ -489,6 +514,9 @@ impl Headend {
 
     /// Connected clients are judged by the rules in force from their next requests on.
     fn judge_anew(&self) {
+        if let Some(fieldbus) = self.fieldbus.get() {
+            fieldbus.judge_anew(&self.posture);
+        }
         let (policy, phase) = (self.policy(), self.posture.phase());
         for client in self.clients.borrow().values() {
             client.set_policy(&policy, &phase);

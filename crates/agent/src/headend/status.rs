@@ -22,6 +22,7 @@ impl Headend {
         status["listeners"] = self.listeners_status(false);
         status["mbaps_listeners"] = self.listeners_status(true);
         status["ca_connections"] = self.splices.borrow().open().into();
+        status["profinet"] = json!(self.fieldbus.get().map(|fieldbus| fieldbus.status()));
         status["counters"] = json!(self.counters);
         status
     }

@@ -79,6 +79,9 @@ impl TunnelHandler {
             for channel in tunnel.channels.borrow().iter() {
                 channel.fail_all();
             }
+            if let Some(fieldbus) = self.headend.fieldbus.get() {
+                fieldbus.link_down(link);
+            }
             if let Some((contender, hello)) = tunnel.contender.take() {
                 self.headend.accept(&contender, &hello);
             }
@@ -210,9 +213,17 @@ impl Handler for TunnelHandler {
         Ok(())
     }
 
-    fn station(&self, _: &Rc<Link>, _: u16, _: &[u8]) {}
+    fn station(&self, link: &Rc<Link>, station: u16, frame: &[u8]) {
+        if let Some(fieldbus) = self.headend.fieldbus.get() {
+            fieldbus.station(link, station, frame);
+        }
+    }
 
-    fn datagram(&self, _: &Rc<Link>, _: &[u8]) {}
+    fn datagram(&self, link: &Rc<Link>, datagram: &[u8]) {
+        if let Some(fieldbus) = self.headend.fieldbus.get() {
+            fieldbus.datagram(link, datagram);
+        }
+    }
 
     fn flush(&self) {
         // Several answers to one client leave in one write: the rest finds nothing to do.
@@ -311,6 +322,9 @@ impl Headend {
             tokio::task::spawn_local(channel.clone().watch_deadlines());
             *device.live.borrow_mut() = Some(channel.clone());
             tunnel.channels.borrow_mut().push(channel);
+        }
+        if let Some(fieldbus) = self.fieldbus.get() {
+            fieldbus.link_up(link, &tunnel.hello.stations);
         }
         let peer = &link.peer;
         info!(

@@ -8,14 +8,15 @@
 //! kernel is told to queue little, and nothing is handed to TLS before that is empty.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use aws_lc_rs::constant_time;
+use fieldlock_conduit::profinet::cadence::{Newest, Pushed};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -38,10 +39,17 @@ pub(crate) const WELCOME: [u8; 2] = [0, 0];
 /// datagrams.
 const UNSENT: u32 = 4096;
 
+/// A connection that delivers nothing for so long is given up and dialled anew: no consumer waits
+/// longer (1.92 s, IEC 61158-6-10).
+const STILL: Duration = Duration::from_secs(2);
+
+/// Streams of cyclic data that wait at once: both directions of as many ARs as settings allow.
+const STREAMS: usize = 2048;
+
 type Stream = TlsStream<TcpStream>;
 
 /// The way for datagrams of one tunnel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lane {
     token: Cell<Option<Token>>,
     newest: RefCell<Newest>,
@@ -57,6 +65,18 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    pub(super) fn new() -> Self {
+        Self {
+            token: Cell::default(),
+            newest: RefCell::new(newest()),
+            sender: RefCell::default(),
+            offered: RefCell::default(),
+            up: Cell::default(),
+            attention: Notify::new(),
+            lost: Notify::new(),
+        }
+    }
+
     /// What the second connection has to show, by the headend's hello.
     pub(super) fn expect(&self, token: Option<Token>) {
         self.token.set(token);
@@ -77,7 +97,7 @@ impl Lane {
         if self.is_up() { MAX_DATAGRAM } else { 0 }
     }
 
-    /// Whether another datagram made way for this one.
+    /// Queues a cyclic datagram; whether an older one of its stream made way for it.
     pub(super) fn send(&self, datagram: &[u8]) -> Result<bool, NotSent> {
         if !self.is_up() {
             return Err(NotSent::NotYet);
@@ -85,7 +105,12 @@ impl Lane {
         if datagram.len() > MAX_DATAGRAM {
             return Err(NotSent::TooLarge);
         }
-        let replaced = self.newest.borrow_mut().put(datagram);
+        let replaced = match self.newest.borrow_mut().push(datagram) {
+            Ok(Pushed::Queued) => false,
+            Ok(Pushed::Replaced) => true,
+            Ok(Pushed::Refused) => return Err(NotSent::Full),
+            Err(_) => return Err(NotSent::NotYet),
+        };
         if let Some(waker) = self.sender.take() {
             waker.wake();
         }
@@ -94,7 +119,9 @@ impl Lane {
 
     /// Serves `stream` from here on, in the place of an older one.
     pub(crate) fn offer(&self, stream: Stream) -> io::Result<()> {
-        SockRef::from(stream.get_ref().0).set_tcp_notsent_lowat(UNSENT)?;
+        let socket = SockRef::from(stream.get_ref().0);
+        socket.set_tcp_notsent_lowat(UNSENT)?;
+        socket.set_tcp_user_timeout(Some(STILL))?;
         *self.offered.borrow_mut() = Some(stream);
         self.attention.notify_one();
         Ok(())
@@ -137,7 +164,7 @@ impl Lane {
             };
             drop(connection);
             // What is that old serves nobody.
-            self.newest.borrow_mut().clear();
+            *self.newest.borrow_mut() = newest();
             next = match another {
                 Some(another) => another,
                 None => {
@@ -151,7 +178,11 @@ impl Lane {
 
     /// The next datagram, behind its length.
     fn poll_take(&self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<()> {
-        if self.newest.borrow_mut().take(into) {
+        if let Some(datagram) = self.newest.borrow_mut().pop() {
+            // At most MAX_DATAGRAM.
+            let length = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
+            into.extend_from_slice(&length.to_be_bytes());
+            into.extend_from_slice(datagram);
             return Poll::Ready(());
         }
         *self.sender.borrow_mut() = Some(cx.waker().clone());
@@ -159,60 +190,8 @@ impl Lane {
     }
 }
 
-/// Octets of a datagram that say what it is about: of two that agree in them the newer counts.
-const KEY: usize = 7;
-
-/// Kinds of datagrams that wait at once. When there are more the oldest goes.
-const KINDS: usize = 256;
-
-/// Datagrams that wait, one of a kind.
-#[derive(Debug, Default)]
-struct Newest {
-    /// The next to leave is the first.
-    waiting: VecDeque<Vec<u8>>,
-    spare: Vec<Vec<u8>>,
-}
-
-impl Newest {
-    /// Whether another made way for this one.
-    fn put(&mut self, datagram: &[u8]) -> bool {
-        let key = datagram.get(..KEY);
-        let same = self.waiting.iter_mut();
-        let same = same.filter(|old| key.is_some() && old.get(..KEY) == key);
-        // It keeps its turn.
-        if let Some(old) = same.last() {
-            old.clear();
-            old.extend_from_slice(datagram);
-            return true;
-        }
-        let oldest = match self.waiting.len() {
-            KINDS => self.waiting.pop_front(),
-            _ => None,
-        };
-        let dropped = oldest.is_some();
-        let mut buffer = oldest.or_else(|| self.spare.pop()).unwrap_or_default();
-        buffer.clear();
-        buffer.extend_from_slice(datagram);
-        self.waiting.push_back(buffer);
-        dropped
-    }
-
-    /// Moves the next behind `into`, after its length; false if there is none.
-    fn take(&mut self, into: &mut Vec<u8>) -> bool {
-        let Some(next) = self.waiting.pop_front() else {
-            return false;
-        };
-        // At most MAX_DATAGRAM.
-        let length = u16::try_from(next.len()).unwrap_or(u16::MAX);
-        into.extend_from_slice(&length.to_be_bytes());
-        into.extend_from_slice(&next);
-        self.spare.push(next);
-        true
-    }
-
-    fn clear(&mut self) {
-        self.spare.extend(self.waiting.drain(..));
-    }
+fn newest() -> Newest {
+    Newest::new(STREAMS, MAX_DATAGRAM)
 }
 
 /// One connection: what is read from it and written to it.
@@ -329,72 +308,7 @@ mod tests {
 
     use super::*;
 
-    fn datagram(kind: u8, age: u16) -> Vec<u8> {
-        [&[kind; KEY][..], &age.to_be_bytes()].concat()
-    }
-
-    fn take(newest: &mut Newest) -> Option<Vec<u8>> {
-        let mut out = Vec::new();
-        newest.take(&mut out).then(|| {
-            let (datagram, rest) = split(&out).unwrap().unwrap();
-            assert!(rest.is_empty());
-            datagram.to_vec()
-        })
-    }
-
-    #[test]
-    fn a_newer_datagram_takes_the_turn_of_the_older() {
-        let mut newest = Newest::default();
-        assert!(!newest.put(&datagram(1, 1)));
-        assert!(!newest.put(&datagram(2, 1)));
-        assert!(newest.put(&datagram(1, 2)));
-        assert_eq!(take(&mut newest), Some(datagram(1, 2)));
-        assert_eq!(take(&mut newest), Some(datagram(2, 1)));
-        assert_eq!(take(&mut newest), None);
-        // Too short to say what they are: neither replaces the other.
-        assert!(!newest.put(&[1]) && !newest.put(&[1]));
-    }
-
-    #[test]
-    fn of_too_many_kinds_the_oldest_goes() {
-        let mut newest = Newest::default();
-        let of = |number: usize| [&number.to_be_bytes()[1..], &[0; 8]].concat();
-        for number in 0..KINDS {
-            assert!(!newest.put(&of(number)));
-        }
-        assert!(newest.put(&of(KINDS)));
-        assert_eq!(newest.waiting.len(), KINDS);
-        assert_eq!(take(&mut newest), Some(of(1)));
-    }
-
     proptest! {
-        /// Of each kind what leaves last is what came last, and each leaves in its order.
-        #[test]
-        fn nothing_old_overtakes(steps in vec((any::<bool>(), 0..4_u8), 0..200)) {
-            let mut newest = Newest::default();
-            let mut last = [None; 4];
-            let mut left = [None; 4];
-            let mut note = |datagram: Vec<u8>| {
-                let age = u16::from_be_bytes([datagram[KEY], datagram[KEY + 1]]);
-                let left = &mut left[usize::from(datagram[0])];
-                prop_assert!(left.is_none_or(|before| before < age));
-                *left = Some(age);
-                Ok(())
-            };
-            for (age, (put, kind)) in (0..).zip(steps) {
-                if put {
-                    newest.put(&datagram(kind, age));
-                    last[usize::from(kind)] = Some(age);
-                } else if let Some(datagram) = take(&mut newest) {
-                    note(datagram)?;
-                }
-            }
-            while let Some(datagram) = take(&mut newest) {
-                note(datagram)?;
-            }
-            prop_assert_eq!(left, last);
-        }
-
         #[test]
         fn no_octets_panic_and_none_are_made_up(input in vec(any::<u8>(), 0..3000)) {
             match split(&input) {

@@ -7,10 +7,6 @@ mod floor;
 pub(crate) mod lane;
 mod outbox;
 pub(crate) mod quic;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "stations send once the fieldbus has its shells")
-)]
 mod station;
 pub(crate) mod tcp;
 pub(crate) mod udp;
@@ -226,7 +222,7 @@ impl Link {
             channels: RefCell::default(),
             devices: Cell::new(0),
             stations: Cell::new(0),
-            lane: Lane::default(),
+            lane: Lane::new(),
             counters: StationCounters::default(),
             closing: RefCell::default(),
             was_up: Cell::new(false),

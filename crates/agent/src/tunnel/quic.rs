@@ -24,9 +24,9 @@ const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// Below quinn's 333 ms, so that a lost first packet costs a dial 0.3 s and not a second.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
-/// Octets of datagrams that wait to leave. When there are more the oldest go: what has waited for
-/// that many is of no use.
-const DATAGRAMS_OUT: usize = 16 * 1024;
+/// Octets of datagrams that wait to leave; when there are more the oldest go. All stations may send
+/// at once, and by the floor of the window so much leaves within a round trip.
+const DATAGRAMS_OUT: usize = 64 * 1024;
 /// The same of datagrams that have arrived: a turn of the event loop takes them all.
 const DATAGRAMS_IN: usize = 64 * 1024;
 

@@ -256,6 +256,19 @@ async fn connection() -> (TlsStream<TcpStream>, TlsStream<TcpStream>) {
     (dialled.unwrap().into(), accepted.unwrap().into())
 }
 
+/// A cyclic datagram with this sequence number, always of the same stream.
+fn cyclic(sequence: u32, length: usize) -> Vec<u8> {
+    let header = [
+        &[0x10, 0, 1, 0, 1, 0xc0, 1][..],
+        &sequence.to_be_bytes(),
+        &[0; 4],
+        &[1],
+    ];
+    let mut datagram = header.concat();
+    datagram.resize(length, 0);
+    datagram
+}
+
 fn with_stations(streams: u32) -> quinn::TransportConfig {
     quic::transport(streams, true)
 }
@@ -450,7 +463,7 @@ async fn over_tls_frames_share_the_tunnel_and_datagrams_have_a_connection_of_the
                 tokio::task::yield_now().await;
             }
             for (from, to) in [(edge, headend), (headend, edge)] {
-                let datagram = vec![round; from.link.max_datagram()];
+                let datagram = cyclic(round.into(), from.link.max_datagram());
                 from.link.send_datagram(&datagram).unwrap();
                 let last = |r: &Recorder| r.datagrams.borrow().last() == Some(&datagram);
                 to.recorder.until(last).await;
@@ -503,8 +516,7 @@ async fn of_datagrams_that_wait_the_newest_wins() {
         while edge.link.counters.datagrams_replaced.get() < 1000 {
             tick.tick().await;
             for _ in 0..50 {
-                let mut datagram = vec![0; 1500];
-                datagram[100..104].copy_from_slice(&sent.to_be_bytes());
+                let datagram = cyclic(sent, 1500);
                 if edge.link.send_datagram(&datagram).is_ok() {
                     sent += 1;
                 }
@@ -521,7 +533,7 @@ async fn of_datagrams_that_wait_the_newest_wins() {
             };
             timeout(PATIENCE, read).await.unwrap();
             assert_eq!(length, 1500_u16.to_be_bytes());
-            seen.push(u32::from_be_bytes(datagram[100..104].try_into().unwrap()));
+            seen.push(u32::from_be_bytes(datagram[7..11].try_into().unwrap()));
         }
         assert!(seen.is_sorted());
         let replaced = edge.link.counters.datagrams_replaced.get();

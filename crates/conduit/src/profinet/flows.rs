@@ -77,7 +77,7 @@ impl Bridge {
         let heard = cadence::Frame {
             tag: frame.tag,
             cycle_counter: cyclic.cycle_counter,
-            data_status: cyclic.data_status.0,
+            data_status: cyclic.data_status,
             data: cyclic.data,
         };
         sender.set_max_datagram(outlet.max_datagram(flow.way.0));
@@ -235,7 +235,8 @@ impl Bridge {
         let room = way.map(|(link, _)| outlet.max_datagram(link));
         for iocr in connect.iocrs() {
             let (reference, length) = (iocr.reference, iocr.data_length);
-            if let Some(room) = room.filter(|room| !fits(length, *room)) {
+            // 0: there is no way for datagrams at the moment.
+            if let Some(room) = room.filter(|room| *room > 0 && !fits(length, *room)) {
                 return Err(Uncarried::Datagram {
                     reference,
                     length,
@@ -473,7 +474,7 @@ fn emit(
         scratch.extend_from_slice(data);
         scratch.extend_from_slice(&cycle_counter.to_be_bytes());
         // TransferStatus is 0: nothing else crosses.
-        scratch.extend_from_slice(&[data_status, 0]);
+        scratch.extend_from_slice(&[data_status.0, 0]);
         eth::pad(scratch, 0);
         outlet.wire(scratch);
     }

@@ -202,7 +202,7 @@ impl<'t> Keys<'t> {
         let service = Service::from_name(word);
         if service.is_none() {
             let names = Service::ALL.into_iter().map(Service::name);
-            let problem = Problem::UnknownService {
+            let problem = Problem::UnknownSingleService {
                 name: word.chars().take(MAX_NAME).collect(),
                 nearest: nearest(word, names).map(str::to_owned),
             };

@@ -27,9 +27,9 @@ pub struct StationOrigin<'a> {
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// A service that has nothing more to judge. [`Service::Connect`], [`Service::Read`] and
-    /// [`Service::Write`] are what goes with an AR that stands (Control, Release) or records in
-    /// general: they match rules by their service alone, as a question whether any of it is possible.
+    /// A service that has nothing more to judge. With [`Service::Connect`], [`Service::Read`] and
+    /// [`Service::Write`] it matches rules by the service alone, denies too: it stands for what goes
+    /// with an AR or a record that was judged by itself, and a deny of one record refuses it.
     Service(Service),
     Connect(ArType),
     Read {

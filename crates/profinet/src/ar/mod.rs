@@ -8,6 +8,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use check::ASSIGNED_BY_DEVICE;
@@ -187,4 +188,25 @@ pub enum Ended {
     Unfit(Unfit),
     /// The agent ended it: its policy, its configuration, or the tunnel.
     Withdrawn(&'static str),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(f, "the device refused the Connect: {status}"),
+            Self::Released => f.write_str("released by the controller"),
+            Self::Aborted { by, status } => {
+                let reason = status.abort_reason();
+                write!(f, "aborted by the {}: ", by.name())?;
+                match reason {
+                    Some(reason) => write!(f, "{reason} ({status})"),
+                    None => write!(f, "{status}"),
+                }
+            }
+            Self::Replaced => f.write_str("the controller opened another in its place"),
+            Self::Silent(silence) => write!(f, "nothing of it was heard for {silence:.1?}"),
+            Self::Unfit(unfit) => write!(f, "the device's answer can't be carried: {unfit}"),
+            Self::Withdrawn(by) => write!(f, "ended by {by} of this agent"),
+        }
+    }
 }

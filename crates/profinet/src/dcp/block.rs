@@ -171,7 +171,7 @@ impl<'a> Blocks<'a> {
         let length = self.rest.u16()?;
         let wrong = |_| DcpError::BlockLength(id);
         let mut body = self.rest.sub(length.into()).map_err(wrong)?;
-        // Blocks begin at even offsets; behind the last one some stations leave the padding out.
+        // Blocks begin at even offsets; behind the last one the padding may be missing.
         if length % 2 == 1 && !self.rest.is_empty() {
             self.rest.u8()?;
         }

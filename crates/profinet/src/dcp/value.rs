@@ -123,6 +123,19 @@ impl BlockError {
         }
     }
 
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::OptionUnsupported => 1,
+            Self::SuboptionUnsupported => 2,
+            Self::NotSet => 3,
+            Self::Resource => 4,
+            Self::NotAllowed => 5,
+            Self::InOperation => 6,
+            Self::Other(code) => code,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",

@@ -22,9 +22,11 @@ use super::stats::{Abort, Side, Stats};
 
 mod find;
 mod management;
+mod records;
 mod relation;
 
-use management::{RecordCall, Step};
+use management::Step;
+use records::{RecordCall, RecordJob};
 use relation::Relation;
 
 /// What a controller does wrong on purpose, so that a test sees who notices.
@@ -212,7 +214,7 @@ pub struct Controller {
     running: bool,
     server: Server,
     record_call: Option<RecordCall>,
-    record_queue: VecDeque<management::RecordJob>,
+    record_queue: VecDeque<RecordJob>,
     record_sequence: u16,
     out: Outbox,
     events: VecDeque<Event>,
@@ -346,9 +348,14 @@ impl Controller {
     /// Releases the AR and stays down; [`is_stopped`](Self::is_stopped) when it is done.
     pub fn stop(&mut self, now: Instant) {
         match &self.relation {
+            Some(_) if self.is_releasing() => {}
             Some(_) => self.call(now, Step::Release),
             None => self.phase = Phase::Stopped,
         }
+    }
+
+    fn is_releasing(&self) -> bool {
+        matches!(&self.phase, Phase::Calling(calling) if calling.step == Step::Release)
     }
 
     /// Looks for its device again after [`stop`](Self::stop).
@@ -427,6 +434,10 @@ impl Controller {
 
     /// The AR, or the attempt, is over; `status` is what ended it.
     fn ended(&mut self, now: Instant, side: Side, status: u32) {
+        if self.is_releasing() {
+            // It was to end: a device that has released sends no more data.
+            return self.released(now);
+        }
         if let Some(relation) = self.relation.take() {
             if side == Side::Controller {
                 super::alarms::abort(&mut self.out, &relation.endpoint, status);

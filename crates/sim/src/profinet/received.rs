@@ -321,3 +321,42 @@ pub(super) fn records(mut rest: &[u8]) -> Result<Vec<(RecordHead, &[u8])>, Short
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profinet::blocks::write_request;
+
+    fn head(sequence: u16, length: u32) -> RecordHead {
+        RecordHead {
+            sequence,
+            ar: Uuid([sequence as u8; 16]),
+            slot: 1,
+            subslot: 1,
+            index: 0x100 + sequence,
+            length,
+        }
+    }
+
+    #[test]
+    fn records_of_a_multiple_write_are_read_with_their_padding() {
+        let mut blocks = Vec::new();
+        for (number, data) in [(1, &b"abcd"[..]), (2, &b"e"[..]), (3, &b""[..])] {
+            write_request(&mut blocks, &head(number, data.len() as u32), data);
+            blocks.resize(blocks.len().next_multiple_of(4), 0);
+        }
+        let read = [
+            (head(1, 4), &b"abcd"[..]),
+            (head(2, 1), &b"e"[..]),
+            (head(3, 0), &b""[..]),
+        ];
+        assert_eq!(records(&blocks), Ok(read.to_vec()));
+    }
+
+    #[test]
+    fn a_record_longer_than_what_is_there_is_refused() {
+        let mut blocks = Vec::new();
+        write_request(&mut blocks, &head(1, u32::MAX), b"abcd");
+        assert_eq!(records(&blocks), Err(Short));
+    }
+}

@@ -250,6 +250,22 @@ fn a_release_ends_the_ar_without_an_abort_and_it_can_begin_again() {
 }
 
 #[test]
+fn a_controller_that_was_stopped_stays_down_when_the_answer_to_its_release_is_lost() {
+    let mut world = World::established(|_, _| {});
+    world.passes = Box::new(|_, who, frame| who != Who::Device || !is_udp(frame));
+    let now = world.now;
+    world.controller().stop(now);
+    world.run(Duration::from_millis(20));
+    let now = world.now;
+    world.controller().stop(now);
+    world.run(Duration::from_secs(30));
+    assert!(world.controllers[0].is_stopped());
+    assert_eq!(world.device.stats().released, 1);
+    assert_eq!(world.controllers[0].stats().released, 1);
+    assert_eq!(world.controllers[0].stats().aborts, 0);
+}
+
+#[test]
 fn a_device_that_restarts_is_connected_again() {
     let mut world = World::established(|_, _| {});
     let now = world.now;

@@ -1,4 +1,5 @@
 //! The simulators against each other, in virtual time, and what tshark says of their frames.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod alarms;
 mod association;

@@ -5,6 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use fieldlock_profinet::cm::Message;
+use fieldlock_profinet::rpc::Rpc;
+use fieldlock_profinet::{Class, Frame, classify};
 use fieldlock_sim::profinet::{IpSuite, Module, Order, Record};
 use fieldlock_testkit::peers::Peer;
 
@@ -144,4 +147,47 @@ fn tshark_finds_nothing_malformed_and_names_each_command() {
     }
 }
 
-const NAMES: [&str; 1] = ["Connect"];
+#[test]
+fn the_parsers_of_the_conduit_read_each_frame_and_each_call() {
+    for order in [Order::Big, Order::Little] {
+        let mut calls = 0;
+        for (at, frame) in life(order) {
+            let frame = Frame::parse(&frame).expect("a frame");
+            let Class::Udp(datagram) = classify(&frame).expect("a kind") else {
+                continue;
+            };
+            let rpc = Rpc::parse(datagram.udp.payload).expect("a packet");
+            if !rpc.is_fragment() {
+                let message = Message::parse(&rpc, rpc.body);
+                assert!(message.is_ok(), "{at:?} {order:?}: {message:?}");
+                calls += 1;
+            }
+        }
+        assert!(calls > 20, "{calls}");
+    }
+}
+
+const NAMES: [&str; 22] = [
+    "Hello Req",
+    "Ident Req",
+    "Ident Ok",
+    "ARP Probe",
+    "Set Req",
+    "Response(Ok)",
+    "Request: seq: 0 frag: 1",
+    "Connect request, ARBlockReq, IOCRBlockReq, IOCRBlockReq, ExpectedSubmoduleBlockReq",
+    "Connect response, OK, ARBlockRes, IOCRBlockRes, IOCRBlockRes, AlarmCRBlockRes",
+    "Write response, OK",
+    "Command: ParameterEnd",
+    "Command: ApplicationReady",
+    "IOXBlockRes Application Ready.rsp, Command: Done",
+    "Alarm Notification High, Process, Slot: 0x1/0x1",
+    "Alarm Notification Low, Diagnosis, Slot: 0x2/0x1",
+    "Alarm Ack High, Alarm Ack, Process",
+    "ACK-RTA",
+    "Index:I&M0, 60 bytes, I&M0",
+    "access: invalid index",
+    "AR consumer DHT/WDT expired (RTA_ERR_ABORT)",
+    "IODReleaseReq, Command: Release",
+    "Release response, OK",
+];

@@ -53,6 +53,8 @@ bounded!(
     policy_bundle,
     enrolment,
     trust_list,
+    profinet_datagram,
+    profinet_l2,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.

@@ -8,8 +8,9 @@
 //! | body | hostile is |
 //! |---|---|
 //! | [`mbap_stream`], [`modbus_request`], [`client_side`] | a Modbus client |
+//! | [`profinet_l2`] | a station |
 //! | [`modbus_answer`], [`rtu_answer`], [`device_side`] | a device |
-//! | [`tunnel_frame`], [`hello`], [`session_ops`] | the other end of a tunnel |
+//! | [`tunnel_frame`], [`hello`], [`session_ops`], [`profinet_datagram`] | the other end of a tunnel |
 //! | [`enrolment`] | an asker at the CA, or what stands in its place |
 //! | [`trust_list`] | a carrier of trust lists |
 //! | [`policy_parse`] | an editor |
@@ -24,20 +25,24 @@
 
 #[cfg(test)]
 mod bounded;
+mod cadence;
 mod client;
 mod device;
 mod enrolment;
 mod framing;
 mod input;
+mod layer2;
 mod pdu;
 mod policy;
 mod session;
 mod tunnel;
 
+pub use cadence::profinet_datagram;
 pub use client::client_side;
 pub use device::device_side;
 pub use enrolment::{enrolment, trust_list};
 pub use framing::{mbap_stream, rtu_answer};
+pub use layer2::profinet_l2;
 pub use pdu::{modbus_answer, modbus_request};
 pub use policy::{policy_bundle, policy_parse};
 pub use session::session_ops;

@@ -121,8 +121,9 @@ impl Receiver {
             .inspect_err(|refused| self.stats.refuse(*refused))
     }
 
-    /// A round trip of the tunnel. The longest one bounds the one-way delay that no clock here can
-    /// measure; before the first nothing is repeated.
+    /// A round trip of the tunnel. The longest one stands for the one-way delay of the fastest
+    /// datagram, which no clock here can measure, when the age of data is held against its limit;
+    /// before the first nothing is repeated.
     pub fn set_round_trip(&mut self, round_trip: Duration) {
         self.round_trip = self.round_trip.max(Some(round_trip));
     }

@@ -1,0 +1,437 @@
+//! PROFINET at an agent: one interface, and the bridge between it and the tunnels.
+//!
+//! - `record`: what the bridge tells, on record.
+//! - `status`: what `fieldlock status` shows of it.
+//!
+//! Everything that is decided is decided in [`fieldlock_conduit::profinet`].
+
+mod record;
+mod status;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_audit::{Ticket, Unavailable};
+use fieldlock_conduit::profinet::{
+    ArName, Bridge, BridgeSettings, Event, LinkId, Outlet, Role, StationSettings, Tagging,
+};
+use fieldlock_profinet::ar::Ended;
+use fieldlock_profinet::{Mac, StationName};
+use fieldlock_rawsock::{Counters, Filter, JoinError, LinkError, PacketSocket, Timer};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::{interval, sleep};
+use tracing::{info, warn};
+
+use crate::ledger::{Ledger, alarm};
+use crate::posture::Posture;
+use crate::settings::profinet::{Controller, Profinet, Station, TagRule};
+use crate::tunnel::Link;
+use crate::{StartError, random};
+
+/// How often an interface that is gone is looked for.
+const REOPEN: Duration = Duration::from_secs(1);
+/// How often the round trips of the tunnels are looked at.
+const MEASURE: Duration = Duration::from_secs(1);
+/// Octets of frames that wait for the interface's own queue; more are dropped, the newest first.
+const MAX_WAITING: usize = 256 * 1024;
+
+/// The fieldbus of one agent.
+pub(crate) struct Fieldbus {
+    interface: String,
+    bridge: RefCell<Bridge>,
+    links: RefCell<BTreeMap<LinkId, Rc<Link>>>,
+    pending: RefCell<Pending>,
+    ledger: Rc<Ledger>,
+    /// The last ARs that ended, and why: for who asks what happened.
+    ended: RefCell<VecDeque<Value>>,
+    counters: RefCell<Counters>,
+    /// There is something to send, to join, or another deadline.
+    wake: Notify,
+}
+
+/// What is to be done on the interface.
+#[derive(Debug, Default)]
+struct Pending {
+    octets: Vec<u8>,
+    frames: Vec<Range<usize>>,
+    /// Frames that change a station, until their record is on the disk.
+    held: VecDeque<(Ticket, Vec<u8>)>,
+    memberships: Vec<(Mac, bool)>,
+    overflow: u64,
+}
+
+/// Frames that wait for their record, at most: an AR writes a few dozen records at its start, each
+/// after the answer to the one before.
+const MAX_HELD: usize = 256;
+/// ARs that ended and are remembered.
+const MAX_ENDED: usize = 16;
+
+/// Whose wire it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wire<'a> {
+    /// The controllers', who are configured.
+    Headend { controllers: &'a [Controller] },
+    /// The devices'.
+    Edge,
+}
+
+/// The interface and the timer, opened while it is permitted.
+pub(crate) struct Opened {
+    socket: PacketSocket,
+    timer: Timer,
+}
+
+impl Opened {
+    /// Needs CAP_NET_RAW, and no runtime.
+    pub(crate) fn open(profinet: &Profinet) -> Result<Self, StartError> {
+        Ok(Self {
+            socket: PacketSocket::open(&profinet.interface, Filter::default())
+                .map_err(StartError::Fieldbus)?,
+            timer: Timer::new().map_err(StartError::Io)?,
+        })
+    }
+}
+
+impl Fieldbus {
+    pub(crate) fn start(
+        wire: Wire<'_>,
+        opened: Opened,
+        profinet: &Profinet,
+        stations: &[Station],
+        posture: &Posture,
+        ledger: &Rc<Ledger>,
+    ) -> Result<Rc<Self>, StartError> {
+        let (role, controllers) = match wire {
+            Wire::Headend { controllers } => (Role::Headend, controllers),
+            Wire::Edge => (Role::Edge, &[][..]),
+        };
+        let settings = BridgeSettings {
+            role,
+            tagging: match profinet.tag {
+                TagRule::Keep => Tagging::Keep,
+                TagRule::Priority => Tagging::Priority,
+            },
+            max_ars: profinet.max_ars,
+            seed: u64::from_be_bytes(random()?),
+        };
+        let stations = stations.iter().map(station_settings).collect();
+        let controllers = controllers.iter().map(named).collect();
+        let rules = (posture.policy(), posture.now());
+        let bridge = Bridge::new(Instant::now(), settings, rules, stations, controllers);
+        let fieldbus = Rc::new(Self {
+            interface: profinet.interface.clone(),
+            bridge: RefCell::new(bridge),
+            links: RefCell::default(),
+            pending: RefCell::default(),
+            ledger: ledger.clone(),
+            ended: RefCell::default(),
+            counters: RefCell::default(),
+            wake: Notify::new(),
+        });
+        fieldbus.with(|bridge, _, outlet| bridge.start(outlet));
+        info!(
+            interface = fieldbus.interface,
+            "PROFINET: interface is open"
+        );
+        tokio::task::spawn_local(fieldbus.clone().run(opened));
+        tokio::task::spawn_local(fieldbus.clone().measure());
+        Ok(fieldbus)
+    }
+
+    /// A tunnel is up that carries `stations`, in the order of the hello.
+    pub(crate) fn link_up(&self, link: &Rc<Link>, stations: &[String]) {
+        let known =
+            |(channel, name): (u16, &String)| Some((channel, name.parse::<StationName>().ok()?));
+        let channels: Vec<_> = (0..link.stations())
+            .zip(stations)
+            .filter_map(known)
+            .collect();
+        if channels.is_empty() {
+            return;
+        }
+        let id = LinkId(link.number);
+        self.links.borrow_mut().insert(id, link.clone());
+        let peer: Arc<str> = link.peer.identity.name.as_str().into();
+        self.with(|bridge, now, outlet| bridge.link_up(now, id, peer, &channels, outlet));
+    }
+
+    pub(crate) fn link_down(&self, link: &Link) {
+        let id = LinkId(link.number);
+        if self.links.borrow_mut().remove(&id).is_some() {
+            self.with(|bridge, now, outlet| bridge.link_down(now, id, outlet));
+        }
+    }
+
+    /// A frame came on the channel of the n-th station.
+    pub(crate) fn station(&self, link: &Link, station: u16, frame: &[u8]) {
+        let id = LinkId(link.number);
+        self.with(|bridge, now, outlet| bridge.handle_station(now, id, station, frame, outlet));
+    }
+
+    pub(crate) fn datagram(&self, link: &Link, datagram: &[u8]) {
+        let id = LinkId(link.number);
+        self.with(|bridge, now, outlet| bridge.handle_datagram(now, id, datagram, outlet));
+    }
+
+    /// Other rules are in force: what is open is judged by them.
+    pub(crate) fn judge_anew(&self, posture: &Posture) {
+        let (policy, wall) = (posture.policy(), posture.now());
+        self.with(|bridge, now, outlet| bridge.set_policy(now, policy, wall, outlet));
+    }
+
+    /// The configuration was read again. The interface stays the one that was opened.
+    pub(crate) fn reconfigure(
+        &self,
+        profinet: &Profinet,
+        stations: &[Station],
+        controllers: &[Controller],
+    ) {
+        if profinet.interface != self.interface {
+            warn!(
+                interface = self.interface,
+                "PROFINET: another interface takes a restart, since the right to open one is given up"
+            );
+        }
+        let stations = stations.iter().map(station_settings).collect();
+        let controllers: Vec<_> = controllers.iter().map(named).collect();
+        self.with(|bridge, now, outlet| bridge.set_parties(now, stations, &controllers, outlet));
+    }
+
+    fn with(&self, act: impl FnOnce(&mut Bridge, Instant, &mut dyn Outlet)) {
+        let mut outlet = Out::new(self);
+        act(&mut self.bridge.borrow_mut(), Instant::now(), &mut outlet);
+        self.wake.notify_one();
+    }
+
+    /// Owns the interface: hears, sends, and keeps the deadlines.
+    async fn run(self: Rc<Self>, opened: Opened) {
+        let Opened {
+            mut socket,
+            mut timer,
+        } = opened;
+        let durable = Rc::new(Notify::new());
+        self.ledger.listen(durable.clone());
+        loop {
+            let deadline = self.bridge.borrow().poll_timeout();
+            if let Err(error) = timer.set(deadline) {
+                warn!(%error, "PROFINET: the timer can't be set");
+            }
+            let heard = tokio::select! {
+                heard = socket.recv(|frame| {
+                    let mut outlet = Out::new(&self);
+                    self.bridge.borrow_mut().handle_wire(Instant::now(), frame, &mut outlet);
+                }) => heard.map(|_| ()),
+                _ = timer.expired() => {
+                    let mut outlet = Out::new(&self);
+                    self.bridge.borrow_mut().handle_timeout(Instant::now(), &mut outlet);
+                    Ok(())
+                }
+                () = self.wake.notified() => Ok(()),
+                () = durable.notified() => Ok(()),
+            };
+            let done = heard.and_then(|()| self.settle(&mut socket));
+            self.counters.replace(socket.counters());
+            if let Err(error) = done {
+                self.link_lost(&error).await;
+            } else {
+                self.ledger.clear(alarm::FIELDBUS, &self.interface);
+            }
+        }
+    }
+
+    /// Joins, leaves and sends what is pending.
+    fn settle(&self, socket: &mut PacketSocket) -> Result<(), LinkError> {
+        let mut pending = self.pending.borrow_mut();
+        for (mac, wanted) in pending.memberships.drain(..) {
+            let done = match wanted {
+                true => socket.join(mac),
+                false => socket.leave(mac),
+            };
+            if let Err(error) = done {
+                membership_failed(&error);
+            }
+        }
+        self.release(&mut pending);
+        let Pending { octets, frames, .. } = &mut *pending;
+        let slices: Vec<&[u8]> = frames
+            .iter()
+            .filter_map(|range| octets.get(range.clone()))
+            .collect();
+        let sent = socket.try_send(&slices);
+        // What the interface's queue did not take is late already.
+        let rest = slices.len() - sent.as_ref().copied().unwrap_or(0);
+        pending.overflow += rest as u64;
+        pending.frames.clear();
+        pending.octets.clear();
+        sent.map(|_| ())
+    }
+
+    /// What changes a station leaves once its record is on the disk; if it can't get there, never.
+    fn release(&self, pending: &mut Pending) {
+        if !self.ledger.is_writable() {
+            pending.overflow += pending.held.len() as u64;
+            pending.held.clear();
+        }
+        let durable = self.ledger.durable();
+        while pending
+            .held
+            .front()
+            .is_some_and(|(ticket, _)| *ticket <= durable)
+        {
+            if let Some((_, frame)) = pending.held.pop_front() {
+                pending.push(&frame);
+            }
+        }
+    }
+
+    async fn link_lost(&self, error: &LinkError) {
+        let text = format!("interface `{}`: {error}", self.interface);
+        self.ledger.raise(alarm::FIELDBUS, &self.interface, &text);
+        sleep(REOPEN).await;
+    }
+
+    fn remember(&self, ar: &ArName, why: Ended, lasted: Duration) {
+        let mut ended = self.ended.borrow_mut();
+        if ended.len() == MAX_ENDED {
+            ended.pop_front();
+        }
+        ended.push_back(json!({
+            "station": ar.station.as_ref().map(StationName::as_str),
+            "controller": ar.controller.name.as_deref(),
+            "time": jiff::Timestamp::now().to_string(),
+            "lasted_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+            "why": why.to_string(),
+        }));
+    }
+
+    /// Ages are judged by the worst round trip.
+    async fn measure(self: Rc<Self>) {
+        let mut tick = interval(MEASURE);
+        loop {
+            tick.tick().await;
+            let links: Vec<_> = self
+                .links
+                .borrow()
+                .iter()
+                .map(|(id, link)| (*id, link.round_trip()))
+                .collect();
+            let mut bridge = self.bridge.borrow_mut();
+            for (id, round_trip) in links {
+                if let Some(round_trip) = round_trip {
+                    bridge.set_round_trip(id, round_trip);
+                }
+            }
+        }
+    }
+}
+
+fn membership_failed(error: &JoinError) {
+    warn!(%error, "PROFINET: a station can't be heard");
+}
+
+fn station_settings(station: &Station) -> StationSettings {
+    StationSettings {
+        name: station.name.clone(),
+        mac: station.mac,
+        redundancy: station.redundancy,
+        spread: station.spread,
+        play_out: station.play_out,
+        hold: station.hold.map(|hold| hold.max_age.0),
+        fail_safe_limit: station.fail_safe_limit.map(|limit| limit.0),
+    }
+}
+
+fn named(controller: &Controller) -> (Arc<str>, Mac) {
+    (controller.name.to_arc(), controller.mac)
+}
+
+impl Pending {
+    fn push(&mut self, frame: &[u8]) {
+        let start = self.octets.len();
+        if start + frame.len() > MAX_WAITING {
+            self.overflow += 1;
+            return;
+        }
+        self.octets.extend_from_slice(frame);
+        self.frames.push(start..self.octets.len());
+    }
+}
+
+/// What the bridge does in one turn, done.
+struct Out<'a> {
+    fieldbus: &'a Fieldbus,
+    /// The record without which nothing leaves for the wire in this turn.
+    behind: Option<Result<Ticket, Unavailable>>,
+}
+
+impl<'a> Out<'a> {
+    fn new(fieldbus: &'a Fieldbus) -> Self {
+        Self {
+            fieldbus,
+            behind: None,
+        }
+    }
+
+    fn link<R>(&self, link: LinkId, act: impl FnOnce(&Link) -> R) -> Option<R> {
+        self.fieldbus
+            .links
+            .borrow()
+            .get(&link)
+            .map(|link| act(link))
+    }
+}
+
+impl Outlet for Out<'_> {
+    fn wire(&mut self, frame: &[u8]) {
+        let mut pending = self.fieldbus.pending.borrow_mut();
+        match &self.behind {
+            None => pending.push(frame),
+            Some(Ok(ticket)) if pending.held.len() < MAX_HELD => {
+                pending.held.push_back((*ticket, frame.to_vec()));
+            }
+            Some(_) => pending.overflow += 1,
+        }
+    }
+
+    fn station(&mut self, link: LinkId, channel: u16, frame: &[u8]) -> bool {
+        let sent = self.link(link, |link| link.send_station(channel, frame).is_ok());
+        sent.unwrap_or(false)
+    }
+
+    fn datagram(&mut self, link: LinkId, datagram: &[u8]) -> bool {
+        let sent = self.link(link, |link| link.send_datagram(datagram).is_ok());
+        sent.unwrap_or(false)
+    }
+
+    fn max_datagram(&self, link: LinkId) -> usize {
+        self.link(link, Link::max_datagram).unwrap_or(0)
+    }
+
+    fn join(&mut self, mac: Mac) {
+        let mut pending = self.fieldbus.pending.borrow_mut();
+        pending.memberships.push((mac, true));
+    }
+
+    fn leave(&mut self, mac: Mac) {
+        let mut pending = self.fieldbus.pending.borrow_mut();
+        pending.memberships.push((mac, false));
+    }
+
+    fn event(&mut self, event: Event) {
+        if let Event::ArDown { ar, why, lasted } = &event {
+            self.fieldbus.remember(ar, *why, *lasted);
+        }
+        if let Some(intent) = record::note(&self.fieldbus.ledger, event) {
+            self.behind = Some(intent);
+        }
+    }
+
+    fn may_change(&self) -> bool {
+        self.fieldbus.ledger.is_writable()
+    }
+}

@@ -1,0 +1,165 @@
+//! What the bridge tells, as audit records and log lines.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldlock_audit::{Ar, Decision, Kind, Outcome, Party, Record, Slot, Ticket, Unavailable};
+use fieldlock_conduit::profinet::{ArName, Event, RecordPlace, Who};
+use fieldlock_profinet::ar::Ended;
+use fieldlock_profinet::{Mac, StationName};
+use tracing::{info, warn};
+
+use crate::ledger::Ledger;
+
+/// Puts an event on record. Of a change of a station: the record that has to be durable before the
+/// frame leaves.
+pub(super) fn note(ledger: &Ledger, event: Event) -> Option<Result<Ticket, Unavailable>> {
+    match event {
+        Event::Refused {
+            who,
+            station,
+            service,
+            record,
+            rule,
+            reason,
+        } => {
+            let record = Record {
+                decision: Some(Decision::Deny),
+                rule,
+                reason: Some(reason.to_string().into()),
+                outcome: Some(Outcome::Refused),
+                service: Some(service.name().into()),
+                ..about(Kind::Denied, &who, &station, record)
+            };
+            ledger.repeated(record);
+        }
+        Event::Changes {
+            who,
+            station,
+            service,
+            record,
+            value,
+            rule,
+        } => {
+            return Some(ledger.intent(Record {
+                decision: Some(Decision::Allow),
+                rule,
+                service: Some(service.name().into()),
+                set: value.map(String::into_boxed_str),
+                ..about(Kind::StationSet, &who, &station, record)
+            }));
+        }
+        Event::ArUp { ar, fail_safe } => ar_up(ledger, &ar, fail_safe),
+        Event::ArDown { ar, why, lasted } => ar_down(ledger, &ar, why, lasted),
+        Event::Found { station, mac } => {
+            info!(%station, %mac, "PROFINET: station found");
+        }
+        Event::Conflict {
+            station,
+            mac,
+            reason,
+        } => conflict(ledger, station, mac, reason),
+    }
+    None
+}
+
+fn ar_up(ledger: &Ledger, ar: &ArName, fail_safe: Option<Duration>) {
+    let controller = name_of(&ar.controller);
+    let station = station_of(ar);
+    let (cycle, watchdog) = (ar.cycle, ar.watchdog);
+    match fail_safe {
+        Some(within) => info!(
+            controller,
+            station,
+            ?cycle,
+            ?watchdog,
+            "PROFINET: AR up; hold is on: the consumer fails safe within {within:?}"
+        ),
+        None => info!(controller, station, ?cycle, ?watchdog, "PROFINET: AR up"),
+    }
+    ledger.note(Record {
+        ar: Some(described(ar, fail_safe, None)),
+        ..of_ar(Kind::ArUp, ar)
+    });
+}
+
+fn ar_down(ledger: &Ledger, ar: &ArName, why: Ended, lasted: Duration) {
+    let text = why.to_string();
+    let controller = name_of(&ar.controller);
+    let station = station_of(ar);
+    match why {
+        Ended::Released => info!(controller, station, ?lasted, "PROFINET: AR {text}"),
+        _ => warn!(controller, station, ?lasted, "PROFINET: AR down: {text}"),
+    }
+    ledger.note(Record {
+        ar: Some(described(ar, None, Some(lasted))),
+        reason: Some(text.into()),
+        ..of_ar(Kind::ArDown, ar)
+    });
+}
+
+fn conflict(ledger: &Ledger, station: StationName, mac: Mac, reason: &'static str) {
+    let record = Record {
+        station: Some(station.to_arc()),
+        client: Some(party(&Who { mac, name: None })),
+        decision: Some(Decision::Deny),
+        outcome: Some(Outcome::Refused),
+        reason: Some(Cow::Borrowed(reason)),
+        ..Record::new(Kind::Denied)
+    };
+    if ledger.repeated(record) {
+        warn!(%station, %mac, "PROFINET: frame refused: {reason}");
+    }
+}
+
+fn of_ar(kind: Kind, ar: &ArName) -> Record {
+    Record {
+        client: Some(party(&ar.controller)),
+        station: ar.station.as_ref().map(StationName::to_arc),
+        ..Record::new(kind)
+    }
+}
+
+fn about(kind: Kind, who: &Who, station: &StationName, place: Option<RecordPlace>) -> Record {
+    Record {
+        client: Some(party(who)),
+        station: Some(station.to_arc()),
+        record: place.map(|place| place.index),
+        slot: place.map(|place| Slot {
+            slot: place.slot,
+            subslot: place.subslot,
+        }),
+        ..Record::new(kind)
+    }
+}
+
+fn party(who: &Who) -> Arc<Party> {
+    Arc::new(Party {
+        name: who.name.clone(),
+        mac: Some(who.mac.to_string().into()),
+        ..Party::default()
+    })
+}
+
+fn described(ar: &ArName, fail_safe: Option<Duration>, lasted: Option<Duration>) -> Arc<Ar> {
+    let micros = |time: Duration| u32::try_from(time.as_micros()).ok().filter(|us| *us > 0);
+    Arc::new(Ar {
+        uuid: ar.uuid.to_string().into_boxed_str(),
+        kind: Some(ar.kind.name().into()),
+        cycle_us: micros(ar.cycle),
+        watchdog_us: micros(ar.watchdog),
+        fail_safe_us: fail_safe.and_then(micros),
+        lasted_ms: lasted.and_then(|lasted| u64::try_from(lasted.as_millis()).ok()),
+    })
+}
+
+fn name_of(who: &Who) -> String {
+    who.name
+        .as_ref()
+        .map_or_else(|| who.mac.to_string(), ToString::to_string)
+}
+
+fn station_of(ar: &ArName) -> &str {
+    ar.station.as_ref().map_or("", StationName::as_str)
+}

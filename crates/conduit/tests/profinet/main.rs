@@ -1,0 +1,6 @@
+//! The bridge between simulated stations, in virtual time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod carried;
+mod plant;
+mod refused;

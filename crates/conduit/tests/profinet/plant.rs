@@ -1,0 +1,334 @@
+//! Two wires, a bridge at each, a tunnel between, and simulated stations, in virtual time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_conduit::profinet::{
+    Bridge, BridgeSettings, Event, LinkId, Outlet, Role, StationSettings, Tagging,
+};
+use fieldlock_policy::{Now, Policy};
+use fieldlock_profinet::Mac;
+use fieldlock_sim::profinet::{Clock, Controller, ControllerConfig, Device, DeviceConfig, IpSuite};
+
+pub(crate) const PLC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
+pub(crate) const DRIVE: Mac = Mac([0x02, 0, 0, 0, 0, 2]);
+pub(crate) const STRANGER: Mac = Mac([0x02, 0, 0, 0, 0, 9]);
+const LINK: LinkId = LinkId(7);
+
+/// The controller may do all that an AR needs.
+pub(crate) const IO: &str = r#"
+syntax = 1
+[[client]]
+name = "plc-1"
+mac = ["02:00:00:00:00:01"]
+[[allow]]
+name = "line 1 io"
+client = ["plc-1"]
+station = ["drive-1"]
+service = ["io", "records"]
+record = ["any"]
+"#;
+
+pub(crate) fn policy(text: &str) -> Arc<Policy> {
+    Arc::new(Policy::parse(text, "policy.toml").unwrap())
+}
+
+pub(crate) fn station() -> StationSettings {
+    StationSettings {
+        name: "drive-1".parse().unwrap(),
+        mac: None,
+        redundancy: 2,
+        spread: 1,
+        play_out: 0,
+        hold: None,
+        fail_safe_limit: None,
+    }
+}
+
+fn ip(last: u8) -> IpSuite {
+    IpSuite::local([192, 168, 0, last].into())
+}
+
+/// What crosses the tunnel.
+enum Crossing {
+    Station(u16, Vec<u8>),
+    Datagram(Vec<u8>),
+}
+
+/// One agent: its bridge, and what it did.
+pub(crate) struct End {
+    pub(crate) bridge: Bridge,
+    pub(crate) events: Vec<Event>,
+    pub(crate) joined: Vec<Mac>,
+    pub(crate) may_change: bool,
+    /// Frames for the own wire, and for the other agent.
+    wire: VecDeque<Vec<u8>>,
+    tunnel: VecDeque<Crossing>,
+}
+
+struct Effects<'a> {
+    events: &'a mut Vec<Event>,
+    joined: &'a mut Vec<Mac>,
+    may_change: bool,
+    wire: &'a mut VecDeque<Vec<u8>>,
+    tunnel: &'a mut VecDeque<Crossing>,
+}
+
+impl Outlet for Effects<'_> {
+    fn wire(&mut self, frame: &[u8]) {
+        self.wire.push_back(frame.to_vec());
+    }
+
+    fn station(&mut self, link: LinkId, channel: u16, frame: &[u8]) -> bool {
+        assert_eq!(link, LINK);
+        self.tunnel
+            .push_back(Crossing::Station(channel, frame.to_vec()));
+        true
+    }
+
+    fn datagram(&mut self, link: LinkId, datagram: &[u8]) -> bool {
+        assert_eq!(link, LINK);
+        self.tunnel.push_back(Crossing::Datagram(datagram.to_vec()));
+        true
+    }
+
+    fn max_datagram(&self, _: LinkId) -> usize {
+        1_150
+    }
+
+    fn join(&mut self, mac: Mac) {
+        self.joined.push(mac);
+    }
+
+    fn leave(&mut self, mac: Mac) {
+        self.joined.retain(|joined| *joined != mac);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    fn may_change(&self) -> bool {
+        self.may_change
+    }
+}
+
+impl End {
+    fn new(role: Role, text: &str, station: StationSettings, now: Instant) -> Self {
+        let settings = BridgeSettings {
+            role,
+            tagging: Tagging::Keep,
+            max_ars: 4,
+            seed: 1,
+        };
+        let controllers = match role {
+            Role::Headend => vec![("plc-1".into(), PLC)],
+            Role::Edge => Vec::new(),
+        };
+        let rules = (policy(text), Now::At(0));
+        let mut end = Self {
+            bridge: Bridge::new(now, settings, rules, vec![station], controllers),
+            events: Vec::new(),
+            joined: Vec::new(),
+            may_change: true,
+            wire: VecDeque::new(),
+            tunnel: VecDeque::new(),
+        };
+        end.act(|bridge, outlet| bridge.start(outlet));
+        end
+    }
+
+    pub(crate) fn act(&mut self, act: impl FnOnce(&mut Bridge, &mut dyn Outlet)) {
+        let mut effects = Effects {
+            events: &mut self.events,
+            joined: &mut self.joined,
+            may_change: self.may_change,
+            wire: &mut self.wire,
+            tunnel: &mut self.tunnel,
+        };
+        act(&mut self.bridge, &mut effects);
+    }
+
+    fn link_up(&mut self, now: Instant, peer: &str) {
+        let channels = [(0, "drive-1".parse().unwrap())];
+        self.act(|bridge, outlet| bridge.link_up(now, LINK, peer.into(), &channels, outlet));
+    }
+}
+
+/// See the module.
+pub(crate) struct Plant {
+    pub(crate) now: Instant,
+    pub(crate) controller: Controller,
+    pub(crate) headend: End,
+    pub(crate) edge: End,
+    pub(crate) device: Device,
+    /// One way through the tunnel.
+    pub(crate) delay: Duration,
+    on_the_way: VecDeque<(Instant, Role, Crossing)>,
+    /// Frames that reached the two wires, for who looks for leaks.
+    pub(crate) on_controllers_wire: Vec<Vec<u8>>,
+    pub(crate) on_devices_wire: Vec<Vec<u8>>,
+    pub(crate) cut: bool,
+}
+
+impl Plant {
+    pub(crate) fn new(text: &str) -> Self {
+        Self::with(text, text, station(), |_| {}, |_| {})
+    }
+
+    pub(crate) fn with(
+        headend: &str,
+        edge: &str,
+        station: StationSettings,
+        controller: impl FnOnce(&mut ControllerConfig),
+        device: impl FnOnce(&mut DeviceConfig),
+    ) -> Self {
+        let now = Instant::now();
+        let clock = Clock { epoch: now };
+        let mut wants = ControllerConfig::new(PLC, "plc-1", ip(1), "drive-1", clock);
+        controller(&mut wants);
+        let mut is = DeviceConfig::new(DRIVE, "drive-1", ip(20), clock);
+        device(&mut is);
+        let mut plant = Self {
+            now,
+            controller: Controller::new(wants, now).unwrap(),
+            headend: End::new(Role::Headend, headend, station.clone(), now),
+            edge: End::new(Role::Edge, edge, station, now),
+            device: Device::new(is, now),
+            delay: Duration::from_millis(10),
+            on_the_way: VecDeque::new(),
+            on_controllers_wire: Vec::new(),
+            on_devices_wire: Vec::new(),
+            cut: false,
+        };
+        plant.headend.link_up(now, "cell-4");
+        plant.edge.link_up(now, "hd-1");
+        plant
+    }
+
+    /// Somebody on the controllers' wire sends a frame.
+    pub(crate) fn say_to_headend(&mut self, frame: &[u8]) {
+        let now = self.now;
+        self.headend
+            .act(|bridge, outlet| bridge.handle_wire(now, frame, outlet));
+        self.settle();
+    }
+
+    /// Somebody on the devices' wire does.
+    pub(crate) fn say_to_edge(&mut self, frame: &[u8]) {
+        let now = self.now;
+        self.edge
+            .act(|bridge, outlet| bridge.handle_wire(now, frame, outlet));
+        self.settle();
+    }
+
+    /// A headend that somebody took over sends a frame on the station's channel.
+    pub(crate) fn headend_claims(&mut self, frame: &[u8]) {
+        let now = self.now;
+        self.edge
+            .act(|bridge, outlet| bridge.handle_station(now, LINK, 0, frame, outlet));
+        self.settle();
+    }
+
+    /// Loses the tunnel, at both ends at once.
+    pub(crate) fn tunnel_is_lost(&mut self) {
+        let now = self.now;
+        for end in [&mut self.headend, &mut self.edge] {
+            end.act(|bridge, outlet| bridge.link_down(now, LINK, outlet));
+        }
+        self.on_the_way.clear();
+    }
+
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.settle();
+        while let Some(next) = self.next().filter(|next| *next <= end) {
+            self.now = next.max(self.now);
+            self.wake();
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let deadlines = [
+            self.controller.poll_timeout(),
+            self.device.poll_timeout(),
+            self.headend.bridge.poll_timeout(),
+            self.edge.bridge.poll_timeout(),
+            self.on_the_way.front().map(|(at, ..)| *at),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    fn wake(&mut self) {
+        let now = self.now;
+        while self.on_the_way.front().is_some_and(|(at, ..)| *at <= now) {
+            let Some((_, to, crossing)) = self.on_the_way.pop_front() else {
+                break;
+            };
+            let end = match to {
+                Role::Headend => &mut self.headend,
+                Role::Edge => &mut self.edge,
+            };
+            end.act(|bridge, outlet| match &crossing {
+                Crossing::Station(channel, frame) => {
+                    bridge.handle_station(now, LINK, *channel, frame, outlet);
+                }
+                Crossing::Datagram(datagram) => {
+                    bridge.handle_datagram(now, LINK, datagram, outlet);
+                }
+            });
+        }
+        self.controller.handle_timeout(now);
+        self.device.handle_timeout(now);
+        for end in [&mut self.headend, &mut self.edge] {
+            if end.bridge.poll_timeout().is_some_and(|at| at <= now) {
+                end.act(|bridge, outlet| bridge.handle_timeout(now, outlet));
+            }
+        }
+    }
+
+    /// Moves everything that is to move at this instant.
+    fn settle(&mut self) {
+        let now = self.now;
+        loop {
+            let mut moved = false;
+            while let Some(frame) = self.controller.poll_transmit().map(<[u8]>::to_vec) {
+                self.headend
+                    .act(|bridge, outlet| bridge.handle_wire(now, &frame, outlet));
+                moved = true;
+            }
+            while let Some(frame) = self.device.poll_transmit().map(<[u8]>::to_vec) {
+                self.edge
+                    .act(|bridge, outlet| bridge.handle_wire(now, &frame, outlet));
+                moved = true;
+            }
+            while let Some(frame) = self.headend.wire.pop_front() {
+                self.controller.handle_frame(now, &frame);
+                self.on_controllers_wire.push(frame);
+                moved = true;
+            }
+            while let Some(frame) = self.edge.wire.pop_front() {
+                self.device.handle_frame(now, &frame);
+                self.on_devices_wire.push(frame);
+                moved = true;
+            }
+            let at = now + self.delay;
+            for (from, to) in [
+                (&mut self.headend, Role::Edge),
+                (&mut self.edge, Role::Headend),
+            ] {
+                for crossing in from.tunnel.drain(..) {
+                    if !self.cut {
+                        self.on_the_way.push_back((at, to, crossing));
+                    }
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+    }
+}
