@@ -4,6 +4,7 @@
 //! between two agents, with each combination of the means of their cadence. A day of a relation
 //! takes seconds. See `report.rs` for what is left out.
 
+mod confirm;
 mod half;
 mod plan;
 mod report;
@@ -32,6 +33,10 @@ struct Cli {
 enum Command {
     /// Every network, timing and contender. Exit code 1 if a consumer failed safe too late.
     Sweep(Sweep),
+    Confirm(confirm::Confirm),
+    Load(confirm::Load),
+    #[command(hide = true)]
+    Stations(confirm::Stations),
 }
 
 #[derive(Debug, Args)]
@@ -54,8 +59,13 @@ struct Sweep {
 }
 
 fn main() -> ExitCode {
-    let Command::Sweep(sweep) = Cli::parse().command;
-    match run(&sweep) {
+    let done = match Cli::parse().command {
+        Command::Sweep(sweep) => run(&sweep),
+        Command::Confirm(confirm) => confirm.run().map(|()| 0),
+        Command::Load(load) => load.run().map(|()| 0),
+        Command::Stations(stations) => stations.run().map(|()| 0),
+    };
+    match done {
         Ok(0) => ExitCode::SUCCESS,
         Ok(beyond) => {
             eprintln!("error: {beyond} trials failed safe later than they may");
