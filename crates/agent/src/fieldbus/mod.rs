@@ -303,7 +303,8 @@ impl Fieldbus {
         ended.push_back(json!({
             "station": ar.station.as_ref().map(StationName::as_str),
             "controller": ar.controller.name.as_deref(),
-            "time": jiff::Timestamp::now().to_string(),
+            "controller_mac": ar.controller.mac.to_string(),
+            "time": crate::status::time(jiff::Timestamp::now().as_second()),
             "lasted_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             "why": why.to_string(),
         }));
