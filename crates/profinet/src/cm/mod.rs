@@ -11,6 +11,7 @@ mod answer;
 mod connect;
 mod control;
 mod expected;
+mod index;
 mod iocr;
 mod record;
 pub mod refuse;
@@ -23,10 +24,10 @@ pub use answer::{AlarmCrAnswer, ArAnswer, ConnectResponse, IocrAnswer};
 pub use connect::{AlarmCr, ArBlock, ArProperties, ConnectRequest};
 pub use control::{Control, ControlResponse};
 pub use expected::{DataDescription, ExpectedSubmodule};
+pub use index::index_name;
 pub use iocr::{IoPlace, IoPlaces, Iocr, IocrApi, IocrKind};
 pub use record::{
     ReadResponse, RecordAccess, WriteItem, WriteItems, WriteRequest, WriteResponse, Written,
-    index_name,
 };
 
 use crate::reader::{Reader, Short};
