@@ -124,7 +124,7 @@ impl Facts {
     fn connect(&mut self, connect: &ConnectRequest<'_>) {
         self.ar(&connect.ar());
         connect.iocrs().for_each(|iocr| self.iocr(&iocr));
-        for alarm in connect.alarm_cr() {
+        if let Some(alarm) = connect.alarm_cr() {
             self.put(0x0103, "pn_io.alarmcr_type", alarm.kind);
             self.put(0x0103, "pn_io.lt", alarm.lt);
             self.put(0x0103, "pn_io.alarmcr_properties", alarm.properties);
@@ -213,7 +213,7 @@ impl Facts {
 
     fn connected(&mut self, answer: &ConnectResponse<'_>) {
         self.status(0, answer.status);
-        for ar in answer.ar() {
+        if let Some(ar) = answer.ar() {
             self.put(0x8101, "pn_io.ar_type", ar_type(ar.ar_type));
             self.put(0x8101, "pn_io.ar_uuid", ar.ar_uuid);
             self.put(0x8101, "pn_io.session_key", ar.session_key);
@@ -225,7 +225,7 @@ impl Facts {
             self.put(0x8102, "pn_io.iocr_reference", iocr.reference);
             self.put(0x8102, "pn_io.frame_id", iocr.frame_id.0);
         }
-        for alarm in answer.alarm_cr() {
+        if let Some(alarm) = answer.alarm_cr() {
             self.put(0x8103, "pn_io.alarmcr_type", alarm.kind);
             self.put(0x8103, "pn_io.localalarmref", alarm.local_reference);
             self.put(0x8103, "pn_io.maxalarmdatalength", alarm.max_data);
