@@ -126,7 +126,7 @@ pub fn index_name(index: u16) -> &'static str {
         0xaff5 => "I&M5 (installed components)",
         0xaff6..=0xafff => "I&M6 to I&M15",
         0xf880..=0xf889 => "AssetManagementData",
-        0xb000..=0xbfff => "record of a profile",
+        0xb002..=0xb02d => "record of a profile",
         _ => "reserved record",
     }
 }
