@@ -281,7 +281,10 @@ impl Calls {
     ) -> Result<usize, CallError> {
         let index = self.find(pair, &rpc.activity).ok_or(CallError::NoCall)?;
         let call = &mut self.calls[index];
-        let right = call.requester == from.other() && call.sequence == rpc.sequence;
+        let right = call.requester == from.other()
+            && call.sequence == rpc.sequence
+            // A reject or fault need not repeat what it could not make sense of.
+            && (call.opnum == rpc.opnum || rpc.ptype != PacketType::Response);
         if !right || call.refused {
             return Err(CallError::NoCall);
         }
@@ -332,3 +335,6 @@ fn pieces<'a>(
     }
     kept.get_or_insert_default().push(rpc)
 }
+
+#[cfg(test)]
+mod tests;

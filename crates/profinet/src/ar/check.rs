@@ -59,6 +59,8 @@ pub enum Unfit {
     SameIocr,
     #[error("AR type {} ({code:#06x}) is not carried", ArType::from_code(*code).name())]
     ArType { code: u16 },
+    #[error("the answer to the Connect is about another AR, or about none")]
+    OtherAr,
     #[error("the Connect names {named} as the controller, but comes from {from}")]
     InitiatorMac { named: Mac, from: Mac },
 }
@@ -67,7 +69,7 @@ impl Unfit {
     /// What the controller is told: an IODConnectRes error (0xDB, PNIO 0x81) that names the block
     /// and its field at fault.
     pub fn status(&self) -> PnioStatus {
-        // ErrorCode1: 1 ARBlockReq, 2 IOCRBlockReq, 0x40 CMRPC. ErrorCode2: the field, counted from
+        // ErrorCode1: 1 ARBlockReq, 2 IOCRBlockReq, 50 ARBlockRes, 0x40 CMRPC. ErrorCode2: the field, counted from
         // BlockType as 0; of CMRPC 4 is "out of AR resources".
         let (code1, code2) = match self {
             Self::ArType { .. } => (1, 4),
@@ -79,6 +81,7 @@ impl Unfit {
             Self::DataLength { .. } => (2, 8),
             Self::FrameId { .. } => (2, 9),
             Self::Watchdog { .. } => (2, 15),
+            Self::OtherAr => (50, 5),
             Self::TooManyIocrs => (0x40, 4),
         };
         PnioStatus {

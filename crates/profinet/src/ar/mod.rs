@@ -5,6 +5,8 @@
 
 pub mod check;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -138,6 +140,8 @@ pub struct AlarmRefs {
 pub struct Ar {
     pub id: ArId,
     pub uuid: Uuid,
+    /// Counts the Connects of one UUID.
+    pub session_key: u16,
     pub pair: Pair,
     pub kind: ArType,
     /// Records only, no data.

@@ -84,7 +84,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// `max` bounds the ARs, those that are being connected included; one costs about 1 KiB.
+    /// `max` bounds the ARs, those that are being connected included, but for an AR that is
+    /// connected anew under its own UUID; one costs about 1 KiB.
     pub fn new(max: usize) -> Self {
         Self {
             max,
@@ -116,7 +117,8 @@ impl Table {
     }
 
     /// A Connect that [`check`](super::check()) has passed goes to the device. The same one again
-    /// is a repetition of the RPC layer.
+    /// is a repetition of the RPC layer; one with another session key begins the AR anew, and the
+    /// old one stays until the device has answered.
     pub fn connect(
         &mut self,
         now: Instant,
@@ -124,20 +126,32 @@ impl Table {
         request: &ConnectRequest<'_>,
     ) -> Result<(), Refused> {
         let ar = request.ar();
-        if let Some(known) = self.ars.iter_mut().find(|known| known.uuid == ar.ar_uuid) {
-            if known.pair != pair {
-                return Err(Refused::SameUuid);
-            }
+        let uuid = ar.ar_uuid;
+        let of_others = |known: &Ar| known.uuid == uuid && known.pair != pair;
+        if self.ars.iter().any(of_others) {
+            return Err(Refused::SameUuid);
+        }
+        let again = |known: &&mut Ar| {
+            let session = known.session_key == ar.session_key;
+            known.uuid == uuid && session && known.phase != Phase::Releasing
+        };
+        if let Some(known) = self.ars.iter_mut().find(again) {
             known.last = now;
             return Ok(());
         }
+        // Nobody waits for the answer to an earlier session any more.
+        self.ars
+            .retain(|known| known.uuid != uuid || known.phase != Phase::Connecting);
         // Datagrams tell ARs of one device apart by the tag.
-        let tag = tag_of(&ar.ar_uuid);
-        let clash = |known: &Ar| known.pair.device == pair.device && known.tag() == tag;
+        let tag = tag_of(&uuid);
+        let clash = |known: &Ar| {
+            known.uuid != uuid && known.pair.device == pair.device && known.tag() == tag
+        };
         if self.ars.iter().any(clash) {
             return Err(Refused::SameUuid);
         }
-        if self.ars.len() >= self.max {
+        // What this one replaces does not count.
+        if self.ars.iter().filter(|known| known.uuid != uuid).count() >= self.max {
             return Err(Refused::TooMany(self.max));
         }
         let crs: Vec<Cr> = request
@@ -148,7 +162,8 @@ impl Table {
         let own = Duration::from_millis(100) * u32::from(ar.activity_timeout_100ms);
         self.ars.push(Ar {
             id: ArId(self.next),
-            uuid: ar.ar_uuid,
+            uuid,
+            session_key: ar.session_key,
             pair,
             kind: ar.ar_type,
             device_access: ar.properties.device_access(),
@@ -179,12 +194,10 @@ impl Table {
         uuid: Uuid,
         response: &ConnectResponse<'_>,
     ) -> Vec<Change> {
-        let Some(index) = self.index(pair, uuid) else {
+        let awaited = |ar: &Ar| ar.pair == pair && ar.uuid == uuid && ar.phase == Phase::Connecting;
+        let Some(index) = self.ars.iter().position(awaited) else {
             return Vec::new();
         };
-        if self.ars[index].phase != Phase::Connecting {
-            return Vec::new();
-        }
         let status = response.status;
         if !status.is_ok() {
             return vec![self.remove(index, Ended::Refused(status))];
@@ -205,8 +218,10 @@ impl Table {
             self.frames.insert((provider, consumer, frame_id), place);
         }
         // A device has one AR of a kind with a controller: this one took the place of an older.
-        let replaced =
-            |other: &Ar| other.id != id && other.pair == pair && other.kind == kind && !access;
+        let replaced = |other: &Ar| {
+            let same = other.uuid == uuid || (other.kind == kind && !access);
+            other.id != id && other.pair == pair && same
+        };
         let mut changes = self.remove_where(|ar| replaced(ar).then_some(Ended::Replaced));
         changes.push(Change::Opened(id));
         changes
@@ -214,7 +229,10 @@ impl Table {
 
     /// Takes over what the device assigned.
     fn adopt(&mut self, index: usize, response: &ConnectResponse<'_>) -> Result<(), Unfit> {
-        let pair = self.ars[index].pair;
+        let (pair, uuid) = (self.ars[index].pair, self.ars[index].uuid);
+        if response.ar().is_none_or(|answer| answer.ar_uuid != uuid) {
+            return Err(Unfit::OtherAr);
+        }
         for answer in response.iocrs() {
             let ar = &mut self.ars[index];
             let cr = ar
@@ -249,7 +267,9 @@ impl Table {
             );
             let taken = self.frames.get(&key).and_then(|taken| self.get(taken.ar));
             // An older AR of the same two stations is about to be replaced.
-            let other = taken.is_some_and(|taken| taken.kind != ar.kind);
+            let other = taken.is_some_and(|taken| {
+                taken.uuid != uuid && (taken.kind != ar.kind || ar.device_access)
+            });
             let twice = ar.crs[..place]
                 .iter()
                 .any(|earlier| earlier.provider == cr.provider && earlier.frame_id == cr.frame_id);

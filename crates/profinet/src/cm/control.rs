@@ -35,7 +35,7 @@ impl Control {
     }
 
     /// Blocks that follow (ModuleDiffBlock) have no meaning here.
-    pub(super) fn control(blocks: &[u8]) -> Result<Self, CmError> {
+    pub(super) fn request(blocks: &[u8]) -> Result<Self, CmError> {
         match RawBlock::read(&mut Reader::new(blocks))? {
             block if (PRM_END..=LAST).contains(&block.kind) && block.kind != RELEASE => {
                 Ok(Self::read(block)?)

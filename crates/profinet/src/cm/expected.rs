@@ -63,8 +63,8 @@ impl<'a> ExpectedSubmodules<'a> {
         }
     }
 
-    pub(super) fn check(self) -> Result<(), CmError> {
-        self.map(|submodule| submodule.map(drop)).collect()
+    pub(super) fn check(mut self) -> Result<(), CmError> {
+        self.try_for_each(|submodule| submodule.map(drop))
     }
 
     fn step(&mut self) -> Result<Option<ExpectedSubmodule>, CmError> {

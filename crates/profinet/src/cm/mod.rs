@@ -120,7 +120,7 @@ impl<'a> Message<'a> {
         Ok(match operation {
             opnum::CONNECT => Self::ConnectRequest(ConnectRequest::parse(blocks)?),
             opnum::RELEASE => Self::ReleaseRequest(Control::release(blocks)?),
-            opnum::CONTROL => Self::ControlRequest(Control::control(blocks)?),
+            opnum::CONTROL => Self::ControlRequest(Control::request(blocks)?),
             opnum::READ => Self::ReadRequest(RecordAccess::read_request(blocks)?),
             opnum::READ_IMPLICIT => Self::ReadImplicitRequest(RecordAccess::read_request(blocks)?),
             opnum::WRITE => Self::WriteRequest(WriteRequest::parse(blocks)?),
