@@ -33,7 +33,7 @@ use crate::settings::profinet::{Controller, Profinet, Station, TagRule};
 use crate::tunnel::Link;
 use crate::{StartError, random};
 
-/// How often an interface that is gone is looked for.
+/// How often the cable is looked at, and an interface that is gone looked for.
 const REOPEN: Duration = Duration::from_secs(1);
 /// How often the round trips of the tunnels are looked at.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -216,6 +216,7 @@ impl Fieldbus {
         } = opened;
         let durable = Rc::new(Notify::new());
         self.ledger.listen(durable.clone());
+        let mut look = interval(REOPEN);
         loop {
             let deadline = self.bridge.borrow().poll_timeout();
             if let Err(error) = timer.set(deadline) {
@@ -233,14 +234,29 @@ impl Fieldbus {
                 }
                 () = self.wake.notified() => Ok(()),
                 () = durable.notified() => Ok(()),
+                _ = look.tick() => {
+                    self.look_at_cable(&socket);
+                    Ok(())
+                }
             };
             let done = heard.and_then(|()| self.settle(&mut socket));
             self.counters.replace(socket.counters());
             if let Err(error) = done {
                 self.link_lost(&error).await;
-            } else {
-                self.ledger.clear(alarm::FIELDBUS, &self.interface);
             }
+        }
+    }
+
+    /// The kernel tells of an interface that goes down, and of no cable.
+    fn look_at_cable(&self, socket: &PacketSocket) {
+        if socket.is_plugged() {
+            self.ledger.clear(alarm::FIELDBUS, &self.interface);
+        } else {
+            let text = format!(
+                "interface `{}` is down or has no carrier: is its cable plugged in?",
+                self.interface
+            );
+            self.ledger.raise(alarm::FIELDBUS, &self.interface, &text);
         }
     }
 
