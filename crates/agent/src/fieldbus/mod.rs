@@ -236,18 +236,19 @@ impl Fieldbus {
                 () = durable.notified() => Ok(()),
                 _ = look.tick() => {
                     self.look_at_cable(&socket);
+                    // A system call: not for each frame.
+                    self.counters.replace(socket.counters());
                     Ok(())
                 }
             };
             let done = heard.and_then(|()| self.settle(&mut socket));
-            self.counters.replace(socket.counters());
             if let Err(error) = done {
                 self.link_lost(&error).await;
             }
         }
     }
 
-    /// The kernel tells of an interface that goes down, and of no cable.
+    /// The kernel tells of an interface that goes down, and not of a carrier that is gone.
     fn look_at_cable(&self, socket: &PacketSocket) {
         if socket.is_plugged() {
             self.ledger.clear(alarm::FIELDBUS, &self.interface);
@@ -319,7 +320,8 @@ impl Fieldbus {
         ended.push_back(json!({
             "station": ar.station.as_ref().map(StationName::as_str),
             "controller": ar.controller.name.as_deref(),
-            "time": jiff::Timestamp::now().to_string(),
+            "controller_mac": ar.controller.mac.to_string(),
+            "time": crate::status::time(jiff::Timestamp::now().as_second()),
             "lasted_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             "why": why.to_string(),
         }));
