@@ -7,6 +7,7 @@ import json
 import sys
 import time
 
+from scapy.arch import get_if_hwaddr
 from scapy.contrib.pnio import ProfinetIO
 from scapy.contrib.pnio_dcp import (
     DCPIPBlock,
@@ -20,7 +21,7 @@ XID = 0x0F1E1D0C
 IDENTIFY_REQUEST, IDENTIFY_RESPONSE = 0xFEFE, 0xFEFF
 
 
-def request(name):
+def request(interface, name):
     if name == "all":
         question = {"option": 255, "sub_option": 255, "dcp_data_length": 4}
     else:
@@ -32,7 +33,8 @@ def request(name):
             "name_of_station": name,
         }
     dcp = ProfinetDCP(service_id=5, service_type=0, xid=XID, reserved=1, **question)
-    return Ether(dst="01:0e:cf:00:00:00") / ProfinetIO(frameID=IDENTIFY_REQUEST) / dcp
+    ether = Ether(src=get_if_hwaddr(interface), dst="01:0e:cf:00:00:00")
+    return ether / ProfinetIO(frameID=IDENTIFY_REQUEST) / dcp
 
 
 def is_answer(packet):
@@ -63,7 +65,7 @@ def main():
         lfilter=is_answer,
         timeout=seconds,
         count=0 if name == "all" else 1,
-        started_callback=lambda: sendp(request(name), iface=interface, verbose=False),
+        started_callback=lambda: sendp(request(interface, name), iface=interface, verbose=False),
     )
     for packet in answers:
         show(packet, began)
