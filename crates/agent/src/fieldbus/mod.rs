@@ -33,7 +33,7 @@ use crate::settings::profinet::{Controller, Profinet, Station, TagRule};
 use crate::tunnel::Link;
 use crate::{StartError, random};
 
-/// How often an interface that is gone is looked for.
+/// How often the cable is looked at, and an interface that is gone looked for.
 const REOPEN: Duration = Duration::from_secs(1);
 /// How often the round trips of the tunnels are looked at.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -223,8 +223,7 @@ impl Fieldbus {
         } = opened;
         let durable = Rc::new(Notify::new());
         self.ledger.listen(durable.clone());
-        let mut counted = Instant::now();
-        let mut is_down = false;
+        let mut look = interval(REOPEN);
         loop {
             let deadline = self.bridge.borrow().poll_timeout();
             if let Err(error) = timer.set(deadline) {
@@ -242,19 +241,30 @@ impl Fieldbus {
                 }
                 () = self.wake.notified() => Ok(()),
                 () = durable.notified() => Ok(()),
+                _ = look.tick() => {
+                    self.look_at_cable(&socket);
+                    // A system call: not for each frame.
+                    self.counters.replace(socket.counters());
+                    Ok(())
+                }
             };
             let done = heard.and_then(|()| self.settle(&mut socket));
-            // A system call: not for each frame.
-            if counted.elapsed() >= MEASURE {
-                counted = Instant::now();
-                self.counters.replace(socket.counters());
-            }
             if let Err(error) = done {
-                is_down = true;
                 self.link_lost(&error).await;
-            } else if std::mem::take(&mut is_down) {
-                self.ledger.clear(alarm::FIELDBUS, &self.interface);
             }
+        }
+    }
+
+    /// The kernel tells of an interface that goes down, and not of a carrier that is gone.
+    fn look_at_cable(&self, socket: &PacketSocket) {
+        if socket.is_plugged() {
+            self.ledger.clear(alarm::FIELDBUS, &self.interface);
+        } else {
+            let text = format!(
+                "interface `{}` is down or has no carrier: is its cable plugged in?",
+                self.interface
+            );
+            self.ledger.raise(alarm::FIELDBUS, &self.interface, &text);
         }
     }
 
