@@ -216,6 +216,8 @@ impl Fieldbus {
         } = opened;
         let durable = Rc::new(Notify::new());
         self.ledger.listen(durable.clone());
+        let mut counted = Instant::now();
+        let mut is_down = false;
         loop {
             let deadline = self.bridge.borrow().poll_timeout();
             if let Err(error) = timer.set(deadline) {
@@ -235,10 +237,15 @@ impl Fieldbus {
                 () = durable.notified() => Ok(()),
             };
             let done = heard.and_then(|()| self.settle(&mut socket));
-            self.counters.replace(socket.counters());
+            // A system call: not for each frame.
+            if counted.elapsed() >= MEASURE {
+                counted = Instant::now();
+                self.counters.replace(socket.counters());
+            }
             if let Err(error) = done {
+                is_down = true;
                 self.link_lost(&error).await;
-            } else {
+            } else if std::mem::take(&mut is_down) {
                 self.ledger.clear(alarm::FIELDBUS, &self.interface);
             }
         }
@@ -303,7 +310,8 @@ impl Fieldbus {
         ended.push_back(json!({
             "station": ar.station.as_ref().map(StationName::as_str),
             "controller": ar.controller.name.as_deref(),
-            "time": jiff::Timestamp::now().to_string(),
+            "controller_mac": ar.controller.mac.to_string(),
+            "time": crate::status::time(jiff::Timestamp::now().as_second()),
             "lasted_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             "why": why.to_string(),
         }));

@@ -33,6 +33,8 @@ pub struct Flow {
     pub frame_id: FrameId,
     /// The tunnel on which it crosses, and the station's channel there.
     pub way: (LinkId, u16),
+    /// When its provider was last heard, here or through the tunnel.
+    pub heard: Option<Instant>,
     pub half: Half,
 }
 
@@ -74,6 +76,7 @@ impl Bridge {
         let Half::Send(sender) = &mut flow.half else {
             return Err(Drop::ForeignSource);
         };
+        flow.heard = Some(now);
         let heard = cadence::Frame {
             tag: frame.tag,
             cycle_counter: cyclic.cycle_counter,
@@ -138,6 +141,7 @@ impl Bridge {
         receiver
             .handle_datagram(now, datagram)
             .map_err(|_| Drop::Malformed)?;
+        flow.heard = Some(now);
         emit(
             receiver,
             now,
@@ -348,6 +352,7 @@ impl Bridge {
                         provider: cr.provider,
                         frame_id,
                         way,
+                        heard: None,
                         half: self.half(now, station, cr, stream, outlet.max_datagram(way.0))?,
                     })
                 });

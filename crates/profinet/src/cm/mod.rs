@@ -120,8 +120,8 @@ impl<'a> Message<'a> {
     fn request(operation: u16, blocks: &'a [u8]) -> Result<Self, CmError> {
         Ok(match operation {
             opnum::CONNECT => Self::ConnectRequest(ConnectRequest::parse(blocks)?),
-            opnum::RELEASE => Self::ReleaseRequest(Control::of_release(blocks)?),
-            opnum::CONTROL => Self::ControlRequest(Control::of_control(blocks)?),
+            opnum::RELEASE => Self::ReleaseRequest(Control::release(blocks)?),
+            opnum::CONTROL => Self::ControlRequest(Control::request(blocks)?),
             opnum::READ => Self::ReadRequest(RecordAccess::read_request(blocks)?),
             opnum::READ_IMPLICIT => Self::ReadImplicitRequest(RecordAccess::read_request(blocks)?),
             opnum::WRITE => Self::WriteRequest(WriteRequest::parse(blocks)?),
