@@ -15,10 +15,7 @@ use serde_json::Value;
 
 use super::plant::{Place, Plant, WEST, Wire, run, sibling};
 use super::stations::{Names, names};
-use crate::plan::{Network, Timing};
-
-/// After a longer silence a new frame may count as old: the longest age limit of hold.
-const WINDOW: Duration = Duration::from_millis(1_920);
+use crate::plan::{Network, Timing, WINDOW};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carrier {
