@@ -121,6 +121,7 @@ fn records_cross_and_are_told() {
     plant.run(SECOND);
     let facts = &plant.headend.bridge.parties().stations[0].facts;
     assert_eq!(facts.vendor_id, Some(0x0493));
+    assert!(facts.order_number.is_some() && facts.serial.is_some() && facts.software.is_some());
 }
 
 #[test]
