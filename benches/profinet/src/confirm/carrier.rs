@@ -15,9 +15,7 @@ use serde_json::Value;
 
 use super::plant::{Place, Plant, WEST, Wire, run, sibling};
 use super::stations::{Names, names};
-use crate::plan::{Network, Timing};
-
-const WINDOW: Duration = Duration::from_millis(1_920);
+use crate::plan::{Network, Timing, WINDOW};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carrier {
@@ -48,13 +46,15 @@ impl FromStr for Carrier {
                 "`{text}` is none of bare, openvpn-udp, openvpn-tcp, fieldlock[+tls][+rN][+playout][+hold]"
             )
         };
+        match text {
+            "bare" => return Ok(Self::Bare),
+            "openvpn-udp" => return Ok(Self::OpenVpn { tcp: false }),
+            "openvpn-tcp" => return Ok(Self::OpenVpn { tcp: true }),
+            _ => {}
+        }
         let mut words = text.split('+');
-        match words.next() {
-            Some("bare") => return Ok(Self::Bare),
-            Some("openvpn-udp") => return Ok(Self::OpenVpn { tcp: false }),
-            Some("openvpn-tcp") => return Ok(Self::OpenVpn { tcp: true }),
-            Some("fieldlock") => {}
-            _ => return Err(wrong()),
+        if words.next() != Some("fieldlock") {
+            return Err(wrong());
         }
         let mut means = Means::default();
         for word in words {
@@ -333,4 +333,65 @@ fn has_tunnel(status: &Value) -> bool {
     tunnels
         .filter_map(|headend| headend["tunnels"].as_array())
         .any(|tunnels| !tunnels.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Trouble;
+
+    #[test]
+    fn carriers_are_read_as_they_are_written() {
+        let with = |tls, redundancy, play_out, hold| {
+            Ok(Carrier::Fieldlock(Means {
+                tls,
+                redundancy,
+                play_out,
+                hold,
+            }))
+        };
+        assert_eq!("bare".parse(), Ok(Carrier::Bare));
+        assert_eq!("openvpn-tcp".parse(), Ok(Carrier::OpenVpn { tcp: true }));
+        assert_eq!("fieldlock".parse(), with(false, 0, false, false));
+        assert_eq!("fieldlock+r3+playout".parse(), with(false, 3, true, false));
+        assert_eq!("fieldlock+hold+tls".parse(), with(true, 0, false, true));
+        for text in [
+            "",
+            "openvpn",
+            "fieldlock+r8",
+            "fieldlock+r",
+            "fieldlock+",
+            "bare+r1",
+        ] {
+            assert!(text.parse::<Carrier>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_station_waits_for_what_is_repeated_and_for_the_jitter_and_says_when_it_fails_safe() {
+        let timing = Timing {
+            cycle: Duration::from_millis(32),
+            factor: 3,
+        };
+        let network = Network {
+            trouble: Trouble::Loss(0.05),
+            jitter: Duration::from_millis(10),
+        };
+        let keys = |redundancy, play_out, hold| {
+            let means = Means {
+                tls: false,
+                redundancy,
+                play_out,
+                hold,
+            };
+            means.keys(timing, &network)
+        };
+        assert_eq!(keys(0, false, false), "redundancy = 0\nplay_out = 0\n");
+        assert_eq!(keys(0, true, false), "redundancy = 0\nplay_out = 3\n");
+        // 6 cycles, 60 ms of round trip, 96 ms of watchdog; and as much once more.
+        assert_eq!(
+            keys(5, true, true),
+            "redundancy = 5\nplay_out = 6\nhold = { max_age = \"348ms\" }\nfail_safe_limit = \"444ms\"\n"
+        );
+    }
 }

@@ -48,8 +48,8 @@ pub(crate) struct Load {
     /// ARs at once, 1 to 100
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     ars: Vec<usize>,
-    /// Cycle in milliseconds, a power of two
-    #[arg(long, default_value_t = 8)]
+    /// Cycle in milliseconds, a power of two up to 512
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=512))]
     cycle: u64,
     /// Measurements of each carrier, in turns; the one with the median age at p50 is shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=99))]

@@ -15,6 +15,9 @@ const FIRST: Duration = Duration::from_secs(60);
 /// From there until rates are measured.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// A watchdog time that is just within the standard's.
+const WIDE: Duration = Duration::from_millis(1_900);
+
 #[derive(Debug)]
 pub(super) struct Trial {
     pub(super) carrier: Carrier,
@@ -57,8 +60,11 @@ impl Trial {
     pub(super) fn on_a_cable(carrier: Carrier, cycle: Duration, ars: usize) -> Self {
         Self {
             carrier,
-            // Wide, so that it measures and is not measured: nothing aborts.
-            timing: Timing { cycle, factor: 100 },
+            timing: Timing {
+                cycle,
+                // Wide, so that nothing aborts while it is measured.
+                factor: WIDE.as_millis().div_euclid(cycle.as_millis().max(1)) as u32,
+            },
             network: Network {
                 trouble: Trouble::Loss(0.0),
                 jitter: Duration::ZERO,
