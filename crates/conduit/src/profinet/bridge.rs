@@ -244,6 +244,17 @@ impl Bridge {
             Some((*channel, station))
         };
         let channels = channels.iter().filter_map(known).collect();
+        if self.settings.role == Role::Edge {
+            let Parties {
+                controllers, links, ..
+            } = &mut self.parties;
+            let older = |known: LinkId| links.iter().any(|l| l.id == known && l.peer == peer);
+            for controller in controllers {
+                if controller.link.is_some_and(older) {
+                    controller.link = Some(id);
+                }
+            }
+        }
         self.parties.links.push(Link { id, peer, channels });
         self.views.forget();
         self.rebuild_flows(now, outlet);

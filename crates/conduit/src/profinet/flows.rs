@@ -320,8 +320,8 @@ impl Bridge {
         self.flows.0.retain(|(ar, _), _| *ar != id);
     }
 
-    /// Brings the flows in line with ARs and tunnels: what has another way than before begins anew,
-    /// what has none ends.
+    /// Brings the flows in line with ARs and tunnels: what has another tunnel than before goes on
+    /// there, what has another channel begins anew, what has no way ends.
     pub(super) fn rebuild_flows(&mut self, now: Instant, outlet: &dyn Outlet) {
         let mut kept = std::mem::take(&mut self.flows.0);
         for ar in self.table.iter() {
@@ -344,8 +344,8 @@ impl Bridge {
                     ar: ar.tag(),
                     frame_id,
                 };
-                let known = kept.remove(&key).filter(|flow| flow.way == way);
-                let flow = known.or_else(|| {
+                let known = kept.remove(&key).filter(|flow| flow.way.1 == way.1);
+                let flow = known.map(|flow| Flow { way, ..flow }).or_else(|| {
                     Some(Flow {
                         station,
                         pair: ar.pair,

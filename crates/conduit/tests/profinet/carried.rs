@@ -202,6 +202,17 @@ fn a_lost_tunnel_is_silence_and_the_next_one_brings_a_new_ar() {
 }
 
 #[test]
+fn an_ar_goes_on_in_the_tunnel_that_takes_the_place_of_an_older() {
+    let mut plant = Plant::new(IO);
+    plant.run(5 * SECOND);
+    plant.tunnel_is_replaced();
+    plant.run(5 * SECOND);
+    let stats = plant.controller.stats();
+    assert_eq!((stats.established, stats.aborts), (1, 0));
+    assert_eq!(plant.device.established(), 1);
+}
+
+#[test]
 fn other_rules_end_what_is_open() {
     let mut plant = Plant::new(IO);
     plant.run(5 * SECOND);

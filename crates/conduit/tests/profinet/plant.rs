@@ -16,6 +16,8 @@ pub(crate) const PLC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
 pub(crate) const DRIVE: Mac = Mac([0x02, 0, 0, 0, 0, 2]);
 pub(crate) const STRANGER: Mac = Mac([0x02, 0, 0, 0, 0, 9]);
 const LINK: LinkId = LinkId(7);
+/// The tunnel that takes its place.
+const NEXT_LINK: LinkId = LinkId(8);
 
 /// The controller may do all that an AR needs.
 pub(crate) const IO: &str = r#"
@@ -53,8 +55,8 @@ fn ip(last: u8) -> IpSuite {
 
 /// What crosses the tunnel.
 enum Crossing {
-    Station(u16, Vec<u8>),
-    Datagram(Vec<u8>),
+    Station(LinkId, u16, Vec<u8>),
+    Datagram(LinkId, Vec<u8>),
 }
 
 /// One agent: its bridge, and what it did.
@@ -82,15 +84,14 @@ impl Outlet for Effects<'_> {
     }
 
     fn station(&mut self, link: LinkId, channel: u16, frame: &[u8]) -> bool {
-        assert_eq!(link, LINK);
         self.tunnel
-            .push_back(Crossing::Station(channel, frame.to_vec()));
+            .push_back(Crossing::Station(link, channel, frame.to_vec()));
         true
     }
 
     fn datagram(&mut self, link: LinkId, datagram: &[u8]) -> bool {
-        assert_eq!(link, LINK);
-        self.tunnel.push_back(Crossing::Datagram(datagram.to_vec()));
+        self.tunnel
+            .push_back(Crossing::Datagram(link, datagram.to_vec()));
         true
     }
 
@@ -151,9 +152,9 @@ impl End {
         act(&mut self.bridge, &mut effects);
     }
 
-    fn link_up(&mut self, now: Instant, peer: &str) {
+    fn link_up(&mut self, now: Instant, link: LinkId, peer: &str) {
         let channels = [(0, "drive-1".parse().unwrap())];
-        self.act(|bridge, outlet| bridge.link_up(now, LINK, peer.into(), &channels, outlet));
+        self.act(|bridge, outlet| bridge.link_up(now, link, peer.into(), &channels, outlet));
     }
 }
 
@@ -206,8 +207,8 @@ impl Plant {
             cut: false,
             links: None,
         };
-        plant.headend.link_up(now, "cell-4");
-        plant.edge.link_up(now, "hd-1");
+        plant.headend.link_up(now, LINK, "cell-4");
+        plant.edge.link_up(now, LINK, "hd-1");
         plant
     }
 
@@ -238,6 +239,14 @@ impl Plant {
     /// Datagrams suffer from here on; frames in order are only late.
     pub(crate) fn impair(&mut self, impairment: &Impairment, seed: u64) {
         self.links = Some(Link::pair(impairment, seed, self.now));
+    }
+
+    /// The edge has dialled anew: the older tunnel ends, with what is under way in it.
+    pub(crate) fn tunnel_is_replaced(&mut self) {
+        let now = self.now;
+        self.headend.link_up(now, NEXT_LINK, "cell-4");
+        self.edge.link_up(now, NEXT_LINK, "hd-1");
+        self.tunnel_is_lost();
     }
 
     /// Loses the tunnel, at both ends at once.
@@ -282,11 +291,11 @@ impl Plant {
                 Role::Edge => &mut self.edge,
             };
             end.act(|bridge, outlet| match &crossing {
-                Crossing::Station(channel, frame) => {
-                    bridge.handle_station(now, LINK, *channel, frame, outlet);
+                Crossing::Station(link, channel, frame) => {
+                    bridge.handle_station(now, *link, *channel, frame, outlet);
                 }
-                Crossing::Datagram(datagram) => {
-                    bridge.handle_datagram(now, LINK, datagram, outlet);
+                Crossing::Datagram(link, datagram) => {
+                    bridge.handle_datagram(now, *link, datagram, outlet);
                 }
             });
         }
@@ -333,7 +342,7 @@ impl Plant {
                 for crossing in from.tunnel.drain(..) {
                     let arrives = match (&crossing, links.as_mut()) {
                         _ if self.cut => None,
-                        (Crossing::Datagram(datagram), Some(links)) => {
+                        (Crossing::Datagram(_, datagram), Some(links)) => {
                             let link = &mut links[usize::from(to == Role::Edge)];
                             match link.handle(now, datagram.len()) {
                                 Decision::Deliver(delivery) => Some(delivery.at),
