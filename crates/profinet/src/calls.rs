@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_OF_PAIR: usize = 16;
 /// Calls of one pair in pieces at a time.
 const MAX_IN_PIECES: usize = 4;
+/// Likewise of all pairs together: 8 MiB.
+const MAX_IN_PIECES_OF_ALL: usize = 64;
+/// Calls of all pairs together.
+const MAX: usize = 1024;
 /// Ports from which one station of a pair has answered and that are remembered.
 const MAX_PORTS: usize = 8;
 
@@ -34,7 +38,9 @@ pub enum CallError {
     Port(u16),
     #[error("answer to a call that was not made")]
     NoCall,
-    #[error("{MAX_OF_PAIR} calls are under way between the two stations")]
+    #[error("piece of a request that can't be judged as a whole any more")]
+    Torn,
+    #[error("too many calls are under way")]
     TooMany,
     #[error("{0:?} packet, which connection management does not use")]
     Type(PacketType),
@@ -72,6 +78,18 @@ struct Call {
     about: Option<Uuid>,
     /// The request was refused here: no piece of it passes any more.
     refused: bool,
+    /// The newest request of this activity of which pieces have passed and the whole has not. The
+    /// other station may still have them, so others can't take their place.
+    torn: Option<u32>,
+}
+
+impl Call {
+    /// The request of which pieces have passed, but not the last one.
+    fn in_part(&self) -> Option<u32> {
+        let part = |request: &Reassembly| self.refused || !request.is_complete();
+        let own = self.request.as_ref().is_some_and(part);
+        if own { Some(self.sequence) } else { self.torn }
+    }
 }
 
 /// Ports from which stations have answered.
@@ -134,9 +152,11 @@ impl Calls {
         self.calls[self.find(pair, activity)?].about
     }
 
-    pub fn set_about(&mut self, pair: Pair, activity: &Uuid, about: Option<Uuid>) {
+    /// The datagram passes; `about` is the AR that its call is about.
+    pub fn accept(&mut self, pair: Pair, activity: &Uuid, about: Option<Uuid>) {
         if let Some(index) = self.find(pair, activity) {
             self.calls[index].about = about;
+            self.calls[index].refused = false;
         }
     }
 
@@ -182,6 +202,9 @@ impl Calls {
         if call.refused && rpc.is_fragment() && !rpc.is_last() {
             return Err(CallError::NoCall);
         }
+        if rpc.is_fragment() && call.torn.is_some_and(|torn| !is_after(torn, rpc.sequence)) {
+            return Err(CallError::Torn);
+        }
         Ok(match pieces(&mut call.request, rpc)? {
             Some(body) => Part::Request(body),
             None => Part::Piece,
@@ -209,46 +232,55 @@ impl Calls {
             response: None,
             about: None,
             refused: false,
+            torn: None,
         };
         if let Some(index) = self.find(pair, &rpc.activity) {
             let call = &mut self.calls[index];
             let same = call.sequence == rpc.sequence && call.requester == from;
             if !same || call.opnum != rpc.opnum {
-                *call = new();
+                *call = Call {
+                    torn: call.in_part(),
+                    ..new()
+                };
             }
             call.port = src;
             call.last = now;
             return Ok(index);
         }
         // The oldest that are over make room for others before anything is refused.
-        if self.calls.iter().filter(|call| call.pair == pair).count() >= MAX_OF_PAIR {
-            let answered = |call: &&Call| call.pair == pair && now > call.last;
-            let oldest = self
-                .calls
-                .iter()
-                .filter(answered)
-                .map(|call| call.last)
-                .min();
-            let oldest = oldest.ok_or(CallError::TooMany)?;
-            let oldest = |call: &Call| call.pair == pair && call.last == oldest;
-            let index = self.calls.iter().position(oldest);
-            self.calls.swap_remove(index.ok_or(CallError::TooMany)?);
+        let of_pair = self.calls.iter().filter(|call| call.pair == pair).count() >= MAX_OF_PAIR;
+        if of_pair || self.calls.len() >= MAX {
+            let calls = self.calls.iter().enumerate();
+            let over = calls.filter(|(_, call)| {
+                (!of_pair || call.pair == pair) && now > call.last && call.in_part().is_none()
+            });
+            let oldest = over.min_by_key(|(_, call)| call.last);
+            let (index, _) = oldest.ok_or(CallError::TooMany)?;
+            self.calls.swap_remove(index);
         }
         self.calls.push(new());
         Ok(self.calls.len() - 1)
     }
 
-    /// A call in pieces displaces the oldest other one of its pair that is, when there are many.
+    /// A call in pieces displaces the oldest other one that is, of its pair or of all, when there
+    /// are many.
     fn make_room(&mut self, pair: Pair, index: usize) {
         let in_pieces = |call: &Call| call.request.is_some() || call.response.is_some();
         let others = self.calls.iter().enumerate();
-        let others =
-            others.filter(|(other, call)| *other != index && call.pair == pair && in_pieces(call));
-        if others.clone().count() >= MAX_IN_PIECES
-            && let Some((oldest, _)) = others.min_by_key(|(_, call)| call.last)
-        {
-            self.calls[oldest].request = None;
-            self.calls[oldest].response = None;
+        let others = others.filter(|(other, call)| *other != index && in_pieces(call));
+        let of_pair = others.clone().filter(|(_, call)| call.pair == pair);
+        let oldest = if of_pair.clone().count() >= MAX_IN_PIECES {
+            of_pair.min_by_key(|(_, call)| call.last)
+        } else if others.clone().count() >= MAX_IN_PIECES_OF_ALL {
+            others.min_by_key(|(_, call)| call.last)
+        } else {
+            None
+        };
+        if let Some((oldest, _)) = oldest {
+            let call = &mut self.calls[oldest];
+            call.torn = call.in_part();
+            call.request = None;
+            call.response = None;
         }
     }
 
@@ -323,6 +355,11 @@ impl Calls {
             .iter()
             .position(|call| call.pair == pair && call.activity == *activity)
     }
+}
+
+/// Whether a sequence number, which wraps, is newer than another.
+fn is_after(known: u32, sequence: u32) -> bool {
+    (1..1 << 31).contains(&sequence.wrapping_sub(known))
 }
 
 /// All octets of a message, once its last piece is there.

@@ -34,6 +34,11 @@ pub struct Reassembly {
 }
 
 impl Reassembly {
+    /// Its last fragment is there.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Adds a fragment; the whole message once its last one is there, and again each time that is
     /// repeated.
     pub fn push(&mut self, rpc: &Rpc<'_>) -> Result<Option<&[u8]>, FragmentError> {

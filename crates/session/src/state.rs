@@ -460,6 +460,13 @@ impl Session {
         }
     }
 
+    /// Measures the round trip, unless a ping is on its way already.
+    pub fn measure(&mut self, now: Instant) {
+        if self.state == State::Up && self.ping.is_none() {
+            self.send_ping(now);
+        }
+    }
+
     /// Something arrived, on whatever channel.
     pub fn received(&mut self, now: Instant) {
         self.last_received = now;

@@ -122,7 +122,12 @@ impl Means {
             self.play_out(timing, network)
         );
         if let Some(age) = self.max_age(timing, network) {
-            keys += &format!("hold = {{ max_age = \"{}ms\" }}\n", age.as_millis());
+            let limit = age + timing.watchdog();
+            keys += &format!(
+                "hold = {{ max_age = \"{}ms\" }}\nfail_safe_limit = \"{}ms\"\n",
+                age.as_millis(),
+                limit.as_millis()
+            );
         }
         keys
     }

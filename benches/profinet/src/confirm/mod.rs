@@ -48,9 +48,12 @@ pub(crate) struct Load {
     /// ARs at once, 1 to 100
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     ars: Vec<usize>,
-    /// Cycle in milliseconds
+    /// Cycle in milliseconds, a power of two
     #[arg(long, default_value_t = 8)]
     cycle: u64,
+    /// Measurements of each carrier, in turns; the one with the median age at p50 is shown
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=99))]
+    rounds: u64,
     /// bare, openvpn-udp, openvpn-tcp, fieldlock[+tls][+rN]
     #[arg(long, value_delimiter = ',', default_value = LOADED)]
     contenders: Vec<Carrier>,
@@ -102,15 +105,26 @@ impl Load {
     pub(crate) fn run(&self) -> Result<(), String> {
         let mut out = self.how.output()?;
         write(&mut out, table::LOADED)?;
+        let cycle = Duration::from_millis(self.cycle);
         for ars in &self.ars {
-            let mut bare = None;
-            for carrier in &self.contenders {
-                let trial = Trial::on_a_cable(*carrier, Duration::from_millis(self.cycle), *ars);
-                let outcome = self.how.measure(&trial)?;
-                if *carrier == Carrier::Bare {
-                    bare = Some(outcome.age);
+            let trial = |carrier: &Carrier| Trial::on_a_cable(*carrier, cycle, *ars);
+            let trials: Vec<Trial> = self.contenders.iter().map(trial).collect();
+            let mut outcomes: Vec<Vec<Outcome>> = trials.iter().map(|_| Vec::new()).collect();
+            for _ in 0..self.rounds {
+                for (trial, outcomes) in trials.iter().zip(&mut outcomes) {
+                    outcomes.push(self.how.measure(trial)?);
                 }
-                write(&mut out, &table::loaded(&trial, &outcome, bare))?;
+            }
+            let mut bare = None;
+            for (trial, mut outcomes) in trials.iter().zip(outcomes) {
+                outcomes.sort_by_key(|outcome| outcome.age.p50);
+                let Some(median) = outcomes.get(outcomes.len() / 2) else {
+                    continue;
+                };
+                if trial.carrier == Carrier::Bare {
+                    bare = Some(median.age);
+                }
+                write(&mut out, &table::loaded(trial, median, bare))?;
             }
         }
         Ok(())

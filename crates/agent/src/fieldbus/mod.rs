@@ -60,9 +60,16 @@ struct Pending {
     octets: Vec<u8>,
     frames: Vec<Range<usize>>,
     /// Frames that change a station, until their record is on the disk.
-    held: VecDeque<(Ticket, Vec<u8>)>,
+    held: VecDeque<(Ticket, Way, Vec<u8>)>,
     memberships: Vec<(Mac, bool)>,
     overflow: u64,
+}
+
+/// Where a frame that waits is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Wire,
+    Station(LinkId, u16),
 }
 
 /// Frames that wait for their record, at most: an AR writes a few dozen records at its start, each
@@ -263,7 +270,11 @@ impl Fieldbus {
                 membership_failed(&error);
             }
         }
-        self.release(&mut pending);
+        pending.release(&self.ledger, |link, channel, frame| {
+            let links = self.links.borrow();
+            let link = links.get(&link);
+            link.is_some_and(|link| link.send_station(channel, frame).is_ok())
+        });
         let Pending { octets, frames, .. } = &mut *pending;
         let slices: Vec<&[u8]> = frames
             .iter()
@@ -271,35 +282,18 @@ impl Fieldbus {
             .collect();
         let sent = socket.try_send(&slices);
         // What the interface's queue did not take is late already.
-        let rest = slices.len() - sent.as_ref().copied().unwrap_or(0);
-        pending.overflow += rest as u64;
-        pending.frames.clear();
-        pending.octets.clear();
+        let count = sent.as_ref().copied().unwrap_or(0);
+        pending.frames.drain(..count);
+        pending.forget();
         sent.map(|_| ())
-    }
-
-    /// What changes a station leaves once its record is on the disk; if it can't get there, never.
-    fn release(&self, pending: &mut Pending) {
-        if !self.ledger.is_writable() {
-            pending.overflow += pending.held.len() as u64;
-            pending.held.clear();
-        }
-        let durable = self.ledger.durable();
-        while pending
-            .held
-            .front()
-            .is_some_and(|(ticket, _)| *ticket <= durable)
-        {
-            if let Some((_, frame)) = pending.held.pop_front() {
-                pending.push(&frame);
-            }
-        }
     }
 
     async fn link_lost(&self, error: &LinkError) {
         let text = format!("interface `{}`: {error}", self.interface);
         self.ledger.raise(alarm::FIELDBUS, &self.interface, &text);
         sleep(REOPEN).await;
+        // What waited all that time is the past.
+        self.pending.borrow_mut().forget();
     }
 
     fn remember(&self, ar: &ArName, why: Ended, lasted: Duration) {
@@ -326,7 +320,10 @@ impl Fieldbus {
                 .links
                 .borrow()
                 .iter()
-                .map(|(id, link)| (*id, link.round_trip()))
+                .map(|(id, link)| {
+                    link.measure();
+                    (*id, link.round_trip())
+                })
                 .collect();
             let mut bridge = self.bridge.borrow_mut();
             for (id, round_trip) in links {
@@ -368,12 +365,50 @@ impl Pending {
         self.octets.extend_from_slice(frame);
         self.frames.push(start..self.octets.len());
     }
+
+    /// Drops what waits for the interface.
+    fn forget(&mut self) {
+        self.overflow += self.frames.len() as u64;
+        self.frames.clear();
+        self.octets.clear();
+    }
+
+    /// A frame leaves once the record before it is on the disk.
+    fn hold(&mut self, ticket: Ticket, way: Way, frame: &[u8]) -> bool {
+        if self.held.len() >= MAX_HELD {
+            self.overflow += 1;
+            return false;
+        }
+        self.held.push_back((ticket, way, frame.to_vec()));
+        true
+    }
+
+    /// What changes a station leaves once its record is on the disk; if it can't get there, never.
+    fn release(&mut self, ledger: &Ledger, station: impl Fn(LinkId, u16, &[u8]) -> bool) {
+        if !ledger.is_writable() {
+            self.overflow += self.held.len() as u64;
+            self.held.clear();
+        }
+        let durable = ledger.durable();
+        let is_kept = |(ticket, ..): &(Ticket, Way, Vec<u8>)| *ticket <= durable;
+        while self.held.front().is_some_and(is_kept) {
+            let Some((_, way, frame)) = self.held.pop_front() else {
+                break;
+            };
+            match way {
+                Way::Wire => self.push(&frame),
+                Way::Station(link, channel) => {
+                    self.overflow += u64::from(!station(link, channel, &frame));
+                }
+            }
+        }
+    }
 }
 
 /// What the bridge does in one turn, done.
 struct Out<'a> {
     fieldbus: &'a Fieldbus,
-    /// The record without which nothing leaves for the wire in this turn.
+    /// The record without which nothing leaves in this turn.
     behind: Option<Result<Ticket, Unavailable>>,
 }
 
@@ -399,14 +434,22 @@ impl Outlet for Out<'_> {
         let mut pending = self.fieldbus.pending.borrow_mut();
         match &self.behind {
             None => pending.push(frame),
-            Some(Ok(ticket)) if pending.held.len() < MAX_HELD => {
-                pending.held.push_back((*ticket, frame.to_vec()));
+            Some(Ok(ticket)) => {
+                pending.hold(*ticket, Way::Wire, frame);
             }
-            Some(_) => pending.overflow += 1,
+            Some(Err(_)) => pending.overflow += 1,
         }
     }
 
     fn station(&mut self, link: LinkId, channel: u16, frame: &[u8]) -> bool {
+        match &self.behind {
+            None => {}
+            Some(Ok(ticket)) => {
+                let mut pending = self.fieldbus.pending.borrow_mut();
+                return pending.hold(*ticket, Way::Station(link, channel), frame);
+            }
+            Some(Err(_)) => return false,
+        }
         let sent = self.link(link, |link| link.send_station(channel, frame).is_ok());
         sent.unwrap_or(false)
     }

@@ -1,6 +1,5 @@
 //! What the bridge tells, as audit records and log lines.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,10 +63,19 @@ pub(super) fn note(ledger: &Ledger, event: Event) -> Option<Result<Ticket, Unava
     None
 }
 
+/// A controller that opens and closes ARs without end gets two records of each kind a second for
+/// each station, the later one with a count.
 fn ar_up(ledger: &Ledger, ar: &ArName, fail_safe: Option<Duration>) {
     let controller = name_of(&ar.controller);
     let station = station_of(ar);
     let (cycle, watchdog) = (ar.cycle, ar.watchdog);
+    let first = ledger.repeated(Record {
+        ar: Some(described(ar, fail_safe, None)),
+        ..of_ar(Kind::ArUp, ar)
+    });
+    if !first {
+        return;
+    }
     match fail_safe {
         Some(within) => info!(
             controller,
@@ -78,34 +86,33 @@ fn ar_up(ledger: &Ledger, ar: &ArName, fail_safe: Option<Duration>) {
         ),
         None => info!(controller, station, ?cycle, ?watchdog, "PROFINET: AR up"),
     }
-    ledger.note(Record {
-        ar: Some(described(ar, fail_safe, None)),
-        ..of_ar(Kind::ArUp, ar)
-    });
 }
 
 fn ar_down(ledger: &Ledger, ar: &ArName, why: Ended, lasted: Duration) {
     let text = why.to_string();
     let controller = name_of(&ar.controller);
     let station = station_of(ar);
+    let first = ledger.repeated(Record {
+        ar: Some(described(ar, None, Some(lasted))),
+        reason: Some(text.clone().into()),
+        ..of_ar(Kind::ArDown, ar)
+    });
+    if !first {
+        return;
+    }
     match why {
         Ended::Released => info!(controller, station, ?lasted, "PROFINET: AR {text}"),
         _ => warn!(controller, station, ?lasted, "PROFINET: AR down: {text}"),
     }
-    ledger.note(Record {
-        ar: Some(described(ar, None, Some(lasted))),
-        reason: Some(text.into()),
-        ..of_ar(Kind::ArDown, ar)
-    });
 }
 
 fn conflict(ledger: &Ledger, station: StationName, mac: Mac, reason: &'static str) {
     let record = Record {
         station: Some(station.to_arc()),
-        client: Some(party(&Who { mac, name: None })),
         decision: Some(Decision::Deny),
         outcome: Some(Outcome::Refused),
-        reason: Some(Cow::Borrowed(reason)),
+        // Not as the client: who changes its address all the time is counted as one.
+        reason: Some(format!("{reason}: {mac}").into()),
         ..Record::new(Kind::Denied)
     };
     if ledger.repeated(record) {

@@ -273,6 +273,15 @@ impl Link {
         self.attention.notify_one();
     }
 
+    /// Has the round trip measured, where the transport does not do so itself: without it a tunnel
+    /// pings only when it is idle.
+    pub(crate) fn measure(&self) {
+        if matches!(self.path, Path::Tls) {
+            self.session.borrow_mut().measure(Instant::now());
+            self.flush_control();
+        }
+    }
+
     pub(crate) fn probe(&self) {
         self.session.borrow_mut().probe(Instant::now());
         self.flush_control();

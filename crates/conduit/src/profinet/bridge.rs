@@ -1,7 +1,8 @@
 //! The bridge between a wire and the tunnels.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fieldlock_policy::{Now, Policy};
 use fieldlock_profinet::ar::{Ar, End, Ended, Pair, Table};
@@ -14,7 +15,9 @@ use super::drops::{Drop, Drops};
 use super::event::Event;
 use super::flows::Flows;
 use super::outlet::{LinkId, Outlet, Who};
-use super::parties::{Controller, Link, MAX_CONTROLLERS, Parties, Station, StationSettings};
+use super::parties::{
+    Controller, Link, MAX_CONTROLLERS, MAX_CONTROLLERS_OF_PEER, Parties, Station, StationSettings,
+};
 use super::views::Views;
 
 /// Which end of the tunnel a bridge is at.
@@ -56,6 +59,11 @@ pub struct BridgeSettings {
     /// Makes the numbers that tell a sender that begins anew from one that goes on.
     pub seed: u64,
 }
+
+/// Another station may answer to a name when the one before has been silent for this long.
+const SETTLED: Duration = Duration::from_secs(3);
+/// Who has been silent for this long, and has no AR, makes room for others.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// Where a frame came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +111,7 @@ impl Bridge {
             mac,
             station: None,
             ip: None,
-            link: None,
+            peer: None,
             seen: None,
         });
         Self {
@@ -150,17 +158,18 @@ impl Bridge {
         controllers: &[(Arc<str>, Mac)],
         outlet: &mut dyn Outlet,
     ) {
-        let changed = |old: &Station| {
+        let headend = self.settings.role == Role::Headend;
+        let configured = stations.iter().filter_map(|station| station.mac);
+        let configured: Vec<Mac> = configured.chain(controllers.iter().map(|c| c.1)).collect();
+        let changed = |old: &&Station| {
             let same = |new: &StationSettings| *new == old.settings;
-            !stations.iter().any(same)
+            !stations.iter().any(same) || is_taken(old, &configured)
         };
-        let parties = &self.parties;
-        let affected: Vec<_> = parties.stations.iter().filter(|s| changed(s)).collect();
-        let affected: Vec<Mac> = affected.iter().filter_map(|station| station.mac).collect();
+        let affected = self.parties.stations.iter().filter(changed);
+        let affected: Vec<Mac> = affected.filter_map(|station| station.mac).collect();
         let gone = |ar: &Ar| {
-            let mut known = controllers.iter().map(|(_, mac)| *mac);
-            let headend = self.settings.role == Role::Headend;
-            let orphan = headend && !known.any(|mac| mac == ar.pair.controller);
+            // At the edge a controller may not have the address of a station.
+            let orphan = configured.contains(&ar.pair.controller) != headend;
             (orphan || affected.contains(&ar.pair.device)).then_some(ar.id)
         };
         let gone: Vec<_> = self.table.iter().filter_map(gone).collect();
@@ -168,8 +177,8 @@ impl Bridge {
             let change = self.table.end(id, Ended::Withdrawn("the configuration"));
             self.apply(now, change, outlet);
         }
-        self.replace_stations(stations, outlet);
-        if self.settings.role == Role::Headend {
+        self.replace_stations(stations, &configured, outlet);
+        if headend {
             let old = std::mem::take(&mut self.parties.controllers);
             let new = controllers.iter().map(|(name, mac)| {
                 let known = old.iter().find(|known| known.mac == *mac);
@@ -178,33 +187,37 @@ impl Bridge {
                     mac: *mac,
                     station: known.and_then(|known| known.station.clone()),
                     ip: known.and_then(|known| known.ip),
-                    link: None,
+                    peer: None,
                     seen: known.and_then(|known| known.seen),
                 }
             });
             self.parties.controllers = new.collect();
+        } else {
+            self.forget_controllers(|known, _| configured.contains(&known.mac), outlet);
         }
         self.asked.clear();
         self.views.forget();
+        let parties = &self.parties;
+        self.calls.forget(|pair| {
+            let known = parties.controller_of(pair.controller).is_some();
+            !known || parties.station_of(pair.device).is_none()
+        });
         self.rebuild_flows(now, outlet);
     }
 
-    fn replace_stations(&mut self, stations: Vec<StationSettings>, outlet: &mut dyn Outlet) {
+    fn replace_stations(
+        &mut self,
+        stations: Vec<StationSettings>,
+        configured: &[Mac],
+        outlet: &mut dyn Outlet,
+    ) {
         let mut old = std::mem::take(&mut self.parties.stations);
-        let places: Vec<_> = old
-            .iter()
-            .map(|old| stations.iter().position(|new| new.name == *old.name()))
-            .collect();
-        for link in &mut self.parties.links {
-            let place = |(channel, station): &(u16, usize)| Some((*channel, places[*station]?));
-            link.channels = link.channels.iter().filter_map(place).collect();
-        }
         let headend = self.settings.role == Role::Headend;
         let new = stations.into_iter().map(|settings| {
             let known = old.iter().position(|old| *old.name() == settings.name);
             match known.map(|known| old.swap_remove(known)) {
                 // Another address is configured: what was known of it counts no more.
-                Some(known) if settings.mac.is_none() || settings.mac == known.mac => {
+                Some(known) if keeps(&known, &settings, configured) => {
                     Station { settings, ..known }
                 }
                 known => {
@@ -214,6 +227,7 @@ impl Bridge {
             }
         });
         self.parties.stations = new.collect();
+        self.parties.number_channels();
         if headend {
             for mac in old.iter().filter_map(|station| station.mac) {
                 outlet.leave(mac);
@@ -239,44 +253,53 @@ impl Bridge {
         channels: &[(u16, StationName)],
         outlet: &mut dyn Outlet,
     ) {
-        let known = |(channel, name): &(u16, StationName)| {
-            let station = self.parties.station_named(name.as_str().as_bytes())?;
-            Some((*channel, station))
-        };
-        let channels = channels.iter().filter_map(known).collect();
-        if self.settings.role == Role::Edge {
-            let Parties {
-                controllers, links, ..
-            } = &mut self.parties;
-            let older = |known: LinkId| links.iter().any(|l| l.id == known && l.peer == peer);
-            for controller in controllers {
-                if controller.link.is_some_and(older) {
-                    controller.link = Some(id);
-                }
-            }
-        }
-        self.parties.links.push(Link { id, peer, channels });
-        self.views.forget();
+        self.parties.links.push(Link {
+            id,
+            peer,
+            offered: channels.to_vec(),
+            channels: Vec::new(),
+        });
+        self.parties.number_channels();
         self.rebuild_flows(now, outlet);
     }
 
-    /// A tunnel is gone: nothing is held for it any more.
+    /// A tunnel is gone. Its agent's older or newer one goes on with what it carried; without one
+    /// nothing is held any more.
     pub fn link_down(&mut self, now: Instant, id: LinkId, outlet: &mut dyn Outlet) {
         self.parties.links.retain(|link| link.id != id);
         if self.settings.role == Role::Edge {
-            // Its controllers are heard of again through another tunnel, or not at all.
-            let table = &self.table;
-            self.parties.controllers.retain(|controller| {
-                let gone = controller.link == Some(id);
-                let busy = table.iter().any(|ar| ar.pair.controller == controller.mac);
-                if gone && !busy {
-                    outlet.leave(controller.mac);
-                }
-                !gone || busy
-            });
+            // They are heard of again when there is a tunnel, or not at all.
+            let links = &self.parties.links;
+            let alive: Vec<_> = links.iter().map(|link| link.peer.clone()).collect();
+            let gone = |known: &Controller, busy: bool| {
+                let up = known.peer.as_ref().is_some_and(|peer| alive.contains(peer));
+                !up && !busy
+            };
+            self.forget_controllers(gone, outlet);
         }
-        self.views.forget();
         self.rebuild_flows(now, outlet);
+    }
+
+    /// Forgets the controllers that are `gone`, which is told whether they have an AR.
+    fn forget_controllers(
+        &mut self,
+        gone: impl Fn(&Controller, bool) -> bool,
+        outlet: &mut dyn Outlet,
+    ) {
+        let table = &self.table;
+        let busy = |mac| table.iter().any(|ar| ar.pair.controller == mac);
+        let known = &mut self.parties.controllers;
+        let forgotten = known.extract_if(.., |known| gone(known, busy(known.mac)));
+        let forgotten: Vec<Mac> = forgotten.map(|controller| controller.mac).collect();
+        if forgotten.is_empty() {
+            return;
+        }
+        for mac in &forgotten {
+            outlet.leave(*mac);
+        }
+        self.calls
+            .forget(|pair| forgotten.contains(&pair.controller));
+        self.views.forget();
     }
 
     /// A frame was heard on the own wire.
@@ -305,12 +328,23 @@ impl Bridge {
             .link(link)
             .and_then(|link| link.station(channel));
         let result = station.ok_or(Drop::NotPaired).and_then(|station| {
+            self.check_speaker(link, station)?;
             let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
             let ingress = Ingress::Tunnel { link, station };
             self.carry(now, end, ingress, &frame, bytes, outlet)
         });
         if let Err(drop) = result {
             self.drops.add(drop);
+        }
+    }
+
+    /// At the headend the agent with the newest tunnel for a station speaks for it, and no other.
+    fn check_speaker(&self, link: LinkId, station: usize) -> Result<(), Drop> {
+        let newest = self.parties.link_of_station(station, None);
+        let speaks = newest.is_some_and(|newest| self.parties.same_peer(newest.id, link));
+        match self.settings.role == Role::Edge || speaks {
+            true => Ok(()),
+            false => Err(Drop::ForeignSource),
         }
     }
 
@@ -353,15 +387,15 @@ impl Bridge {
 
     /// The tunnel on which the other end of a pair is reached, and the station's channel in it.
     pub(super) fn way(&self, station: usize, controller: Mac) -> Option<(LinkId, u16)> {
-        match self.settings.role {
-            Role::Headend => self.parties.link_of_station(station),
+        let peer = match self.settings.role {
+            Role::Headend => None,
             Role::Edge => {
                 let index = self.parties.controller_of(controller)?;
-                let link = self.parties.controllers[index].link?;
-                let channel = self.parties.link(link)?.channel(station)?;
-                Some((link, channel))
+                Some(self.parties.controllers[index].peer.as_deref()?)
             }
-        }
+        };
+        let link = self.parties.link_of_station(station, peer)?;
+        Some((link.id, link.channel(station)?))
     }
 
     /// Who speaks with this address on the controllers' side.
@@ -386,33 +420,56 @@ impl Bridge {
         if let Some(station) = self.parties.station_of(mac) {
             return Err(self.conflict(station, mac, "it speaks as a controller", outlet));
         }
-        if let Some(index) = self.parties.controller_of(mac) {
-            let alive = |link| self.parties.link(link).is_some();
-            let controller = &self.parties.controllers[index];
-            // The first tunnel keeps it while it is up: a second headend can't take it over.
-            let takes = !controller.link.is_some_and(alive);
-            let same_peer = self.same_peer(controller.link, ingress);
-            let controller = &mut self.parties.controllers[index];
-            controller.seen = Some(now);
-            if let Ingress::Tunnel { link, .. } = ingress
-                && controller.link != Some(link)
-            {
-                if !takes && !same_peer {
-                    return Err(Drop::ForeignSource);
-                }
-                controller.link = Some(link);
-                self.rebuild_flows(now, outlet);
+        let (peer, station) = match ingress {
+            Ingress::Wire => (None, None),
+            Ingress::Tunnel { link, station } => {
+                let link = self.parties.link(link).ok_or(Drop::NoTunnel)?;
+                (Some(link.peer.clone()), Some(station))
             }
-            return Ok(index);
-        }
-        let Ingress::Tunnel { link, station } = ingress else {
-            return Err(Drop::NotPaired);
         };
-        if !self.view(mac, Some(link), station).any() {
+        let Some(index) = self.parties.controller_of(mac) else {
+            let (Some(peer), Some(station)) = (peer, station) else {
+                return Err(Drop::NotPaired);
+            };
+            return self.enter_controller(now, mac, peer, station, outlet);
+        };
+        let known = self.parties.controllers[index].peer.as_ref();
+        if known != peer.as_ref()
+            && let (Some(peer), Some(station)) = (peer, station)
+        {
+            // The first headend keeps it while it is up: a second one can't take it over.
+            if known.is_some_and(|known| self.parties.is_up(known)) {
+                return Err(Drop::ForeignSource);
+            }
+            self.take_over(now, index, peer, station, outlet)?;
+        }
+        self.parties.controllers[index].seen = Some(now);
+        Ok(index)
+    }
+
+    /// A controller is heard of through a tunnel for the first time.
+    fn enter_controller(
+        &mut self,
+        now: Instant,
+        mac: Mac,
+        peer: Arc<str>,
+        station: usize,
+        outlet: &mut dyn Outlet,
+    ) -> Result<usize, Drop> {
+        if !self.may_enter(mac, &peer, station) {
             return Err(Drop::Denied);
         }
-        if self.parties.controllers.len() >= MAX_CONTROLLERS {
-            return Err(Drop::Overload);
+        let known = &self.parties.controllers;
+        let of_peer = |known: &&Controller| known.peer.as_ref() == Some(&peer);
+        let own_full = known.iter().filter(of_peer).count() >= MAX_CONTROLLERS_OF_PEER;
+        if own_full || known.len() >= MAX_CONTROLLERS {
+            let busy = |mac| self.table.iter().any(|ar| ar.pair.controller == mac);
+            let idle = known.iter().filter(|known| {
+                (!own_full || of_peer(known)) && is_silent(now, known.seen) && !busy(known.mac)
+            });
+            let longest = idle.min_by_key(|known| known.seen).map(|known| known.mac);
+            let longest = longest.ok_or(Drop::Overload)?;
+            self.forget_controllers(|known, _| known.mac == longest, outlet);
         }
         outlet.join(mac);
         self.parties.controllers.push(Controller {
@@ -420,21 +477,88 @@ impl Bridge {
             mac,
             station: None,
             ip: None,
-            link: Some(link),
+            peer: Some(peer),
             seen: Some(now),
         });
         Ok(self.parties.controllers.len() - 1)
     }
 
-    /// Both tunnels are of one agent: the newer takes over.
-    fn same_peer(&self, older: Option<LinkId>, ingress: Ingress) -> bool {
-        let peer = |link| self.parties.link(link).map(|link| &link.peer);
-        match (older, ingress) {
-            (Some(older), Ingress::Tunnel { link, .. }) => {
-                older <= link && peer(older) == peer(link)
-            }
-            _ => false,
+    /// A controller is heard of through another headend, since its own is gone. What it had open
+    /// the other one knows nothing of.
+    fn take_over(
+        &mut self,
+        now: Instant,
+        index: usize,
+        peer: Arc<str>,
+        station: usize,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Drop> {
+        let mac = self.parties.controllers[index].mac;
+        if !self.may_enter(mac, &peer, station) {
+            return Err(Drop::Denied);
         }
+        let of_it = self.table.iter().filter(|ar| ar.pair.controller == mac);
+        let open: Vec<_> = of_it.map(|ar| ar.id).collect();
+        for id in open {
+            let change = self
+                .table
+                .end(id, Ended::Withdrawn("the loss of the tunnel"));
+            self.apply(now, change, outlet);
+        }
+        self.calls.forget(|pair| pair.controller == mac);
+        self.parties.controllers[index].peer = Some(peer);
+        self.views.forget();
+        Ok(())
+    }
+
+    /// Takes note of the IP address from which somebody speaks. It may not be that of another one,
+    /// whose traffic would go astray.
+    pub(super) fn note_ip(
+        &mut self,
+        came: &Came<'_>,
+        station: usize,
+        controller: Mac,
+        ip: Ipv4Addr,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Drop> {
+        if ip.is_unspecified() {
+            return Ok(());
+        }
+        if self.is_of_another(came.now, ip, came.frame.src) {
+            let reason = "it speaks from the IP address of another station";
+            return Err(self.conflict(station, came.frame.src, reason, outlet));
+        }
+        match came.end {
+            End::Device => self.parties.stations[station].ip = Some(ip),
+            End::Controller => {
+                if let Some(index) = self.parties.controller_of(controller) {
+                    self.parties.controllers[index].ip = Some(ip);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an IP address is that of somebody else than `mac`, who is not gone.
+    pub(super) fn is_of_another(&self, now: Instant, ip: Ipv4Addr, mac: Mac) -> bool {
+        let Parties {
+            stations,
+            controllers,
+            ..
+        } = &self.parties;
+        let stations = stations
+            .iter()
+            .map(|known| (known.mac, known.ip, known.seen));
+        let controllers = controllers.iter();
+        let controllers = controllers.map(|known| (Some(known.mac), known.ip, known.seen));
+        let mut known = stations.chain(controllers);
+        known.any(|(other, other_ip, seen)| {
+            let Some(other) = other.filter(|other| *other != mac) else {
+                return false;
+            };
+            let pair = |ar: &Ar| ar.pair.controller == other || ar.pair.device == other;
+            other_ip == Some(ip) && (!is_silent(now, seen) || self.table.iter().any(pair))
+        })
     }
 
     /// A station speaks under an address. Its first one is taken; another only where no AR of it is
@@ -469,6 +593,11 @@ impl Bridge {
                 ));
             }
             if let Some(known) = known {
+                // Two that answer would take turns.
+                let seen = self.parties.stations[station].seen;
+                if seen.is_some_and(|seen| now.saturating_duration_since(seen) < SETTLED) {
+                    return Err(self.conflict(station, mac, "two answer to its name", outlet));
+                }
                 if self.table.iter().any(|ar| ar.pair.device == known) {
                     return Err(self.conflict(
                         station,
@@ -480,6 +609,8 @@ impl Bridge {
                 if self.settings.role == Role::Headend {
                     outlet.leave(known);
                 }
+                self.calls.forget(|pair| pair.device == known);
+                self.parties.stations[station].ip = None;
             }
             self.parties.stations[station].mac = Some(mac);
             if self.settings.role == Role::Headend {
@@ -552,4 +683,22 @@ impl Bridge {
         }
         Ok((station, pair))
     }
+}
+
+fn is_silent(now: Instant, seen: Option<Instant>) -> bool {
+    seen.is_none_or(|seen| now.saturating_duration_since(seen) >= SILENT)
+}
+
+/// Whether a station that is configured anew may still have the address it has.
+fn keeps(station: &Station, settings: &StationSettings, configured: &[Mac]) -> bool {
+    match (settings.mac, station.mac) {
+        (None, found) => found.is_none_or(|found| !configured.contains(&found)),
+        (only, found) => only == found,
+    }
+}
+
+/// Whether the address that a station was found under is now configured for somebody else.
+fn is_taken(station: &Station, configured: &[Mac]) -> bool {
+    let found = station.mac.filter(|_| station.settings.mac.is_none());
+    found.is_some_and(|mac| configured.contains(&mac))
 }

@@ -103,10 +103,7 @@ impl Bridge {
                         && (!frame.dst.is_station() || station.mac == Some(frame.dst))
                 });
                 let station = station.ok_or(Drop::NotPaired)?;
-                let index = self.note_controller(now, frame.src, ingress, outlet)?;
-                if !arp.sender.is_unspecified() {
-                    self.parties.controllers[index].ip = Some(arp.sender);
-                }
+                self.note_controller(now, frame.src, ingress, outlet)?;
                 (station, frame.src)
             }
             End::Device => {
@@ -117,9 +114,6 @@ impl Bridge {
                 });
                 let controller = controller.ok_or(Drop::NotPaired)?.mac;
                 self.note_station(now, station, frame.src, outlet)?;
-                if !arp.sender.is_unspecified() {
-                    self.parties.stations[station].ip = Some(arp.sender);
-                }
                 (station, controller)
             }
         };
@@ -131,6 +125,7 @@ impl Bridge {
         if !self.may_talk(station, controller) {
             return Err(Drop::Denied);
         }
+        self.note_ip(came, station, controller, arp.sender, outlet)?;
         self.forward(ingress, (station, controller), bytes, outlet)
     }
 }

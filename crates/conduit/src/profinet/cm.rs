@@ -19,10 +19,13 @@ use super::carry::Came;
 use super::drops::Drop;
 use super::event::{Event, RecordPlace};
 use super::outlet::Outlet;
+use super::parties::Parties;
+use super::views::opens;
 
-/// Error classes of the answers (PNIOStatus.ErrorCode): IODConnectRes, IODControlRes, IODReadRes,
-/// IODWriteRes.
+/// Error classes of the answers (PNIOStatus.ErrorCode): IODConnectRes, IODReleaseRes,
+/// IODControlRes, IODReadRes, IODWriteRes.
 const CONNECT: u8 = 0xdb;
+const RELEASE: u8 = 0xdc;
 const CONTROL: u8 = 0xdd;
 const READ: u8 = 0xde;
 const WRITE: u8 = 0xdf;
@@ -91,10 +94,11 @@ impl Bridge {
         } = *came;
         let Datagram { ip, udp } = datagram;
         let (station, pair) = self.pair(came, outlet)?;
-        self.note_ip(end, station, pair, ip.source);
         if !self.may_talk(station, pair.controller) {
             return Err(Drop::Denied);
         }
+        self.note_ip(came, station, pair.controller, ip.source, outlet)?;
+        self.check_destination(end, station, pair, ip.destination)?;
         let rpc = Rpc::parse(udp.payload).map_err(|_| Drop::Malformed)?;
         let exchange = Exchange {
             now,
@@ -115,12 +119,16 @@ impl Bridge {
                 Ok(about)
             }),
             Ok(Part::Piece | Part::Signal | Part::Failure) => Ok(about),
-            Err(_) => Err(Drop::NoCall.into()),
+            // It says nothing about the call that is under way.
+            Err(_) => {
+                self.calls = calls;
+                return Err(Drop::NoCall);
+            }
         };
         self.calls = calls;
         match judged {
             Ok(about) => {
-                self.calls.set_about(pair, &rpc.activity, about);
+                self.calls.accept(pair, &rpc.activity, about);
                 self.forward(ingress, (station, pair.controller), bytes, outlet)
             }
             Err(refusal) => {
@@ -151,6 +159,10 @@ impl Bridge {
                 self.connect(exchange, connect, outlet)
             }
             (End::Controller, Message::ReleaseRequest(release)) => {
+                // A device may go by the UUID alone.
+                if self.table.is_of_others(pair, release.ar_uuid) {
+                    return Err(self.unknown(Refused::UnknownAr, RELEASE));
+                }
                 // One that is not known is not in the way either: the device says so.
                 if let Some(id) = self.table.releasing(now, pair, release.ar_uuid) {
                     self.stop_flows(id);
@@ -184,8 +196,7 @@ impl Bridge {
         }
     }
 
-    /// A Connect has to be allowed with all that it opens: an AR whose data is refused would come
-    /// up, and be lost a watchdog later.
+    /// A Connect has to be allowed with all that it opens.
     fn connect(
         &mut self,
         exchange: &Exchange,
@@ -201,15 +212,9 @@ impl Bridge {
         let cadence = self.check_cadence(station, pair, connect, outlet);
         cadence.map_err(|unfit| self.unfit(exchange, unfit.status(), &unfit, outlet))?;
         self.controller_named(pair.controller, ar.name());
-        let mut calls = vec![Call::Connect(ar.ar_type)];
-        if connect.iocrs().next().is_some() {
-            calls.push(Call::Service(Service::Cyclic));
-        }
-        if connect.alarm_cr().is_some() {
-            calls.push(Call::Service(Service::Alarm));
-        }
-        for call in &calls {
-            let judged = self.judge(pair.controller, station, call, outlet);
+        let (data, alarms) = (connect.iocrs().next(), connect.alarm_cr());
+        for call in opens(ar.ar_type, data.is_some(), alarms.is_some()) {
+            let judged = self.judge(pair.controller, station, &call, outlet);
             judged.map_err(Refusal::telling(NOT_ALLOWED))?;
         }
         if let Err(refused) = self.table.connect(now, pair, connect) {
@@ -355,14 +360,29 @@ impl Bridge {
         self.scratch = frame;
     }
 
-    fn note_ip(&mut self, end: End, station: usize, pair: Pair, ip: Ipv4Addr) {
-        match end {
-            End::Device => self.parties.stations[station].ip = Some(ip),
-            End::Controller => {
-                if let Some(index) = self.parties.controller_of(pair.controller) {
-                    self.parties.controllers[index].ip = Some(ip);
-                }
+    /// A station that forwards what is not for itself would carry it past this policy.
+    fn check_destination(
+        &self,
+        end: End,
+        station: usize,
+        pair: Pair,
+        ip: Ipv4Addr,
+    ) -> Result<(), Drop> {
+        let Parties {
+            stations,
+            controllers,
+            ..
+        } = &self.parties;
+        let known = match end {
+            End::Controller => stations[station].ip,
+            End::Device => {
+                let index = self.parties.controller_of(pair.controller);
+                index.and_then(|index| controllers[index].ip)
             }
+        };
+        match known.is_none_or(|known| known == ip) {
+            true => Ok(()),
+            false => Err(Drop::NotPaired),
         }
     }
 

@@ -1,6 +1,6 @@
 //! DCP: who is where, and what would change that.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fieldlock_policy::Call;
 use fieldlock_profinet::ar::End;
@@ -125,7 +125,7 @@ impl Bridge {
             return Err(Drop::Unasked);
         }
         self.note_station(now, station, frame.src, outlet)?;
-        self.learn(station, pdu);
+        self.learn(now, station, pdu);
         let call = Call::Service(Service::Identify);
         self.judge(frame.dst, station, &call, outlet)?;
         self.forward(ingress, (station, frame.dst), bytes, outlet)
@@ -170,7 +170,7 @@ impl Bridge {
             });
         }
         // A station that takes an address is asked for it by ARP before it answers.
-        self.learn(station, pdu);
+        self.learn(now, station, pdu);
         self.forward(ingress, (station, pair.controller), bytes, outlet)
     }
 
@@ -193,7 +193,7 @@ impl Bridge {
         {
             return Err(Drop::Unasked);
         }
-        self.learn(station, pdu);
+        self.learn(now, station, pdu);
         self.forward(ingress, (station, pair.controller), bytes, outlet)
     }
 
@@ -219,7 +219,7 @@ impl Bridge {
         let station = self.parties.station_named(name).ok_or(Drop::NotPaired)?;
         self.check_channel(ingress, station)?;
         self.note_station(now, station, frame.src, outlet)?;
-        self.learn(station, pdu);
+        self.learn(now, station, pdu);
         let mut hearers: Vec<Mac> = self.parties.controllers.iter().map(|c| c.mac).collect();
         hearers.retain(|mac| self.allows(*mac, station, &Call::Service(Service::Hello)));
         if hearers.is_empty() {
@@ -250,11 +250,18 @@ impl Bridge {
     }
 
     /// Takes note of what a station says of itself, or is told.
-    fn learn(&mut self, station: usize, pdu: &Pdu<'_>) {
-        let station = &mut self.parties.stations[station];
+    fn learn(&mut self, now: Instant, station: usize, pdu: &Pdu<'_>) {
         for value in values(pdu) {
+            let mac = self.parties.stations[station].mac;
+            let taken = |ip| mac.is_none_or(|mac| self.is_of_another(now, ip, mac));
+            let free = match value {
+                // The answer passes all the same: who asked should know of the conflict.
+                Value::Ip(ip) | Value::FullIp(ip, _) => !taken(ip.address),
+                _ => true,
+            };
+            let station = &mut self.parties.stations[station];
             match value {
-                Value::Ip(ip) | Value::FullIp(ip, _) => {
+                Value::Ip(ip) | Value::FullIp(ip, _) if free => {
                     station.ip = (!ip.address.is_unspecified()).then_some(ip.address);
                 }
                 Value::DeviceId { vendor, device } => {

@@ -1,6 +1,7 @@
 //! Cyclic data and alarms of the ARs that are open.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_profinet::alarm::{Body, Rta};
@@ -27,10 +28,11 @@ const PRIORITY: u8 = 6;
 /// One direction of one AR, at this agent.
 #[derive(Debug)]
 pub struct Flow {
-    pub station: usize,
     pub pair: Pair,
     pub provider: End,
     pub frame_id: FrameId,
+    /// The agent at the other end.
+    pub peer: Arc<str>,
     /// The tunnel on which it crosses, and the station's channel there.
     pub way: (LinkId, u16),
     /// When its provider was last heard, here or through the tunnel.
@@ -134,8 +136,12 @@ impl Bridge {
         let Half::Receive(receiver) = &mut flow.half else {
             return Err(Drop::NoAr);
         };
-        // Another tunnel can't speak for this one.
-        if flow.way.0 != link {
+        // Another agent can't speak for this one; another tunnel of it may, while they change.
+        if self
+            .parties
+            .link(link)
+            .is_none_or(|link| link.peer != flow.peer)
+        {
             return Err(Drop::ForeignSource);
         }
         receiver
@@ -320,8 +326,8 @@ impl Bridge {
         self.flows.0.retain(|(ar, _), _| *ar != id);
     }
 
-    /// Brings the flows in line with ARs and tunnels: what has another tunnel than before goes on
-    /// there, what has another channel begins anew, what has no way ends.
+    /// Brings the flows in line with ARs and tunnels: what has another agent than before at its end
+    /// begins anew, what has no way ends.
     pub(super) fn rebuild_flows(&mut self, now: Instant, outlet: &dyn Outlet) {
         let mut kept = std::mem::take(&mut self.flows.0);
         for ar in self.table.iter() {
@@ -334,6 +340,9 @@ impl Bridge {
             let Some(way) = self.way(station, ar.pair.controller) else {
                 continue;
             };
+            let Some(peer) = self.parties.link(way.0).map(|link| link.peer.clone()) else {
+                continue;
+            };
             for (place, cr) in ar.crs.iter().enumerate() {
                 let Some(frame_id) = cr.frame_id else {
                     continue;
@@ -344,13 +353,16 @@ impl Bridge {
                     ar: ar.tag(),
                     frame_id,
                 };
-                let known = kept.remove(&key).filter(|flow| flow.way.1 == way.1);
-                let flow = known.map(|flow| Flow { way, ..flow }).or_else(|| {
+                // Another tunnel of the same agent goes on with what the one before began.
+                let same = |flow: &Flow| flow.peer == peer && flow.way.1 == way.1;
+                let known = kept.remove(&key).filter(same);
+                let known = known.map(|flow| Flow { way, ..flow });
+                let flow = known.or_else(|| {
                     Some(Flow {
-                        station,
                         pair: ar.pair,
                         provider: cr.provider,
                         frame_id,
+                        peer: peer.clone(),
                         way,
                         heard: None,
                         half: self.half(now, station, cr, stream, outlet.max_datagram(way.0))?,

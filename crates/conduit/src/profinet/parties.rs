@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_profinet::cm::ReadResponse;
+use fieldlock_profinet::iandm::Im0;
 use fieldlock_profinet::{Mac, StationName};
 
 use super::outlet::LinkId;
 
-/// Controllers that an edge hears of through its tunnels, at most.
+/// Controllers that an edge hears of, at most: of all headends together, and of one. Each is an
+/// address that the interface listens for, of which it takes 128.
 pub(super) const MAX_CONTROLLERS: usize = 64;
+pub(super) const MAX_CONTROLLERS_OF_PEER: usize = 32;
 
 /// What is configured for one station (an IO-device).
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +70,17 @@ impl Station {
     }
 
     /// Takes note of what a record says that it has been read from.
-    pub fn learn_record(&mut self, _response: &ReadResponse<'_>) {}
+    pub(super) fn learn_record(&mut self, response: &ReadResponse<'_>) {
+        let Some(im0) = Im0::of(response) else {
+            return;
+        };
+        // Whatever octets a device sends there: they are shown to people.
+        let text = |octets: &[u8]| octets.escape_ascii().to_string();
+        self.facts.vendor_id = Some(im0.vendor);
+        self.facts.order_number = Some(text(im0.order_id));
+        self.facts.serial = Some(text(im0.serial_number));
+        self.facts.software = Some(im0.software_revision.to_string());
+    }
 }
 
 /// A controller (or an engineering tool): configured at the headend, at the edge heard of.
@@ -78,8 +91,8 @@ pub struct Controller {
     /// As its last Connect named it.
     pub station: Option<StationName>,
     pub ip: Option<Ipv4Addr>,
-    /// At the edge: the tunnel on which it last spoke.
-    pub link: Option<LinkId>,
+    /// At the edge: the headend through which it speaks.
+    pub peer: Option<Arc<str>>,
     /// When it last said anything.
     pub seen: Option<Instant>,
 }
@@ -90,7 +103,9 @@ pub struct Link {
     pub id: LinkId,
     /// The other agent's name, as its certificate proves it.
     pub peer: Arc<str>,
-    /// Channel and index of the stations that it serves.
+    /// What its hello offers: each channel with the station's name.
+    pub offered: Vec<(u16, StationName)>,
+    /// Channel and index of those that are configured here.
     pub channels: Vec<(u16, usize)>,
 }
 
@@ -134,9 +149,31 @@ impl Parties {
         self.links.iter().find(|link| link.id == id)
     }
 
-    /// The newest tunnel that serves a station, with its channel.
-    pub fn link_of_station(&self, station: usize) -> Option<(LinkId, u16)> {
-        let serves = |link: &Link| Some((link.id, link.channel(station)?));
-        self.links.iter().rev().find_map(serves)
+    /// The newest tunnel that serves a station, of one agent or of any.
+    pub fn link_of_station(&self, station: usize, peer: Option<&str>) -> Option<&Link> {
+        let of_peer = |link: &&Link| peer.is_none_or(|peer| *link.peer == *peer);
+        let serves = |link: &&Link| link.channel(station).is_some();
+        self.links.iter().rev().filter(of_peer).find(serves)
+    }
+
+    /// Whether two tunnels are of one agent.
+    pub fn same_peer(&self, one: LinkId, other: LinkId) -> bool {
+        let peer = |id| self.link(id).map(|link| &link.peer);
+        peer(one).is_some() && peer(one) == peer(other)
+    }
+
+    /// Whether a tunnel of this agent is up.
+    pub fn is_up(&self, peer: &str) -> bool {
+        self.links.iter().any(|link| *link.peer == *peer)
+    }
+
+    /// Stations are numbered anew, or tunnels are new.
+    pub(super) fn number_channels(&mut self) {
+        let stations = &self.stations;
+        let index = |name: &StationName| stations.iter().position(|known| known.name() == name);
+        for link in &mut self.links {
+            let known = |(channel, name): &(u16, StationName)| Some((*channel, index(name)?));
+            link.channels = link.offered.iter().filter_map(known).collect();
+        }
     }
 }

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use fieldlock_policy::{
     Call, Controller as Asker, Now, Policy, Side, StationDecision, StationOrigin, StationView,
 };
-use fieldlock_profinet::{Mac, StationName};
+use fieldlock_profinet::ar::Ar;
+use fieldlock_profinet::{ArType, Mac, Service, StationName};
 
 use super::bridge::{Bridge, Role};
 use super::drops::Drop;
 use super::event::{Event, RecordPlace};
-use super::outlet::{LinkId, Outlet};
-use super::parties::Parties;
+use super::outlet::Outlet;
 
-/// The views of all pairs that have talked: at most one for each station, controller and tunnel.
+/// The views of all pairs that have talked: at most one for each station and known controller.
 #[derive(Debug)]
 pub(super) struct Views {
     policy: Arc<Policy>,
     now: Now,
-    known: HashMap<(Mac, Option<LinkId>, usize), StationView>,
+    known: HashMap<(Mac, usize), StationView>,
 }
 
 impl Views {
@@ -31,7 +31,7 @@ impl Views {
         }
     }
 
-    /// Other rules, another time, other tunnels, or a controller that named itself.
+    /// Other rules, another time, or a controller that named itself or is reached otherwise.
     pub(super) fn forget(&mut self) {
         self.known.clear();
     }
@@ -47,17 +47,19 @@ impl Bridge {
         outlet: &mut dyn Outlet,
     ) {
         self.views = Views::new(policy, wall);
-        let open: Vec<_> = self
-            .table
-            .iter()
-            .map(|ar| (ar.id, ar.pair, ar.kind))
-            .collect();
-        for (id, pair, kind) in open {
+        let opened = |ar: &Ar| {
+            (
+                ar.id,
+                ar.pair,
+                opens(ar.kind, !ar.crs.is_empty(), ar.alarms.is_some()),
+            )
+        };
+        let open: Vec<_> = self.table.iter().map(opened).collect();
+        for (id, pair, mut calls) in open {
             let Some(station) = self.parties.station_of(pair.device) else {
                 continue;
             };
-            let call = Call::Connect(kind);
-            if self.judge(pair.controller, station, &call, outlet).is_err() {
+            if calls.any(|call| self.judge(pair.controller, station, &call, outlet).is_err()) {
                 let why = fieldlock_profinet::ar::Ended::Withdrawn("the policy");
                 let change = self.table.end(id, why);
                 self.apply(now, change, outlet);
@@ -67,17 +69,19 @@ impl Bridge {
 
     /// Whether the policy has anything for this pair: only then may the two talk at all.
     pub(super) fn may_talk(&mut self, station: usize, controller: Mac) -> bool {
-        let link = self.link_to(station, controller);
-        self.view(controller, link, station).any()
+        self.view(controller, station).any()
+    }
+
+    /// Whether the policy has anything for a controller that a headend speaks for, who is not known
+    /// yet.
+    pub(super) fn may_enter(&self, controller: Mac, peer: &str, station: usize) -> bool {
+        self.build_view(controller, Some(peer), station).any()
     }
 
     /// Whether the policy allows a call, without a record of a refusal.
     pub(super) fn allows(&mut self, controller: Mac, station: usize, call: &Call) -> bool {
-        let link = self.link_to(station, controller);
         let now = self.views.now;
-        self.view(controller, link, station)
-            .judge(call, now)
-            .allowed()
+        self.view(controller, station).judge(call, now).allowed()
     }
 
     /// Judges a call, and puts a refusal on record; the name of the rule that allows it.
@@ -88,9 +92,8 @@ impl Bridge {
         call: &Call,
         outlet: &mut dyn Outlet,
     ) -> Result<Option<Arc<str>>, Drop> {
-        let link = self.link_to(station, controller);
         let now = self.views.now;
-        let view = self.view(controller, link, station);
+        let view = self.view(controller, station);
         let refusal = match view.judge(call, now) {
             StationDecision::Allow { rule, .. } => return Ok(view.rule_name(rule).cloned()),
             StationDecision::Refuse(refusal) => refusal,
@@ -122,55 +125,47 @@ impl Bridge {
         }
     }
 
-    fn link_to(&self, station: usize, controller: Mac) -> Option<LinkId> {
-        match self.settings.role {
-            // There the headend is not judged: it is this one.
-            Role::Headend => None,
-            Role::Edge => self.way(station, controller).map(|(link, _)| link),
+    /// The view of a pair; at the edge through the headend that speaks for the controller.
+    fn view(&mut self, mac: Mac, station: usize) -> &StationView {
+        let key = (mac, station);
+        if !self.views.known.contains_key(&key) {
+            let index = self.parties.controller_of(mac);
+            let peer = index.and_then(|index| self.parties.controllers[index].peer.as_deref());
+            let view = self.build_view(mac, peer, station);
+            self.views.known.insert(key, view);
         }
+        &self.views.known[&key]
     }
 
-    /// The view of a pair; at the edge through a tunnel.
-    pub(super) fn view(&mut self, mac: Mac, link: Option<LinkId>, station: usize) -> &StationView {
-        let Self {
-            views,
-            parties,
-            settings,
-            ..
-        } = self;
-        let Views { policy, known, .. } = views;
-        known
-            .entry((mac, link, station))
-            .or_insert_with(|| build(policy, parties, settings.role, mac, link, station))
+    fn build_view(&self, mac: Mac, peer: Option<&str>, station: usize) -> StationView {
+        let index = self.parties.controller_of(mac);
+        let known = index.map(|index| &self.parties.controllers[index]);
+        let (side, via) = match self.settings.role {
+            // There the headend is not judged: it is this one.
+            Role::Headend => (Side::Headend, None),
+            Role::Edge => (Side::Edge, peer),
+        };
+        let origin = StationOrigin {
+            side,
+            via,
+            controller: Asker {
+                mac,
+                station: known.and_then(|controller| controller.station.as_ref()),
+            },
+        };
+        let name = self.parties.stations[station].name();
+        self.views.policy.station_view(&origin, name)
     }
 }
 
-fn build(
-    policy: &Policy,
-    parties: &Parties,
-    role: Role,
-    mac: Mac,
-    link: Option<LinkId>,
-    station: usize,
-) -> StationView {
-    let named = parties
-        .controller_of(mac)
-        .map(|index| &parties.controllers[index]);
-    let peer = link
-        .and_then(|link| parties.link(link))
-        .map(|link| &*link.peer);
-    let origin = StationOrigin {
-        side: match role {
-            Role::Headend => Side::Headend,
-            Role::Edge => Side::Edge,
-        },
-        via: peer,
-        controller: Asker {
-            mac,
-            station: named.and_then(|controller| controller.station.as_ref()),
-        },
-    };
-    policy.station_view(&origin, parties.stations[station].name())
+/// What an AR needs to be allowed: one whose data is refused would come up, and be lost a watchdog
+/// later.
+pub(super) fn opens(kind: ArType, data: bool, alarms: bool) -> impl Iterator<Item = Call> {
+    let data = data.then_some(Call::Service(Service::Cyclic));
+    let alarms = alarms.then_some(Call::Service(Service::Alarm));
+    [Some(Call::Connect(kind)), data, alarms]
+        .into_iter()
+        .flatten()
 }
 
 fn place_of(call: &Call) -> Option<RecordPlace> {

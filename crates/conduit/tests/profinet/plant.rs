@@ -15,9 +15,7 @@ use fieldlock_testkit::link::{Decision, Impairment, Link};
 pub(crate) const PLC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
 pub(crate) const DRIVE: Mac = Mac([0x02, 0, 0, 0, 0, 2]);
 pub(crate) const STRANGER: Mac = Mac([0x02, 0, 0, 0, 0, 9]);
-const LINK: LinkId = LinkId(7);
-/// The tunnel that takes its place.
-const NEXT_LINK: LinkId = LinkId(8);
+pub(crate) const LINK: LinkId = LinkId(7);
 
 /// The controller may do all that an AR needs.
 pub(crate) const IO: &str = r#"
@@ -53,10 +51,11 @@ fn ip(last: u8) -> IpSuite {
     IpSuite::local([192, 168, 0, last].into())
 }
 
-/// What crosses the tunnel.
+/// What crosses a tunnel.
+#[derive(Clone)]
 enum Crossing {
-    Station(LinkId, u16, Vec<u8>),
-    Datagram(LinkId, Vec<u8>),
+    Station(u16, Vec<u8>),
+    Datagram(Vec<u8>),
 }
 
 /// One agent: its bridge, and what it did.
@@ -67,7 +66,9 @@ pub(crate) struct End {
     pub(crate) may_change: bool,
     /// Frames for the own wire, and for the other agent.
     wire: VecDeque<Vec<u8>>,
-    tunnel: VecDeque<Crossing>,
+    tunnel: VecDeque<(LinkId, Crossing)>,
+    /// How it was configured, to begin anew.
+    made: (Role, Arc<Policy>, StationSettings),
 }
 
 struct Effects<'a> {
@@ -75,7 +76,7 @@ struct Effects<'a> {
     joined: &'a mut Vec<Mac>,
     may_change: bool,
     wire: &'a mut VecDeque<Vec<u8>>,
-    tunnel: &'a mut VecDeque<Crossing>,
+    tunnel: &'a mut VecDeque<(LinkId, Crossing)>,
 }
 
 impl Outlet for Effects<'_> {
@@ -84,14 +85,14 @@ impl Outlet for Effects<'_> {
     }
 
     fn station(&mut self, link: LinkId, channel: u16, frame: &[u8]) -> bool {
-        self.tunnel
-            .push_back(Crossing::Station(link, channel, frame.to_vec()));
+        let crossing = Crossing::Station(channel, frame.to_vec());
+        self.tunnel.push_back((link, crossing));
         true
     }
 
     fn datagram(&mut self, link: LinkId, datagram: &[u8]) -> bool {
-        self.tunnel
-            .push_back(Crossing::Datagram(link, datagram.to_vec()));
+        let crossing = Crossing::Datagram(datagram.to_vec());
+        self.tunnel.push_back((link, crossing));
         true
     }
 
@@ -118,6 +119,11 @@ impl Outlet for Effects<'_> {
 
 impl End {
     fn new(role: Role, text: &str, station: StationSettings, now: Instant) -> Self {
+        Self::made((role, policy(text), station), now)
+    }
+
+    fn made(made: (Role, Arc<Policy>, StationSettings), now: Instant) -> Self {
+        let (role, policy, station) = made.clone();
         let settings = BridgeSettings {
             role,
             tagging: Tagging::Keep,
@@ -128,7 +134,7 @@ impl End {
             Role::Headend => vec![("plc-1".into(), PLC)],
             Role::Edge => Vec::new(),
         };
-        let rules = (policy(text), Now::At(0));
+        let rules = (policy, Now::At(0));
         let mut end = Self {
             bridge: Bridge::new(now, settings, rules, vec![station], controllers),
             events: Vec::new(),
@@ -136,6 +142,7 @@ impl End {
             may_change: true,
             wire: VecDeque::new(),
             tunnel: VecDeque::new(),
+            made,
         };
         end.act(|bridge, outlet| bridge.start(outlet));
         end
@@ -152,9 +159,22 @@ impl End {
         act(&mut self.bridge, &mut effects);
     }
 
-    fn link_up(&mut self, now: Instant, link: LinkId, peer: &str) {
+    pub(crate) fn link_up(&mut self, now: Instant, link: LinkId) {
+        let peer = match self.made.0 {
+            Role::Headend => "cell-4",
+            Role::Edge => "hd-1",
+        };
         let channels = [(0, "drive-1".parse().unwrap())];
         self.act(|bridge, outlet| bridge.link_up(now, link, peer.into(), &channels, outlet));
+    }
+
+    pub(crate) fn link_down(&mut self, now: Instant, link: LinkId) {
+        self.act(|bridge, outlet| bridge.link_down(now, link, outlet));
+    }
+
+    /// The agent is started anew, and has no tunnel yet.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        *self = Self::made(self.made.clone(), now);
     }
 }
 
@@ -167,7 +187,9 @@ pub(crate) struct Plant {
     pub(crate) device: Device,
     /// One way through the tunnel.
     pub(crate) delay: Duration,
-    on_the_way: VecDeque<(Instant, Role, Crossing)>,
+    /// Every frame comes twice, the second one late by this.
+    pub(crate) again: Option<Duration>,
+    on_the_way: VecDeque<(Instant, Role, LinkId, Crossing)>,
     /// Frames that reached the two wires, for who looks for leaks.
     pub(crate) on_controllers_wire: Vec<Vec<u8>>,
     pub(crate) on_devices_wire: Vec<Vec<u8>>,
@@ -201,14 +223,15 @@ impl Plant {
             edge: End::new(Role::Edge, edge, station, now),
             device: Device::new(is, now),
             delay: Duration::from_millis(10),
+            again: None,
             on_the_way: VecDeque::new(),
             on_controllers_wire: Vec::new(),
             on_devices_wire: Vec::new(),
             cut: false,
             links: None,
         };
-        plant.headend.link_up(now, LINK, "cell-4");
-        plant.edge.link_up(now, LINK, "hd-1");
+        plant.headend.link_up(now, LINK);
+        plant.edge.link_up(now, LINK);
         plant
     }
 
@@ -241,19 +264,11 @@ impl Plant {
         self.links = Some(Link::pair(impairment, seed, self.now));
     }
 
-    /// The edge has dialled anew: the older tunnel ends, with what is under way in it.
-    pub(crate) fn tunnel_is_replaced(&mut self) {
-        let now = self.now;
-        self.headend.link_up(now, NEXT_LINK, "cell-4");
-        self.edge.link_up(now, NEXT_LINK, "hd-1");
-        self.tunnel_is_lost();
-    }
-
     /// Loses the tunnel, at both ends at once.
     pub(crate) fn tunnel_is_lost(&mut self) {
         let now = self.now;
         for end in [&mut self.headend, &mut self.edge] {
-            end.act(|bridge, outlet| bridge.link_down(now, LINK, outlet));
+            end.link_down(now, LINK);
         }
         self.on_the_way.clear();
     }
@@ -283,7 +298,7 @@ impl Plant {
     fn wake(&mut self) {
         let now = self.now;
         while self.on_the_way.front().is_some_and(|(at, ..)| *at <= now) {
-            let Some((_, to, crossing)) = self.on_the_way.pop_front() else {
+            let Some((_, to, link, crossing)) = self.on_the_way.pop_front() else {
                 break;
             };
             let end = match to {
@@ -291,11 +306,11 @@ impl Plant {
                 Role::Edge => &mut self.edge,
             };
             end.act(|bridge, outlet| match &crossing {
-                Crossing::Station(link, channel, frame) => {
-                    bridge.handle_station(now, *link, *channel, frame, outlet);
+                Crossing::Station(channel, frame) => {
+                    bridge.handle_station(now, link, *channel, frame, outlet);
                 }
-                Crossing::Datagram(link, datagram) => {
-                    bridge.handle_datagram(now, *link, datagram, outlet);
+                Crossing::Datagram(datagram) => {
+                    bridge.handle_datagram(now, link, datagram, outlet);
                 }
             });
         }
@@ -339,10 +354,10 @@ impl Plant {
                 (&mut self.headend, Role::Edge),
                 (&mut self.edge, Role::Headend),
             ] {
-                for crossing in from.tunnel.drain(..) {
+                for (link, crossing) in from.tunnel.drain(..) {
                     let arrives = match (&crossing, links.as_mut()) {
                         _ if self.cut => None,
-                        (Crossing::Datagram(_, datagram), Some(links)) => {
+                        (Crossing::Datagram(datagram), Some(links)) => {
                             let link = &mut links[usize::from(to == Role::Edge)];
                             match link.handle(now, datagram.len()) {
                                 Decision::Deliver(delivery) => Some(delivery.at),
@@ -351,14 +366,17 @@ impl Plant {
                         }
                         _ => Some(at),
                     };
-                    if let Some(at) = arrives {
-                        let before = |(other, ..): &(Instant, _, _)| *other <= at;
-                        let place = self.on_the_way.iter().rposition(before);
-                        let place = place.map_or(0, |place| place + 1);
-                        self.on_the_way.insert(place, (at, to, crossing));
+                    let Some(at) = arrives else { continue };
+                    if let Some(late) = self.again {
+                        let copy = (at + late, to, link, crossing.clone());
+                        self.on_the_way.push_back(copy);
                     }
+                    self.on_the_way.push_back((at, to, link, crossing));
                 }
             }
+            // What arrives together does so in the order in which it left.
+            let on_the_way = self.on_the_way.make_contiguous();
+            on_the_way.sort_by_key(|(at, ..)| *at);
             if !moved {
                 break;
             }

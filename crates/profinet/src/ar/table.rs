@@ -17,6 +17,8 @@ use crate::status::PnioStatus;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// An AR with data that is silent in both directions: its watchdog, 1.92 s at most, is long over.
 const DATA_PATIENCE: Duration = Duration::from_secs(10);
+/// ARs of one pair of stations: one or two are common, and a few for records.
+const MAX_OF_PAIR: usize = 8;
 /// An AR of records only may pause; its own activity time-out counts where it is longer.
 const RECORD_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -84,8 +86,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// `max` bounds the ARs, those that are being connected included, but for an AR that is
-    /// connected anew under its own UUID; one costs about 1 KiB.
+    /// `max` bounds the ARs, those that are being connected included, but for one that is connected
+    /// anew in the place of an older; one costs about 1 KiB.
     pub fn new(max: usize) -> Self {
         Self {
             max,
@@ -127,8 +129,7 @@ impl Table {
     ) -> Result<(), Refused> {
         let ar = request.ar();
         let uuid = ar.ar_uuid;
-        let of_others = |known: &Ar| known.uuid == uuid && known.pair != pair;
-        if self.ars.iter().any(of_others) {
+        if self.is_of_others(pair, uuid) {
             return Err(Refused::SameUuid);
         }
         let again = |known: &&mut Ar| {
@@ -139,9 +140,14 @@ impl Table {
             known.last = now;
             return Ok(());
         }
-        // Nobody waits for the answer to an earlier session any more.
+        let access = ar.properties.device_access();
+        let replaces = |known: &Ar| {
+            let same = known.kind == ar.ar_type && !access && !known.device_access;
+            known.pair == pair && (known.uuid == uuid || same)
+        };
+        // Nobody waits for the answer to an earlier one any more.
         self.ars
-            .retain(|known| known.uuid != uuid || known.phase != Phase::Connecting);
+            .retain(|known| !replaces(known) || known.phase != Phase::Connecting);
         // Datagrams tell ARs of one device apart by the tag.
         let tag = tag_of(&uuid);
         let clash = |known: &Ar| {
@@ -151,8 +157,12 @@ impl Table {
             return Err(Refused::SameUuid);
         }
         // What this one replaces does not count.
-        if self.ars.iter().filter(|known| known.uuid != uuid).count() >= self.max {
+        let others = self.ars.iter().filter(|known| !replaces(known));
+        if others.clone().count() >= self.max {
             return Err(Refused::TooMany(self.max));
+        }
+        if others.filter(|known| known.pair == pair).count() >= MAX_OF_PAIR {
+            return Err(Refused::TooMany(MAX_OF_PAIR));
         }
         let crs: Vec<Cr> = request
             .iocrs()
@@ -166,7 +176,7 @@ impl Table {
             session_key: ar.session_key,
             pair,
             kind: ar.ar_type,
-            device_access: ar.properties.device_access(),
+            device_access: access,
             controller_name: ar.name(),
             phase: Phase::Connecting,
             patience: match crs.is_empty() {
@@ -278,6 +288,12 @@ impl Table {
             }
         }
         Ok(())
+    }
+
+    /// Whether an AR under this UUID is one of other stations.
+    pub fn is_of_others(&self, pair: Pair, uuid: Uuid) -> bool {
+        let of_others = |ar: &Ar| ar.uuid == uuid && ar.pair != pair;
+        self.ars.iter().any(of_others)
     }
 
     /// Something about an AR passes, from either end.

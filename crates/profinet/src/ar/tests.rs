@@ -347,7 +347,11 @@ fn the_number_of_ars_is_bounded() {
             uuid: uuid(number),
             ..Connect::default()
         };
-        let taken = ask(&mut table, now, PAIR, &connect);
+        let pair = Pair {
+            controller: Mac([2, 0, 0, 0, 1, number]),
+            ..PAIR
+        };
+        let taken = ask(&mut table, now, pair, &connect);
         let expected = if number < 3 {
             Ok(())
         } else {
@@ -355,6 +359,38 @@ fn the_number_of_ars_is_bounded() {
         };
         assert_eq!(taken, expected);
     }
+}
+
+#[test]
+fn a_controller_that_connects_over_and_over_takes_one_place_beside_its_open_ar() {
+    let now = start();
+    let mut table = Table::new(1);
+    let connect = |number| Connect {
+        uuid: uuid(number),
+        ..Connect::default()
+    };
+    ask(&mut table, now, PAIR, &connect(1)).unwrap();
+    answer(&mut table, now, PAIR, &connect(1), 0x8002);
+    for number in 2..50 {
+        ask(&mut table, now, PAIR, &connect(number)).unwrap();
+        assert_eq!(table.len(), 2);
+    }
+    let changes = answer(&mut table, now, PAIR, &connect(49), 0x8002);
+    assert_eq!(why(&changes)[0], Some(Ended::Replaced));
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn who_an_ar_belongs_to_is_known_to_others_only_as_such() {
+    let now = start();
+    let (table, _) = open(now);
+    let uuid = Connect::default().uuid;
+    let other = Pair {
+        controller: Mac([2, 0, 0, 0, 1, 9]),
+        ..PAIR
+    };
+    assert!(table.is_of_others(other, Uuid(uuid)));
+    assert!(!table.is_of_others(PAIR, Uuid(uuid)));
 }
 
 #[test]

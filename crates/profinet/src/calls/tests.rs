@@ -204,8 +204,8 @@ fn a_call_remembers_the_ar_that_it_is_about_until_the_next_one() {
     wire.ask(&request(1)).unwrap();
     let activity = request(1).rpc().activity;
     let about = Some(Uuid([7; 16]));
-    wire.calls.set_about(PAIR, &activity, about);
-    wire.calls.set_about(OTHER, &activity, None);
+    wire.calls.accept(PAIR, &activity, about);
+    wire.calls.accept(OTHER, &activity, None);
     wire.ask(&request(1)).unwrap();
     assert_eq!(wire.calls.about(PAIR, &activity), about);
     assert_eq!(wire.calls.about(OTHER, &activity), None);
@@ -239,6 +239,50 @@ fn calls_are_bounded_and_forgotten() {
     assert!(wire.answer(&response(0)).is_err());
     wire.calls.forget(|pair| pair == PAIR);
     assert!(wire.calls.ports.is_empty());
+}
+
+#[test]
+fn pieces_that_have_passed_can_t_be_completed_by_others() {
+    let piece = |activity, sequence, opnum, fragment, last: bool| Pdu {
+        activity,
+        sequence,
+        opnum,
+        fragment,
+        flags1: if last { FRAGMENT | LAST } else { FRAGMENT },
+        ..Pdu::request(3, b"half")
+    };
+    // Another call of the activity, and then the same one from its start.
+    let between = [
+        Pdu {
+            sequence: 2,
+            ..request(1)
+        },
+        Pdu {
+            sequence: 1,
+            opnum: 2,
+            ..request(1)
+        },
+        piece(1, 2, 3, 0, true),
+    ];
+    for between in between {
+        let mut wire = Wire::new();
+        assert_eq!(wire.ask(&piece(1, 1, 3, 0, false)), Ok(Part::Piece));
+        wire.ask(&between).unwrap();
+        let again = wire.ask(&piece(1, 1, 3, 0, false));
+        assert_eq!(again, Err(CallError::Torn));
+        // What is newer is another request.
+        assert_eq!(wire.ask(&piece(1, 3, 3, 0, false)), Ok(Part::Piece));
+    }
+    // So many others in pieces, or at all, that it would be forgotten.
+    let mut wire = Wire::new();
+    wire.ask(&piece(1, 1, 3, 0, false)).unwrap();
+    for activity in 2..40 {
+        wire.now += Duration::from_millis(1);
+        let _ = wire.ask(&piece(activity, 1, 3, 0, false));
+        let _ = wire.ask(&request(activity + 100));
+    }
+    let again = wire.ask(&piece(1, 1, 3, 0, false));
+    assert_eq!(again, Err(CallError::Torn));
 }
 
 #[test]
