@@ -74,6 +74,15 @@ fn party(out: &mut String, what: &str, party: &Value) -> Result {
     {
         write!(out, ", vendor {vendor:#06x} device {device:#06x}")?;
     }
+    for (name, words) in [
+        ("order_number", "order"),
+        ("serial", "serial"),
+        ("software", "software"),
+    ] {
+        if let Some(fact) = party[name].as_str() {
+            write!(out, ", {words} {}", fact.trim_end())?;
+        }
+    }
     writeln!(out)
 }
 
@@ -216,6 +225,7 @@ mod tests {
                 {
                     "name": "drive-1", "mac": "02:00:00:00:00:20", "ip": "192.168.0.20",
                     "seen_seconds": 0, "vendor_id": 42, "device_id": 2,
+                    "order_number": "6ES7 155-6AU01-0CN0 ", "serial": null, "software": "V4.2.2",
                 },
                 { "name": "drive-2", "mac": null, "ip": null, "seen_seconds": null },
                 { "name": "drive-3", "mac": "02:00:00:00:00:30", "seen_seconds": null },
@@ -249,7 +259,8 @@ mod tests {
         });
         let expected = "\
 PROFINET on eth1: 200 frames received, 100 sent, MISSED 3
-  station drive-1: 02:00:00:00:00:20 192.168.0.20, heard 0 s ago, vendor 0x002a device 0x0002
+  station drive-1: 02:00:00:00:00:20 192.168.0.20, heard 0 s ago, vendor 0x002a device 0x0002, \
+order 6ES7 155-6AU01-0CN0, software V4.2.2
   station drive-2: NOT FOUND
   station drive-3: 02:00:00:00:00:30, not heard yet
   controller plc-1: 02:00:00:00:00:01 192.168.0.1, heard 1 min 1 s ago
