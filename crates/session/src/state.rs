@@ -846,6 +846,19 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_tunnel_measures_its_round_trip_when_asked() {
+        let mut pair = Pair::up();
+        pair.headend.measure(pair.now);
+        // A second ping would make the answer to the first one nobody's.
+        pair.headend.measure(pair.now);
+        pair.now += Duration::from_millis(40);
+        pair.exchange();
+        let measured = pair.headend.round_trip();
+        assert_eq!(measured, Some(Duration::from_millis(40)));
+        assert_eq!(pair.events, []);
+    }
+
+    #[test]
     fn frames_out_of_turn_are_violations() {
         let now = Instant::now();
         let mut headend = Session::headend(Liveness::default(), true, now);

@@ -3,5 +3,6 @@
 
 mod carried;
 mod faults;
+mod hostile;
 mod plant;
 mod refused;

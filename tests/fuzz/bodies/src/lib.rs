@@ -11,6 +11,7 @@
 //! | [`profinet_l2`] | a station |
 //! | [`modbus_answer`], [`rtu_answer`], [`device_side`] | a device |
 //! | [`tunnel_frame`], [`hello`], [`session_ops`], [`profinet_datagram`] | the other end of a tunnel |
+//! | [`profinet_bridge`] | stations of both sides, both agents, time |
 //! | [`enrolment`] | an asker at the CA, or what stands in its place |
 //! | [`trust_list`] | a carrier of trust lists |
 //! | [`policy_parse`] | an editor |
@@ -25,6 +26,7 @@
 
 #[cfg(test)]
 mod bounded;
+mod bridge;
 mod cadence;
 mod client;
 mod device;
@@ -37,6 +39,7 @@ mod policy;
 mod session;
 mod tunnel;
 
+pub use bridge::profinet_bridge;
 pub use cadence::profinet_datagram;
 pub use client::client_side;
 pub use device::device_side;
