@@ -1,6 +1,5 @@
 //! A PROFINET plant on a [`Rig`]: the agents between, and simulated stations at both ends.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -73,7 +72,7 @@ pub const IO_RULE: &str = "[[allow]]\nname = \"line 1 io\"\nclient = [\"plc-1\"]
 
 /// The simulated device.
 pub fn device(rig: &Rig, pair: &Pair) -> Process {
-    let mut command = Command::new(example("io-device"));
+    let mut command = Command::new(binary::example("io-device"));
     command.args(["--interface", "eth0", "--name", STATION]);
     command.args(["--ip", "192.168.0.20", "--json"]);
     rig.spawn_in(&rig.device, "device", &mut command, pair.directory.path())
@@ -81,7 +80,7 @@ pub fn device(rig: &Rig, pair: &Pair) -> Process {
 
 /// The simulated controller.
 pub fn controller(rig: &Rig, pair: &Pair, arguments: &[&str]) -> Process {
-    let mut command = Command::new(example("io-controller"));
+    let mut command = Command::new(binary::example("io-controller"));
     command.args(["--interface", "eth0", "--name", CONTROLLER]);
     command.args(["--ip", "192.168.0.1", "--device", STATION, "--json"]);
     command.args(arguments);
@@ -181,8 +180,3 @@ pub fn wait_established(pair: &Pair, controller: &Live<Controller>) {
 
 /// A controller tries again, from Identify on, for a while.
 const PATIENCE: Duration = SOON.saturating_add(Duration::from_secs(10));
-
-/// A program of `examples/`, which is built with the tests.
-pub fn example(name: &str) -> PathBuf {
-    binary::path().with_file_name("examples").join(name)
-}
