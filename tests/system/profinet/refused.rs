@@ -153,7 +153,8 @@ fn two_controllers(rig: &Rig) {
             config.mac = mac;
             config.name = format!("plc-{number}");
             config.ip.address = [192, 168, 0, number].into();
-            config.seed = number.into();
+            // Else its identifiers would be those of the first.
+            config.seed = 100 + u64::from(number);
         })
     };
     let third = another(3, THIRD);
