@@ -55,6 +55,7 @@ bounded!(
     trust_list,
     profinet_datagram,
     profinet_l2,
+    profinet_rpc,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.
