@@ -76,7 +76,7 @@ struct Call {
     request: Option<Reassembly>,
     response: Option<Reassembly>,
     about: Option<Uuid>,
-    /// The request was refused here: no piece of it passes any more.
+    /// The request was refused here, and has not been allowed since.
     refused: bool,
     /// The newest request of this activity of which pieces have passed and the whole has not. The
     /// other station may still have them, so others can't take their place.
@@ -152,15 +152,15 @@ impl Calls {
         self.calls[self.find(pair, activity)?].about
     }
 
-    /// The datagram passes; `about` is the AR that its call is about.
-    pub fn accept(&mut self, pair: Pair, activity: &Uuid, about: Option<Uuid>) {
+    /// The request was allowed, also one that was refused before: `about` is the AR of its call.
+    pub fn allow(&mut self, pair: Pair, activity: &Uuid, about: Option<Uuid>) {
         if let Some(index) = self.find(pair, activity) {
             self.calls[index].about = about;
             self.calls[index].refused = false;
         }
     }
 
-    /// The request was refused: its repeated pieces are nobody's any more.
+    /// The request was refused: no piece of it passes any more, and no answer, until it is allowed.
     pub fn refuse(&mut self, pair: Pair, activity: &Uuid) {
         if let Some(index) = self.find(pair, activity) {
             self.calls[index].refused = true;

@@ -112,27 +112,30 @@ impl Bridge {
         let ports = (udp.source_port, udp.destination_port);
         let judged = match calls.handle(now, pair, end, ports, &rpc) {
             Ok(Part::Request(body)) => {
-                parse(&rpc, body).and_then(|message| self.request(&exchange, &message, outlet))
+                let judged =
+                    parse(&rpc, body).and_then(|message| self.request(&exchange, &message, outlet));
+                match judged {
+                    Ok(about) => calls.allow(pair, &rpc.activity, about),
+                    Err(_) => calls.refuse(pair, &rpc.activity),
+                }
+                judged.map(drop)
             }
-            Ok(Part::Response(body)) => parse(&rpc, body).and_then(|message| {
-                self.response(&exchange, about, &message, outlet)?;
-                Ok(about)
-            }),
-            Ok(Part::Piece | Part::Signal | Part::Failure) => Ok(about),
-            // It says nothing about the call that is under way.
-            Err(_) => {
-                self.calls = calls;
-                return Err(Drop::NoCall);
+            Ok(Part::Response(body)) => {
+                let judged = parse(&rpc, body)
+                    .and_then(|message| self.response(&exchange, about, &message, outlet));
+                if judged.is_err() {
+                    calls.refuse(pair, &rpc.activity);
+                }
+                judged
             }
+            Ok(Part::Piece | Part::Signal | Part::Failure) => Ok(()),
+            // What is out of place, as behind a piece that was lost, says nothing of its call.
+            Err(_) => Err(Drop::NoCall.into()),
         };
         self.calls = calls;
         match judged {
-            Ok(about) => {
-                self.calls.accept(pair, &rpc.activity, about);
-                self.forward(ingress, (station, pair.controller), bytes, outlet)
-            }
+            Ok(()) => self.forward(ingress, (station, pair.controller), bytes, outlet),
             Err(refusal) => {
-                self.calls.refuse(pair, &rpc.activity);
                 if let Some(status) = refusal.status {
                     let way = Way {
                         src: (frame.src, ip.source, udp.source_port),

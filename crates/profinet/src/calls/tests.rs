@@ -199,13 +199,30 @@ fn of_a_call_that_was_refused_no_piece_and_no_answer_passes_any_more() {
 }
 
 #[test]
+fn a_call_that_is_allowed_after_all_is_answered() {
+    let mut wire = Wire::new();
+    let [first, last] = pieces();
+    let activity = last.rpc().activity;
+    let about = Some(Uuid([7; 16]));
+    wire.ask(&first).unwrap();
+    wire.ask(&last).unwrap();
+    wire.calls.refuse(PAIR, &activity);
+    assert_eq!(wire.answer(&response(1)), Err(CallError::NoCall));
+    assert_eq!(wire.ask(&last), Ok(Part::Request(b"asked")));
+    wire.calls.allow(PAIR, &activity, about);
+    assert_eq!(wire.calls.about(PAIR, &activity), about);
+    assert_eq!(wire.answer(&response(1)), Ok(Part::Response(b"answered")));
+    assert_eq!(wire.ask(&first), Ok(Part::Piece));
+}
+
+#[test]
 fn a_call_remembers_the_ar_that_it_is_about_until_the_next_one() {
     let mut wire = Wire::new();
     wire.ask(&request(1)).unwrap();
     let activity = request(1).rpc().activity;
     let about = Some(Uuid([7; 16]));
-    wire.calls.accept(PAIR, &activity, about);
-    wire.calls.accept(OTHER, &activity, None);
+    wire.calls.allow(PAIR, &activity, about);
+    wire.calls.allow(OTHER, &activity, None);
     wire.ask(&request(1)).unwrap();
     assert_eq!(wire.calls.about(PAIR, &activity), about);
     assert_eq!(wire.calls.about(OTHER, &activity), None);

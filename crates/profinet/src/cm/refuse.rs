@@ -22,8 +22,12 @@ pub fn response(request: &Rpc<'_>, status: PnioStatus) -> Option<Vec<u8>> {
     };
     let length = blocks.len() as u32;
     let order = request.order;
-    // MaximumCount is what the caller has room for, as real devices say it.
-    let room = request.body.first_chunk().map_or(0, |max| order.u32(*max));
+    // MaximumCount is what the caller has room for, as real devices say it. Only a message's first
+    // piece does.
+    let room = match request.body.first_chunk() {
+        Some(max) if request.fragment == 0 => order.u32(*max),
+        _ => 0,
+    };
     let mut body = Vec::with_capacity(NDR + blocks.len());
     order.put_u32(&mut body, u32::from_be_bytes(status.octets()));
     for number in [length, room.max(length), 0, length] {

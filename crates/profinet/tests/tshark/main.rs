@@ -5,6 +5,7 @@
 
 mod fields;
 mod made;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -61,6 +61,7 @@ bounded!(
     profinet_datagram,
     profinet_l2,
     profinet_bridge,
+    profinet_rpc,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.

@@ -8,7 +8,7 @@
 //! | body | hostile is |
 //! |---|---|
 //! | [`mbap_stream`], [`modbus_request`], [`client_side`] | a Modbus client |
-//! | [`profinet_l2`] | a station |
+//! | [`profinet_l2`], [`profinet_rpc`] | a station |
 //! | [`modbus_answer`], [`rtu_answer`], [`device_side`] | a device |
 //! | [`tunnel_frame`], [`hello`], [`session_ops`], [`profinet_datagram`] | the other end of a tunnel |
 //! | [`profinet_bridge`] | stations of both sides, both agents, time |
@@ -36,6 +36,7 @@ mod input;
 mod layer2;
 mod pdu;
 mod policy;
+mod rpc;
 mod session;
 mod tunnel;
 
@@ -48,5 +49,6 @@ pub use framing::{mbap_stream, rtu_answer};
 pub use layer2::profinet_l2;
 pub use pdu::{modbus_answer, modbus_request};
 pub use policy::{policy_bundle, policy_parse};
+pub use rpc::profinet_rpc;
 pub use session::session_ops;
 pub use tunnel::{hello, tunnel_frame};
