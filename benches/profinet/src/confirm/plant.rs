@@ -238,7 +238,7 @@ pub(super) fn sibling(name: &str) -> Result<PathBuf, String> {
     match path.is_file() {
         true => Ok(path),
         false => Err(format!(
-            "{} is missing: cargo build --release -p fieldlock -p fieldlock-wire -p fieldlock-sim --bins --examples",
+            "{} is missing: cargo build --release -p fieldlock -p fieldlock-wire",
             path.display()
         )),
     }
