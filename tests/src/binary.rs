@@ -12,12 +12,21 @@ pub fn path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| match env::var_os("FIELDLOCK_BIN") {
         Some(path) => PathBuf::from(path),
-        None => built(),
+        None => built(&["--package", "fieldlock"], "fieldlock"),
     })
 }
 
-/// Quick when the workspace has been built already, as `./test` does.
-fn built() -> PathBuf {
+/// A program of `examples/profinet/`, likewise.
+pub fn example(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let what = ["--package", "fieldlock-sim", "--examples"];
+    let folder = FOLDER.get_or_init(|| built(&what, "examples"));
+    folder.join(name)
+}
+
+/// Builds `what`, which is then at `place` of the profile's folder. Quick when the workspace has
+/// been built already, as `./test` does.
+fn built(what: &[&str], place: &str) -> PathBuf {
     let this = env::current_exe().unwrap();
     let folder = this.ancestors().nth(2).unwrap();
     let target = folder.parent().unwrap();
@@ -29,18 +38,19 @@ fn built() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(fieldlock_testkit::peers::workspace_root())
-        .args(["build", "--quiet", "--package", "fieldlock", "--profile"])
-        .arg(profile)
+        .args(["build", "--quiet", "--profile", profile])
+        .args(what)
         .arg("--target-dir")
         .arg(target)
         .output();
-    let path = folder.join("fieldlock");
+    let path = folder.join(place);
     match output {
         Ok(output) if output.status.success() => path,
         // A test program that was carried to another machine, with the binary beside it.
         Err(_) if path.exists() => path,
         Ok(output) => panic!(
-            "`cargo build -p fieldlock` failed; the system tests need the binary:\n{}",
+            "`cargo build {}` failed; the system tests need what it builds:\n{}",
+            what.join(" "),
             String::from_utf8_lossy(&output.stderr)
         ),
         Err(error) => panic!(

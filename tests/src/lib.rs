@@ -5,6 +5,8 @@
 //! - [`Agent`]: an edge or a headend as a child process with a state directory of its own.
 //! - [`Pair`]: PLC, edge, headend and, where wanted, a wire between the two.
 //! - [`rig`]: two PROFINET wires, with a namespace for each station and for the agents.
+//! - [`plant`]: the agents there, between simulated stations; [`live`] ones a test looks at.
+//! - [`sniffer`]: tshark on such a wire.
 //! - [`rogue`]: a tunnel peer that says what a test wants.
 //! - [`Hosted`]: a server of the simulation with its own runtime.
 //! - [`trial`]: tests by name, skipped by name where a foreign program is missing.
@@ -17,11 +19,13 @@ mod agent;
 pub mod answers;
 pub mod binary;
 mod host;
+pub mod live;
 mod pair;
 pub mod plant;
 pub mod rig;
 pub mod rogue;
 mod site;
+pub mod sniffer;
 pub mod trial;
 
 use std::time::Duration;

@@ -1,15 +1,17 @@
 //! A PROFINET plant on a [`Rig`]: the agents between, and simulated stations at both ends.
 
-use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use fieldlock_profinet::Mac;
+use fieldlock_sim::profinet::{Clock, Controller, ControllerConfig, Device, DeviceConfig, IpSuite};
 use fieldlock_testkit::process::Process;
 use serde_json::Value;
 
+use crate::live::Live;
 use crate::rig::{CONTROLLER_WIRE, DEVICE_WIRE, Rig};
-use crate::{EDGE, OPEN_POLICY, Pair, Setup, Transport, binary};
+use crate::{Agent, EDGE, OPEN_POLICY, Pair, SOON, Setup, Transport, binary, within};
 
 /// The station behind the edge.
 pub const STATION: &str = "drive-1";
@@ -24,16 +26,32 @@ pub fn setup(rig: &Rig, transport: Transport) -> Setup {
 
 /// Likewise, with more keys of the station at both ends, and another policy.
 pub fn setup_with(rig: &Rig, transport: Transport, station: &str, policy: &str) -> Setup {
+    setup_of(rig, transport, station, ["", ""], policy)
+}
+
+/// Likewise, with text that the edge's and the headend's file go on with: keys of `[profinet]`,
+/// then more tables.
+pub fn setup_with_more(rig: &Rig, transport: Transport, more: [&str; 2], policy: &str) -> Setup {
+    setup_of(rig, transport, "", more, policy)
+}
+
+fn setup_of(
+    rig: &Rig,
+    transport: Transport,
+    station: &str,
+    [edge, headend]: [&str; 2],
+    policy: &str,
+) -> Setup {
     let mac = rig.mac_of(&rig.controller);
     Setup::new(transport)
         .edge(&format!(
-            "[profinet]\ninterface = \"{DEVICE_WIRE}\"\n\
-             [[station]]\nname = \"{STATION}\"\n{station}\n"
+            "[[station]]\nname = \"{STATION}\"\n{station}\n\
+             [profinet]\ninterface = \"{DEVICE_WIRE}\"\n{edge}\n"
         ))
         .headend(&format!(
-            "[profinet]\ninterface = \"{CONTROLLER_WIRE}\"\n\
-             [[station]]\nname = \"{STATION}\"\nedge = \"{EDGE}\"\n{station}\n\
-             [[controller]]\nname = \"{CONTROLLER}\"\nmac = \"{mac}\"\n"
+            "[[station]]\nname = \"{STATION}\"\nedge = \"{EDGE}\"\n{station}\n\
+             [[controller]]\nname = \"{CONTROLLER}\"\nmac = \"{mac}\"\n\
+             [profinet]\ninterface = \"{CONTROLLER_WIRE}\"\n{headend}\n"
         ))
         .policy(policy)
 }
@@ -54,7 +72,7 @@ pub const IO_RULE: &str = "[[allow]]\nname = \"line 1 io\"\nclient = [\"plc-1\"]
 
 /// The simulated device.
 pub fn device(rig: &Rig, pair: &Pair) -> Process {
-    let mut command = Command::new(example("io-device"));
+    let mut command = Command::new(binary::example("io-device"));
     command.args(["--interface", "eth0", "--name", STATION]);
     command.args(["--ip", "192.168.0.20", "--json"]);
     rig.spawn_in(&rig.device, "device", &mut command, pair.directory.path())
@@ -62,7 +80,7 @@ pub fn device(rig: &Rig, pair: &Pair) -> Process {
 
 /// The simulated controller.
 pub fn controller(rig: &Rig, pair: &Pair, arguments: &[&str]) -> Process {
-    let mut command = Command::new(example("io-controller"));
+    let mut command = Command::new(binary::example("io-controller"));
     command.args(["--interface", "eth0", "--name", CONTROLLER]);
     command.args(["--ip", "192.168.0.1", "--device", STATION, "--json"]);
     command.args(arguments);
@@ -72,6 +90,55 @@ pub fn controller(rig: &Rig, pair: &Pair, arguments: &[&str]) -> Process {
         &mut command,
         pair.directory.path(),
     )
+}
+
+/// [`device`] in the test's own process.
+pub fn live_device(rig: &Rig) -> Live<Device> {
+    live_device_with(rig, |_| {}, |_| {})
+}
+
+/// Likewise, one that differs, on which `hear` listens in.
+pub fn live_device_with(
+    rig: &Rig,
+    change: impl FnOnce(&mut DeviceConfig),
+    hear: impl FnMut(&[u8]) + Send + 'static,
+) -> Live<Device> {
+    let mut socket = rig.station(&rig.device);
+    let address = IpSuite::local([192, 168, 0, 20].into());
+    let mut config = DeviceConfig::new(socket.mac(), STATION, address, clock());
+    change(&mut config);
+    for mac in [Mac::DCP_IDENTIFY, config.mac] {
+        socket.join(mac).unwrap();
+    }
+    Live::start(socket, Device::new(config, Instant::now()), hear)
+}
+
+/// [`controller`] in the test's own process, or one that differs.
+pub fn live_controller(rig: &Rig, change: impl FnOnce(&mut ControllerConfig)) -> Live<Controller> {
+    let mut socket = rig.station(&rig.controller);
+    let address = IpSuite::local([192, 168, 0, 1].into());
+    let mut config = ControllerConfig::new(socket.mac(), CONTROLLER, address, STATION, clock());
+    // Patient with a machine that is busy: these tests are not about deadlines.
+    config.watchdog_factor = 30;
+    change(&mut config);
+    socket.join(config.mac).unwrap();
+    let controller = Controller::new(config, Instant::now()).unwrap();
+    Live::start(socket, controller, |_| {})
+}
+
+/// Of the stamps in the data, one for all stations of this process.
+fn clock() -> Clock {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    Clock {
+        epoch: *EPOCH.get_or_init(Instant::now),
+    }
+}
+
+/// How many frames an agent has dropped for a reason, by the name in its status.
+pub fn dropped(agent: &Agent, reason: &str) -> u64 {
+    agent.status()["profinet"]["dropped"][reason]
+        .as_u64()
+        .unwrap_or(0)
 }
 
 /// What a simulator printed at its end.
@@ -93,26 +160,23 @@ pub fn ar(status: &Value) -> Option<&Value> {
 /// Waits until both agents see the AR run.
 #[track_caller]
 pub fn wait_running(pair: &Pair) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let statuses = [pair.headend.status(), pair.edge.status()];
-        let runs = |status: &Value| ar(status).is_some_and(|ar| ar["phase"] == "running");
-        if statuses.iter().all(runs) {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "no AR\n{:#}\n{:#}\n{}\n{}",
-            statuses[0]["profinet"],
-            statuses[1]["profinet"],
-            pair.headend.log(),
-            pair.edge.log()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let runs = |agent: &Agent| {
+        let status = agent.try_status().unwrap_or_default();
+        ar(&status).is_some_and(|ar| ar["phase"] == "running")
+    };
+    within(PATIENCE, "an AR that runs at both agents", || {
+        runs(&pair.headend) && runs(&pair.edge)
+    });
 }
 
-/// A program of `examples/`, which is built with the tests.
-pub fn example(name: &str) -> PathBuf {
-    binary::path().with_file_name("examples").join(name)
+/// Waits until the controller exchanges data, and both agents know.
+#[track_caller]
+pub fn wait_established(pair: &Pair, controller: &Live<Controller>) {
+    within(PATIENCE, "the controller to exchange data", || {
+        controller.with(|controller, _| controller.is_established())
+    });
+    wait_running(pair);
 }
+
+/// A controller tries again, from Identify on, for a while.
+const PATIENCE: Duration = SOON.saturating_add(Duration::from_secs(10));

@@ -50,6 +50,14 @@ pub fn on_rig(name: &str, run: impl FnOnce(&Rig) + Send + 'static) -> Trial {
     })
 }
 
+/// Likewise, for one that needs foreign programs too; see [`with_peers`].
+pub fn on_rig_with(name: &str, peers: &[&str], run: impl FnOnce(&Rig) + Send + 'static) -> Trial {
+    match Rig::possible() {
+        Ok(()) => with_peers(name, peers, move || run(&Rig::up().unwrap())),
+        Err(skip) => ignored(name, &skip.to_string()),
+    }
+}
+
 /// A test that can't run here, with the reason in its name.
 pub fn ignored(name: &str, reason: &str) -> Trial {
     Trial::test(format!("{name} ({reason})"), || Ok(())).with_ignored_flag(true)

@@ -23,6 +23,7 @@ mod malformed;
 mod mbaps;
 mod negative;
 mod profinet;
+mod profinet_cm;
 mod rig;
 mod rtu;
 mod smoke;
@@ -69,6 +70,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(faults::trials());
     trials.extend(interop::trials());
     trials.extend(profinet::trials());
+    trials.extend(profinet_cm::trials());
     trials.extend(rig::trials());
     trials.extend(rtu::trials());
     trials.extend(negative::trials());

@@ -1,5 +1,12 @@
 //! PROFINET through real agents, between simulated stations on a rig of namespaces.
 
+mod discovery;
+mod endings;
+mod forged;
+mod privileges;
+mod refused;
+mod watched;
+
 use std::time::Duration;
 
 use fieldlock_audit::Kind;
@@ -16,10 +23,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             })
         })
     };
-    [both("profinet::an_ar_comes_up_runs_and_is_released", life)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let mut trials = Vec::from(both("profinet::an_ar_comes_up_runs_and_is_released", life));
+    trials.extend(endings::trials());
+    trials.extend(watched::trials());
+    trials.extend(forged::trials());
+    trials.extend(discovery::trials());
+    trials.extend(refused::trials());
+    trials.extend(privileges::trials());
+    trials
 }
 
 fn life(rig: &Rig, transport: Transport) {

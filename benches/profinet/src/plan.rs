@@ -11,7 +11,7 @@ const BURST_LOSS: f64 = 0.02;
 /// From one blackout to the next.
 const BLACKOUTS: Duration = Duration::from_secs(30);
 /// After a longer silence a new frame may count as old: the longest age limit of hold.
-const WINDOW: Duration = Duration::from_millis(1_920);
+pub(crate) const WINDOW: Duration = Duration::from_millis(1_920);
 
 /// Who carries the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fieldlock_agent::settings::{edge, headend};
 use fieldlock_pki::Name;
-use fieldlock_policy::{Policy, warnings};
+use fieldlock_policy::{Controller, Policy, Side, StationOrigin, warnings};
 
 fn plants() -> Vec<PathBuf> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
@@ -55,4 +55,40 @@ fn headend_and_edge_of_a_plant_name_the_same_devices() {
             assert!(reachable, "no client reaches {}", device.name);
         }
     }
+}
+
+#[test]
+fn headend_and_edge_of_a_plant_name_the_same_stations_and_controllers_have_rules() {
+    let mut seen = 0;
+    for plant in plants() {
+        let edge = edge::File::load(&plant.join("edge.toml")).unwrap();
+        let headend = headend::File::load(&plant.join("headend.toml")).unwrap();
+        let mut offered: Vec<_> = edge.station.iter().map(|s| (&s.name, s.mac)).collect();
+        let mut bound: Vec<_> = headend.station.iter().map(|s| (&s.name, s.mac)).collect();
+        offered.sort_by_key(|(name, _)| name.as_str());
+        bound.sort_by_key(|(name, _)| name.as_str());
+        assert_eq!(offered, bound, "{}", plant.display());
+        let text = fs::read_to_string(plant.join("policy.toml")).unwrap();
+        let policy = Policy::parse(&text, "policy.toml").unwrap();
+        for controller in &headend.controller {
+            let origin = StationOrigin {
+                side: Side::Headend,
+                via: None,
+                controller: Controller {
+                    mac: controller.mac,
+                    station: None,
+                },
+            };
+            let mut views = bound
+                .iter()
+                .map(|(name, _)| policy.station_view(&origin, name));
+            assert!(
+                views.any(|view| view.any()),
+                "no rule for {}",
+                controller.name
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
 }

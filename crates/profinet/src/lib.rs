@@ -18,6 +18,7 @@ pub mod dcp;
 pub mod eth;
 pub mod fragments;
 pub mod frame_id;
+pub mod iandm;
 pub mod ip;
 pub mod mac;
 pub mod name;

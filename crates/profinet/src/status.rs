@@ -94,9 +94,21 @@ impl PnioStatus {
             (PNIO, 0x06, _) => "faulty MCRBlockReq",
             (PNIO, 0x07, _) => "faulty ARRPCBlockReq",
             (PNIO, 0x08, _) => "faulty record",
+            (PNIO, 0x09, _) => "faulty SubFrameBlock",
+            (PNIO, 0x0a, _) => "faulty IRTFrameBlock",
+            (PNIO, 0x0d, _) => "faulty RSInfoBlock",
             (PNIO, 0x14, _) => "faulty ControlBlock (PrmEnd)",
+            (PNIO, 0x15, _) => "faulty ControlBlock (PrmEnd after a plug)",
             (PNIO, 0x16, _) => "faulty ControlBlock (ApplicationReady)",
+            (PNIO, 0x17, _) => "faulty ControlBlock (ApplicationReady after a plug)",
+            (PNIO, 0x18, _) => "faulty ControlBlock (PrmBegin)",
+            (PNIO, 0x19, _) => "faulty SubmoduleListBlock",
             (PNIO, 0x28, _) => "faulty ReleaseBlock",
+            (PNIO, 0x32, _) => "faulty ARBlockRes",
+            (PNIO, 0x33, _) => "faulty IOCRBlockRes",
+            (PNIO, 0x34, _) => "faulty AlarmCRBlockRes",
+            (PNIO, 0x35, _) => "faulty ModuleDiffBlock",
+            (PNIO, 0x3c, _) => "alarm acknowledgement",
             (PNIO, 0x40, 0x00) => "CMRPC: invalid ArgsLength",
             (PNIO, 0x40, 0x01) => "CMRPC: unknown blocks",
             (PNIO, 0x40, 0x02) => "CMRPC: IOCR missing",
@@ -105,9 +117,16 @@ impl PnioStatus {
             (PNIO, 0x40, 0x05) => "CMRPC: AR UUID unknown",
             (PNIO, 0x40, 0x06) => "CMRPC: state conflict",
             (PNIO, 0x40, 0x07) => "CMRPC: out of provider, consumer or alarm resources",
+            (PNIO, 0x40, 0x08) => "CMRPC: out of memory",
+            (PNIO, 0x40, 0x09) => "CMRPC: the physical device has another owner",
             (PNIO, 0x40, _) => "CMRPC",
+            (PNIO, 0x3d, 0x00) => "CMDEV: state conflict",
+            (PNIO, 0x3d, 0x01) => "CMDEV: resources",
             (PNIO, 0x3d, _) => "CMDEV",
-            (PNIO, 0x3f, _) => "CMCTL",
+            (PNIO, 0x3e, 0x01) => "CMCTL: time-out",
+            (PNIO, 0x3e, 0x02) => "CMCTL: no data sent",
+            (PNIO, 0x3e, _) => "CMCTL",
+            (PNIO, 0x3f, _) => "CTLDINA: the device was not found under its name",
             (PNIO, RTA_ABORT, code) => abort_reason(code),
             _ => "unknown error",
         }
@@ -154,6 +173,15 @@ fn abort_reason(code: u8) -> &'static str {
         35 => "error of the physical device",
         36 => "no port offers the required speed",
         37 => "the controller's IP suite was changed",
+        38 => "redundant AR: the redundancy data hold time expired",
+        39 => "redundant AR: the physical device can't be parametrised",
+        40 => "the other end was not ready in time",
+        41 => "redundant AR: redundant interfaces or peripherals can't be reached",
+        42 => "redundant AR: MTOT expired",
+        43 => "redundant AR: protocol violation",
+        44 => "physical device: port plugged without its CombinedObjectContainer",
+        45 => "network management: no or a wrong configuration",
+        255 => "aborted by the user",
         _ => "abort for an unknown reason",
     }
 }
@@ -170,5 +198,33 @@ impl fmt::Display for PnioStatus {
             self.service(),
             self.reason()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_told_by_service_and_reason() {
+        let text = |octets| PnioStatus::from_octets(octets).to_string();
+        assert_eq!(text([0; 4]), "OK");
+        assert_eq!(
+            text([0xdb, 0x81, 0x40, 4]),
+            "Connect: CMRPC: out of AR resources (DB 81 40 04)"
+        );
+        assert_eq!(
+            text([0xdf, 0x80, 0xb6, 0]),
+            "Write: access: access denied (DF 80 B6 00)"
+        );
+        let expired = PnioStatus::from_octets([0xcf, 0x81, 0xfd, 5]);
+        assert_eq!(
+            expired.abort_reason(),
+            Some("the consumer's watchdog (data hold) time expired")
+        );
+        assert_eq!(
+            PnioStatus::from_octets([0xdb, 0x81, 0xfd, 5]).abort_reason(),
+            None
+        );
     }
 }

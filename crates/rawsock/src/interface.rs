@@ -2,7 +2,7 @@
 
 use std::ffi::c_short;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use fieldlock_profinet::Mac;
 use socket2::{Domain, Socket, Type};
@@ -31,6 +31,7 @@ pub enum InterfaceError {
 /// An Ethernet interface that is up.
 #[derive(Debug, Clone)]
 pub(crate) struct Interface {
+    name: String,
     pub(crate) index: i32,
     pub(crate) mac: Mac,
 }
@@ -49,7 +50,19 @@ impl Interface {
         if flags & libc::IFF_UP as c_short == 0 {
             return Err(InterfaceError::Down(name.to_owned()));
         }
-        Ok(Self { index, mac })
+        Ok(Self {
+            name: name.to_owned(),
+            index,
+            mac,
+        })
+    }
+
+    /// Whether it is up and has a carrier. `socket` may be of any kind.
+    pub(crate) fn is_running(&self, socket: BorrowedFd<'_>) -> bool {
+        let running = (libc::IFF_UP | libc::IFF_RUNNING) as c_short;
+        // One that has been removed has no flags.
+        let flags = sys::interface_flags(socket, &self.name);
+        flags.is_ok_and(|flags| flags & running == running)
     }
 }
 

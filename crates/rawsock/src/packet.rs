@@ -244,6 +244,12 @@ impl PacketSocket {
         }
     }
 
+    /// Whether the interface is up and a cable is plugged in. A packet socket is not told when the
+    /// carrier goes, and what it sends then is gone without an error.
+    pub fn is_plugged(&self) -> bool {
+        !self.is_removed() && self.interface.is_running(self.ready.as_fd())
+    }
+
     pub fn counters(&mut self) -> Counters {
         // Only a bad descriptor or pointer makes this fail.
         if let Ok(statistics) = sys::statistics(self.ready.as_fd()) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Name, the Debian package that brings it, and where else to look.
-const KNOWN: [(&str, &str); 14] = [
+const KNOWN: [(&str, &str); 18] = [
     ("openssl", "openssl"),
     ("mbpoll", "mbpoll"),
     ("haproxy", "haproxy"),
@@ -21,7 +21,14 @@ const KNOWN: [(&str, &str); 14] = [
     ("pkilint", "pip install pkilint"),
     ("jsonschema", "pip install jsonschema"),
     ("pymodbus", "python3-pymodbus or pip install pymodbus"),
+    ("scapy", "python3-scapy or pip install scapy"),
+    ("pnio_dcp", "pip install pnio_dcp"),
+    ("ip", "iproute2"),
+    ("setpriv", "util-linux"),
 ];
+
+/// Those that are no programs, but something that a Python can import.
+const MODULES: [&str; 5] = ["pymodbus", "pkilint", "jsonschema", "scapy", "pnio_dcp"];
 
 /// Debian keeps daemons out of an ordinary user's PATH.
 const ALSO: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
@@ -31,15 +38,12 @@ const ALSO: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 pub struct Peer;
 
 impl Peer {
-    /// The program, or for `pymodbus`, `pkilint` and `jsonschema` a Python that can import it: `FIELDLOCK_PYTHON`, else
+    /// The program, or for a module of Python a Python that can import it: `FIELDLOCK_PYTHON`, else
     /// the virtual environment `target/test-venv`, else `python3`.
     pub fn find(name: &str) -> Option<PathBuf> {
-        match name {
-            "pymodbus" => pythons()
-                .into_iter()
-                .find(|python| imports(python, "pymodbus")),
-            "pkilint" | "jsonschema" => pythons().into_iter().find(|python| imports(python, name)),
-            program => in_path(program),
+        match MODULES.contains(&name) {
+            true => pythons().into_iter().find(|python| imports(python, name)),
+            false => in_path(name),
         }
     }
 

@@ -35,7 +35,7 @@ use crate::tunnel::Link;
 use crate::{StartError, random};
 use pending::{Pending, Way};
 
-/// How often an interface that is gone is looked for.
+/// How often the cable is looked at, and an interface that is gone looked for.
 const REOPEN: Duration = Duration::from_secs(1);
 /// How often the round trips of the tunnels are looked at.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -202,6 +202,7 @@ impl Fieldbus {
         } = opened;
         let durable = Rc::new(Notify::new());
         self.ledger.listen(durable.clone());
+        let mut look = interval(REOPEN);
         loop {
             let deadline = self.bridge.borrow().poll_timeout();
             if let Err(error) = timer.set(deadline) {
@@ -219,14 +220,30 @@ impl Fieldbus {
                 }
                 () = self.wake.notified() => Ok(()),
                 () = durable.notified() => Ok(()),
+                _ = look.tick() => {
+                    self.look_at_cable(&socket);
+                    // A system call: not for each frame.
+                    self.counters.replace(socket.counters());
+                    Ok(())
+                }
             };
             let done = heard.and_then(|()| self.settle(&mut socket));
-            self.counters.replace(socket.counters());
             if let Err(error) = done {
                 self.link_lost(&error).await;
-            } else {
-                self.ledger.clear(alarm::FIELDBUS, &self.interface);
             }
+        }
+    }
+
+    /// The kernel tells of an interface that goes down, and not of a carrier that is gone.
+    fn look_at_cable(&self, socket: &PacketSocket) {
+        if socket.is_plugged() {
+            self.ledger.clear(alarm::FIELDBUS, &self.interface);
+        } else {
+            let text = format!(
+                "interface `{}` is down or has no carrier: is its cable plugged in?",
+                self.interface
+            );
+            self.ledger.raise(alarm::FIELDBUS, &self.interface, &text);
         }
     }
 
@@ -277,7 +294,8 @@ impl Fieldbus {
         ended.push_back(json!({
             "station": ar.station.as_ref().map(StationName::as_str),
             "controller": ar.controller.name.as_deref(),
-            "time": jiff::Timestamp::now().to_string(),
+            "controller_mac": ar.controller.mac.to_string(),
+            "time": crate::status::time(jiff::Timestamp::now().as_second()),
             "lasted_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             "why": why.to_string(),
         }));

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use fieldlock_conduit::profinet::{Bridge, Flow, Half, Station};
-use fieldlock_profinet::ar::{Ar, Cr};
+use fieldlock_profinet::Mac;
+use fieldlock_profinet::ar::{Ar, Cr, End};
 use fieldlock_rawsock::Counters;
 use serde_json::{Value, json};
 
@@ -22,14 +23,26 @@ impl Fieldbus {
             ..
         } = *self.counters.borrow();
         let drops = bridge.drops().iter();
-        let stations = bridge.parties().stations.iter().map(|s| station(s, now));
+        // Cyclic data of its ARs is the last word of a station, where there is any.
+        let heard = |end: End, mac: Option<Mac>, spoke: Option<Instant>| {
+            let flows = bridge.table().iter().flat_map(|ar| bridge.flows(ar.id));
+            let own =
+                flows.filter(|(_, flow)| flow.provider == end && Some(flow.pair.mac(end)) == mac);
+            let last = own.filter_map(|(_, flow)| flow.heard).max().max(spoke);
+            last.map(|last| since(now, last))
+        };
+        let stations = bridge
+            .parties()
+            .stations
+            .iter()
+            .map(|known| station(known, heard(End::Device, known.mac, known.seen)));
         let controllers = bridge.parties().controllers.iter().map(|controller| {
             json!({
                 "name": controller.name,
                 "mac": controller.mac.to_string(),
                 "station": controller.station.as_ref().map(ToString::to_string),
                 "ip": controller.ip,
-                "seen_seconds": controller.seen.map(|seen| since(now, seen)),
+                "seen_seconds": heard(End::Controller, Some(controller.mac), controller.seen),
             })
         });
         let ars = bridge.table().iter().map(|ar| self.ar(&bridge, ar, now));
@@ -52,13 +65,17 @@ impl Fieldbus {
     }
 
     fn ar(&self, bridge: &Bridge, ar: &Ar, now: Instant) -> Value {
-        let station = bridge.parties().station_of(ar.pair.device);
-        let station = station.map(|index| bridge.parties().stations[index].name().to_string());
+        let parties = bridge.parties();
+        let station = parties.station_of(ar.pair.device);
+        let station = station.map(|index| parties.stations[index].name().to_string());
+        let controller = parties.controller_of(ar.pair.controller);
+        let controller = controller.and_then(|index| parties.controllers[index].name.clone());
         let flows = bridge.flows(ar.id);
         let flows = flows.filter_map(|(place, flow)| Some(direction(ar.crs.get(place)?, flow)));
         json!({
             "station": station,
-            "controller": ar.pair.controller.to_string(),
+            "controller": controller,
+            "controller_mac": ar.pair.controller.to_string(),
             "controller_station": ar.controller_name.as_ref().map(ToString::to_string),
             "uuid": ar.uuid.to_string(),
             "type": ar.kind.name(),
@@ -70,13 +87,13 @@ impl Fieldbus {
     }
 }
 
-fn station(station: &Station, now: Instant) -> Value {
+fn station(station: &Station, seen_seconds: Option<u64>) -> Value {
     let facts = &station.facts;
     json!({
         "name": station.name().as_str(),
         "mac": station.mac.map(|mac| mac.to_string()),
         "ip": station.ip,
-        "seen_seconds": station.seen.map(|seen| since(now, seen)),
+        "seen_seconds": seen_seconds,
         "vendor_id": facts.vendor_id,
         "device_id": facts.device_id,
         "order_number": facts.order_number,
@@ -101,6 +118,7 @@ fn direction(cr: &Cr, flow: &Flow) -> Value {
                 "datagrams": stats.datagrams,
                 "datagram_octets": stats.octets,
                 "redundancy": stats.redundancy,
+                "missed_cycles": stats.missed_cycles,
             })
         }
         Half::Receive(receiver) => {
@@ -111,7 +129,11 @@ fn direction(cr: &Cr, flow: &Flow) -> Value {
                 "gaps": stats.gaps,
                 "repaired": stats.repaired,
                 "late": stats.late,
+                "passed_over": stats.passed_over,
+                "old": stats.old,
+                "stale": stats.stale,
                 "duplicates": stats.duplicates,
+                "restarts": stats.restarts,
                 "held": stats.held,
                 "longest_hold_ms": millis(stats.longest_hold),
                 "age_p50_ms": millis(ages.percentile(0.5)),

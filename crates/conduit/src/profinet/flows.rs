@@ -35,6 +35,8 @@ pub struct Flow {
     pub peer: Arc<str>,
     /// The tunnel on which it crosses, and the station's channel there.
     pub way: (LinkId, u16),
+    /// When its provider was last heard, here or through the tunnel.
+    pub heard: Option<Instant>,
     pub half: Half,
 }
 
@@ -76,6 +78,7 @@ impl Bridge {
         let Half::Send(sender) = &mut flow.half else {
             return Err(Drop::ForeignSource);
         };
+        flow.heard = Some(now);
         let heard = cadence::Frame {
             tag: frame.tag,
             cycle_counter: cyclic.cycle_counter,
@@ -144,6 +147,7 @@ impl Bridge {
         receiver
             .handle_datagram(now, datagram)
             .map_err(|_| Drop::Malformed)?;
+        flow.heard = Some(now);
         emit(
             receiver,
             now,
@@ -360,6 +364,7 @@ impl Bridge {
                         frame_id,
                         peer: peer.clone(),
                         way,
+                        heard: None,
                         half: self.half(now, station, cr, stream, outlet.max_datagram(way.0))?,
                     })
                 });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_profinet::cm::ReadResponse;
+use fieldlock_profinet::iandm::Im0;
 use fieldlock_profinet::{Mac, StationName};
 
 use super::outlet::LinkId;
@@ -69,7 +70,17 @@ impl Station {
     }
 
     /// Takes note of what a record says that it has been read from.
-    pub fn learn_record(&mut self, _response: &ReadResponse<'_>) {}
+    pub(super) fn learn_record(&mut self, response: &ReadResponse<'_>) {
+        let Some(im0) = Im0::of(response) else {
+            return;
+        };
+        // Whatever octets a device sends there: they are shown to people.
+        let text = |octets: &[u8]| octets.escape_ascii().to_string();
+        self.facts.vendor_id = Some(im0.vendor);
+        self.facts.order_number = Some(text(im0.order_id));
+        self.facts.serial = Some(text(im0.serial_number));
+        self.facts.software = Some(im0.software_revision.to_string());
+    }
 }
 
 /// A controller (or an engineering tool): configured at the headend, at the edge heard of.

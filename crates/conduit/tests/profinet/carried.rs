@@ -6,6 +6,7 @@ use fieldlock_conduit::profinet::{Event, Half};
 use fieldlock_profinet::Mac;
 use fieldlock_profinet::ar::Ended;
 use fieldlock_sim::profinet::{Order, Record};
+use fieldlock_testkit::link::{Impairment, Jitter};
 
 use crate::plant::{DRIVE, IO, PLC, Plant, policy, station};
 
@@ -29,6 +30,34 @@ fn an_ar_runs_for_an_hour() {
         assert_eq!(ars.len(), 1);
         assert_eq!(ars[0].phase.name(), "running");
         assert_eq!(end.bridge.flows(ars[0].id).count(), 2);
+    }
+}
+
+/// What is promised of a cycle of 32 ms and three cycles of watchdog, with nothing held: the
+/// stations, both bridges and the tunnel's losses together.
+#[test]
+fn an_ar_outlives_an_hour_of_5_percent_loss_and_10_ms_of_jitter() {
+    for seed in 1..=3 {
+        let mut with = station();
+        with.redundancy = 3;
+        with.play_out = 3;
+        let mut plant = Plant::with(IO, IO, with, |_| {}, |_| {});
+        plant.impair(
+            &Impairment {
+                loss: 0.05,
+                delay: Duration::from_millis(20),
+                jitter: Jitter::Uniform(Duration::from_millis(10)),
+                ..Impairment::default()
+            },
+            seed,
+        );
+        plant.run(Duration::from_secs(3600));
+        let stats = plant.controller.stats();
+        assert_eq!((stats.established, stats.aborts), (1, 0), "seed {seed}");
+        assert_eq!(plant.device.stats().aborts, 0, "seed {seed}");
+        // It has a price, which is bounded.
+        let age = stats.consumed.age.quantile(0.99);
+        assert!(age < Duration::from_millis(160), "{age:?}");
     }
 }
 
@@ -92,6 +121,7 @@ fn records_cross_and_are_told() {
     plant.run(SECOND);
     let facts = &plant.headend.bridge.parties().stations[0].facts;
     assert_eq!(facts.vendor_id, Some(0x0493));
+    assert!(facts.order_number.is_some() && facts.serial.is_some() && facts.software.is_some());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use fieldlock_conduit::profinet::{
 use fieldlock_policy::{Now, Policy};
 use fieldlock_profinet::Mac;
 use fieldlock_sim::profinet::{Clock, Controller, ControllerConfig, Device, DeviceConfig, IpSuite};
+use fieldlock_testkit::link::{Decision, Impairment, Link};
 
 pub(crate) const PLC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
 pub(crate) const DRIVE: Mac = Mac([0x02, 0, 0, 0, 0, 2]);
@@ -193,6 +194,8 @@ pub(crate) struct Plant {
     pub(crate) on_controllers_wire: Vec<Vec<u8>>,
     pub(crate) on_devices_wire: Vec<Vec<u8>>,
     pub(crate) cut: bool,
+    /// What the network does to datagrams, to the headend and to the edge.
+    links: Option<[Link; 2]>,
 }
 
 impl Plant {
@@ -225,6 +228,7 @@ impl Plant {
             on_controllers_wire: Vec::new(),
             on_devices_wire: Vec::new(),
             cut: false,
+            links: None,
         };
         plant.headend.link_up(now, LINK);
         plant.edge.link_up(now, LINK);
@@ -253,6 +257,11 @@ impl Plant {
         self.edge
             .act(|bridge, outlet| bridge.handle_station(now, LINK, 0, frame, outlet));
         self.settle();
+    }
+
+    /// Datagrams suffer from here on; frames in order are only late.
+    pub(crate) fn impair(&mut self, impairment: &Impairment, seed: u64) {
+        self.links = Some(Link::pair(impairment, seed, self.now));
     }
 
     /// Loses the tunnel, at both ends at once.
@@ -340,14 +349,24 @@ impl Plant {
                 moved = true;
             }
             let at = now + self.delay;
+            let links = &mut self.links;
             for (from, to) in [
                 (&mut self.headend, Role::Edge),
                 (&mut self.edge, Role::Headend),
             ] {
                 for (link, crossing) in from.tunnel.drain(..) {
-                    if self.cut {
-                        continue;
-                    }
+                    let arrives = match (&crossing, links.as_mut()) {
+                        _ if self.cut => None,
+                        (Crossing::Datagram(datagram), Some(links)) => {
+                            let link = &mut links[usize::from(to == Role::Edge)];
+                            match link.handle(now, datagram.len()) {
+                                Decision::Deliver(delivery) => Some(delivery.at),
+                                Decision::Drop(_) => None,
+                            }
+                        }
+                        _ => Some(at),
+                    };
+                    let Some(at) = arrives else { continue };
                     if let Some(late) = self.again {
                         let copy = (at + late, to, link, crossing.clone());
                         self.on_the_way.push_back(copy);
@@ -355,10 +374,9 @@ impl Plant {
                     self.on_the_way.push_back((at, to, link, crossing));
                 }
             }
-            if self.again.is_some() {
-                let on_the_way = self.on_the_way.make_contiguous();
-                on_the_way.sort_by_key(|(at, ..)| *at);
-            }
+            // What arrives together does so in the order in which it left.
+            let on_the_way = self.on_the_way.make_contiguous();
+            on_the_way.sort_by_key(|(at, ..)| *at);
             if !moved {
                 break;
             }

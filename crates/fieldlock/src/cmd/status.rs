@@ -1,5 +1,7 @@
 //! `fieldlock status`: asks a running agent over its local socket.
 
+mod profinet;
+
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
@@ -117,7 +119,8 @@ fn render_into(out: &mut String, status: &Value) -> std::fmt::Result {
     }
     tunnels(out, status)?;
     devices(out, status)?;
-    clients(out, status)
+    clients(out, status)?;
+    profinet::render(out, &status["profinet"])
 }
 
 fn bundle(out: &mut String, bundle: &Value) -> std::fmt::Result {

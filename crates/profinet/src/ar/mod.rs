@@ -195,14 +195,7 @@ impl fmt::Display for Ended {
         match self {
             Self::Refused(status) => write!(f, "the device refused the Connect: {status}"),
             Self::Released => f.write_str("released by the controller"),
-            Self::Aborted { by, status } => {
-                let reason = status.abort_reason();
-                write!(f, "aborted by the {}: ", by.name())?;
-                match reason {
-                    Some(reason) => write!(f, "{reason} ({status})"),
-                    None => write!(f, "{status}"),
-                }
-            }
+            Self::Aborted { by, status } => write!(f, "aborted by the {}: {status}", by.name()),
             Self::Replaced => f.write_str("the controller opened another in its place"),
             Self::Silent(silence) => write!(f, "nothing of it was heard for {silence:.1?}"),
             Self::Unfit(unfit) => write!(f, "the device's answer can't be carried: {unfit}"),

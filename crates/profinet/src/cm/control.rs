@@ -27,7 +27,7 @@ pub struct Control {
 }
 
 impl Control {
-    pub(super) fn release(blocks: &[u8]) -> Result<Self, CmError> {
+    pub(super) fn of_release(blocks: &[u8]) -> Result<Self, CmError> {
         match RawBlock::read(&mut Reader::new(blocks))? {
             block if block.kind == RELEASE => Ok(Self::read(block)?),
             block => Err(wrong(block.kind, RELEASE)),
@@ -35,7 +35,7 @@ impl Control {
     }
 
     /// Blocks that follow (ModuleDiffBlock) have no meaning here.
-    pub(super) fn request(blocks: &[u8]) -> Result<Self, CmError> {
+    pub(super) fn of_control(blocks: &[u8]) -> Result<Self, CmError> {
         match RawBlock::read(&mut Reader::new(blocks))? {
             block if (PRM_END..=LAST).contains(&block.kind) && block.kind != RELEASE => {
                 Ok(Self::read(block)?)

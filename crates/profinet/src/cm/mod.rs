@@ -11,6 +11,7 @@ mod answer;
 mod connect;
 mod control;
 mod expected;
+mod index;
 mod iocr;
 mod record;
 pub mod refuse;
@@ -23,10 +24,10 @@ pub use answer::{AlarmCrAnswer, ArAnswer, ConnectResponse, IocrAnswer};
 pub use connect::{AlarmCr, ArBlock, ArProperties, ConnectRequest};
 pub use control::{Control, ControlResponse};
 pub use expected::{DataDescription, ExpectedSubmodule};
+pub use index::index_name;
 pub use iocr::{IoPlace, IoPlaces, Iocr, IocrApi, IocrKind};
 pub use record::{
     ReadResponse, RecordAccess, WriteItem, WriteItems, WriteRequest, WriteResponse, Written,
-    index_name,
 };
 
 use crate::reader::{Reader, Short};
@@ -119,8 +120,8 @@ impl<'a> Message<'a> {
     fn request(operation: u16, blocks: &'a [u8]) -> Result<Self, CmError> {
         Ok(match operation {
             opnum::CONNECT => Self::ConnectRequest(ConnectRequest::parse(blocks)?),
-            opnum::RELEASE => Self::ReleaseRequest(Control::release(blocks)?),
-            opnum::CONTROL => Self::ControlRequest(Control::request(blocks)?),
+            opnum::RELEASE => Self::ReleaseRequest(Control::of_release(blocks)?),
+            opnum::CONTROL => Self::ControlRequest(Control::of_control(blocks)?),
             opnum::READ => Self::ReadRequest(RecordAccess::read_request(blocks)?),
             opnum::READ_IMPLICIT => Self::ReadImplicitRequest(RecordAccess::read_request(blocks)?),
             opnum::WRITE => Self::WriteRequest(WriteRequest::parse(blocks)?),

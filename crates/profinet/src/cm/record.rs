@@ -238,11 +238,3 @@ impl Written {
         Ok(Self { access, status })
     }
 }
-
-/// What a record is, for people (IEC 61158-6-10, table of Index values).
-pub fn index_name(index: u16) -> &'static str {
-    match index {
-        0x0000..=0x7fff => "record of the manufacturer",
-        _ => "reserved record",
-    }
-}

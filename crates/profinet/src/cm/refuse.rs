@@ -22,9 +22,11 @@ pub fn response(request: &Rpc<'_>, status: PnioStatus) -> Option<Vec<u8>> {
     };
     let length = blocks.len() as u32;
     let order = request.order;
+    // MaximumCount is what the caller has room for, as real devices say it.
+    let room = request.body.first_chunk().map_or(0, |max| order.u32(*max));
     let mut body = Vec::with_capacity(NDR + blocks.len());
     order.put_u32(&mut body, u32::from_be_bytes(status.octets()));
-    for number in [length, length, 0, length] {
+    for number in [length, room.max(length), 0, length] {
         order.put_u32(&mut body, number);
     }
     body.extend_from_slice(&blocks);

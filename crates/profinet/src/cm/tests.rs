@@ -532,3 +532,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_refusal_is_an_answer_with_the_status_in_the_order_of_its_request() {
+    let status = PnioStatus::from_octets([0xdf, 0x80, 0xb6, 0]);
+    for order in ORDERS {
+        for (asks, operation, blocks) in samples() {
+            let body = ndr(order, 4096, &blocks);
+            let pdu = Pdu {
+                order,
+                ptype: if asks { 0 } else { 2 },
+                ..Pdu::request(operation, &body)
+            };
+            let refusal = refuse::response(&pdu.rpc(), status);
+            let Some(refusal) = refusal else {
+                assert!(!asks);
+                continue;
+            };
+            let rpc = Rpc::parse(&refusal).unwrap();
+            assert_eq!((rpc.order, rpc.opnum), (order, operation));
+            let got = match Message::parse(&rpc, rpc.body).unwrap() {
+                Message::ConnectResponse(answer) => answer.status,
+                Message::ReleaseResponse(answer) | Message::ControlResponse(answer) => {
+                    answer.status
+                }
+                Message::ReadResponse(answer) => {
+                    assert_eq!(answer.access.map(|access| access.index), Some(0xaff0));
+                    answer.status
+                }
+                Message::WriteResponse(answer) => {
+                    assert!(answer.items().all(|item| item.status == status));
+                    answer.status
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(got, status);
+        }
+    }
+}

@@ -13,7 +13,9 @@
 //!    newer one; it needs play-out to be of use.
 //! 2. *Play-out*: a frame is given out at its provider's cadence, a fixed time after the earliest
 //!    moment at which it could have arrived. Jitter, reordering and repaired losses up to that
-//!    time vanish; the age of data grows by it.
+//!    time vanish; the age of data grows by it. Where frames are missing and the watchdog would
+//!    expire, the next that waits leaves before its slot, so that the watchdog outlives a gap that
+//!    is longer than its time by most of the delay.
 //! 3. *Hold*: off unless asked for. The last frame again, with a cycle counter that is newer,
 //!    while the age of its data is within a limit; then silence. **Not a safety function**: for
 //!    that long, a provider that is gone looks alive. What a provider says about itself (DataStatus)

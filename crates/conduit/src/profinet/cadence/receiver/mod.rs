@@ -26,7 +26,8 @@ use timeline::{Nanos, Timeline, nanos};
 /// Frames leave in the provider's order, each at most once as it came, and each newer than the one
 /// before by the consumer's window. Of several that are due at a time only the newest leaves:
 /// those before it would feed no watchdog for longer and would be overwritten by it at once. A
-/// frame that missed its slot leaves as soon as it is there, unless a newer one has left.
+/// frame that missed its slot leaves as soon as it is there, unless a newer one has left. One that
+/// waits for its slot leaves before it where the watchdog would expire otherwise.
 ///
 /// A repeated frame has a cycle counter one tick (31.25 us) above the frame before it. So it is
 /// newer for the consumer, never ahead of the provider's own count, and the provider's next frame
@@ -56,6 +57,8 @@ struct Left {
     cycle_counter: u16,
     /// When the frame itself left.
     at: Nanos,
+    /// When it, or its last repetition, left.
+    fed: Nanos,
     /// When it would be repeated.
     again: Nanos,
 }
@@ -251,10 +254,8 @@ impl Receiver {
 
     /// Makes the newest frame that is due the last one that left.
     fn next_frame(&mut self, now: Nanos) -> bool {
-        let at_once = self.config.play_out.is_none();
         loop {
-            let is_due = |sequence| at_once || self.timeline.slot(sequence) <= now;
-            let Some((frame, older)) = self.queue.take(is_due) else {
+            let Some((frame, older)) = self.take_due(now) else {
                 return false;
             };
             self.stats.passed_over += older;
@@ -271,6 +272,26 @@ impl Receiver {
         }
     }
 
+    fn take_due(&mut self, now: Nanos) -> Option<(Waiting, u64)> {
+        let at_once = self.config.play_out.is_none();
+        let in_slot = |sequence| at_once || self.timeline.slot(sequence) <= now;
+        if let Some(taken) = self.queue.take(in_slot) {
+            return Some(taken);
+        }
+        let first = self.queue.first().filter(|_| self.guard() <= now)?;
+        self.queue.take(|sequence| sequence <= first)
+    }
+
+    /// When the next frame leaves ahead of its slot, if one waits: a quarter of a cycle before the
+    /// watchdog expires.
+    fn guard(&self) -> Nanos {
+        let (watchdog, cycle) = (nanos(self.config.watchdog), nanos(self.config.cycle));
+        match &self.last {
+            Some(last) if watchdog >= 2 * cycle => last.fed + watchdog - cycle / 4,
+            Some(_) | None => Nanos::MAX,
+        }
+    }
+
     fn leave(&mut self, now: Nanos, frame: Waiting) {
         let cycle = nanos(self.config.cycle);
         self.stats.emitted += 1;
@@ -279,6 +300,7 @@ impl Receiver {
         let left = Left {
             cycle_counter: frame.cycle_counter,
             at: now,
+            fed: now,
             // Half a cycle of patience with a frame that is late.
             again: now + cycle + cycle / 2,
             frame,
@@ -304,6 +326,7 @@ impl Receiver {
             return None;
         }
         last.cycle_counter = last.cycle_counter.wrapping_add(1);
+        last.fed = now;
         last.again = (last.again + cycle).max(now + cycle / 2);
         self.stats.held += 1;
         self.stats.longest_hold = self.stats.longest_hold.max(time(now - last.at));
@@ -335,7 +358,7 @@ impl Receiver {
 
     fn due(&self, sequence: i64) -> Nanos {
         match self.config.play_out {
-            Some(_) => self.timeline.slot(sequence),
+            Some(_) => self.timeline.slot(sequence).min(self.guard()),
             None => 0,
         }
     }

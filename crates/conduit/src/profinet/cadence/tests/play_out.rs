@@ -99,6 +99,27 @@ fn a_frame_behind_its_slot_leaves_at_once_unless_a_newer_one_has() {
 }
 
 #[test]
+fn a_frame_that_waits_leaves_before_its_slot_rather_than_after_the_watchdog() {
+    let alone = SenderConfig {
+        redundancy: 0,
+        ..sender_config()
+    };
+    // Three frames are lost, so four cycles pass between slots; W is three.
+    let mut world = World::new(alone, with_play_out(2));
+    world.run(0..20, |number| match number {
+        5..=7 => vec![],
+        _ => vec![millis(5)],
+    });
+    let (before, after) = (&world.given[4], &world.given[5]);
+    assert_eq!((before.number, after.number), (4, 8));
+    assert_eq!(after.at - before.at, 3 * CYCLE - CYCLE / 4);
+    assert_eq!(world.given[6].number, 9);
+    let in_slot = CYCLE.abs_diff(world.given[7].at - world.given[6].at);
+    assert!(in_slot < millis(1));
+    assert_eq!(world.receiver.stats().gaps, 3);
+}
+
+#[test]
 fn crystals_that_drift_apart_neither_starve_nor_fill_the_play_out() {
     // Of the provider and the sender against the receiver, in millionths.
     for (provider, sender) in [(200_i64, 200_i64), (-200, -200), (200, -200), (0, 0)] {
