@@ -1,16 +1,17 @@
 //! PROFINET at an agent: one interface, and the bridge between it and the tunnels.
 //!
+//! - `pending`: what waits for the interface, or for its record.
 //! - `record`: what the bridge tells, on record.
 //! - `status`: what `fieldlock status` shows of it.
 //!
 //! Everything that is decided is decided in [`fieldlock_conduit::profinet`].
 
+mod pending;
 mod record;
 mod status;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,13 +33,12 @@ use crate::posture::Posture;
 use crate::settings::profinet::{Controller, Profinet, Station, TagRule};
 use crate::tunnel::Link;
 use crate::{StartError, random};
+use pending::{Pending, Way};
 
 /// How often the cable is looked at, and an interface that is gone looked for.
 const REOPEN: Duration = Duration::from_secs(1);
 /// How often the round trips of the tunnels are looked at.
 const MEASURE: Duration = Duration::from_secs(1);
-/// Octets of frames that wait for the interface's own queue; more are dropped, the newest first.
-const MAX_WAITING: usize = 256 * 1024;
 
 /// The fieldbus of one agent.
 pub(crate) struct Fieldbus {
@@ -54,27 +54,6 @@ pub(crate) struct Fieldbus {
     wake: Notify,
 }
 
-/// What is to be done on the interface.
-#[derive(Debug, Default)]
-struct Pending {
-    octets: Vec<u8>,
-    frames: Vec<Range<usize>>,
-    /// Frames that change a station, until their record is on the disk.
-    held: VecDeque<(Ticket, Way, Vec<u8>)>,
-    memberships: Vec<(Mac, bool)>,
-    overflow: u64,
-}
-
-/// Where a frame that waits is to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Wire,
-    Station(LinkId, u16),
-}
-
-/// Frames that wait for their record, at most: an AR writes a few dozen records at its start, each
-/// after the answer to the one before.
-const MAX_HELD: usize = 256;
 /// ARs that ended and are remembered.
 const MAX_ENDED: usize = 16;
 
@@ -280,7 +259,8 @@ impl Fieldbus {
                 membership_failed(&error);
             }
         }
-        pending.release(&self.ledger, |link, channel, frame| {
+        let kept = self.ledger.is_writable().then(|| self.ledger.durable());
+        pending.release(kept, |link, channel, frame| {
             let links = self.links.borrow();
             let link = links.get(&link);
             link.is_some_and(|link| link.send_station(channel, frame).is_ok())
@@ -363,56 +343,6 @@ fn station_settings(station: &Station) -> StationSettings {
 
 fn named(controller: &Controller) -> (Arc<str>, Mac) {
     (controller.name.to_arc(), controller.mac)
-}
-
-impl Pending {
-    fn push(&mut self, frame: &[u8]) {
-        let start = self.octets.len();
-        if start + frame.len() > MAX_WAITING {
-            self.overflow += 1;
-            return;
-        }
-        self.octets.extend_from_slice(frame);
-        self.frames.push(start..self.octets.len());
-    }
-
-    /// Drops what waits for the interface.
-    fn forget(&mut self) {
-        self.overflow += self.frames.len() as u64;
-        self.frames.clear();
-        self.octets.clear();
-    }
-
-    /// A frame leaves once the record before it is on the disk.
-    fn hold(&mut self, ticket: Ticket, way: Way, frame: &[u8]) -> bool {
-        if self.held.len() >= MAX_HELD {
-            self.overflow += 1;
-            return false;
-        }
-        self.held.push_back((ticket, way, frame.to_vec()));
-        true
-    }
-
-    /// What changes a station leaves once its record is on the disk; if it can't get there, never.
-    fn release(&mut self, ledger: &Ledger, station: impl Fn(LinkId, u16, &[u8]) -> bool) {
-        if !ledger.is_writable() {
-            self.overflow += self.held.len() as u64;
-            self.held.clear();
-        }
-        let durable = ledger.durable();
-        let is_kept = |(ticket, ..): &(Ticket, Way, Vec<u8>)| *ticket <= durable;
-        while self.held.front().is_some_and(is_kept) {
-            let Some((_, way, frame)) = self.held.pop_front() else {
-                break;
-            };
-            match way {
-                Way::Wire => self.push(&frame),
-                Way::Station(link, channel) => {
-                    self.overflow += u64::from(!station(link, channel, &frame));
-                }
-            }
-        }
-    }
 }
 
 /// What the bridge does in one turn, done.
