@@ -54,7 +54,7 @@ fn scapy_finds(rig: &Rig) {
             .unzip::<_, _, Vec<_>, Vec<_>>()
     };
     let (stations, _) = found("all", "1");
-    assert_eq!(stations, [station.clone()]);
+    assert_eq!(stations, std::slice::from_ref(&station));
     device.be_late(LATE);
     let (stations, after) = found(STATION, "10");
     assert_eq!(stations, [station]);
