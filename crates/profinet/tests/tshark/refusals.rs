@@ -49,7 +49,7 @@ const CASES: [Case; 9] = [
         0x0009,
         [0xde, 0x80, 0xb6, 0],
         &[
-            "\"IODReadRes\", \"PNIORW\", \"access\", \"access: access denied\"",
+            "\"IODReadRes\", \"PNIORW\", \"access: access denied\"",
             "IODReadResHeader",
         ],
     ),
@@ -89,8 +89,7 @@ fn every_refusal_is_read_by_tshark_as_the_status_that_it_carries() {
             let request = request(little, sequence, operation, kind);
             let status = PnioStatus::from_octets(status);
             let refusal = refuse::response(&Rpc::parse(&request).unwrap(), status).unwrap();
-            frames.push(frame([49_155, 34964], &request));
-            frames.push(frame([34964, 49_155], &refusal));
+            frames.push(frame(&refusal));
             expected.push((little, operation, words));
         }
     }
@@ -98,11 +97,10 @@ fn every_refusal_is_read_by_tshark_as_the_status_that_it_carries() {
     fs::write(file.path(), crate::pcap(&frames)).unwrap();
     let texts = texts(&tshark, file.path());
     assert_eq!(texts.len(), frames.len());
-    // Each stands behind its request, without which tshark would miss that.
-    let answers = texts.iter().skip(1).step_by(2);
-    for (text, (little, operation, words)) in answers.zip(expected) {
+    for (text, (little, operation, words)) in texts.iter().zip(expected) {
         let place = format!("operation {operation}, little-endian: {little}\n{text}");
-        for complaint in ["malformed", "expert info"] {
+        // That it has seen no request is a note.
+        for complaint in ["malformed", "severity level: error", "severity level: warn"] {
             assert!(!text.to_lowercase().contains(complaint), "{place}");
         }
         let order = if little { "Little" } else { "Big" };
@@ -156,8 +154,8 @@ fn request(little: bool, sequence: u32, operation: u16, kind: u16) -> Vec<u8> {
     out
 }
 
-/// A datagram on its way between two ports.
-fn frame([source, destination]: [u16; 2], payload: &[u8]) -> Vec<u8> {
+/// An answer on its way from the port of connection management.
+fn frame(payload: &[u8]) -> Vec<u8> {
     let udp = 8 + payload.len() as u16;
     let mut ip = vec![0x45, 0];
     ip.extend((20 + udp).to_be_bytes());
@@ -168,7 +166,7 @@ fn frame([source, destination]: [u16; 2], payload: &[u8]) -> Vec<u8> {
         .sum();
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    for number in [source, destination, udp, 0] {
+    for number in [34964, 49_155, udp, 0] {
         ip.extend(u16::to_be_bytes(number));
     }
     ip.extend(payload);
