@@ -109,10 +109,10 @@ impl Plant {
             Some(impairment) => {
                 let mut command = self.command(&sibling("fieldlock-wire")?);
                 command.args(["tap", a.1, b.1]);
+                // Paths of this process' own open files: these namespaces have no name.
                 command.arg("--netns-a").arg(&paths[0]);
                 command.arg("--netns-b").arg(&paths[1]);
                 command.args(impairment);
-                // Paths of this process' own open files: a namespace without a name.
                 let wire = self.start(Place::West, "wire", &mut command)?;
                 self.wait_log(wire, "carrying between")?;
             }
