@@ -4,7 +4,8 @@
 //! policy, what was asked by DCP, the RPC calls and the table of ARs; it decides each frame and hands
 //! what passes to an [`Outlet`].
 //!
-//! - `bridge`: who speaks, and where it goes on.
+//! - `bridge`: what comes in, and where it goes on; tunnels and configuration that change.
+//! - `speakers`: who is who, by address.
 //! - `carry`: the kind of a frame; ARP.
 //! - `dcp`, `asked`: discovery and configuration.
 //! - `cm`, `answer`: connection management, and the refusals that an agent answers itself.
@@ -24,6 +25,7 @@ mod event;
 mod flows;
 mod outlet;
 mod parties;
+mod speakers;
 #[cfg(test)]
 mod tests;
 mod views;
