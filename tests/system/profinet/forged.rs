@@ -1,6 +1,6 @@
 //! Frames in the name of others, and frames of no concern: what a station's wire keeps to itself.
 
-use fieldlock_audit::{Decision, Kind};
+use fieldlock_audit::{Decision, Kind, Record};
 use fieldlock_profinet::{Frame, Mac, Tag, eth};
 use fieldlock_rawsock::PacketSocket;
 use fieldlock_tests::plant::{
@@ -96,21 +96,21 @@ fn foreign(rig: &Rig) {
         "foreign-source",
         &frame(Mac::BROADCAST, drive, eth::PROFINET, &SET_NAME),
     );
-    let denied = |mac: Mac, service: Option<&str>| {
-        let record = pair.headend.wait_record("a refusal", |record| {
-            let client = record
-                .client
-                .as_ref()
-                .and_then(|client| client.mac.as_deref());
-            record.kind == Kind::Denied
-                && record.service.as_deref() == service
-                && client == Some(&*mac.to_string())
-        });
+    let denied = |what: &str, told: &dyn Fn(&Record) -> bool| {
+        let is = |record: &Record| record.kind == Kind::Denied && told(record);
+        let record = pair.headend.wait_record(what, is);
         assert_eq!(record.decision, Some(Decision::Deny));
         assert_eq!(record.station.as_deref(), Some(STATION));
     };
-    denied(plc, Some("set-name"));
-    denied(drive, None);
+    denied("the refused Set", &|record| {
+        let client = record.client.as_ref();
+        let mac = client.and_then(|client| client.mac.as_deref());
+        record.service.as_deref() == Some("set-name") && mac == Some(&*plc.to_string())
+    });
+    denied("the address on the wrong wire", &|record| {
+        let reason = record.reason.as_deref();
+        reason.is_some_and(|reason| reason.contains(&drive.to_string()))
+    });
 
     // The controller's address on the devices' wire.
     let mut wire = rig.station(&rig.device);

@@ -83,7 +83,10 @@ fn watch(rig: &Rig, case: Case) {
         assert!(controller.write(now, record));
         assert!(controller.read(now, 0, 1, 0xaff0));
     });
-    device.with(|device, now| assert!(device.raise_alarm(now, true, 2, 1, &[1, 2, 3])));
+    // Once the device has heard that its ApplicationReady was taken.
+    eventually("an alarm", || {
+        device.with(|device, now| device.raise_alarm(now, true, 2, 1, &[1, 2, 3]))
+    });
     eventually("the record and the alarm", || {
         let written = device.with(|device, _| device.record(2, 1, 1).is_some());
         let acknowledged = device.with(|device, _| device.stats().alarms_acknowledged);
