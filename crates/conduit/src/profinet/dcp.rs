@@ -124,10 +124,11 @@ impl Bridge {
         if !self.asked.is_open(now, frame.dst, pdu.xid, station, true) {
             return Err(Drop::Unasked);
         }
-        self.note_station(now, station, frame.src, outlet)?;
-        self.learn(now, station, pdu);
+        // The rules may be others than when it was asked; nothing is learnt against them.
         let call = Call::Service(Service::Identify);
         self.judge(frame.dst, station, &call, outlet)?;
+        self.note_station(now, station, frame.src, outlet)?;
+        self.learn(now, station, pdu);
         self.forward(ingress, (station, frame.dst), bytes, outlet)
     }
 
