@@ -39,6 +39,7 @@ use fieldlock_pki::store;
 use fieldlock_rawsock::OpenError;
 use fieldlock_rawsock::privileges::{DropError, drop_raw};
 use thiserror::Error;
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use control::SOCKET;
@@ -108,11 +109,12 @@ pub fn check(agent: Agent, file: &Path) -> Result<String, StartError> {
 /// Runs an agent until SIGTERM or SIGINT.
 pub fn run(agent: Agent, file: &Path) -> Result<(), StartError> {
     let opened = open_fieldbus(agent, file)?;
+    // A `LocalSet` on another runtime would make quinn's tasks and ours wake each other across a
+    // border, which costs a look at the sockets each time.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
-    let local = tokio::task::LocalSet::new();
-    let outcome = local.block_on(&runtime, async {
+        .build_local(LocalOptions::default())?;
+    let outcome = runtime.block_on(async {
         match agent {
             Agent::Edge => edge::run(file, opened).await,
             Agent::Headend => headend::run(file, opened).await,
