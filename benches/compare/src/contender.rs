@@ -28,6 +28,12 @@ pub(crate) enum Kind {
     HaproxyTls,
     /// stunnel4 pair, mutual TLS 1.3 between them
     Stunnel,
+    /// rathole client and server, Noise over TCP between them
+    Rathole,
+    /// WireGuard in user space, between two network namespaces (root)
+    Boringtun,
+    /// OpenVPN over UDP, between two network namespaces (root)
+    Openvpn,
     /// Fieldlock pair over QUIC, 8 connections to the device with 16 in flight each
     FieldlockQuic,
     /// The same over TLS on TCP
@@ -39,15 +45,23 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const RELAYS: [Self; 7] = [
+    pub(crate) const RELAYS: [Self; 10] = [
         Self::Floor,
         Self::HaproxyTls,
         Self::Stunnel,
+        Self::Rathole,
+        Self::Boringtun,
+        Self::Openvpn,
         Self::FieldlockQuic,
         Self::FieldlockTls,
         Self::FieldlockQuic1,
         Self::FieldlockTls1,
     ];
+
+    /// Needs two network namespaces.
+    pub(crate) fn is_vpn(self) -> bool {
+        matches!(self, Self::Boringtun | Self::Openvpn)
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -55,6 +69,9 @@ impl Kind {
             Self::Floor => "floor",
             Self::HaproxyTls => "haproxy-tls",
             Self::Stunnel => "stunnel",
+            Self::Rathole => "rathole",
+            Self::Boringtun => "boringtun",
+            Self::Openvpn => "openvpn",
             Self::FieldlockQuic => "fieldlock-quic",
             Self::FieldlockTls => "fieldlock-tls",
             Self::FieldlockQuic1 => "fieldlock-quic-1",

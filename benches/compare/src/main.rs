@@ -1,7 +1,7 @@
 //! The Fieldlock pair beside what else one could put between a client and a PLC.
 //!
 //! Everything runs on loopback on this machine, at the same time: a fast Modbus server
-//! ([`server`]), the pairs of relays ([`rivals`], [`pair`]), and the load ([`load`]) in this
+//! ([`server`]), the pairs of relays ([`rivals`], [`vpn`], [`pair`]), and the load ([`load`]) in this
 //! process. In each round every contender is measured once, in rotating order, and what is
 //! reported are medians of the ratios *within* a round ([`report`]): on a busy machine the
 //! figures move together, their ratios much less.
@@ -15,6 +15,7 @@ mod rounds;
 mod server;
 mod shape;
 mod usage;
+mod vpn;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -25,9 +26,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use contender::Kind;
+use fieldlock_rawsock::Namespace;
 use shape::Shape;
 
-/// Compares the Fieldlock pair with a direct connection, HAProxy and stunnel.
+/// Compares the Fieldlock pair with a direct connection and with other relays and tunnels.
 #[derive(Debug, Parser)]
 #[command(name = "fieldlock-compare")]
 struct Cli {
@@ -82,6 +84,24 @@ fn main() -> ExitCode {
 }
 
 fn compare(plan: &Plan) -> Result<(), Failure> {
+    if !plan.peers.iter().any(|peer| peer.is_vpn()) {
+        return measure(plan);
+    }
+    // Of its own, so that a VPN's addresses are nobody else's.
+    match Namespace::create() {
+        Ok(near) => near.run(|| {
+            let up =
+                rivals::run(std::process::Command::new("ip").args(["link", "set", "lo", "up"]));
+            up.and_then(|_| measure(plan))
+        })?,
+        Err(error) => {
+            eprintln!("no network namespace, so no VPNs: {error}");
+            measure(plan)
+        }
+    }
+}
+
+fn measure(plan: &Plan) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

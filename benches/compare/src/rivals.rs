@@ -1,4 +1,4 @@
-//! HAProxy and stunnel as pairs: what an administrator would set up instead of Fieldlock.
+//! HAProxy, stunnel and rathole as pairs: what an administrator would set up instead of Fieldlock.
 //!
 //! Settings are the programs' own defaults except for what makes them comparable: mutual
 //! authentication, TLS 1.3, names checked, no Nagle.
@@ -97,6 +97,54 @@ pub(crate) fn stunnel(
     }
     Contender {
         kind: Kind::Stunnel,
+        address,
+        processes,
+    }
+    .wait_ready()
+}
+
+/// The client of rathole beside the server dials out, as an edge does.
+pub(crate) fn rathole(server: SocketAddr, directory: &Path) -> Result<Contender, Failure> {
+    let program = &Peer::find_all(&["rathole"])?[0];
+    let (address, between) = (free_address()?, free_address()?);
+    let keys = run(Command::new(program).arg("--genkey"))?;
+    let keys = String::from_utf8_lossy(&keys.stdout).into_owned();
+    let mut keys = keys.lines().filter(|line| line.trim().ends_with('='));
+    let (private, public) = (
+        keys.next().unwrap_or_default(),
+        keys.next().unwrap_or_default(),
+    );
+    let transport = |role: &str, key: &str| {
+        format!(
+            "[{role}.transport]\ntype = \"noise\"\n[{role}.transport.tcp]\nnodelay = true\n\
+             [{role}.transport.noise]\n{key}\n"
+        )
+    };
+    let sides = [
+        format!(
+            "[server]\nbind_addr = \"{between}\"\ndefault_token = \"of no worth\"\n{}\
+             [server.services.plc]\nbind_addr = \"{address}\"\nnodelay = true\n",
+            transport("server", &format!("local_private_key = \"{private}\""))
+        ),
+        format!(
+            "[client]\nremote_addr = \"{between}\"\ndefault_token = \"of no worth\"\n{}\
+             [client.services.plc]\nlocal_addr = \"{server}\"\nnodelay = true\n",
+            transport("client", &format!("remote_public_key = \"{public}\""))
+        ),
+    ];
+    let mut processes = Vec::new();
+    for (role, text) in ["headend", "edge"].into_iter().zip(sides) {
+        let name = format!("{}-{role}", Kind::Rathole.name());
+        let file = directory.join(format!("{name}.toml"));
+        fs::write(&file, text)?;
+        processes.push(Process::start(
+            &name,
+            Command::new(program).arg(file),
+            directory,
+        )?);
+    }
+    Contender {
+        kind: Kind::Rathole,
         address,
         processes,
     }

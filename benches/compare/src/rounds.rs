@@ -14,6 +14,7 @@ use crate::pair::Fieldlock;
 use crate::rivals::{self, Certificates};
 use crate::shape::Shape;
 use crate::usage::MachineTime;
+use crate::vpn::Far;
 use crate::{Failure, Plan};
 
 /// Everything measured, in the order of measuring.
@@ -66,6 +67,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Results, Failure> {
 struct Field {
     contenders: Vec<Contender>,
     _server: Process,
+    _far: Option<Far>,
 }
 
 fn start(plan: &Plan, directory: &Path, results: &mut Results) -> Result<Field, Failure> {
@@ -84,6 +86,7 @@ fn start(plan: &Plan, directory: &Path, results: &mut Results) -> Result<Field, 
         directory,
         certificates: None,
         fieldlock: None,
+        far: None,
     };
     for &kind in &plan.peers {
         match starter.start(kind, server) {
@@ -97,6 +100,7 @@ fn start(plan: &Plan, directory: &Path, results: &mut Results) -> Result<Field, 
     Ok(Field {
         contenders,
         _server: process,
+        _far: starter.far,
     })
 }
 
@@ -106,6 +110,7 @@ struct Starter<'a> {
     directory: &'a Path,
     certificates: Option<Certificates>,
     fieldlock: Option<Fieldlock>,
+    far: Option<Far>,
 }
 
 impl Starter<'_> {
@@ -118,6 +123,8 @@ impl Starter<'_> {
                 rivals::haproxy(kind, server, directory, Some(certificates))
             }
             Kind::Stunnel => rivals::stunnel(server, directory, self.certificates()?),
+            Kind::Rathole => rivals::rathole(server, directory),
+            Kind::Boringtun | Kind::Openvpn => self.far()?.start(kind, directory),
             _ => self.fieldlock()?.start(kind, server),
         }
     }
@@ -126,6 +133,13 @@ impl Starter<'_> {
         match &mut self.certificates {
             Some(made) => Ok(made),
             none => Ok(none.insert(Certificates::make(self.directory)?)),
+        }
+    }
+
+    fn far(&mut self) -> Result<&Far, Failure> {
+        match &mut self.far {
+            Some(made) => Ok(made),
+            none => Ok(none.insert(Far::new(self.directory)?)),
         }
     }
 
