@@ -14,7 +14,6 @@ mod rivals;
 mod rounds;
 mod server;
 mod shape;
-mod usage;
 
 use std::io::Write;
 use std::net::SocketAddr;

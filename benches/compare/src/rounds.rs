@@ -13,8 +13,8 @@ use crate::load::{Window, measure};
 use crate::pair::Fieldlock;
 use crate::rivals::{self, Certificates};
 use crate::shape::Shape;
-use crate::usage::MachineTime;
 use crate::{Failure, Plan};
+use fieldlock_testkit::usage::MachineTime;
 
 /// Everything measured, in the order of measuring.
 #[derive(Debug, Default)]
