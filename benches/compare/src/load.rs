@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::server::{ANSWER, READ_HOLDING, REGISTERS, REQUEST, value_at};
 use crate::shape::Shape;
-use crate::usage::{Snapshot, Usage};
+use fieldlock_testkit::usage::{Snapshot, Usage};
 
 pub(crate) const UNIT: u8 = 1;
 

@@ -7,6 +7,7 @@
 //! figures move together, their ratios much less.
 
 mod contender;
+mod footprint;
 mod load;
 mod pair;
 mod report;
@@ -14,7 +15,6 @@ mod rivals;
 mod rounds;
 mod server;
 mod shape;
-mod usage;
 mod vpn;
 
 use std::io::Write;
@@ -44,6 +44,9 @@ enum Command {
     /// The Modbus server that everything leads to: a process of its own.
     #[command(hide = true)]
     Serve { address: SocketAddr },
+    /// What a pair takes that does nothing: size, memory, processor time, wake-ups; and how soon
+    /// an edge that is started answers its first request
+    Footprint(footprint::Plan),
 }
 
 /// What to measure.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Serve { address }) => server::run(address),
+        Some(Command::Footprint(plan)) => footprint::run(&plan),
         None => compare(&cli.plan),
     };
     match done {

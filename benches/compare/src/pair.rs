@@ -14,7 +14,6 @@ use fieldlock_testkit::ports::free_address;
 use fieldlock_testkit::process::Process;
 
 use crate::Failure;
-use crate::Plan;
 use crate::contender::{Contender, Kind};
 use crate::rivals::run;
 
@@ -41,9 +40,10 @@ pub(crate) struct Fieldlock {
 }
 
 impl Fieldlock {
-    pub(crate) fn prepare(plan: &Plan, directory: &Path) -> Result<Self, Failure> {
-        let program = match &plan.fieldlock {
-            Some(program) => program.clone(),
+    /// With `program`, or the binary beside this one.
+    pub(crate) fn prepare(program: Option<&Path>, directory: &Path) -> Result<Self, Failure> {
+        let program = match program {
+            Some(program) => program.to_owned(),
             None => env::current_exe()?.with_file_name("fieldlock"),
         };
         if !program.is_file() {
@@ -62,6 +62,18 @@ impl Fieldlock {
     }
 
     pub(crate) fn start(&self, kind: Kind, server: SocketAddr) -> Result<Contender, Failure> {
+        let pair = self.configure(kind, server)?;
+        let processes = vec![pair.start("headend")?, pair.start("edge")?];
+        Contender {
+            kind,
+            address: pair.address,
+            processes,
+        }
+        .wait_ready()
+    }
+
+    /// Certificates and configurations of a pair in a folder of its own.
+    pub(crate) fn configure(&self, kind: Kind, server: SocketAddr) -> Result<Pair, Failure> {
         const WIDE: &str = ", max_connections = 8, in_flight = 16";
         let (transport, limits) = match kind {
             Kind::FieldlockQuic => ("quic", WIDE),
@@ -91,21 +103,15 @@ impl Fieldlock {
                  [[device]]\nname = \"plc\"\nmodbus_tcp = {{ address = \"{server}\"{limits} }}\n",
                 headend = agent_name("headend", kind),
             );
-        let mut processes = Vec::new();
         for (role, text) in [("headend", headend), ("edge", edge)] {
-            let file = directory.join(format!("{role}.toml"));
-            fs::write(&file, text)?;
-            let mut command = Command::new(&self.program);
-            command.arg(role).arg("--config").arg(file);
-            let name = agent_name(role, kind);
-            processes.push(Process::start(&name, &mut command, &directory)?);
+            fs::write(directory.join(format!("{role}.toml")), text)?;
         }
-        Contender {
+        Ok(Pair {
             kind,
             address,
-            processes,
-        }
-        .wait_ready()
+            program: self.program.clone(),
+            directory,
+        })
     }
 
     /// Issues a certificate straight into a state folder, which is made.
@@ -117,6 +123,10 @@ impl Fieldlock {
         Ok(state)
     }
 
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     fn ca(&self, arguments: &[&str]) -> Result<(), Failure> {
         let mut command = Command::new(&self.program);
         command
@@ -126,6 +136,26 @@ impl Fieldlock {
             .arg(self.directory.join("passphrase"))
             .args(&arguments[1..]);
         run(&mut command).map(|_| ())
+    }
+}
+
+/// A pair that can be started, each side by itself.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    kind: Kind,
+    /// Where the headend listens for clients.
+    pub(crate) address: SocketAddr,
+    program: PathBuf,
+    directory: PathBuf,
+}
+
+impl Pair {
+    pub(crate) fn start(&self, role: &str) -> Result<Process, Failure> {
+        let mut command = Command::new(&self.program);
+        command.arg(role).arg("--config");
+        command.arg(self.directory.join(format!("{role}.toml")));
+        let name = agent_name(role, self.kind);
+        Ok(Process::start(&name, &mut command, &self.directory)?)
     }
 }
 

@@ -1,9 +1,7 @@
 //! Starts everything, then measures in interleaved rounds.
 
-use std::env;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 
 use fieldlock_testkit::ports::free_address;
 use fieldlock_testkit::process::{Directory, Process};
@@ -12,10 +10,11 @@ use crate::contender::{Contender, Kind};
 use crate::load::{Window, measure};
 use crate::pair::Fieldlock;
 use crate::rivals::{self, Certificates};
+use crate::server;
 use crate::shape::Shape;
-use crate::usage::MachineTime;
 use crate::vpn::Far;
 use crate::{Failure, Plan};
+use fieldlock_testkit::usage::MachineTime;
 
 /// Everything measured, in the order of measuring.
 #[derive(Debug, Default)]
@@ -72,9 +71,7 @@ struct Field {
 
 fn start(plan: &Plan, directory: &Path, results: &mut Results) -> Result<Field, Failure> {
     let server = free_address()?;
-    let mut command = Command::new(env::current_exe()?);
-    command.arg("serve").arg(server.to_string());
-    let process = Process::start("server", &mut command, directory)?;
+    let process = server::start(server, directory)?;
     let direct = Contender {
         kind: Kind::Direct,
         address: server,
@@ -144,9 +141,10 @@ impl Starter<'_> {
     }
 
     fn fieldlock(&mut self) -> Result<&Fieldlock, Failure> {
+        let program = self.plan.fieldlock.as_deref();
         match &mut self.fieldlock {
             Some(made) => Ok(made),
-            none => Ok(none.insert(Fieldlock::prepare(self.plan, self.directory)?)),
+            none => Ok(none.insert(Fieldlock::prepare(program, self.directory)?)),
         }
     }
 }

@@ -1,8 +1,12 @@
 //! The fastest Modbus server that is still honest: FC 3 only, every complete request of a
 //! read answered in one write.
 
+use std::env;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 
+use fieldlock_testkit::process::Process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -20,6 +24,13 @@ pub(crate) const READ_HOLDING: u8 = 3;
 /// request is noticed.
 pub(crate) fn value_at(address: u16) -> u16 {
     address.wrapping_mul(31).wrapping_add(7)
+}
+
+/// Starts it as a process of its own.
+pub(crate) fn start(address: SocketAddr, directory: &Path) -> Result<Process, Failure> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("serve").arg(address.to_string());
+    Ok(Process::start("server", &mut command, directory)?)
 }
 
 /// Serves until killed, one current_thread runtime, a task per connection.

@@ -9,7 +9,6 @@
 //! They route packets and so spare what a relay does: two TCP connections more, and every look at
 //! a request. They need root.
 
-use std::env;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -25,6 +24,7 @@ use fieldlock_testkit::wait::wait_until;
 use crate::Failure;
 use crate::contender::{Contender, Kind};
 use crate::rivals::run;
+use crate::server;
 
 const SOON: Duration = Duration::from_secs(10);
 const SERVER_PORT: u16 = 1502;
@@ -78,9 +78,7 @@ impl Far {
         let link = "link add cable type veth peer name cable netns";
         run(ip(link).arg(path))?;
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, SERVER_PORT));
-        let mut command = Command::new(env::current_exe()?);
-        command.arg("serve").arg(address.to_string());
-        let server = namespace.run(|| Process::start("far-server", &mut command, directory))??;
+        let server = namespace.run(|| server::start(address, directory))??;
         let far = Self {
             namespace,
             _server: server,

@@ -7,6 +7,7 @@
 //! - [`peers`]: foreign programs, found or named as missing.
 //! - [`modbus`]: a raw Modbus/TCP client that knows nothing of our own codec, on purpose.
 //! - [`capture`]: Modbus requests out of pcap files.
+//! - [`usage`]: processor time and memory of processes.
 
 pub mod capture;
 pub mod link;
@@ -15,5 +16,6 @@ pub mod peers;
 pub mod ports;
 pub mod process;
 mod random;
+pub mod usage;
 pub mod wait;
 pub mod wire;

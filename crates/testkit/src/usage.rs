@@ -6,21 +6,21 @@ use std::time::Duration;
 /// CPU time (user and system, all threads, ended ones too) and resident memory of some
 /// processes at one moment.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Snapshot {
+pub struct Snapshot {
     cpu: Duration,
     resident: u64,
 }
 
 /// Between two moments.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Usage {
-    pub(crate) cpu: Duration,
+pub struct Usage {
+    pub cpu: Duration,
     /// Bytes at the end, pages shared between processes counted in each.
-    pub(crate) resident: u64,
+    pub resident: u64,
 }
 
 impl Snapshot {
-    pub(crate) fn take(processes: &[u32]) -> Self {
+    pub fn take(processes: &[u32]) -> Self {
         let mut all = Self::default();
         for process in processes {
             all.cpu += cpu(*process).unwrap_or_default();
@@ -29,7 +29,12 @@ impl Snapshot {
         all
     }
 
-    pub(crate) fn since(&self, before: &Self) -> Usage {
+    /// Bytes, pages shared between processes counted in each.
+    pub fn resident(&self) -> u64 {
+        self.resident
+    }
+
+    pub fn since(&self, before: &Self) -> Usage {
         Usage {
             cpu: self.cpu.saturating_sub(before.cpu),
             resident: self.resident,
@@ -40,13 +45,13 @@ impl Snapshot {
 /// Share of this machine's time that its host gave to others, between two calls of
 /// [`stolen`] and its total.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct MachineTime {
+pub struct MachineTime {
     stolen: u64,
     total: u64,
 }
 
 impl MachineTime {
-    pub(crate) fn read() -> Option<Self> {
+    pub fn read() -> Option<Self> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
         let line = stat.lines().next()?;
         let fields: Vec<u64> = line
@@ -61,7 +66,7 @@ impl MachineTime {
         })
     }
 
-    pub(crate) fn stolen_since(&self, before: &Self) -> f64 {
+    pub fn stolen_since(&self, before: &Self) -> f64 {
         let total = self.total.saturating_sub(before.total).max(1);
         self.stolen.saturating_sub(before.stolen) as f64 / total as f64
     }
