@@ -4,6 +4,7 @@
 //! - [`tunnel`] and [`tls`]: what carries a session, and who is at its other end.
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
 //! - [`ledger`], [`posture`], [`source`], [`bundle`], [`authority`], [`control`], [`reload`]: what every agent has.
+//! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
 //! - [`socket`] and [`sealed`]: connections of Modbus clients and devices, plain or with TLS.
 //! - [`settings`]: configuration files.
 //!
@@ -20,6 +21,8 @@ mod edge;
 mod fieldbus;
 mod headend;
 mod ledger;
+mod manager;
+mod monitor;
 mod posture;
 mod quota;
 mod reload;
@@ -30,9 +33,11 @@ mod source;
 mod status;
 mod tls;
 mod tunnel;
+mod vitals;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use fieldlock_audit::JournalError;
 use fieldlock_pki::store;
@@ -44,6 +49,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use control::SOCKET;
 use fieldbus::Opened;
 pub use ledger::FOLDER as AUDIT;
+use manager::Manager;
 use settings::SettingsError;
 pub use tls::TrustError;
 
@@ -107,19 +113,28 @@ pub fn check(agent: Agent, file: &Path) -> Result<String, StartError> {
 
 /// Runs an agent until SIGTERM or SIGINT.
 pub fn run(agent: Agent, file: &Path) -> Result<(), StartError> {
-    let opened = open_fieldbus(agent, file)?;
+    let given = Given {
+        manager: Manager::of_environment().into(),
+        fieldbus: open_fieldbus(agent, file)?,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let local = tokio::task::LocalSet::new();
     let outcome = local.block_on(&runtime, async {
         match agent {
-            Agent::Edge => edge::run(file, opened).await,
-            Agent::Headend => headend::run(file, opened).await,
+            Agent::Edge => edge::run(file, given).await,
+            Agent::Headend => headend::run(file, given).await,
         }
     });
     runtime.shutdown_background();
     outcome
+}
+
+/// What an agent is given that was opened before its runtime.
+pub(crate) struct Given {
+    pub(crate) manager: Rc<Manager>,
+    pub(crate) fieldbus: Option<Opened>,
 }
 
 /// Opens the PROFINET interface, where one is configured, and gives up the right to open any:

@@ -50,6 +50,14 @@ impl Bundled {
             Self::InForce { bundle, .. } => Some(bundle.version),
         }
     }
+
+    /// Why nothing crosses, where one is asked for and there is none.
+    pub(crate) fn missing(&self) -> Option<&str> {
+        match self {
+            Self::Missing(reason) => Some(reason),
+            Self::Plain | Self::InForce { .. } => None,
+        }
+    }
 }
 
 /// As the subject of a sentence.

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod edge;
 pub mod headend;
+pub mod monitor;
 pub mod profinet;
 
 use std::collections::HashMap;
@@ -201,6 +202,10 @@ impl TryFrom<String> for MinimumTls {
             )),
         }
     }
+}
+
+fn on() -> bool {
+    true
 }
 
 /// Fails with a text about the whole file when `wrong` holds.
