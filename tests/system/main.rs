@@ -21,6 +21,7 @@ mod learn;
 mod lint;
 mod malformed;
 mod mbaps;
+mod monitor;
 mod negative;
 mod profinet;
 mod profinet_cm;
@@ -84,5 +85,6 @@ fn trials() -> Vec<Trial> {
     trials.extend(learn::trials());
     trials.extend(lint::trials());
     trials.extend(mbaps::trials());
+    trials.extend(monitor::trials());
     trials
 }
