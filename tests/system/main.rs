@@ -27,10 +27,12 @@ mod profinet;
 mod profinet_cm;
 mod rig;
 mod rtu;
+mod sandbox;
 mod smoke;
 mod splice;
 mod stations;
 mod steps;
+mod systemd;
 mod trust;
 
 use std::num::NonZero;
@@ -86,5 +88,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(lint::trials());
     trials.extend(mbaps::trials());
     trials.extend(monitor::trials());
+    trials.extend(sandbox::trials());
+    trials.extend(systemd::trials());
     trials
 }

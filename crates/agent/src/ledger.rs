@@ -42,8 +42,9 @@ pub(crate) mod alarm {
     pub(crate) const PEER_LOG: &str = "peer-log-cut";
     pub(crate) const FIELDBUS: &str = "profinet-interface-down";
     pub(crate) const CHAIN: &str = "audit-log-changed";
+    pub(crate) const FALLBACK: &str = "fallback-transport";
 
-    pub(crate) const ALL: [&str; 17] = [
+    pub(crate) const ALL: [&str; 18] = [
         AUDIT,
         POLICY,
         BUNDLE_MISSING,
@@ -61,6 +62,7 @@ pub(crate) mod alarm {
         PEER_LOG,
         FIELDBUS,
         CHAIN,
+        FALLBACK,
     ];
 }
 

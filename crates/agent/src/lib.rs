@@ -5,6 +5,7 @@
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
 //! - [`ledger`], [`posture`], [`source`], [`bundle`], [`authority`], [`control`], [`reload`]: what every agent has.
 //! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
+//! - [`sandbox`]: what the process may do at all.
 //! - [`socket`] and [`sealed`]: connections of Modbus clients and devices, plain or with TLS.
 //! - [`settings`]: configuration files.
 //!
@@ -26,6 +27,7 @@ mod monitor;
 mod posture;
 mod quota;
 mod reload;
+mod sandbox;
 mod sealed;
 pub mod settings;
 mod socket;
@@ -50,6 +52,7 @@ pub use control::SOCKET;
 use fieldbus::Opened;
 pub use ledger::FOLDER as AUDIT;
 use manager::Manager;
+use sandbox::{Needs, Sandbox};
 use settings::SettingsError;
 pub use tls::TrustError;
 
@@ -116,6 +119,7 @@ pub fn run(agent: Agent, file: &Path) -> Result<(), StartError> {
     let given = Given {
         manager: Manager::of_environment().into(),
         fieldbus: open_fieldbus(agent, file)?,
+        sandbox: confine(agent, file)?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -135,6 +139,7 @@ pub fn run(agent: Agent, file: &Path) -> Result<(), StartError> {
 pub(crate) struct Given {
     pub(crate) manager: Rc<Manager>,
     pub(crate) fieldbus: Option<Opened>,
+    pub(crate) sandbox: Sandbox,
 }
 
 /// Opens the PROFINET interface, where one is configured, and gives up the right to open any:
@@ -149,6 +154,21 @@ fn open_fieldbus(agent: Agent, file: &Path) -> Result<Option<Opened>, StartError
         drop_raw()?;
     }
     Ok(opened)
+}
+
+/// Confines the process, unless it is told not to: before there is a second thread, too.
+fn confine(agent: Agent, file: &Path) -> Result<Sandbox, StartError> {
+    let needs = match agent {
+        Agent::Edge => {
+            let settings = settings::edge::File::load(file)?;
+            settings.sandbox.then(|| Needs::of_edge(file, &settings))
+        }
+        Agent::Headend => {
+            let settings = settings::headend::File::load(file)?;
+            settings.sandbox.then(|| Needs::of_headend(file, &settings))
+        }
+    };
+    Ok(needs.as_ref().map(Sandbox::enter).unwrap_or_default())
 }
 
 /// Waits for SIGTERM or SIGINT; a second one ends the process at once.

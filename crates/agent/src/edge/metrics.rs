@@ -106,7 +106,7 @@ impl Monitored for Edge {
         let devices = self.devices.borrow();
         let lost = devices.iter().filter(|d| d.failure().is_some()).count();
         format!(
-            "{up} tunnels to {} headends; {} devices, {lost} of them unreachable",
+            "tunnels {up}, headends {}, devices {}, unreachable {lost}",
             self.dialled.borrow().len(),
             devices.len(),
         )

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Kind, Record};
 use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList};
-use fieldlock_session::{Close, DeviceOffer, Hello, VERSION};
+use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
 use quinn::Endpoint;
 use socket2::Type;
 use tokio::sync::Notify;
@@ -43,7 +43,8 @@ use crate::manager::Manager;
 use crate::monitor::Monitor;
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
-use crate::settings::edge::{Device as DeviceConfig, File};
+use crate::sandbox::Sandbox;
+use crate::settings::edge::{Device as DeviceConfig, File, Transport};
 use crate::socket;
 use crate::tunnel::{Link, udp};
 use crate::vitals::Vitals;
@@ -67,6 +68,7 @@ pub(crate) struct Edge {
     meter: RefCell<Meter>,
     ledger: Rc<Ledger>,
     manager: Rc<Manager>,
+    sandbox: Sandbox,
     vitals: Vitals,
     instance: [u8; 16],
     started: Instant,
@@ -150,6 +152,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         meter: RefCell::default(),
         ledger,
         manager: given.manager.clone(),
+        sandbox: given.sandbox,
         vitals: Vitals::default(),
         instance: random()?,
         started: Instant::now(),
@@ -297,6 +300,7 @@ impl Edge {
             if !keep {
                 info!(headend = name, "configured otherwise, or no longer");
                 known.close();
+                self.ledger.clear(alarm::FALLBACK, name);
                 let successor = settings.headend.iter().any(|h| h.name == *name);
                 self.retire_tunnels(name, successor);
             }
@@ -473,6 +477,27 @@ impl Edge {
         }
     }
 
+    /// Tunnels over TLS where QUIC is preferred: UDP does not get through, or is kept from it.
+    fn watch_transports(&self) {
+        let tunnels = self.tunnels.borrow();
+        for (name, dialled) in self.dialled.borrow().iter() {
+            if dialled.settings().transport != Transport::Auto {
+                continue;
+            }
+            let to = |(link, _): &&(Rc<Link>, _)| link.peer.identity.name.as_str() == name;
+            let mut live = tunnels.values().filter(to).filter(|(link, _)| link.is_up());
+            let over =
+                |transport| move |(link, _): &(Rc<Link>, _)| link.peer.transport == transport;
+            let text = "the tunnel runs over TLS: QUIC does not get through; is UDP blocked on the \
+                        way to the headend's port? `transport = \"tls\"` says that it is meant so";
+            if live.clone().any(over(Carrier::Quic)) {
+                self.ledger.clear(alarm::FALLBACK, name);
+            } else if live.any(over(Carrier::Tls)) {
+                self.ledger.raise(alarm::FALLBACK, name, text);
+            }
+        }
+    }
+
     fn trust_changed(&self) {
         self.sweep();
         let hash = self.posture.trust().list.hash();
@@ -492,6 +517,9 @@ impl Edge {
                 }
                 if settings.monitor != self.settings().monitor {
                     warn!("[monitor] takes effect at the next start");
+                }
+                if settings.sandbox != self.settings().sandbox {
+                    warn!("`sandbox` takes effect at the next start");
                 }
                 *self.settings.borrow_mut() = Rc::new(settings);
                 self.apply_settings();
@@ -665,6 +693,7 @@ async fn watch_dates(edge: Rc<Edge>) {
             edge.sweep();
         }
         edge.watch_headends();
+        edge.watch_transports();
         // Their certificates may have ended.
         edge.sweep_devices();
     }

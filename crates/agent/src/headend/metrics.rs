@@ -116,7 +116,7 @@ impl Monitored for Headend {
             .iter()
             .filter(|device| device.live.borrow().is_some());
         format!(
-            "{} tunnels; {} of {} devices connected; {} clients",
+            "tunnels {}, devices {} of {}, clients {}",
             self.tunnels.borrow().len(),
             up.count(),
             settings.device.len(),

@@ -54,6 +54,7 @@ use crate::manager::Manager;
 use crate::monitor::Monitor;
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
+use crate::sandbox::Sandbox;
 use crate::settings::headend::{Entrance, File};
 use crate::source::Source;
 use crate::tunnel::Link;
@@ -115,6 +116,7 @@ pub(crate) struct Headend {
     meter: RefCell<Meter>,
     ledger: Rc<Ledger>,
     manager: Rc<Manager>,
+    sandbox: Sandbox,
     vitals: Vitals,
     instance: [u8; 16],
     started: Instant,
@@ -200,6 +202,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         meter: RefCell::default(),
         ledger,
         manager: given.manager.clone(),
+        sandbox: given.sandbox,
         vitals: Vitals::default(),
         instance: random()?,
         started: Instant::now(),
@@ -590,6 +593,9 @@ impl Headend {
         }
         if settings.monitor != old.monitor {
             warn!("[monitor] takes effect at the next start");
+        }
+        if settings.sandbox != old.sandbox {
+            warn!("`sandbox` takes effect at the next start");
         }
         *self.settings.borrow_mut() = Rc::new(settings);
         self.configure_ports();

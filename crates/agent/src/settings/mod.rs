@@ -161,6 +161,8 @@ pub struct Trust {
     /// How long after its date a list is still good for new tunnels.
     pub crl_grace: Span,
     pub after_grace: AfterGrace,
+    /// What a tunnel's keys come from.
+    pub key_exchange: KeyExchange,
 }
 
 impl Default for Trust {
@@ -168,6 +170,7 @@ impl Default for Trust {
         Self {
             crl_grace: Span(Duration::from_secs(30 * 86_400)),
             after_grace: AfterGrace::Keep,
+            key_exchange: KeyExchange::Any,
         }
     }
 }
@@ -178,6 +181,16 @@ impl Default for Trust {
 pub enum AfterGrace {
     Keep,
     Cut,
+}
+
+/// Which key exchanges a tunnel may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyExchange {
+    /// Post-quantum where both ends have it, and else the best that both have.
+    #[default]
+    Any,
+    PostQuantum,
 }
 
 /// The least version of TLS on connections that are not tunnels.
