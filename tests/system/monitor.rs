@@ -7,17 +7,24 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use fieldlock_audit::Kind;
 use fieldlock_testkit::peers::{Peer, workspace_root};
 use fieldlock_testkit::ports::free_address;
 use fieldlock_tests::answers::{ILLEGAL_FUNCTION, expect_exception, read_registers};
 use fieldlock_tests::rig::Rig;
-use fieldlock_tests::{DEVICE, EDGE, HEADEND, Pair, Setup, Transport, eventually, plant, trial};
+use fieldlock_tests::{
+    DEVICE, EDGE, HEADEND, Pair, Setup, Transport, eventually, plant, trial, within,
+};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial::test("monitor::counts_and_times_what_crosses", counts),
         trial::test("monitor::says_whether_it_serves", readiness),
+        trial::test(
+            "monitor::a_fallback_to_tls_is_an_alarm_while_it_lasts",
+            fallback,
+        ),
         trial::test("monitor::who_asks_for_more_is_turned_away", turned_away),
         trial::test("monitor::nothing_listens_unless_asked_for", off),
         trial::on_rig("monitor::every_metric_is_documented", documented),
@@ -143,6 +150,42 @@ fn readiness() {
     eventually("the edge to be ready again", || {
         get(edge, "/ready").0 == 200
     });
+}
+
+fn fallback() {
+    let address = free_address().unwrap();
+    let mut pair = Setup::new(Transport::Auto)
+        .edge(&format!("[monitor]\nlisten = \"{address}\"\n"))
+        .wire()
+        .prepare();
+    pair.wire().block_udp(true);
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    let alarm = || {
+        value(
+            &metrics(address),
+            "fieldlock_alarm{name=\"fallback-transport\"}",
+        )
+    };
+    eventually("the alarm", || alarm() == 1.0);
+    assert_eq!(
+        pair.edge.alarms(),
+        [format!("fallback-transport {HEADEND}")]
+    );
+    pair.wire().block_udp(false);
+    // QUIC is tried again after 5, 10, 20 s, and looked at every 10.
+    within(Duration::from_secs(45), "the alarm's end", || {
+        alarm() == 0.0
+    });
+    assert_eq!(pair.transport().as_deref(), Some("quic"));
+    let end = pair
+        .edge
+        .wait_record("the end of the alarm", |r| r.kind == Kind::AlarmEnd);
+    assert_eq!(
+        end.alarm.as_deref(),
+        Some(&*format!("fallback-transport {HEADEND}"))
+    );
 }
 
 fn turned_away() {
