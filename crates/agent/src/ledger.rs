@@ -44,7 +44,7 @@ pub(crate) mod alarm {
     pub(crate) const CHAIN: &str = "audit-log-changed";
     pub(crate) const FALLBACK: &str = "fallback-transport";
 
-    pub(crate) const ALL: [&str; 18] = [
+    pub(crate) const ALL: &[&str] = &[
         AUDIT,
         POLICY,
         BUNDLE_MISSING,

@@ -46,7 +46,7 @@ pub(super) fn measure(agent: &impl Monitored, page: &mut Page) {
         "How many alarms of this name last; 0: none.",
     );
     let lasting = agent.ledger().alarms();
-    for name in alarm::ALL {
+    for &name in alarm::ALL {
         let of_it = |key: &str| key.split(' ').next() == Some(name);
         let count = lasting.iter().filter(|(key, _)| of_it(key)).count();
         alarms.add(&[("name", name)], count);
