@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "monitor::a_fallback_to_tls_is_an_alarm_while_it_lasts",
             fallback,
         ),
+        trial::test("monitor::devices_beyond_a_bound_share_their_series", many),
         trial::test("monitor::who_asks_for_more_is_turned_away", turned_away),
         trial::test("monitor::nothing_listens_unless_asked_for", off),
         trial::on_rig("monitor::every_metric_is_documented", documented),
@@ -150,6 +151,33 @@ fn readiness() {
     eventually("the edge to be ready again", || {
         get(edge, "/ready").0 == 200
     });
+}
+
+fn many() {
+    const BOUND: usize = 1024;
+    let address = free_address().unwrap();
+    let mut text = String::new();
+    for number in 0..BOUND + 5 {
+        text += &format!("[[device]]\nname = \"d-{number}\"\n");
+    }
+    let monitor = format!("[monitor]\nlisten = \"{address}\"\n");
+    let pair = Setup::new(Transport::Quic).headend(&(text + &monitor)).up();
+    read_registers(&mut pair.client(), 0, 2);
+    let page = metrics(address);
+    let series = |name: &str| page.lines().filter(|line| line.starts_with(name)).count();
+    assert_eq!(series("fieldlock_device_up{"), BOUND + 1);
+    assert_eq!(
+        series("fieldlock_request_duration_seconds_count{"),
+        BOUND + 1
+    );
+    assert_eq!(value(&page, "fieldlock_device_up{device=\"_rest\"}"), 0.0);
+    assert_eq!(
+        value(
+            &page,
+            &format!("fieldlock_device_up{{device=\"{DEVICE}\"}}")
+        ),
+        1.0
+    );
 }
 
 fn fallback() {

@@ -22,7 +22,7 @@ pub(crate) struct Page {
     breathed: usize,
 }
 
-/// Text that is written in one go, in octets: some 20 us.
+/// Text that is written in one go, in octets.
 const BREATH: usize = 16 * 1024;
 
 /// Name and value of each label.
