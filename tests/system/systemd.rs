@@ -62,12 +62,29 @@ fn told() {
     pair.edge
         .set_environment("NOTIFY_SOCKET", path.to_str().unwrap());
     pair.edge.set_environment("WATCHDOG_USEC", "300000");
+    let path = pair.directory.path().join("of-headend");
+    let of_headend = Manager(UnixDatagram::bind(&path).unwrap());
+    pair.headend
+        .set_environment("NOTIFY_SOCKET", path.to_str().unwrap());
+    pair.headend.set_environment("WATCHDOG_USEC", "15000");
     pair.headend.start();
     pair.edge.start();
     manager.wait("READY=1");
     manager.wait("WATCHDOG=1");
     manager.wait("STATUS=tunnels 1, headends 1, devices 1, unreachable 0");
-    pair.headend.kill();
+    of_headend.wait("WATCHDOG=1");
+    pair.headend.process().terminate();
+    of_headend.wait("STOPPING=1");
+    // What ends then is no fault.
+    while let Some(text) = of_headend.hear(Duration::from_millis(200)) {
+        assert!(!text.contains("has ended"), "{text}");
+    }
+    pair.headend.wait_exit();
+    assert!(
+        !pair.headend.log().contains("ERROR"),
+        "{}",
+        pair.headend.log()
+    );
     manager.wait("STATUS=tunnels 0, ");
     pair.edge.write_policy(&format!("{OPEN_POLICY}\n# again\n"));
     let reloading = manager.wait("RELOADING=1\nMONOTONIC_USEC=");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use std::{env, io};
 
 use rustix::time::{ClockId, clock_gettime};
+use socket2::SockRef;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, warn};
 
@@ -20,6 +21,8 @@ use crate::monitor::{Monitored, health};
 
 /// How often the line of status is looked at, and the watchdog fed at least.
 const LOOK: Duration = Duration::from_secs(5);
+/// With a manager that is busy. The data path stands still meanwhile.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -65,11 +68,22 @@ impl Manager {
         self.tell("STOPPING=1");
     }
 
-    /// Never waits: what the manager has no room for is not told.
+    /// What happens once: waits for [`PATIENCE`] at most.
     fn tell(&self, text: &str) {
-        if let Some(socket) = &self.socket {
-            let _ = socket.send(text.as_bytes());
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(text.as_bytes())
+        {
+            warn!("the service manager does not hear `{text}`: {error}");
         }
+    }
+
+    /// What is told again and again: never waits. Whether there was room for it.
+    fn repeat(&self, text: &str) -> bool {
+        self.socket.as_ref().is_some_and(|socket| {
+            let socket = SockRef::from(socket);
+            let sent = socket.send_with_flags(text.as_bytes(), libc::MSG_DONTWAIT);
+            sent.is_ok()
+        })
     }
 
     /// Keeps the manager informed, and its watchdog fed, as long as the agent is well.
@@ -86,7 +100,7 @@ impl Manager {
             look.tick().await;
             let health = health(&*agent);
             if self.watchdog.is_some() && health.is_ok() {
-                self.tell("WATCHDOG=1");
+                self.repeat("WATCHDOG=1");
             }
             if let (Err(reason), true) = (&health, was_well) {
                 error!("{reason}: the watchdog is not fed any more");
@@ -96,8 +110,7 @@ impl Manager {
                 Ok(()) => agent.summary(),
                 Err(reason) => reason,
             };
-            if status != told {
-                self.tell(&format!("STATUS={status}"));
+            if status != told && self.repeat(&format!("STATUS={status}")) {
                 told = status;
             }
         }
@@ -116,6 +129,6 @@ fn connect(address: &[u8]) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    socket.set_nonblocking(true)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)
 }

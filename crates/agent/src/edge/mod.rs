@@ -182,6 +182,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     manager.ready();
     stop_signal().await?;
     manager.stopping();
+    edge.vitals.stop();
     edge.stop(drain).await;
     Ok(())
 }

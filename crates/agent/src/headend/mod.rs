@@ -241,6 +241,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     manager.ready();
     stop_signal().await?;
     manager.stopping();
+    headend.vitals.stop();
     headend.stop(drain).await;
     Ok(())
 }

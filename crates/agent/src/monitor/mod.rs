@@ -62,6 +62,9 @@ pub(crate) trait Monitored: 'static {
 
 /// Whether what carries requests is alive.
 pub(crate) fn health(agent: &impl Monitored) -> Result<(), String> {
+    if agent.vitals().is_stopping() {
+        return Ok(());
+    }
     agent.vitals().check()?;
     match agent.ledger().is_alive() {
         true => Ok(()),
@@ -73,7 +76,9 @@ pub(crate) fn health(agent: &impl Monitored) -> Result<(), String> {
 fn ready(agent: &impl Monitored) -> Result<(), String> {
     health(agent)?;
     let trust = agent.posture().trust();
-    let reason = if !agent.ledger().is_writable() {
+    let reason = if agent.vitals().is_stopping() {
+        Some("the agent stops".into())
+    } else if !agent.ledger().is_writable() {
         Some("the audit log can't be written".into())
     } else if trust.revoked {
         Some("the certificate is revoked".into())
