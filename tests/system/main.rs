@@ -21,15 +21,18 @@ mod learn;
 mod lint;
 mod malformed;
 mod mbaps;
+mod monitor;
 mod negative;
 mod profinet;
 mod profinet_cm;
 mod rig;
 mod rtu;
+mod sandbox;
 mod smoke;
 mod splice;
 mod stations;
 mod steps;
+mod systemd;
 mod trust;
 
 use std::num::NonZero;
@@ -84,5 +87,8 @@ fn trials() -> Vec<Trial> {
     trials.extend(learn::trials());
     trials.extend(lint::trials());
     trials.extend(mbaps::trials());
+    trials.extend(monitor::trials());
+    trials.extend(sandbox::trials());
+    trials.extend(systemd::trials());
     trials
 }

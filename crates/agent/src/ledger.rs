@@ -42,6 +42,28 @@ pub(crate) mod alarm {
     pub(crate) const PEER_LOG: &str = "peer-log-cut";
     pub(crate) const FIELDBUS: &str = "profinet-interface-down";
     pub(crate) const CHAIN: &str = "audit-log-changed";
+    pub(crate) const FALLBACK: &str = "fallback-transport";
+
+    pub(crate) const ALL: &[&str] = &[
+        AUDIT,
+        POLICY,
+        BUNDLE_MISSING,
+        BUNDLE,
+        CONFIGURATION,
+        TRUST,
+        CRL,
+        ROOT_CRL,
+        CERTIFICATE,
+        REVOKED,
+        RENEWAL,
+        AUTHORITY,
+        CLOCK,
+        DUPLICATE,
+        PEER_LOG,
+        FIELDBUS,
+        CHAIN,
+        FALLBACK,
+    ];
 }
 
 /// The audit log, seen from the data path's thread.
@@ -59,6 +81,9 @@ pub(crate) struct Ledger {
     listeners: RefCell<Vec<Rc<Notify>>>,
     alarms: RefCell<BTreeMap<String, Alarm>>,
     not_recorded: Cell<u64>,
+    /// The last record that was taken; one that may not be on the disk yet, and since when.
+    last: Cell<Ticket>,
+    waiting: Cell<Option<(Ticket, Instant)>>,
     /// The last checkpoint of the log.
     checkpoint: RefCell<Option<Head>>,
     new_checkpoint: Notify,
@@ -107,6 +132,8 @@ impl Ledger {
             listeners: RefCell::default(),
             alarms: RefCell::default(),
             not_recorded: Cell::new(0),
+            last: Cell::new(0),
+            waiting: Cell::new(None),
             checkpoint: RefCell::default(),
             new_checkpoint: Notify::new(),
         });
@@ -188,7 +215,32 @@ impl Ledger {
         if record.policy.is_none() && record.decision.is_some() {
             record.policy = Some(self.policy.borrow().clone());
         }
-        self.journal.append(record)
+        let ticket = self.journal.append(record)?;
+        self.last.set(ticket);
+        if self.waited_for().is_none() {
+            self.waiting.set(Some((ticket, Instant::now())));
+        }
+        Ok(ticket)
+    }
+
+    /// Since when the record that was noted as waiting does so, if it still does.
+    fn waited_for(&self) -> Option<Instant> {
+        let (ticket, since) = self.waiting.get()?;
+        (ticket > self.durable()).then_some(since)
+    }
+
+    /// How many records are not on the disk yet, and how long one of them has waited at least.
+    pub(crate) fn backlog(&self) -> (u64, Duration) {
+        let waiting = self.last.get().saturating_sub(self.durable());
+        let since = self
+            .waited_for()
+            .map_or(Duration::ZERO, |since| since.elapsed());
+        (waiting, since)
+    }
+
+    /// Whether the thread that writes the log runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.journal.is_alive()
     }
 
     /// Which reads go on record from now on.

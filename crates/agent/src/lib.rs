@@ -4,6 +4,8 @@
 //! - [`tunnel`] and [`tls`]: what carries a session, and who is at its other end.
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
 //! - [`ledger`], [`posture`], [`source`], [`bundle`], [`authority`], [`control`], [`reload`]: what every agent has.
+//! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
+//! - [`sandbox`]: what the process may do at all.
 //! - [`socket`] and [`sealed`]: connections of Modbus clients and devices, plain or with TLS.
 //! - [`settings`]: configuration files.
 //!
@@ -20,9 +22,12 @@ mod edge;
 mod fieldbus;
 mod headend;
 mod ledger;
+mod manager;
+mod monitor;
 mod posture;
 mod quota;
 mod reload;
+mod sandbox;
 mod sealed;
 pub mod settings;
 mod socket;
@@ -30,9 +35,11 @@ mod source;
 mod status;
 mod tls;
 mod tunnel;
+mod vitals;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use fieldlock_audit::JournalError;
 use fieldlock_pki::store;
@@ -45,6 +52,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use control::SOCKET;
 use fieldbus::Opened;
 pub use ledger::FOLDER as AUDIT;
+use manager::Manager;
+use sandbox::{Needs, Sandbox};
 use settings::SettingsError;
 pub use tls::TrustError;
 
@@ -108,7 +117,11 @@ pub fn check(agent: Agent, file: &Path) -> Result<String, StartError> {
 
 /// Runs an agent until SIGTERM or SIGINT.
 pub fn run(agent: Agent, file: &Path) -> Result<(), StartError> {
-    let opened = open_fieldbus(agent, file)?;
+    let given = Given {
+        manager: Manager::of_environment().into(),
+        fieldbus: open_fieldbus(agent, file)?,
+        sandbox: confine(agent, file)?,
+    };
     // A `LocalSet` on another runtime would make quinn's tasks and ours wake each other across a
     // border, which costs a look at the sockets each time.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -116,12 +129,19 @@ pub fn run(agent: Agent, file: &Path) -> Result<(), StartError> {
         .build_local(LocalOptions::default())?;
     let outcome = runtime.block_on(async {
         match agent {
-            Agent::Edge => edge::run(file, opened).await,
-            Agent::Headend => headend::run(file, opened).await,
+            Agent::Edge => edge::run(file, given).await,
+            Agent::Headend => headend::run(file, given).await,
         }
     });
     runtime.shutdown_background();
     outcome
+}
+
+/// What an agent is given that was opened before its runtime.
+pub(crate) struct Given {
+    pub(crate) manager: Rc<Manager>,
+    pub(crate) fieldbus: Option<Opened>,
+    pub(crate) sandbox: Sandbox,
 }
 
 /// Opens the PROFINET interface, where one is configured, and gives up the right to open any:
@@ -136,6 +156,21 @@ fn open_fieldbus(agent: Agent, file: &Path) -> Result<Option<Opened>, StartError
         drop_raw()?;
     }
     Ok(opened)
+}
+
+/// Confines the process, unless it is told not to: before there is a second thread, too.
+fn confine(agent: Agent, file: &Path) -> Result<Sandbox, StartError> {
+    let needs = match agent {
+        Agent::Edge => {
+            let settings = settings::edge::File::load(file)?;
+            settings.sandbox.then(|| Needs::of_edge(file, &settings))
+        }
+        Agent::Headend => {
+            let settings = settings::headend::File::load(file)?;
+            settings.sandbox.then(|| Needs::of_headend(file, &settings))
+        }
+    };
+    Ok(needs.as_ref().map(Sandbox::enter).unwrap_or_default())
 }
 
 /// Waits for SIGTERM or SIGINT; a second one ends the process at once.

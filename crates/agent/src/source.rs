@@ -11,6 +11,7 @@ use fieldlock_policy::bundle::MAX_BUNDLE;
 use fieldlock_policy::{Bundle, Policy};
 
 use crate::bundle::verify;
+use crate::sandbox::hint;
 
 /// As the configuration names it.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +49,14 @@ impl Bundled {
             Self::Plain => None,
             Self::Missing(_) => Some(0),
             Self::InForce { bundle, .. } => Some(bundle.version),
+        }
+    }
+
+    /// Why nothing crosses, where one is asked for and there is none.
+    pub(crate) fn missing(&self) -> Option<&str> {
+        match self {
+            Self::Missing(reason) => Some(reason),
+            Self::Plain | Self::InForce { .. } => None,
         }
     }
 }
@@ -209,7 +218,7 @@ pub(crate) fn read_bundle(file: &Path) -> Result<Vec<u8>, String> {
         let limit = MAX_BUNDLE as u64 + 1;
         open.take(limit).read_to_end(&mut octets)
     });
-    read.map_err(|error| format!("{}: {error}", file.display()))?;
+    read.map_err(|error| format!("{}: {error}{}", file.display(), hint(&error)))?;
     Ok(octets)
 }
 
@@ -241,7 +250,8 @@ fn nothing() -> (Policy, [u8; 32]) {
 
 fn read_policy(file: &Path) -> Result<(Policy, [u8; 32]), String> {
     let name = file.display().to_string();
-    let text = fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
+    let text =
+        fs::read_to_string(file).map_err(|error| format!("{name}: {error}{}", hint(&error)))?;
     let policy = Policy::parse(&text, &name).map_err(|errors| errors.to_string())?;
     Ok((policy, sha256(text.as_bytes())))
 }

@@ -239,6 +239,11 @@ impl Journal {
         self.handle.shared.lock().state.clone()
     }
 
+    /// Whether the thread runs; it ends when the log is closed, or by a panic.
+    pub fn is_alive(&self) -> bool {
+        !self.handle.shared.lock().ended
+    }
+
     /// Takes no more records, writes those it has and waits for that at most `within`.
     pub fn close(&self, within: Duration) -> Result<(), JournalError> {
         let shared = &self.handle.shared;

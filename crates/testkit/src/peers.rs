@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Name, the Debian package that brings it, and where else to look.
-const KNOWN: [(&str, &str); 18] = [
+const KNOWN: [(&str, &str); 20] = [
     ("openssl", "openssl"),
     ("mbpoll", "mbpoll"),
     ("haproxy", "haproxy"),
@@ -25,6 +25,8 @@ const KNOWN: [(&str, &str); 18] = [
     ("pnio_dcp", "pip install pnio_dcp"),
     ("ip", "iproute2"),
     ("setpriv", "util-linux"),
+    ("promtool", "prometheus"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Those that are no programs, but something that a Python can import.

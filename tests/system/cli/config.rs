@@ -48,7 +48,7 @@ pub(super) fn wrong_edge_configuration() {
     refuses(
         &changed("policy =", "polcy ="),
         "error: agent.toml:2:1: unknown field `polcy`, expected one of `state`, `policy`, \
-         `bundle`, `trust`, `audit`, `ca`, `headend`, `device`, `profinet`, `station`, `drain`\nhint: did you mean `policy`?\n",
+         `bundle`, `trust`, `audit`, `ca`, `headend`, `device`, `profinet`, `station`, `monitor`, `sandbox`, `drain`\nhint: did you mean `policy`?\n",
     );
     refuses(
         &changed("address = \"127.0.0.1:502\"", "adress = \"127.0.0.1:502\""),
@@ -185,7 +185,7 @@ pub(super) fn wrong_environment() {
     assert_eq!(
         text(&output.stderr),
         "error: environment FIELDLOCK__*: unknown field `policcy`, expected one of `state`, \
-         `policy`, `bundle`, `trust`, `audit`, `ca`, `headend`, `device`, `profinet`, `station`, `drain`\nhint: did you mean `policy`?\n"
+         `policy`, `bundle`, `trust`, `audit`, `ca`, `headend`, `device`, `profinet`, `station`, `monitor`, `sandbox`, `drain`\nhint: did you mean `policy`?\n"
     );
 }
 

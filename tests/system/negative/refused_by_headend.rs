@@ -9,6 +9,7 @@ use fieldlock_tests::rogue::{Credentials, Face, Rogue, hello};
 use fieldlock_tests::trial::{both, with_peers};
 use fieldlock_tests::{DEVICE, EDGE, HEADEND, Pair, Role, SOON, Setup, Site, Transport, binary};
 use libtest_mimic::Trial;
+use rustls::NamedGroup;
 use rustls::client::Resumption;
 use std::process::{Command, Stdio};
 
@@ -22,6 +23,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         both("attacks::a10_revoked_edge_resumes_a_session", resumes),
         both("negative::headend_refuses_a_headend", headend_as_edge),
         both("negative::headend_refuses_no_alpn", no_alpn),
+        both(
+            "negative::headend_refuses_keys_that_are_not_post_quantum",
+            classical,
+        ),
         both("negative::headend_refuses_another_alpn", another_alpn),
         both("negative::device_bound_to_another_edge", bound_to_another),
         both("negative::device_bound_to_no_edge", bound_to_none),
@@ -127,6 +132,20 @@ fn with_alpn(alpn: &[&[u8]]) -> Face {
         credentials: Some(Credentials::installed(&identity)),
         alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
     }
+}
+
+/// Where it is told to; the edge of the pair has the group.
+fn classical(transport: Transport) {
+    let identity = Site::shared().identity(Role::Edge, EDGE);
+    let face = Face {
+        group: Some(NamedGroup::X25519),
+        ..Face::of(Credentials::installed(&identity))
+    };
+    let pair = Setup::new(transport)
+        .headend("[trust]\nkey_exchange = \"post-quantum\"\n")
+        .edge("[trust]\nkey_exchange = \"post-quantum\"\n")
+        .prepare();
+    refuses_at(pair, transport, face, "NoKxGroupsInCommon");
 }
 
 fn refuses(transport: Transport, face: Face, reason: &str) {

@@ -24,7 +24,7 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::line::Line;
-use crate::counter::Counter;
+use crate::counter::{Counter, Histogram};
 use crate::ledger::{Ledger, answered, describe, describe_read};
 use crate::posture::Posture;
 use crate::settings::edge::Device as Config;
@@ -63,6 +63,9 @@ pub(crate) struct Counters {
     pub(crate) busy: Counter,
     pub(crate) not_sent: Counter,
     pub(crate) unknown: Counter,
+    /// Of those that were answered.
+    #[serde(skip)]
+    pub(crate) latency: Histogram,
 }
 
 const BUSY: Exception = Exception::ServerDeviceBusy;
@@ -82,6 +85,7 @@ pub(crate) struct Asker {
 
 struct UnderWay {
     asker: Asker,
+    since: Instant,
     unit: u8,
     function: u8,
     /// What it reads, where it has an address.
@@ -231,6 +235,7 @@ impl Device {
             .and_then(|r| r.submitted(now, permit.unit(), request, asker.deadline));
         let under_way = UnderWay {
             asker,
+            since: now,
             mark,
             unit: permit.unit(),
             function,
@@ -431,6 +436,7 @@ impl Device {
         let reason = match outcome {
             Ended::Answered | Ended::Broadcast => {
                 self.counters.answered.add();
+                self.counters.latency.observe(under_way.since.elapsed());
                 String::new()
             }
             Ended::NotSent | Ended::Unreachable => {

@@ -11,6 +11,7 @@ use tokio_serial::{DataBits, Parity, SerialPortBuilderExt, SerialStream, StopBit
 
 use super::device::Device;
 use super::mbaps;
+use crate::sandbox::hint;
 use crate::settings::edge::{ModbusRtu, ModbusTcp, Parity as ConfiguredParity};
 use crate::socket::{self, Reader, Writer};
 use crate::tls::Proof;
@@ -145,7 +146,9 @@ async fn run_serial(device: &Rc<Device>, settings: &ModbusRtu, conn: ConnId, out
     let mut port = match open_serial(settings) {
         Ok(port) => port,
         Err(error) => {
-            device.connect_failed(conn, &format!("{}: {error}", settings.path.display()));
+            let error = io::Error::from(error);
+            let text = format!("{}: {error}{}", settings.path.display(), hint(&error));
+            device.connect_failed(conn, &text);
             return;
         }
     };

@@ -13,6 +13,7 @@ mod device;
 mod dial;
 mod line;
 mod mbaps;
+mod metrics;
 mod status;
 mod tunnel;
 
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Kind, Record};
 use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList};
-use fieldlock_session::{Close, DeviceOffer, Hello, VERSION};
+use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
 use quinn::Endpoint;
 use socket2::Type;
 use tokio::sync::Notify;
@@ -38,12 +39,16 @@ use crate::checkpoint::PeerLogs;
 use crate::control::Control;
 use crate::fieldbus::{Fieldbus, Opened, Wire};
 use crate::ledger::{Ledger, alarm};
+use crate::manager::Manager;
+use crate::monitor::Monitor;
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
-use crate::settings::edge::{Device as DeviceConfig, File};
+use crate::sandbox::Sandbox;
+use crate::settings::edge::{Device as DeviceConfig, File, Transport};
 use crate::socket;
 use crate::tunnel::{Link, udp};
-use crate::{StartError, random, stop_signal};
+use crate::vitals::Vitals;
+use crate::{Given, StartError, random, stop_signal};
 use bundle::Next;
 use device::Device;
 use dial::Dialled;
@@ -62,6 +67,9 @@ pub(crate) struct Edge {
     posture: Rc<Posture>,
     meter: RefCell<Meter>,
     ledger: Rc<Ledger>,
+    manager: Rc<Manager>,
+    sandbox: Sandbox,
+    vitals: Vitals,
     instance: [u8; 16],
     started: Instant,
     endpoint: Endpoint,
@@ -118,7 +126,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 }
 
 /// Runs an edge until it is told to stop.
-pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), StartError> {
+pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(
         Role::Edge,
@@ -131,6 +139,10 @@ pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), Start
     ledger.set_signer(posture.trust().signer.clone());
     ledger.set_policy(&short_hex(&posture.hash()));
     let drain = settings.drain.0;
+    let monitor = match &settings.monitor {
+        Some(monitor) => Some(Monitor::bind(monitor).await?),
+        None => None,
+    };
     let unproven = Unproven::at_start(&settings.state);
     let control = Control::bind(&settings.state)?;
     let edge = Rc::new(Edge {
@@ -139,6 +151,9 @@ pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), Start
         posture: Rc::new(posture),
         meter: RefCell::default(),
         ledger,
+        manager: given.manager.clone(),
+        sandbox: given.sandbox,
+        vitals: Vitals::default(),
         instance: random()?,
         started: Instant::now(),
         endpoint: endpoint()?,
@@ -153,13 +168,21 @@ pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), Start
         next_bundle: RefCell::default(),
         fieldbus: OnceCell::new(),
     });
-    edge.start_fieldbus(opened)?;
+    edge.start_fieldbus(given.fieldbus)?;
     edge.start();
     tokio::task::spawn_local({
         let edge = edge.clone();
         async move { control.serve(|| edge.status()).await }
     });
+    if let Some(monitor) = monitor {
+        tokio::task::spawn_local(monitor.serve(edge.clone()));
+    }
+    let manager = given.manager;
+    tokio::task::spawn_local(manager.clone().inform(edge.clone()));
+    manager.ready();
     stop_signal().await?;
+    manager.stopping();
+    edge.vitals.stop();
     edge.stop(drain).await;
     Ok(())
 }
@@ -200,12 +223,13 @@ impl Edge {
         self.posture.watch_dates(state, &self.ledger);
         self.start_bundles();
         let ledger = self.ledger.clone();
-        tokio::task::spawn_local(async move { ledger.run().await });
-        tokio::task::spawn_local(release_durable(self.clone()));
-        tokio::task::spawn_local(tell_checkpoints(self.clone()));
+        let vitals = &self.vitals;
+        vitals.spawn("records", async move { ledger.run().await });
+        vitals.spawn("writes", release_durable(self.clone()));
+        vitals.spawn("checkpoints", tell_checkpoints(self.clone()));
+        vitals.spawn("dates", watch_dates(self.clone()));
+        vitals.spawn("windows", watch_phase(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
-        tokio::task::spawn_local(watch_dates(self.clone()));
-        tokio::task::spawn_local(watch_phase(self.clone()));
         let unproven = self.unproven.clone();
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
         tokio::task::spawn_local(authority::follow_list(self.clone(), false));
@@ -277,6 +301,7 @@ impl Edge {
             if !keep {
                 info!(headend = name, "configured otherwise, or no longer");
                 known.close();
+                self.ledger.clear(alarm::FALLBACK, name);
                 let successor = settings.headend.iter().any(|h| h.name == *name);
                 self.retire_tunnels(name, successor);
             }
@@ -453,6 +478,27 @@ impl Edge {
         }
     }
 
+    /// Tunnels over TLS where QUIC is preferred: UDP does not get through, or is kept from it.
+    fn watch_transports(&self) {
+        let tunnels = self.tunnels.borrow();
+        for (name, dialled) in self.dialled.borrow().iter() {
+            if dialled.settings().transport != Transport::Auto {
+                continue;
+            }
+            let to = |(link, _): &&(Rc<Link>, _)| link.peer.identity.name.as_str() == name;
+            let mut live = tunnels.values().filter(to).filter(|(link, _)| link.is_up());
+            let over =
+                |transport| move |(link, _): &(Rc<Link>, _)| link.peer.transport == transport;
+            let text = "the tunnel runs over TLS: QUIC does not get through; is UDP blocked on the \
+                        way to the headend's port? `transport = \"tls\"` says that it is meant so";
+            if live.clone().any(over(Carrier::Quic)) {
+                self.ledger.clear(alarm::FALLBACK, name);
+            } else if live.any(over(Carrier::Tls)) {
+                self.ledger.raise(alarm::FALLBACK, name, text);
+            }
+        }
+    }
+
     fn trust_changed(&self) {
         self.sweep();
         let hash = self.posture.trust().list.hash();
@@ -469,6 +515,12 @@ impl Edge {
             Ok(settings) => {
                 if settings.state != self.settings().state {
                     warn!("`state` takes effect at the next start");
+                }
+                if settings.monitor != self.settings().monitor {
+                    warn!("[monitor] takes effect at the next start");
+                }
+                if settings.sandbox != self.settings().sandbox {
+                    warn!("`sandbox` takes effect at the next start");
                 }
                 *self.settings.borrow_mut() = Rc::new(settings);
                 self.apply_settings();
@@ -614,7 +666,9 @@ async fn watch_files(edge: Rc<Edge>) {
     };
     loop {
         let changed = watch.changed().await;
+        edge.manager.reloading();
         edge.reload(&changed);
+        edge.manager.ready();
         watch.follow(edge.files());
     }
 }
@@ -640,6 +694,7 @@ async fn watch_dates(edge: Rc<Edge>) {
             edge.sweep();
         }
         edge.watch_headends();
+        edge.watch_transports();
         // Their certificates may have ended.
         edge.sweep_devices();
     }

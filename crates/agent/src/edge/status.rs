@@ -18,6 +18,7 @@ use crate::tunnel::Link;
 impl Edge {
     pub(super) fn status(&self) -> Value {
         let mut status = common("edge", &self.posture, &self.ledger, self.started);
+        status["sandbox"] = json!(self.sandbox);
         status["bundle"] = self.bundle_status();
         let dialled = self.dialled.borrow();
         let mut headends: Vec<_> = dialled.values().map(|known| self.headend(known)).collect();

@@ -1,11 +1,13 @@
 //! PROFINET at an agent: one interface, and the bridge between it and the tunnels.
 //!
+//! - `metrics`: what monitoring sees of it.
 //! - `pending`: what waits for the interface, or for its record.
 //! - `record`: what the bridge tells, on record.
 //! - `status`: what `fieldlock status` shows of it.
 //!
 //! Everything that is decided is decided in [`fieldlock_conduit::profinet`].
 
+mod metrics;
 mod pending;
 mod record;
 mod status;

@@ -64,6 +64,7 @@ struct Table<R> {
 struct Pending {
     id: u64,
     client: Rc<ClientConn>,
+    since: Instant,
     transaction: u16,
     client_unit: u8,
     unit: u8,
@@ -143,6 +144,7 @@ impl Channel {
         let pending = Pending {
             id,
             client: client.clone(),
+            since: now,
             transaction: asked.transaction,
             client_unit: asked.unit,
             unit: permit.unit(),
@@ -317,7 +319,10 @@ impl Channel {
         }
         let counters = &self.device.counters;
         match outcome {
-            Outcome::Answered | Outcome::Exception | Outcome::Sent => counters.answered.add(),
+            Outcome::Answered | Outcome::Exception | Outcome::Sent => {
+                counters.answered.add();
+                counters.latency.observe(pending.since.elapsed());
+            }
             Outcome::Refused => counters.refused_by_edge.add(),
             Outcome::NotSent => counters.not_sent.add(),
             Outcome::Unknown | Outcome::Lost => counters.lost.add(),

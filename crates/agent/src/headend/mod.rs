@@ -18,6 +18,7 @@ mod client;
 mod gate;
 mod hello;
 mod mbaps;
+mod metrics;
 mod request;
 mod seats;
 mod splice;
@@ -46,15 +47,19 @@ use tracing::{debug, info, warn};
 use crate::authority::{self, Member, Unproven};
 use crate::checkpoint::PeerLogs;
 use crate::control::Control;
-use crate::counter::Counter;
+use crate::counter::{Counter, Histogram};
 use crate::fieldbus::{Fieldbus, Opened, Wire};
 use crate::ledger::{Ledger, alarm, denial};
+use crate::manager::Manager;
+use crate::monitor::Monitor;
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
+use crate::sandbox::Sandbox;
 use crate::settings::headend::{Entrance, File};
 use crate::source::Source;
 use crate::tunnel::Link;
-use crate::{StartError, random, stop_signal};
+use crate::vitals::Vitals;
+use crate::{Given, StartError, random, stop_signal};
 use accept::Port;
 use bundle::Bundles;
 use channel::Channel;
@@ -82,6 +87,9 @@ pub(crate) struct DeviceCounters {
     pub(crate) not_sent: Counter,
     pub(crate) lost: Counter,
     pub(crate) late: Counter,
+    /// Of those that were answered.
+    #[serde(skip)]
+    pub(crate) latency: Histogram,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -107,6 +115,9 @@ pub(crate) struct Headend {
     posture: Posture,
     meter: RefCell<Meter>,
     ledger: Rc<Ledger>,
+    manager: Rc<Manager>,
+    sandbox: Sandbox,
+    vitals: Vitals,
     instance: [u8; 16],
     started: Instant,
     ports: Vec<Rc<Port>>,
@@ -160,7 +171,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 }
 
 /// Runs a headend until it is told to stop.
-pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), StartError> {
+pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(
         Role::Headend,
@@ -178,6 +189,10 @@ pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), Start
         ports.push(Rc::new(port));
     }
     let drain = settings.drain.0;
+    let monitor = match &settings.monitor {
+        Some(monitor) => Some(Monitor::bind(monitor).await?),
+        None => None,
+    };
     let unproven = Unproven::at_start(&settings.state);
     let state = settings.state.clone();
     let headend = Rc::new(Headend {
@@ -186,6 +201,9 @@ pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), Start
         posture,
         meter: RefCell::default(),
         ledger,
+        manager: given.manager.clone(),
+        sandbox: given.sandbox,
+        vitals: Vitals::default(),
         instance: random()?,
         started: Instant::now(),
         ports,
@@ -207,7 +225,7 @@ pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), Start
         bundles: RefCell::default(),
         fieldbus: OnceCell::new(),
     });
-    headend.start_fieldbus(opened)?;
+    headend.start_fieldbus(given.fieldbus)?;
     headend.apply_settings().await?;
     let control = Control::bind(&state)?;
     headend.start()?;
@@ -215,7 +233,15 @@ pub(crate) async fn run(file: &Path, opened: Option<Opened>) -> Result<(), Start
         let headend = headend.clone();
         async move { control.serve(|| headend.status()).await }
     });
+    if let Some(monitor) = monitor {
+        tokio::task::spawn_local(monitor.serve(headend.clone()));
+    }
+    let manager = given.manager;
+    tokio::task::spawn_local(manager.clone().inform(headend.clone()));
+    manager.ready();
     stop_signal().await?;
+    manager.stopping();
+    headend.vitals.stop();
     headend.stop(drain).await;
     Ok(())
 }
@@ -254,18 +280,20 @@ impl Headend {
         });
         for port in &self.ports {
             port.configure(self)?;
-            tokio::task::spawn_local(port.clone().serve(self.clone()));
+            self.vitals
+                .spawn("tunnels", port.clone().serve(self.clone()));
             info!(address = %port.address, "tunnels: listening on UDP and TCP");
         }
         let state = &self.settings().state;
         self.posture.watch_dates(state, &self.ledger);
         self.reload_bundles();
         let ledger = self.ledger.clone();
-        tokio::task::spawn_local(async move { ledger.run().await });
-        tokio::task::spawn_local(tell_checkpoints(self.clone()));
+        let vitals = &self.vitals;
+        vitals.spawn("records", async move { ledger.run().await });
+        vitals.spawn("checkpoints", tell_checkpoints(self.clone()));
+        vitals.spawn("dates", watch_dates(self.clone()));
+        vitals.spawn("windows", watch_phase(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
-        tokio::task::spawn_local(watch_dates(self.clone()));
-        tokio::task::spawn_local(watch_phase(self.clone()));
         let unproven = self.unproven.clone();
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
         tokio::task::spawn_local(authority::follow_list(self.clone(), true));
@@ -564,6 +592,12 @@ impl Headend {
         if settings.tunnel.listen != old.tunnel.listen || settings.state != old.state {
             warn!("`tunnel.listen` and `state` take effect at the next start");
         }
+        if settings.monitor != old.monitor {
+            warn!("[monitor] takes effect at the next start");
+        }
+        if settings.sandbox != old.sandbox {
+            warn!("`sandbox` takes effect at the next start");
+        }
         *self.settings.borrow_mut() = Rc::new(settings);
         self.configure_ports();
         match self.apply_settings().await {
@@ -723,7 +757,9 @@ async fn watch_files(headend: Rc<Headend>) {
     };
     loop {
         let changed = watch.changed().await;
+        headend.manager.reloading();
         headend.reload(&changed).await;
+        headend.manager.ready();
         watch.follow(headend.files());
     }
 }

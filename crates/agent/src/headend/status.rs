@@ -10,6 +10,7 @@ use crate::status::{common, round_trip, stations};
 impl Headend {
     pub(super) fn status(&self) -> Value {
         let mut status = common("headend", &self.posture, &self.ledger, self.started);
+        status["sandbox"] = json!(self.sandbox);
         status["listening"] = self.ports.iter().map(|p| p.address.to_string()).collect();
         status["tunnels"] = self
             .tunnels

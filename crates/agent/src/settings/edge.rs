@@ -7,12 +7,13 @@ use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
 use serde::Deserialize;
 
 use super::audit::Audit;
+use super::monitor::{self, Monitor};
 use super::profinet::{self, Profinet, Station};
-use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
+use super::{MinimumTls, SettingsError, Span, Trust, ensure, load, on};
 use crate::source::Source;
 
 /// Keys that hold lists of scalars, for the environment.
-pub(super) const LISTS: &[&str] = &["ca.address", "bundle.signers"];
+pub(super) const LISTS: &[&str] = &["ca.address", "bundle.signers", "monitor.names"];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +39,11 @@ pub struct File {
     pub profinet: Option<Profinet>,
     #[serde(default)]
     pub station: Vec<Station>,
+    /// Where a monitoring system may ask; nowhere by default.
+    pub monitor: Option<Monitor>,
+    /// Whether the agent confines itself to what its work needs.
+    #[serde(default = "on")]
+    pub sandbox: bool,
     /// How long SIGTERM lets requests under way finish.
     #[serde(default = "default_drain")]
     pub drain: Span,
@@ -212,6 +218,7 @@ impl File {
             },
         )?;
         self.audit.check(file)?;
+        monitor::check_edge(file, self.monitor.as_ref())?;
         let empty = self.device.is_empty() && self.station.is_empty();
         ensure(file, !empty, || {
             "no [[device]] and no [[station]]: this edge has nothing to offer".into()

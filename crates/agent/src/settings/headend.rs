@@ -11,11 +11,12 @@ use fieldlock_session::Hello;
 use serde::Deserialize;
 
 use super::audit::Audit;
+use super::monitor::{self, Monitor};
 use super::profinet::{self, Controller, Profinet, Station};
-use super::{MinimumTls, SettingsError, Span, Trust, ensure, load};
+use super::{MinimumTls, SettingsError, Span, Trust, ensure, load, on};
 
 /// Keys that hold lists of scalars, for the environment.
-pub(super) const LISTS: &[&str] = &["tunnel.listen", "bundle.files"];
+pub(super) const LISTS: &[&str] = &["tunnel.listen", "bundle.files", "monitor.names"];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +48,11 @@ pub struct File {
     pub client: Clients,
     #[serde(default)]
     pub mbaps: Mbaps,
+    /// Where a monitoring system may ask; nowhere by default.
+    pub monitor: Option<Monitor>,
+    /// Whether the agent confines itself to what its work needs.
+    #[serde(default = "on")]
+    pub sandbox: bool,
     /// How long SIGTERM lets requests under way finish.
     #[serde(default = "default_drain")]
     pub drain: Span,
@@ -197,6 +203,7 @@ impl File {
             "tunnel.listen is empty: edges have nowhere to dial".into()
         })?;
         self.audit.check(file)?;
+        monitor::check_headend(file, self.monitor.as_ref())?;
         if let Some(ca) = &self.ca {
             let port = ca
                 .address

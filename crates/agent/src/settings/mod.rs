@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod edge;
 pub mod headend;
+pub mod monitor;
 pub mod profinet;
 
 use std::collections::HashMap;
@@ -160,6 +161,8 @@ pub struct Trust {
     /// How long after its date a list is still good for new tunnels.
     pub crl_grace: Span,
     pub after_grace: AfterGrace,
+    /// What a tunnel's keys come from.
+    pub key_exchange: KeyExchange,
 }
 
 impl Default for Trust {
@@ -167,6 +170,7 @@ impl Default for Trust {
         Self {
             crl_grace: Span(Duration::from_secs(30 * 86_400)),
             after_grace: AfterGrace::Keep,
+            key_exchange: KeyExchange::Any,
         }
     }
 }
@@ -177,6 +181,16 @@ impl Default for Trust {
 pub enum AfterGrace {
     Keep,
     Cut,
+}
+
+/// Which key exchanges a tunnel may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyExchange {
+    /// Post-quantum where both ends have it, and else the best that both have.
+    #[default]
+    Any,
+    PostQuantum,
 }
 
 /// The least version of TLS on connections that are not tunnels.
@@ -201,6 +215,10 @@ impl TryFrom<String> for MinimumTls {
             )),
         }
     }
+}
+
+fn on() -> bool {
+    true
 }
 
 /// Fails with a text about the whole file when `wrong` holds.

@@ -27,6 +27,9 @@ pub(super) static GROUPS: [&dyn SupportedKxGroup; 3] = [
     &Noted(kx_group::SECP256R1),
 ];
 
+/// How many of them, from the first, are hybrid post-quantum.
+pub(super) const HYBRID: usize = 1;
+
 thread_local! {
     static COMPLETED: Cell<Option<NamedGroup>> = const { Cell::new(None) };
 }

@@ -18,7 +18,7 @@ use fieldlock_session::{ALPN, CYCLIC_ALPN};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
@@ -26,9 +26,9 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
 use crate::checkpoint;
-use crate::settings::{AfterGrace, Trust as Settings};
+use crate::settings::{AfterGrace, KeyExchange, Trust as Settings};
 pub(crate) use key_exchange::Negotiated;
-use key_exchange::{GROUPS, NotedConfig};
+use key_exchange::{GROUPS, HYBRID, NotedConfig};
 use mbaps::Mbaps;
 pub(crate) use mbaps::Proof;
 use verify::{Dates, DiallerVerifier, ListenerVerifier, grace};
@@ -106,7 +106,12 @@ impl Trust {
         clock: &Arc<AgentClock>,
     ) -> Result<Self, TrustError> {
         let tls = |error: &dyn fmt::Display| TrustError::Tls(error.to_string());
-        let provider = Arc::new(provider());
+        let provider = Arc::new(provider(&GROUPS));
+        let groups = match settings.key_exchange {
+            KeyExchange::Any => &GROUPS[..],
+            KeyExchange::PostQuantum => &GROUPS[..HYBRID],
+        };
+        let tunnels = Arc::new(self::provider(groups));
         let mut roots = RootCertStore::empty();
         for root in &installed.trust.roots {
             roots
@@ -148,7 +153,7 @@ impl Trust {
                 DiallerVerifier::new(roots, crls, provider.clone(), &[Role::Edge], site, dates())
                     .map_err(|error| tls(&error))?;
             let verifier = Arc::new(verifier);
-            server = Some(server_config(provider, verifier.clone(), chain, key)?);
+            server = Some(server_config(tunnels, verifier.clone(), chain, key)?);
             Verifier::Diallers(verifier)
         } else {
             let verifier = ListenerVerifier::new(
@@ -161,7 +166,7 @@ impl Trust {
             )
             .map_err(|error| tls(&error))?;
             let verifier = Arc::new(verifier);
-            client = Some(client_config(provider, verifier.clone(), chain, key)?);
+            client = Some(client_config(tunnels, verifier.clone(), chain, key)?);
             Verifier::Listeners(verifier)
         };
         let leaf = Summary::of(installed.leaf()).map_err(|error| tls(&error))?;
@@ -271,9 +276,9 @@ impl Trust {
 }
 
 /// The one place that chooses cryptography.
-fn provider() -> CryptoProvider {
+fn provider(groups: &[&'static dyn SupportedKxGroup]) -> CryptoProvider {
     CryptoProvider {
-        kx_groups: GROUPS.to_vec(),
+        kx_groups: groups.to_vec(),
         ..aws_lc_rs::default_provider()
     }
 }

@@ -108,6 +108,7 @@ fn render_into(out: &mut String, status: &Value) -> std::fmt::Result {
         status["audit"]["signed_seq"].as_u64().unwrap_or_default(),
     )?;
     bundle(out, &status["bundle"])?;
+    sandbox(out, &status["sandbox"])?;
     for alarm in list(&status["alarms"]) {
         let since = duration(&alarm["seconds"]);
         writeln!(
@@ -121,6 +122,20 @@ fn render_into(out: &mut String, status: &Value) -> std::fmt::Result {
     devices(out, status)?;
     clients(out, status)?;
     profinet::render(out, &status["profinet"])
+}
+
+/// Where it is not as it should be.
+fn sandbox(out: &mut String, sandbox: &Value) -> std::fmt::Result {
+    let (files, calls) = (&sandbox["files"], &sandbox["calls"]);
+    match files == "full" && calls == "full" {
+        true => Ok(()),
+        false => writeln!(
+            out,
+            "sandbox: files {}, system calls {}",
+            text(files),
+            text(calls)
+        ),
+    }
 }
 
 fn bundle(out: &mut String, bundle: &Value) -> std::fmt::Result {
