@@ -317,7 +317,9 @@ impl Channel {
         }
         let counters = &self.device.counters;
         match outcome {
-            Outcome::Answered | Outcome::Exception | Outcome::Sent => counters.answered.add(),
+            Outcome::Answered | Outcome::Shared | Outcome::Exception | Outcome::Sent => {
+                counters.answered.add();
+            }
             Outcome::Refused => counters.refused_by_edge.add(),
             Outcome::NotSent => counters.not_sent.add(),
             Outcome::Unknown | Outcome::Lost => counters.lost.add(),
