@@ -14,6 +14,7 @@ mod rivals;
 mod rounds;
 mod server;
 mod shape;
+mod slow;
 mod usage;
 
 use std::io::Write;
@@ -42,6 +43,15 @@ enum Command {
     /// The Modbus server that everything leads to: a process of its own.
     #[command(hide = true)]
     Serve { address: SocketAddr },
+    /// A PLC with one connection and slow answers, and ten pollers that ask it the same
+    Slow(slow::Slow),
+    /// That PLC: a process of its own.
+    #[command(hide = true)]
+    ServeSlowly {
+        address: SocketAddr,
+        /// Milliseconds until an answer
+        after: u64,
+    },
 }
 
 /// What to measure.
@@ -70,6 +80,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Serve { address }) => server::run(address),
+        Some(Command::ServeSlowly { address, after }) => {
+            server::run_slowly(address, Duration::from_millis(after))
+        }
+        Some(Command::Slow(slow)) => measured(slow::run(&slow)).and_then(|results| {
+            let report = slow::Report(&results);
+            Ok(writeln!(std::io::stdout(), "{report}")?)
+        }),
         None => compare(&cli.plan),
     };
     match done {
@@ -81,17 +98,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(plan: &Plan) -> Result<(), Failure> {
+/// The results, unless a signal comes first.
+fn measured<R>(run: impl Future<Output = Result<R, Failure>>) -> Result<R, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let results = runtime.block_on(async {
-        // Dropping the rounds ends every child process.
+    runtime.block_on(async {
+        // Dropping the run ends every child process.
         tokio::select! {
-            results = rounds::run(plan) => results,
+            results = run => results,
             signal = interrupted() => Err(signal),
         }
-    })?;
+    })
+}
+
+fn compare(plan: &Plan) -> Result<(), Failure> {
+    let results = measured(rounds::run(plan))?;
     let report = report::Report::of(&results);
     let text = if plan.json {
         serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?

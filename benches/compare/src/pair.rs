@@ -14,7 +14,6 @@ use fieldlock_testkit::ports::free_address;
 use fieldlock_testkit::process::Process;
 
 use crate::Failure;
-use crate::Plan;
 use crate::contender::{Contender, Kind};
 use crate::rivals::run;
 
@@ -41,9 +40,9 @@ pub(crate) struct Fieldlock {
 }
 
 impl Fieldlock {
-    pub(crate) fn prepare(plan: &Plan, directory: &Path) -> Result<Self, Failure> {
-        let program = match &plan.fieldlock {
-            Some(program) => program.clone(),
+    pub(crate) fn prepare(program: Option<&Path>, directory: &Path) -> Result<Self, Failure> {
+        let program = match program {
+            Some(program) => program.to_owned(),
             None => env::current_exe()?.with_file_name("fieldlock"),
         };
         if !program.is_file() {
@@ -66,9 +65,10 @@ impl Fieldlock {
         let (transport, limits) = match kind {
             Kind::FieldlockQuic => ("quic", WIDE),
             Kind::FieldlockTls => ("tls", WIDE),
-            Kind::FieldlockQuic1 => ("quic", ""),
+            Kind::FieldlockQuic1 | Kind::FieldlockShared | Kind::FieldlockUnshared => ("quic", ""),
             _ => ("tls", ""),
         };
+        let shared = kind != Kind::FieldlockUnshared;
         let directory = self.directory.join(kind.name());
         fs::create_dir(&directory)?;
         let (address, tunnel) = (free_address()?, free_address()?);
@@ -88,7 +88,7 @@ impl Fieldlock {
         let edge = configuration(&edge_state)
             + &format!(
                 "[[headend]]\nname = \"{headend}\"\naddress = [\"{tunnel}\"]\ntransport = \"{transport}\"\n\
-                 [[device]]\nname = \"plc\"\nmodbus_tcp = {{ address = \"{server}\"{limits} }}\n",
+                 [[device]]\nname = \"plc\"\nshared_reads = {shared}\nmodbus_tcp = {{ address = \"{server}\"{limits} }}\n",
                 headend = agent_name("headend", kind),
             );
         let mut processes = Vec::new();

@@ -132,7 +132,10 @@ impl Starter<'_> {
     fn fieldlock(&mut self) -> Result<&Fieldlock, Failure> {
         match &mut self.fieldlock {
             Some(made) => Ok(made),
-            none => Ok(none.insert(Fieldlock::prepare(self.plan, self.directory)?)),
+            none => Ok(none.insert(Fieldlock::prepare(
+                self.plan.fieldlock.as_deref(),
+                self.directory,
+            )?)),
         }
     }
 }
