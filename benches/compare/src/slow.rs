@@ -15,7 +15,7 @@ use clap::Args;
 use fieldlock_testkit::ports::free_address;
 use fieldlock_testkit::process::{Directory, Process};
 
-use crate::contender::{Contender, Kind};
+use crate::contender::Kind;
 use crate::load::{Window, measure};
 use crate::pair::Fieldlock;
 use crate::shape::Shape;

@@ -268,7 +268,7 @@ impl World {
                 let mut bytes = Vec::new();
                 if self.edge.device.poll_transmit(conn, &mut bytes) {
                     any = true;
-                    self.to_plc(line, bytes);
+                    self.write_line(line, bytes);
                 }
             }
             while let Some(said) = self.edge.device.poll_event() {

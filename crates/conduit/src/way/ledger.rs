@@ -67,7 +67,7 @@ pub(super) struct Ledger {
     /// Who was told of which moment.
     told: BTreeMap<Moment, Vec<usize>>,
     /// The PLC serves one request after the other.
-    pub(super) in_order: bool,
+    in_order: bool,
 }
 
 /// Clients with the same rule; the third has its own.
@@ -76,6 +76,13 @@ fn group(client: usize) -> usize {
 }
 
 impl Ledger {
+    pub(super) fn new(in_order: bool) -> Self {
+        Self {
+            in_order,
+            ..Self::default()
+        }
+    }
+
     /// A client asks; its request's PDU.
     pub(super) fn ask(
         &mut self,

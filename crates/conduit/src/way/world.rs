@@ -172,8 +172,6 @@ impl World {
         let forbidding = OPEN.replace("function = [3, 6]", "function = [3]");
         let policies = [OPEN, &forbidding]
             .map(|text| Arc::new(Policy::parse(text, "policy.toml").expect("a policy")));
-        let mut ledger = Ledger::default();
-        ledger.in_order = max_connections == 1;
         let client = || Client {
             conn: None,
             transaction: 0,
@@ -196,7 +194,7 @@ impl World {
                 lines: BTreeMap::new(),
                 off_until: start,
             },
-            ledger,
+            ledger: Ledger::new(max_connections == 1),
             clients: std::iter::repeat_with(client).take(CLIENTS).collect(),
             next: BTreeMap::new(),
             happened: 0,
@@ -338,7 +336,7 @@ impl World {
         self.tunnels.len() - 1
     }
 
-    pub(super) fn to_plc(&mut self, line: Line, bytes: Vec<u8>) {
+    pub(super) fn write_line(&mut self, line: Line, bytes: Vec<u8>) {
         let after = self.dice.millis(0..3);
         let at = self
             .to_plc
