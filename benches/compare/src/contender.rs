@@ -42,6 +42,15 @@ pub(crate) enum Kind {
     FieldlockQuic1,
     /// The same over TLS on TCP
     FieldlockTls1,
+    /// One HAProxy, plain TCP, that opens one connection to the server at a time
+    #[value(skip)]
+    OneAtATime,
+    /// Fieldlock pair over QUIC, 1 connection, 1 in flight, shared reads
+    #[value(skip)]
+    FieldlockShared,
+    /// The same, without shared reads
+    #[value(skip)]
+    FieldlockUnshared,
 }
 
 impl Kind {
@@ -76,6 +85,9 @@ impl Kind {
             Self::FieldlockTls => "fieldlock-tls",
             Self::FieldlockQuic1 => "fieldlock-quic-1",
             Self::FieldlockTls1 => "fieldlock-tls-1",
+            Self::OneAtATime => "haproxy-maxconn-1",
+            Self::FieldlockShared => "fieldlock-shared",
+            Self::FieldlockUnshared => "fieldlock-unshared",
         }
     }
 }

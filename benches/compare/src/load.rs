@@ -157,14 +157,17 @@ impl Client {
             }
         };
         self.transaction = self.transaction.wrapping_add(1);
-        let address = self.transaction % ADDRESSES;
+        let address = match self.shape.asks_the_same() {
+            true => 0,
+            false => self.transaction % ADDRESSES,
+        };
         stream
             .write_all(&request(self.transaction, address))
             .await?;
         let mut answer = [0; ANSWER];
         stream.read_exact(&mut answer).await?;
         check(&answer, self.transaction, address)?;
-        if self.shape != Shape::New {
+        if !self.shape.connects_anew() {
             self.connection = Some(stream);
         }
         Ok(())

@@ -15,6 +15,7 @@ mod rivals;
 mod rounds;
 mod server;
 mod shape;
+mod slow;
 mod vpn;
 
 use std::io::Write;
@@ -47,6 +48,15 @@ enum Command {
     /// What a pair takes that does nothing: size, memory, processor time, wake-ups; and how soon
     /// an edge that is started answers its first request
     Footprint(footprint::Plan),
+    /// A PLC with one connection and slow answers, and ten pollers that ask it the same
+    Slow(slow::Slow),
+    /// That PLC: a process of its own.
+    #[command(hide = true)]
+    ServeSlowly {
+        address: SocketAddr,
+        /// Milliseconds until an answer
+        after: u64,
+    },
 }
 
 /// What to measure.
@@ -76,6 +86,13 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Command::Serve { address }) => server::run(address),
         Some(Command::Footprint(plan)) => footprint::run(&plan),
+        Some(Command::ServeSlowly { address, after }) => {
+            server::run_slowly(address, Duration::from_millis(after))
+        }
+        Some(Command::Slow(slow)) => measured(slow::run(&slow)).and_then(|results| {
+            let report = slow::Report(&results);
+            Ok(writeln!(std::io::stdout(), "{report}")?)
+        }),
         None => compare(&cli.plan),
     };
     match done {
@@ -89,33 +106,38 @@ fn main() -> ExitCode {
 
 fn compare(plan: &Plan) -> Result<(), Failure> {
     if !plan.peers.iter().any(|peer| peer.is_vpn()) {
-        return measure(plan);
+        return report_on(plan);
     }
     // Of its own, so that a VPN's addresses are nobody else's.
     match Namespace::create() {
         Ok(near) => near.run(|| {
             let up =
                 rivals::run(std::process::Command::new("ip").args(["link", "set", "lo", "up"]));
-            up.and_then(|_| measure(plan))
+            up.and_then(|_| report_on(plan))
         })?,
         Err(error) => {
             eprintln!("no network namespace, so no VPNs: {error}");
-            measure(plan)
+            report_on(plan)
         }
     }
 }
 
-fn measure(plan: &Plan) -> Result<(), Failure> {
+/// The results, unless a signal comes first.
+fn measured<R>(run: impl Future<Output = Result<R, Failure>>) -> Result<R, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let results = runtime.block_on(async {
-        // Dropping the rounds ends every child process.
+    runtime.block_on(async {
+        // Dropping the run ends every child process.
         tokio::select! {
-            results = rounds::run(plan) => results,
+            results = run => results,
             signal = interrupted() => Err(signal),
         }
-    })?;
+    })
+}
+
+fn report_on(plan: &Plan) -> Result<(), Failure> {
+    let results = measured(rounds::run(plan))?;
     let report = report::Report::of(&results);
     let text = if plan.json {
         serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?

@@ -78,9 +78,10 @@ impl Fieldlock {
         let (transport, limits) = match kind {
             Kind::FieldlockQuic => ("quic", WIDE),
             Kind::FieldlockTls => ("tls", WIDE),
-            Kind::FieldlockQuic1 => ("quic", ""),
+            Kind::FieldlockQuic1 | Kind::FieldlockShared | Kind::FieldlockUnshared => ("quic", ""),
             _ => ("tls", ""),
         };
+        let shared = kind != Kind::FieldlockUnshared;
         let directory = self.directory.join(kind.name());
         fs::create_dir(&directory)?;
         let (address, tunnel) = (free_address()?, free_address()?);
@@ -100,7 +101,7 @@ impl Fieldlock {
         let edge = configuration(&edge_state)
             + &format!(
                 "[[headend]]\nname = \"{headend}\"\naddress = [\"{tunnel}\"]\ntransport = \"{transport}\"\n\
-                 [[device]]\nname = \"plc\"\nmodbus_tcp = {{ address = \"{server}\"{limits} }}\n",
+                 [[device]]\nname = \"plc\"\nshared_reads = {shared}\nmodbus_tcp = {{ address = \"{server}\"{limits} }}\n",
                 headend = agent_name("headend", kind),
             );
         for (role, text) in [("headend", headend), ("edge", edge)] {

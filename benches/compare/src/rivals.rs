@@ -64,6 +64,26 @@ fn haproxy_configuration(from: SocketAddr, from_tls: &str, to: SocketAddr, to_tl
     )
 }
 
+/// One HAProxy with a single connection to the server at a time; further clients wait in its queue.
+pub(crate) fn one_at_a_time(server: SocketAddr, directory: &Path) -> Result<Contender, Failure> {
+    let program = &Peer::find_all(&["haproxy"])?[0];
+    let (kind, address) = (Kind::OneAtATime, free_address()?);
+    let file = directory.join(format!("{}.cfg", kind.name()));
+    fs::write(
+        &file,
+        haproxy_configuration(address, "", server, "maxconn 1"),
+    )?;
+    let mut command = Command::new(program);
+    command.arg("-db").arg("-f").arg(file);
+    let process = Process::start(kind.name(), &mut command, directory)?;
+    Contender {
+        kind,
+        address,
+        processes: vec![process],
+    }
+    .wait_ready()
+}
+
 /// Two stunnel processes.
 pub(crate) fn stunnel(
     server: SocketAddr,

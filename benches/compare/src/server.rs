@@ -5,10 +5,12 @@ use std::env;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use fieldlock_testkit::process::Process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 
 use crate::Failure;
 
@@ -44,6 +46,29 @@ pub(crate) fn run(address: SocketAddr) -> Result<(), Failure> {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
             tokio::spawn(serve(stream));
+        }
+    })
+}
+
+/// Serves one connection at a time until killed, and each request `after` its arrival or the answer
+/// before it.
+pub(crate) fn run_slowly(address: SocketAddr, after: Duration) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(address).await?;
+        loop {
+            let (mut stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let (mut request, mut answers) = ([0; REQUEST], Vec::new());
+            while stream.read_exact(&mut request).await.is_ok() {
+                sleep(after).await;
+                answers.clear();
+                if !answer(&request, &mut answers) || stream.write_all(&answers).await.is_err() {
+                    break;
+                }
+            }
         }
     })
 }

@@ -16,6 +16,12 @@ pub(crate) enum Shape {
     New,
     /// 8 persistent connections, 10 ms between an answer and the next request
     Paced,
+    /// 10 persistent connections that ask the same, one request at a time each
+    #[value(skip)]
+    Pollers,
+    /// 10 clients that ask the same, with a new connection for each request
+    #[value(skip)]
+    NewPollers,
 }
 
 impl Shape {
@@ -26,11 +32,21 @@ impl Shape {
             Self::One | Self::New => 1,
             Self::Many => 32,
             Self::Paced => 8,
+            Self::Pollers | Self::NewPollers => 10,
         }
     }
 
     pub(crate) fn pause(self) -> Option<Duration> {
         matches!(self, Self::Paced).then_some(Duration::from_millis(10))
+    }
+
+    pub(crate) fn connects_anew(self) -> bool {
+        matches!(self, Self::New | Self::NewPollers)
+    }
+
+    /// Whether all clients ask for the same registers all the time.
+    pub(crate) fn asks_the_same(self) -> bool {
+        matches!(self, Self::Pollers | Self::NewPollers)
     }
 
     pub(crate) fn title(self) -> &'static str {
@@ -39,6 +55,8 @@ impl Shape {
             Self::Many => "32 persistent connections, 1 request in flight each",
             Self::New => "a new connection for each request, 1 at a time",
             Self::Paced => "8 persistent connections, pausing 10 ms",
+            Self::Pollers => "kept connections",
+            Self::NewPollers => "a connection for each request",
         }
     }
 }

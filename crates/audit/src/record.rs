@@ -311,6 +311,8 @@ pub enum Decision {
 pub enum Outcome {
     /// The device did it.
     Answered,
+    /// The device's answer to the same read of another client, sent after this one was asked.
+    Shared,
     /// The device answered with an exception.
     Exception,
     /// A broadcast left for the line; nobody answers those.

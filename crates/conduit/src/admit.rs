@@ -16,8 +16,14 @@ pub struct Permit<'a> {
     request: Request<'a>,
     unit: u8,
     rule: RuleId,
+    /// The rule of the policy that narrows the one of `rule`.
+    narrowing: Option<RuleId>,
     taken: Taken,
 }
+
+/// Which rules permitted a request. Equal ones mean the same rules, as long as the policy is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grounds(pub u64);
 
 /// The rates that a request has used; two for function 23, and as many of a policy that narrows.
 type Taken = [Option<(RuleId, Rate)>; 4];
@@ -34,6 +40,12 @@ impl<'a> Permit<'a> {
 
     pub fn rule(&self) -> RuleId {
         self.rule
+    }
+
+    /// Of a request that only reads; function 23 has two rules.
+    pub fn grounds(&self) -> Grounds {
+        let narrowing = self.narrowing.map_or(0, |rule| rule.number() + 1);
+        Grounds(u64::from(self.rule.number()) << 32 | u64::from(narrowing))
     }
 
     /// The request does not go on after all: it has used no rate.
@@ -159,6 +171,7 @@ pub fn admit<'a>(
                     request,
                     unit,
                     rule,
+                    narrowing: narrowing.map(|(rule, _)| rule),
                     taken,
                 });
             }

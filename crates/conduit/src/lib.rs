@@ -13,3 +13,6 @@ pub mod device;
 pub mod meter;
 pub mod profinet;
 pub mod step;
+
+#[cfg(test)]
+mod way;

@@ -12,6 +12,11 @@ use crate::address::Span;
 pub struct RuleId(pub(crate) u32);
 
 impl RuleId {
+    /// Its place in that order, from 0.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }

@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> = [
         both("faults::plc_gone", plc_gone),
         both("faults::plc_silent", plc_silent),
+        both("faults::slow_plc_and_many_pollers", slow_and_many),
     ]
     .into_iter()
     .flatten()
@@ -38,6 +39,29 @@ fn plc_gone(transport: Transport) {
     no_answer_in_time(&mut client, asked);
     wrote(&pair.edge, Outcome::NotSent);
     wrote(&pair.headend, Outcome::NotSent);
+}
+
+fn slow_and_many(transport: Transport) {
+    const CLIENTS: usize = 10;
+    const ROUNDS: usize = 3;
+    let pair = Setup::new(transport).answer_within("10s").up();
+    pair.plc().set_answer_delay(Duration::from_millis(50));
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| pair.client()).collect();
+    let before = pair.plc().requests();
+    for _ in 0..ROUNDS {
+        for client in &mut clients {
+            client.send_request(1, &read_one(0)).unwrap();
+        }
+        for client in &mut clients {
+            let answer = client.read_adu(ANSWER_AT_MOST).unwrap();
+            assert!(registers(&answer[7..]).is_some(), "{answer:02x?}");
+        }
+    }
+    let counters = pair.edge.status()["devices"][0]["counters"].clone();
+    let asked = (CLIENTS * ROUNDS) as u64;
+    let shared = counters["shared"].as_u64().unwrap();
+    assert!(shared > 0, "{counters}");
+    assert_eq!(pair.plc().requests() - before, asked - shared);
 }
 
 fn plc_silent(transport: Transport) {

@@ -59,6 +59,8 @@ pub(crate) struct Device {
 pub(crate) struct Counters {
     pub(crate) requests: Counter,
     pub(crate) answered: Counter,
+    /// Of these, by the answer to another client's read.
+    pub(crate) shared: Counter,
     pub(crate) refused: Counter,
     pub(crate) busy: Counter,
     pub(crate) not_sent: Counter,
@@ -143,6 +145,7 @@ impl Device {
 
     /// Learns from now on what this policy needs to know, and begins with nothing.
     pub(crate) fn follow_policy(&self, policy: &Policy) {
+        self.core.borrow_mut().policy_changed();
         for request in self.under_way.borrow_mut().values_mut() {
             request.mark = None;
         }
@@ -203,6 +206,7 @@ impl Device {
             client: asker.client,
             unit: permit.unit(),
             request,
+            grounds: permit.grounds(),
             deadline: asker.deadline,
             held: is_write,
         };
@@ -355,8 +359,12 @@ impl Device {
                     self.drop_line(conn);
                 }
                 Event::Answer {
-                    key, outcome, pdu, ..
-                } => self.answer(key, outcome, &pdu),
+                    key,
+                    outcome,
+                    shared,
+                    pdu,
+                    ..
+                } => self.answer(key, outcome, shared, &pdu),
             }
         }
         self.transmit();
@@ -413,7 +421,7 @@ impl Device {
         }
     }
 
-    fn answer(&self, key: Key, outcome: Ended, pdu: &[u8]) {
+    fn answer(&self, key: Key, outcome: Ended, shared: bool, pdu: &[u8]) {
         let Some(under_way) = self.under_way.borrow_mut().remove(&key) else {
             return;
         };
@@ -421,13 +429,14 @@ impl Device {
         let exception = is_exception.then(|| pdu[1]);
         let (wire, recorded) = match outcome {
             Ended::Answered if is_exception => (Wire::Answered, Outcome::Exception),
+            Ended::Answered if shared => (Wire::Answered, Outcome::Shared),
             Ended::Answered => (Wire::Answered, Outcome::Answered),
             Ended::Broadcast => (Wire::Answered, Outcome::Sent),
             Ended::NotSent | Ended::Unreachable => (Wire::NotSent, Outcome::NotSent),
             Ended::Unknown(_) => (Wire::Unknown, Outcome::Unknown),
         };
         let end = match recorded {
-            Outcome::Answered => End::Answered(pdu),
+            Outcome::Answered | Outcome::Shared => End::Answered(pdu),
             Outcome::Exception | Outcome::NotSent => End::Refused,
             _ => End::Lost,
         };
@@ -437,6 +446,9 @@ impl Device {
             Ended::Answered | Ended::Broadcast => {
                 self.counters.answered.add();
                 self.counters.latency.observe(under_way.since.elapsed());
+                if shared {
+                    self.counters.shared.add();
+                }
                 String::new()
             }
             Ended::NotSent | Ended::Unreachable => {
@@ -604,6 +616,7 @@ fn core_settings(config: &Config) -> DeviceSettings {
     let common = DeviceSettings {
         queue: config.queue.into(),
         queue_per_client: config.queue_per_client.into(),
+        shared_reads: config.shared_reads,
         reconnect: Backoff {
             first: Duration::from_millis(50),
             // A device that comes back is asked again within a second.

@@ -1,14 +1,13 @@
 //! Requests under way to one device over one tunnel.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Decision, Kind, Outcome, Record, Ticket};
 use fieldlock_conduit::admit::Permit;
+use fieldlock_conduit::client::UnderWay;
 use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Answer, Exception, Expected, Range};
 use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
@@ -35,7 +34,7 @@ pub(crate) struct Channel {
     number: u16,
     ledger: Rc<Ledger>,
     tunnel: Arc<str>,
-    table: RefCell<Table<Pending>>,
+    table: RefCell<UnderWay<Pending>>,
     /// Whether the deadline timer runs; it stops by itself when nothing is under way.
     armed: Cell<bool>,
     arm: Notify,
@@ -50,15 +49,6 @@ pub(crate) enum Unsent {
     Busy,
     /// A write, and the audit log can't take its intent.
     NoAudit,
-}
-
-/// Requests by id, at most as many as the edge gave credit for.
-struct Table<R> {
-    slots: Vec<Option<(u64, R)>>,
-    free: Vec<u32>,
-    /// In the order of sending, which is that of the deadlines.
-    deadlines: VecDeque<(Instant, u64)>,
-    next: u64,
 }
 
 struct Pending {
@@ -99,7 +89,7 @@ impl Channel {
             number,
             ledger: ledger.clone(),
             tunnel: link.peer.identity.uri().into(),
-            table: RefCell::new(Table::new(offer.credit.into())),
+            table: RefCell::new(UnderWay::new(offer.credit.into())),
             armed: Cell::new(false),
             arm: Notify::new(),
             within: Cell::new((link.since, offer.answer_within)),
@@ -111,8 +101,7 @@ impl Channel {
 
     /// Requests without an answer.
     pub(crate) fn under_way(&self) -> usize {
-        let table = self.table.borrow();
-        table.slots.len() - table.free.len()
+        self.table.borrow().len()
     }
 
     /// Sends a permitted request to the edge. At most once: nothing repeats it.
@@ -319,7 +308,7 @@ impl Channel {
         }
         let counters = &self.device.counters;
         match outcome {
-            Outcome::Answered | Outcome::Exception | Outcome::Sent => {
+            Outcome::Answered | Outcome::Shared | Outcome::Exception | Outcome::Sent => {
                 counters.answered.add();
                 counters.latency.observe(pending.since.elapsed());
             }
@@ -416,119 +405,5 @@ impl Channel {
             request: Some(id),
             ..Record::new(kind)
         }
-    }
-}
-
-impl<R> Table<R> {
-    fn new(credit: u32) -> Self {
-        Self {
-            slots: std::iter::repeat_with(|| None)
-                .take(credit as usize)
-                .collect(),
-            free: (0..credit).rev().collect(),
-            deadlines: VecDeque::new(),
-            next: 0,
-        }
-    }
-
-    /// An id whose low 16 bits are a free slot; the rest makes it unique.
-    fn reserve(&mut self) -> Option<u64> {
-        let slot = self.free.pop()?;
-        self.next += 1;
-        Some(self.next << 16 | u64::from(slot))
-    }
-
-    fn release(&mut self, id: u64) {
-        self.free.push(slot(id) as u32);
-    }
-
-    /// Notes when a request is overdue. An edge that leaves one without an answer keeps those
-    /// behind it in the line: they are dropped before the line is twice as long as the table.
-    fn watch(&mut self, deadline: Instant, id: u64) {
-        if self.deadlines.len() >= 2 * self.slots.len() {
-            let mut deadlines = mem::take(&mut self.deadlines);
-            deadlines.retain(|(_, id)| self.is_under_way(*id));
-            self.deadlines = deadlines;
-        }
-        self.deadlines.push_back((deadline, id));
-    }
-
-    fn fill(&mut self, id: u64, request: R) {
-        self.slots[slot(id)] = Some((id, request));
-    }
-
-    fn take(&mut self, id: u64) -> Option<R> {
-        let slot = self.slots.get_mut(slot(id))?;
-        let (_, request) = slot.take_if(|(known, _)| *known == id)?;
-        self.release(id);
-        // A poller's requests end in the order they came: forget its deadline with it.
-        if self
-            .deadlines
-            .front()
-            .is_some_and(|(_, first)| *first == id)
-        {
-            self.deadlines.pop_front();
-        }
-        Some(request)
-    }
-
-    fn drain(&mut self) -> impl Iterator<Item = R> {
-        self.deadlines.clear();
-        self.free = (0..self.slots.len() as u32).rev().collect();
-        let taken = self.slots.iter_mut().filter_map(Option::take);
-        taken.map(|(_, request)| request)
-    }
-
-    fn is_under_way(&self, id: u64) -> bool {
-        let slot = self.slots.get(slot(id)).and_then(Option::as_ref);
-        slot.is_some_and(|(known, _)| *known == id)
-    }
-
-    fn next_deadline(&mut self) -> Option<Instant> {
-        while let Some((deadline, id)) = self.deadlines.front().copied() {
-            if self.is_under_way(id) {
-                return Some(deadline);
-            }
-            self.deadlines.pop_front();
-        }
-        None
-    }
-
-    fn take_overdue(&mut self, now: Instant) -> Option<R> {
-        self.next_deadline().filter(|deadline| *deadline <= now)?;
-        let (_, id) = self.deadlines.pop_front()?;
-        self.take(id)
-    }
-}
-
-fn slot(id: u64) -> usize {
-    (id & 0xffff) as usize
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_without_an_answer_does_not_let_the_line_of_deadlines_grow() {
-        let mut table = Table::new(4);
-        let now = Instant::now();
-        let ask = |table: &mut Table<u64>| {
-            let id = table.reserve().unwrap();
-            table.watch(now + Duration::from_secs(1), id);
-            table.fill(id, id);
-            id
-        };
-        let ignored = ask(&mut table);
-        for _ in 0..1000 {
-            let id = ask(&mut table);
-            assert_eq!(table.take(id), Some(id));
-            assert_eq!(table.take(id), None);
-            assert!(table.deadlines.len() <= 8);
-        }
-        assert_eq!(table.take_overdue(now), None);
-        let overdue = table.take_overdue(now + Duration::from_secs(1));
-        assert_eq!(overdue, Some(ignored));
-        assert_eq!(table.next_deadline(), None);
     }
 }

@@ -116,6 +116,9 @@ pub struct Device {
     /// And those of one client.
     #[serde(default = "default_queue_per_client")]
     pub queue_per_client: u16,
+    /// Clients that wait for the same read share one.
+    #[serde(default = "yes")]
+    pub shared_reads: bool,
     pub modbus_tcp: Option<ModbusTcp>,
     pub modbus_rtu: Option<ModbusRtu>,
 }
@@ -334,6 +337,10 @@ fn meaning(file: &Path, message: String) -> SettingsError {
 
 fn one() -> u16 {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn zero() -> Span {

@@ -1,6 +1,7 @@
 //! The headend's half: one client's Modbus/TCP connection.
 
 mod route;
+mod under_way;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use fieldlock_policy::{Client, Origin, Phase, Policy, Side, View};
 use crate::admit::{Count, Permit, Refused, Why, admit};
 use crate::meter::{Meter, Who};
 pub use route::{Routes, Target};
+pub use under_way::UnderWay;
 
 /// Who a client is, as far as the headend knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::event::{CloseReason, ConnId};
 use super::rtu::Line;
 use super::settings::DeviceSettings;
-use super::slab::{Place, Slab, State};
+use super::slab::{List, Place, Slab, State, Transaction};
 use super::tcp::Reassembly;
 
 /// A place in the pool, which outlives the connections that use it one after the other and
@@ -18,7 +18,7 @@ pub(super) struct Connection {
     in_flight_limit: usize,
     pause: Duration,
     flights: Vec<Flight>,
-    next_transaction: u16,
+    next_transaction: Transaction,
     /// No request before this time.
     ready_at: Instant,
     /// Last request or answer.
@@ -41,10 +41,11 @@ enum Wire {
 }
 
 /// A request that was sent and not answered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Flight {
-    pub(super) place: Place,
-    transaction: u16,
+    pub(super) transaction: Transaction,
+    /// At least one; more where a read is shared.
+    pub(super) askers: List,
 }
 
 /// What bytes, or silence, amounted to.
@@ -52,13 +53,13 @@ pub(super) struct Flight {
 pub(super) enum Received {
     /// Nothing complete.
     Nothing,
-    /// The answer to this request; it is in the slab.
-    Answer(Place),
+    /// The answer to what these ask; it is at the first of them.
+    Answer(List),
     /// On TCP: the connection can't be trusted any more, because of the answer to this
     /// request if it is known.
-    Fault(Option<Place>, CloseReason),
-    /// On a serial line: not the answer to this request.
-    Garbled(Place),
+    Fault(Option<Transaction>, CloseReason),
+    /// On a serial line: not the answer to the request in flight.
+    Garbled,
     /// On a serial line: bytes while no answer is awaited.
     Noise,
 }
@@ -68,7 +69,7 @@ pub(super) enum Received {
 pub(super) enum Due {
     ConnectTimeout,
     Silence,
-    BroadcastDone(Place),
+    BroadcastDone,
     Idle,
 }
 
@@ -166,18 +167,32 @@ impl Connection {
         self.flights = emptied;
     }
 
-    /// Appends the request's frame and takes it for sent.
-    pub(super) fn send(&mut self, now: Instant, place: Place, slab: &mut Slab, out: &mut Vec<u8>) {
+    /// Appends the request's frame and takes it for sent, with `alike`, which ask the same.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        place: Place,
+        alike: List,
+        slab: &mut Slab,
+        out: &mut Vec<u8>,
+    ) {
         let transaction = self.unused_transaction();
-        let entry = &mut slab[place];
-        entry.state = State::Sent(self.id);
+        let mut askers = alike;
+        askers.push_front(slab, place);
+        askers.for_each(slab, |entry| {
+            entry.state = State::Sent(self.id, transaction)
+        });
+        let entry = &slab[place];
         match &mut self.wire {
             Wire::Tcp(_) => {
                 fieldlock_modbus::mbap::encode(out, transaction, entry.unit, &entry.pdu);
             }
             Wire::Rtu(line) => line.send(now, entry.unit, &entry.pdu, out),
         }
-        self.flights.push(Flight { place, transaction });
+        self.flights.push(Flight {
+            transaction,
+            askers,
+        });
         self.active_at = now;
         self.ready_at = now + self.pause;
     }
@@ -200,10 +215,19 @@ impl Connection {
         self.judge_rtu(now, None, slab)
     }
 
-    /// Forgets a request in flight on a serial line, which stays open. No request until the
-    /// line has been quiet.
-    pub(super) fn give_up(&mut self, now: Instant) {
-        self.flights.clear();
+    /// Takes out one of several who wait for the same answer; false: it is the only one.
+    pub(super) fn leave(&mut self, flight: Transaction, place: Place, slab: &mut Slab) -> bool {
+        let mut flights = self.flights.iter_mut();
+        let Some(flight) = flights.find(|f| f.transaction == flight && f.askers.len() > 1) else {
+            return false;
+        };
+        flight.askers.remove(slab, place);
+        true
+    }
+
+    /// Gives back who waits for the answer to the request in flight on a serial line, which stays
+    /// open. No request until the line has been quiet.
+    pub(super) fn give_up(&mut self, now: Instant) -> List {
         if let Wire::Rtu(line) = &mut self.wire {
             let quiet = match line.broadcast_until() {
                 Some(until) => until,
@@ -212,6 +236,7 @@ impl Connection {
             self.ready_at = self.ready_at.max(quiet);
             line.clear();
         }
+        self.flights.pop().map(|f| f.askers).unwrap_or_default()
     }
 
     /// Whether the request in flight is one that no device answers.
@@ -223,13 +248,13 @@ impl Connection {
         if self.wake(None, idle)? > now {
             return None;
         }
-        match (self.phase, &self.wire, self.flights.first()) {
-            (Phase::Closed, _, _) => None,
-            (Phase::Connecting { .. }, _, _) => Some(Due::ConnectTimeout),
-            (Phase::Open, _, None) => Some(Due::Idle),
-            (Phase::Open, Wire::Tcp(_), Some(_)) => None,
-            (Phase::Open, Wire::Rtu(line), Some(flight)) => Some(match line.broadcast_until() {
-                Some(_) => Due::BroadcastDone(flight.place),
+        match (self.phase, &self.wire) {
+            (Phase::Closed, _) => None,
+            (Phase::Connecting { .. }, _) => Some(Due::ConnectTimeout),
+            (Phase::Open, _) if self.flights.is_empty() => Some(Due::Idle),
+            (Phase::Open, Wire::Tcp(_)) => None,
+            (Phase::Open, Wire::Rtu(line)) => Some(match line.broadcast_until() {
+                Some(_) => Due::BroadcastDone,
                 None => Due::Silence,
             }),
         }
@@ -269,30 +294,31 @@ impl Connection {
             Ok((used, None)) => return (used, Received::Nothing),
             Err(error) => return (bytes.len(), Received::Fault(None, error.into())),
         };
-        let pending = |flight: &Flight| flight.transaction == adu.transaction;
-        let Some(at) = self.flights.iter().position(pending) else {
-            let got = adu.transaction;
+        let got = adu.transaction;
+        let pending = |flight: &Flight| flight.transaction == got;
+        let at = self.flights.iter().position(pending);
+        let Some((at, place)) = at.and_then(|at| Some((at, self.flights[at].askers.front()?)))
+        else {
             return (
                 used,
                 Received::Fault(None, CloseReason::Transaction { got }),
             );
         };
-        let place = self.flights[at].place;
         let entry = &mut slab[place];
         if adu.unit != entry.unit {
             let reason = CloseReason::Unit {
                 got: adu.unit,
                 expected: entry.unit,
             };
-            return (used, Received::Fault(Some(place), reason));
+            return (used, Received::Fault(Some(got), reason));
         }
         if let Err(mismatch) = entry.expected.check(adu.pdu) {
-            return (used, Received::Fault(Some(place), mismatch.into()));
+            return (used, Received::Fault(Some(got), mismatch.into()));
         }
         entry.pdu.set(adu.pdu);
-        self.flights.remove(at);
+        let flight = self.flights.remove(at);
         self.answered(now, self.pause);
-        (used, Received::Answer(place))
+        (used, Received::Answer(flight.askers))
     }
 
     fn receive_rtu(&mut self, now: Instant, bytes: &[u8], slab: &mut Slab) -> Received {
@@ -307,10 +333,10 @@ impl Connection {
 
     /// Bytes, or silence, while an answer is awaited on a serial line.
     fn judge_rtu(&mut self, now: Instant, bytes: Option<&[u8]>, slab: &mut Slab) -> Received {
-        let (Wire::Rtu(line), Some(flight)) = (&mut self.wire, self.flights.first()) else {
+        let asked = self.flights.first().and_then(|f| f.askers.front());
+        let (Wire::Rtu(line), Some(place)) = (&mut self.wire, asked) else {
             return Received::Nothing;
         };
-        let place = flight.place;
         let quiet = line.quiet_after_answer();
         let frame = match bytes {
             Some(bytes) => line.receive(now, bytes),
@@ -321,11 +347,11 @@ impl Connection {
             Ok(None) => Received::Nothing,
             Ok(Some((unit, pdu))) if unit == entry.unit && entry.expected.check(pdu).is_ok() => {
                 entry.pdu.set(pdu);
-                self.flights.clear();
+                let askers = self.flights.pop().map(|f| f.askers).unwrap_or_default();
                 self.answered(now, self.pause.max(quiet));
-                Received::Answer(place)
+                Received::Answer(askers)
             }
-            Ok(Some(_)) | Err(_) => Received::Garbled(place),
+            Ok(Some(_)) | Err(_) => Received::Garbled,
         }
     }
 
@@ -336,7 +362,7 @@ impl Connection {
     }
 
     /// Skips what is still pending from 65,536 requests ago.
-    fn unused_transaction(&mut self) -> u16 {
+    fn unused_transaction(&mut self) -> Transaction {
         loop {
             let candidate = self.next_transaction;
             self.next_transaction = candidate.wrapping_add(1);

@@ -7,6 +7,8 @@ use std::time::Instant;
 use fieldlock_modbus::mbap::MAX_PDU;
 use fieldlock_modbus::{Exception, FramingError, Mismatch, Request};
 
+use crate::admit::Grounds;
+
 /// The caller's id of a request, unique per device while the request is outstanding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub u64);
@@ -44,6 +46,8 @@ pub struct Submit<'a> {
     pub client: ClientKey,
     pub unit: u8,
     pub request: &'a Request<'a>,
+    /// Equal reads of several clients on equal grounds may be answered by one.
+    pub grounds: Grounds,
     /// When it is answered at the latest, with 0x0B.
     pub deadline: Instant,
     /// Don't send before it is released: a write that waits for its intent to be durable.
@@ -75,6 +79,8 @@ pub enum Event {
         key: Key,
         client: ClientKey,
         outcome: Outcome,
+        /// It was not sent itself: it shared the read of another client.
+        shared: bool,
         /// For the client: the device's answer, or the exception that fits the outcome.
         /// Empty after a broadcast.
         pdu: Pdu,
@@ -208,6 +214,8 @@ pub struct Stats {
     pub in_flight: usize,
     pub sent: u64,
     pub answered: u64,
+    /// Requests that were not sent themselves, since a read that was answers them too.
+    pub shared: u64,
     /// Requests that were sent and had no answer before their deadline.
     pub timeouts: u64,
     /// Times that bytes came on a serial line while no answer was awaited.

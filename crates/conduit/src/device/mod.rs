@@ -31,6 +31,10 @@
 //!   length. Anything else, and silence until a deadline, closes the connection: what comes
 //!   late comes on no later connection. A serial line has no ids and stays open; there the
 //!   line must have been quiet before the next request.
+//! - A read that is sent answers those that other clients have next in turn at that moment and that
+//!   ask the same of the same unit on equal [`Grounds`](crate::admit::Grounds): no answer is older
+//!   than its request, and each client's requests keep their order. Each still ends at its own
+//!   deadline. Only functions 1 to 4 are shared: they are the ones that certainly change nothing.
 //! - Nothing grows beyond what the settings say, whatever the device sends.
 //!
 //! [`submit`]: DeviceSide::submit
@@ -65,7 +69,7 @@ use fieldlock_modbus::{Exception, Expected};
 use self::connection::{Due, Received};
 use self::pool::Pool;
 use self::queue::Queue;
-use self::slab::{Entry, List, Place, Slab, State};
+use self::slab::{Entry, List, Place, Share, Slab, State, Transaction};
 
 pub use self::event::{
     ClientKey, CloseReason, ConnId, Event, Key, Loss, Outcome, Pdu, QueueFull, Stats, Submit,
@@ -89,6 +93,8 @@ pub struct DeviceSide {
     /// No deadline is earlier. Kept, not computed, so that a request costs no scan: it is
     /// brought up to date when it has passed.
     earliest_deadline: Option<Instant>,
+    /// Counts the policies.
+    policy: u64,
     counters: Stats,
 }
 
@@ -104,6 +110,7 @@ impl DeviceSide {
             done: List::default(),
             events: VecDeque::new(),
             earliest_deadline: None,
+            policy: 0,
             counters: Stats::default(),
             settings,
         }
@@ -123,6 +130,11 @@ impl DeviceSide {
             self.expire(place);
         }
         Ok(())
+    }
+
+    /// Another policy is in force: requests from before and from after it are not answered together.
+    pub fn policy_changed(&mut self) {
+        self.policy += 1;
     }
 
     /// The intent of a held request is durable: it may be sent.
@@ -231,7 +243,9 @@ impl DeviceSide {
                 self.end(place, Outcome::NotSent, exception);
                 continue;
             }
-            connection.send(self.now, place, &mut self.slab, out);
+            let alike = self.queue.pop_alike(&mut self.slab, place, self.now);
+            self.counters.shared += alike.len() as u64;
+            connection.send(self.now, place, alike, &mut self.slab, out);
             self.counters.sent += 1;
         }
         self.connect_if_wanted();
@@ -247,12 +261,13 @@ impl DeviceSide {
         let State::Done(outcome) = entry.state else {
             return None;
         };
-        let (key, client, pdu) = (entry.key, entry.client, entry.pdu);
+        let (key, client, shared, pdu) = (entry.key, entry.client, entry.shared, entry.pdu);
         self.slab.free(place);
         Some(Event::Answer {
             key,
             client,
             outcome,
+            shared,
             pdu,
         })
     }
@@ -293,6 +308,11 @@ impl DeviceSide {
             submit.held,
         );
         entry.pdu.set(submit.request.pdu());
+        let only_reads = matches!(submit.request.function().0, 1..=4);
+        entry.share = (self.settings.shared_reads && only_reads).then_some(Share {
+            policy: self.policy,
+            grounds: submit.grounds,
+        });
         let place = self.slab.insert(entry);
         if submit.held {
             self.held.insert(submit.key, place);
@@ -318,23 +338,30 @@ impl DeviceSide {
     fn conclude(&mut self, conn: ConnId, received: Received) {
         match received {
             Received::Nothing => {}
-            Received::Answer(place) => {
+            Received::Answer(mut askers) => {
                 self.counters.answered += 1;
-                self.finish(place, Outcome::Answered);
+                let Some(first) = askers.pop_front(&mut self.slab) else {
+                    return;
+                };
+                self.finish(first, Outcome::Answered);
+                while let Some(place) = askers.pop_front(&mut self.slab) {
+                    self.slab[place].pdu = self.slab[first].pdu;
+                    self.finish(place, Outcome::Answered);
+                }
             }
             Received::Fault(blamed, reason) => {
                 self.counters.mismatched += 1;
                 // Without a request to blame, each may have been meant.
                 let (blamed, others) = match blamed {
-                    Some(place) => (Some((place, Loss::Mismatch)), Loss::Closed),
+                    Some(flight) => (Some((flight, Loss::Mismatch)), Loss::Closed),
                     None => (None, Loss::Mismatch),
                 };
                 self.close(conn, blamed, others, reason);
                 self.reconsider(conn, true);
             }
-            Received::Garbled(place) => {
+            Received::Garbled => {
                 self.counters.mismatched += 1;
-                self.give_up(conn, place, Outcome::Unknown(Loss::Mismatch));
+                self.give_up(conn, Outcome::Unknown(Loss::Mismatch));
             }
             Received::Noise => self.counters.late += 1,
         }
@@ -348,7 +375,7 @@ impl DeviceSide {
                 self.reconsider(conn, true);
             }
             Due::Idle => self.close(conn, None, Loss::Closed, CloseReason::Idle),
-            Due::BroadcastDone(place) => self.give_up(conn, place, Outcome::Broadcast),
+            Due::BroadcastDone => self.give_up(conn, Outcome::Broadcast),
             Due::Silence => {
                 if let Some(connection) = self.pool.get(conn) {
                     let received = connection.silent(self.now, &mut self.slab);
@@ -372,7 +399,9 @@ impl DeviceSide {
             let entry = &self.slab[place];
             match entry.state {
                 State::Waiting { .. } if entry.deadline <= reach => self.expire(place),
-                State::Sent(conn) if entry.deadline <= self.now => self.time_out(conn, place),
+                State::Sent(conn, flight) if entry.deadline <= self.now => {
+                    self.time_out(conn, flight, place);
+                }
                 _ => {}
             }
         }
@@ -389,19 +418,23 @@ impl DeviceSide {
     }
 
     /// Ends a request that was sent and not answered in time.
-    fn time_out(&mut self, conn: ConnId, place: Place) {
+    fn time_out(&mut self, conn: ConnId, flight: Transaction, place: Place) {
         let Some(connection) = self.pool.get(conn) else {
             return;
         };
         if connection.is_broadcasting() {
-            self.give_up(conn, place, Outcome::Broadcast);
+            self.give_up(conn, Outcome::Broadcast);
             return;
         }
         self.counters.timeouts += 1;
-        if connection.is_serial() {
-            self.give_up(conn, place, Outcome::Unknown(Loss::Timeout));
+        if connection.leave(flight, place, &mut self.slab) {
+            // Others still have time for the same answer.
+            let exception = Exception::GatewayTargetFailedToRespond;
+            self.end(place, Outcome::Unknown(Loss::Timeout), exception);
+        } else if connection.is_serial() {
+            self.give_up(conn, Outcome::Unknown(Loss::Timeout));
         } else {
-            let blamed = Some((place, Loss::Timeout));
+            let blamed = Some((flight, Loss::Timeout));
             self.close(conn, blamed, Loss::Closed, CloseReason::Timeout);
             // Not a failure of the connection: time-outs are slow by themselves, and other
             // units behind the same gateway may be well.
@@ -410,17 +443,17 @@ impl DeviceSide {
     }
 
     /// Ends the request in flight on a serial line.
-    fn give_up(&mut self, conn: ConnId, place: Place, outcome: Outcome) {
+    fn give_up(&mut self, conn: ConnId, outcome: Outcome) {
         if let Some(connection) = self.pool.get(conn) {
-            connection.give_up(self.now);
+            let askers = connection.give_up(self.now);
+            self.end_all(askers, outcome);
         }
-        self.end(place, outcome, Exception::GatewayTargetFailedToRespond);
     }
 
     fn close(
         &mut self,
         conn: ConnId,
-        blamed: Option<(Place, Loss)>,
+        blamed: Option<(Transaction, Loss)>,
         others: Loss,
         reason: CloseReason,
     ) {
@@ -429,21 +462,17 @@ impl DeviceSide {
     }
 
     /// Ends a connection and every request in flight on it.
-    fn lose(&mut self, conn: ConnId, blamed: Option<(Place, Loss)>, others: Loss) {
+    fn lose(&mut self, conn: ConnId, blamed: Option<(Transaction, Loss)>, others: Loss) {
         let Some(connection) = self.pool.get(conn) else {
             return;
         };
         let mut flights = connection.close();
         for flight in flights.drain(..) {
             let loss = match blamed {
-                Some((place, loss)) if place == flight.place => loss,
+                Some((transaction, loss)) if transaction == flight.transaction => loss,
                 _ => others,
             };
-            self.end(
-                flight.place,
-                Outcome::Unknown(loss),
-                Exception::GatewayTargetFailedToRespond,
-            );
+            self.end_all(flight.askers, Outcome::Unknown(loss));
         }
         if let Some(connection) = self.pool.at(conn.index()) {
             connection.reuse(flights);
@@ -470,6 +499,13 @@ impl DeviceSide {
         }
         self.queue.remove(&mut self.slab, place);
         self.end(place, outcome, exception);
+    }
+
+    /// Ends a request that was on a connection, for all who asked it.
+    fn end_all(&mut self, mut askers: List, outcome: Outcome) {
+        while let Some(place) = askers.pop_front(&mut self.slab) {
+            self.end(place, outcome, Exception::GatewayTargetFailedToRespond);
+        }
     }
 
     /// Ends a request in no queue and on no connection, without an answer of the device.

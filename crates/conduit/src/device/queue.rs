@@ -2,6 +2,7 @@
 //! keep their order.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use super::event::{ClientKey, QueueFull};
 use super::settings::DeviceSettings;
@@ -27,6 +28,14 @@ struct Client {
     key: ClientKey,
     requests: List,
     in_line: bool,
+}
+
+impl Client {
+    /// Whether its first request may be sent.
+    fn may_go(&self, slab: &Slab) -> bool {
+        let first = self.requests.front();
+        first.is_some_and(|place| !slab[place].is_held())
+    }
 }
 
 impl Queue {
@@ -87,6 +96,42 @@ impl Queue {
         Some(place)
     }
 
+    /// Takes out what other clients wait for next and the read at `place`, which is about to be
+    /// sent, answers too. So who shares a read asked before it was sent, and no client's request
+    /// overtakes another of its own. None of them loses its place in the line.
+    pub(super) fn pop_alike(&mut self, slab: &mut Slab, place: Place, now: Instant) -> List {
+        let mut alike = List::default();
+        if slab[place].share.is_none() {
+            return alike;
+        }
+        let Self {
+            ready,
+            clients,
+            waiting,
+            by_key,
+            unused,
+            ..
+        } = self;
+        ready.retain(|&at| {
+            let client = &mut clients[at];
+            let first = client.requests.front();
+            let Some(first) = first.filter(|&p| slab[p].shares(&slab[place], now)) else {
+                return true;
+            };
+            client.requests.pop_front(slab);
+            *waiting -= 1;
+            slab[first].shared = true;
+            alike.push_back(slab, first);
+            client.in_line = client.may_go(slab);
+            if client.requests.front().is_none() {
+                by_key.remove(&client.key);
+                unused.push(at);
+            }
+            client.in_line
+        });
+        alike
+    }
+
     /// A request was released: it no longer is held.
     pub(super) fn released(&mut self, slab: &mut Slab, place: Place) {
         slab[place].state = State::Waiting { held: false };
@@ -131,15 +176,14 @@ impl Queue {
     /// Puts a client into the line or takes it out, as its first request says now.
     fn line_up(&mut self, slab: &Slab, at: usize) {
         let client = &mut self.clients[at];
-        let first = client.requests.front();
-        let wanted = first.is_some_and(|place| !slab[place].is_held());
+        let wanted = client.may_go(slab);
         if wanted && !client.in_line {
             self.ready.push_back(at);
         } else if !wanted && client.in_line {
             self.ready.retain(|&other| other != at);
         }
         client.in_line = wanted;
-        if first.is_none() {
+        if client.requests.front().is_none() {
             self.by_key.remove(&client.key);
             self.unused.push(at);
         }

@@ -15,6 +15,10 @@ pub struct DeviceSettings {
     pub max_connections: u16,
     /// Requests in flight on one connection, 1 to 65535, default 1. On a serial line always 1.
     pub in_flight: u16,
+    /// Whether clients that wait for the same read share one, default yes. See [`Submit::grounds`].
+    ///
+    /// [`Submit::grounds`]: super::Submit::grounds
+    pub shared_reads: bool,
     /// Requests waiting, of all clients, default 64.
     pub queue: usize,
     /// Requests waiting, of one client, default 16.
@@ -36,6 +40,7 @@ impl Default for DeviceSettings {
             framing: Framing::Tcp,
             max_connections: 1,
             in_flight: 1,
+            shared_reads: true,
             queue: 64,
             queue_per_client: 16,
             connect_timeout: Duration::from_secs(2),

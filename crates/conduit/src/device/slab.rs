@@ -7,10 +7,14 @@ use std::time::Instant;
 use fieldlock_modbus::Expected;
 
 use super::event::{ClientKey, ConnId, Key, Outcome, Pdu};
+use crate::admit::Grounds;
 
 /// A place in the [`Slab`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place(u32);
+
+/// What tells requests in flight on one connection apart.
+pub(super) type Transaction = u16;
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -20,16 +24,28 @@ pub(super) struct Entry {
     pub(super) expected: Expected,
     pub(super) deadline: Instant,
     pub(super) state: State,
+    /// With whom it may share a read; `None`: it is sent by itself.
+    pub(super) share: Option<Share>,
+    /// It was not sent itself: another was, that asks the same.
+    pub(super) shared: bool,
     /// The request until it is done, then what answers it.
     pub(super) pdu: Pdu,
     next: Option<Place>,
+}
+
+/// Only equal ones are answered together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    /// Counts the policies.
+    pub(super) policy: u64,
+    pub(super) grounds: Grounds,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Free,
     Waiting { held: bool },
-    Sent(ConnId),
+    Sent(ConnId, Transaction),
     Done(Outcome),
 }
 
@@ -49,9 +65,21 @@ impl Entry {
             expected,
             deadline,
             state: State::Waiting { held },
+            share: None,
+            shared: false,
             pdu: Pdu::EMPTY,
             next: None,
         }
+    }
+
+    /// Whether the answer to `sent`, which is about to go to the device, answers this too.
+    pub(super) fn shares(&self, sent: &Self, now: Instant) -> bool {
+        self.share.is_some()
+            && self.share == sent.share
+            && self.unit == sent.unit
+            && self.pdu == sent.pdu
+            && self.client != sent.client
+            && self.deadline > now
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -102,7 +130,7 @@ impl Slab {
     pub(super) fn earliest_deadline(&self) -> Option<Instant> {
         self.entries
             .iter()
-            .filter(|entry| matches!(entry.state, State::Waiting { .. } | State::Sent(_)))
+            .filter(|entry| matches!(entry.state, State::Waiting { .. } | State::Sent(..)))
             .map(|entry| entry.deadline)
             .min()
     }
@@ -139,6 +167,13 @@ impl List {
         self.head
     }
 
+    pub(super) fn push_front(&mut self, slab: &mut Slab, place: Place) {
+        slab[place].next = self.head;
+        self.head = Some(place);
+        self.tail = self.tail.or(self.head);
+        self.len += 1;
+    }
+
     pub(super) fn push_back(&mut self, slab: &mut Slab, place: Place) {
         slab[place].next = None;
         match self.tail {
@@ -157,6 +192,14 @@ impl List {
         }
         self.len -= 1;
         Some(place)
+    }
+
+    pub(super) fn for_each(&self, slab: &mut Slab, mut tell: impl FnMut(&mut Entry)) {
+        let mut at = self.head;
+        while let Some(place) = at {
+            tell(&mut slab[place]);
+            at = slab[place].next;
+        }
     }
 
     /// Walks: for what is rare, in lists that are short.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use fieldlock_conduit::admit::Grounds;
 use fieldlock_conduit::device::{
     ClientKey, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key, Outcome, Submit,
 };
@@ -166,6 +167,7 @@ impl Run {
             client: ClientKey(asked.client as u64),
             unit: asked.unit,
             request: &request,
+            grounds: Grounds(0),
             deadline: asked.deadline,
             held: asked.held,
         };
@@ -340,8 +342,10 @@ impl Run {
                 key,
                 client,
                 outcome,
+                shared,
                 pdu,
             } => {
+                assert!(!shared, "no two ask the same here");
                 let key = key.0 as usize;
                 self.flights.retain(|flight| flight.key != key);
                 let serial = self.is_serial();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_modbus::{Request, mbap, rtu};
 
+use crate::admit::Grounds;
 use crate::device::{
     ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key, Outcome,
     QueueFull, Submit,
@@ -20,12 +21,17 @@ pub(super) struct Bench {
     pub(super) closed: Vec<(ConnId, CloseReason)>,
     pub(super) sent: Vec<Sent>,
     pub(super) answers: Vec<(u64, Outcome, Vec<u8>)>,
+    /// The keys of those answers that were to the read of another.
+    pub(super) shared: Vec<u64>,
+    frames: u16,
     framing: Framing,
 }
 
 /// A request as the device saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sent {
+    /// In the order of sending.
+    pub(super) number: u16,
     pub(super) conn: ConnId,
     pub(super) at: Instant,
     pub(super) transaction: u16,
@@ -34,21 +40,22 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// The tests put the key into the address.
+    /// The tests put the key into the address, except of reads to be shared.
     pub(super) fn key(&self) -> u64 {
         u64::from(u16::from_be_bytes([self.pdu[1], self.pdu[2]]))
     }
 
-    /// What a well-behaved device answers.
+    /// What a well-behaved device answers: the values of a moment.
     pub(super) fn right(&self) -> Vec<u8> {
+        let [high, low] = self.number.to_be_bytes();
         match self.pdu[0] {
-            3 => vec![3, 2, self.pdu[1], self.pdu[2]],
+            3 => vec![3, 2, high, low],
             _ => self.pdu.clone(),
         }
     }
 }
 
-/// How the tests ask; the key is also the address.
+/// How the tests ask.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask {
     pub(super) key: u64,
@@ -56,6 +63,9 @@ pub(super) struct Ask {
     pub(super) unit: u8,
     pub(super) within: Duration,
     pub(super) held: bool,
+    /// The key, if not set.
+    pub(super) address: Option<u16>,
+    pub(super) grounds: u64,
 }
 
 impl Ask {
@@ -66,6 +76,8 @@ impl Ask {
             unit: 1,
             within: Duration::from_millis(1000),
             held: false,
+            address: None,
+            grounds: 0,
         }
     }
 
@@ -80,6 +92,15 @@ impl Ask {
     pub(super) fn within(self, millis: u64) -> Self {
         let within = Duration::from_millis(millis);
         Self { within, ..self }
+    }
+
+    pub(super) fn of(self, address: u16) -> Self {
+        let address = Some(address);
+        Self { address, ..self }
+    }
+
+    pub(super) fn on(self, grounds: u64) -> Self {
+        Self { grounds, ..self }
     }
 
     pub(super) fn unit(self, unit: u8) -> Self {
@@ -100,6 +121,8 @@ impl Bench {
             closed: Vec::new(),
             sent: Vec::new(),
             answers: Vec::new(),
+            shared: Vec::new(),
+            frames: 0,
         }
     }
 
@@ -117,7 +140,7 @@ impl Bench {
     }
 
     pub(super) fn try_ask(&mut self, ask: Ask) -> Result<(), QueueFull> {
-        let [high, low] = (ask.key as u16).to_be_bytes();
+        let [high, low] = ask.address.unwrap_or(ask.key as u16).to_be_bytes();
         let pdu = match ask.held {
             false => [3, high, low, 0, 1],
             true => [6, high, low, 0, 7],
@@ -130,12 +153,17 @@ impl Bench {
                 client: ClientKey(ask.client),
                 unit: ask.unit,
                 request: &request,
+                grounds: Grounds(ask.grounds),
                 deadline: self.now + ask.within,
                 held: ask.held,
             },
         );
         self.drain();
         result
+    }
+
+    pub(super) fn is_serial(&self) -> bool {
+        self.framing != Framing::Tcp
     }
 
     pub(super) fn ask(&mut self, ask: Ask) {
@@ -269,8 +297,15 @@ impl Bench {
                     self.closed.push((conn, reason));
                 }
                 Event::Answer {
-                    key, outcome, pdu, ..
-                } => self.answers.push((key.0, outcome, pdu.to_vec())),
+                    key,
+                    outcome,
+                    shared,
+                    pdu,
+                    ..
+                } => {
+                    self.answers.push((key.0, outcome, pdu.to_vec()));
+                    self.shared.extend(shared.then_some(key.0));
+                }
             }
         }
     }
@@ -288,7 +323,9 @@ impl Bench {
                 }
             };
             bytes = &bytes[used..];
+            self.frames = self.frames.wrapping_add(1);
             self.sent.push(Sent {
+                number: self.frames,
                 conn,
                 at: self.now,
                 transaction,

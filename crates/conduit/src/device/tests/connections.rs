@@ -25,7 +25,7 @@ fn a_request_goes_out_once_connected_and_its_answer_comes_back() {
     assert_eq!(bench.sent[0].unit, 9);
     bench.answer(7);
     assert_eq!(bench.outcome(7), Some(Outcome::Answered));
-    assert_eq!(bench.pdu(7), [3, 2, 0, 7]);
+    assert_eq!(bench.pdu(7), [3, 2, 0, 1]);
 }
 
 #[test]

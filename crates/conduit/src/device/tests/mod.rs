@@ -9,6 +9,7 @@ mod deadlines;
 mod model;
 mod reference;
 mod serial;
+mod shared;
 mod turns;
 
 const MS: Duration = Duration::from_millis(1);

@@ -17,9 +17,10 @@ const QUEUE_PER_CLIENT: usize = 4;
 enum Operation {
     Submit {
         client: u64,
-        held: bool,
+        what: What,
         within_millis: u64,
     },
+    ChangePolicy,
     Release(prop::sample::Index),
     Refuse(prop::sample::Index),
     DropClient(u64),
@@ -43,12 +44,36 @@ enum Operation {
     Pass(u64),
 }
 
+#[derive(Debug, Clone, Copy)]
+enum What {
+    /// A read that nobody else asks.
+    Read,
+    /// One that others may ask too.
+    Common {
+        address: u16,
+        grounds: u64,
+    },
+    Write,
+}
+
+/// Above all keys.
+const COMMON: u16 = 10_000;
+
+fn what() -> impl Strategy<Value = What> {
+    let common = (0..2_u16, 0..8_u64).prop_map(|(place, grounds)| What::Common {
+        address: COMMON + place,
+        grounds: grounds / 7,
+    });
+    prop_oneof![2 => Just(What::Read), 4 => common, 4 => Just(What::Write)]
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
-        12 => (0..4_u64, any::<bool>(), 1..400_u64).prop_map(|(client, held, within_millis)| {
-            Operation::Submit { client, held, within_millis }
+        12 => (0..4_u64, what(), 1..400_u64).prop_map(|(client, what, within_millis)| {
+            Operation::Submit { client, what, within_millis }
         }),
+        1 => Just(Operation::ChangePolicy),
         6 => index().prop_map(Operation::Release),
         1 => index().prop_map(Operation::Refuse),
         1 => (0..4_u64).prop_map(Operation::DropClient),
@@ -85,8 +110,7 @@ proptest! {
         in_flight in 1..4_u16,
         operations in prop::collection::vec(operation(), 1..150),
     ) {
-        let settings = tcp(max_connections, in_flight);
-        let mut run = Run::new(Bench::new(settings), usize::from(in_flight));
+        let mut run = Run::new(tcp(max_connections, in_flight));
         operations.iter().for_each(|operation| run.perform(operation));
         run.finish();
     }
@@ -108,7 +132,7 @@ proptest! {
                 turnaround: Duration::from_millis(50),
             };
         }
-        let mut run = Run::new(Bench::new(settings), if serial { 1 } else { 3 });
+        let mut run = Run::new(settings);
         run.follow = true;
         operations.iter().for_each(|operation| run.perform(operation));
         run.finish();
@@ -145,8 +169,14 @@ struct Run {
     bench: Bench,
     reference: Reference,
     in_flight: usize,
+    limit: usize,
     /// Everything that was accepted: in the order of submission.
     requests: Vec<Request>,
+    /// How many had been sent when it was submitted.
+    sent_before: Vec<usize>,
+    policy: u64,
+    /// The numbers of what was sent and the device answered.
+    answered: HashSet<u16>,
     released: HashSet<u64>,
     taken_back: HashSet<u64>,
     /// Only what always holds is checked, not the reference.
@@ -154,12 +184,22 @@ struct Run {
 }
 
 impl Run {
-    fn new(bench: Bench, in_flight: usize) -> Self {
+    fn new(settings: DeviceSettings) -> Self {
+        let serial = settings.framing != Framing::Tcp;
+        let in_flight = if serial {
+            1
+        } else {
+            usize::from(settings.in_flight)
+        };
         Self {
-            bench,
+            limit: QUEUE + in_flight * usize::from(settings.max_connections),
+            bench: Bench::new(settings),
             reference: Reference::new(in_flight),
             in_flight,
             requests: Vec::new(),
+            sent_before: Vec::new(),
+            policy: 0,
+            answered: HashSet::new(),
             released: HashSet::new(),
             taken_back: HashSet::new(),
             follow: false,
@@ -171,9 +211,13 @@ impl Run {
         match operation {
             Operation::Submit {
                 client,
-                held,
+                what,
                 within_millis,
-            } => self.submit(*client, *held, *within_millis),
+            } => self.submit(*client, *what, *within_millis),
+            Operation::ChangePolicy => {
+                self.policy += 1;
+                self.bench.device.policy_changed();
+            }
             Operation::Release(index) => self.release(index),
             Operation::Refuse(index) => self.refuse(index),
             Operation::DropClient(client) => self.drop_client(*client),
@@ -209,17 +253,22 @@ impl Run {
         self.check();
     }
 
-    fn submit(&mut self, client: u64, held: bool, within_millis: u64) {
+    fn submit(&mut self, client: u64, what: What, within_millis: u64) {
         let key = self.requests.len() as u64;
-        let ask = Ask {
-            key,
-            client,
-            unit: 1,
-            within: Duration::from_millis(within_millis) + Duration::from_micros(key),
-            held,
+        let (ask, share) = match what {
+            What::Read => (Ask::read(key, client), None),
+            What::Write => (Ask::held(key, client), None),
+            What::Common { address, grounds } => (
+                Ask::read(key, client).of(address).on(grounds),
+                Some((address, grounds, self.policy)),
+            ),
         };
+        let within = Duration::from_millis(within_millis) + Duration::from_micros(key);
+        let ask = Ask { within, ..ask };
+        let sent_before = self.bench.sent.len();
         let waiting = &self.reference.waiting;
         let full = waiting.len() >= QUEUE
+            || waiting.len() + self.reference.in_flight() >= self.limit
             || waiting.iter().filter(|r| r.client == client).count() >= QUEUE_PER_CLIENT;
         let result = self.bench.try_ask(ask);
         if !self.follow {
@@ -230,8 +279,10 @@ impl Run {
                 key,
                 client,
                 deadline: self.bench.now + ask.within,
-                held,
+                held: ask.held,
+                share,
             };
+            self.sent_before.push(sent_before);
             self.requests.push(request.clone());
             self.reference.waiting.push(request);
             self.reference.line_up();
@@ -282,15 +333,36 @@ impl Run {
         self.bench.drop_client(client);
     }
 
-    /// In flight, as the device sees it: the reference's view, or that of the wire.
+    /// Who may wait for the answer to what was sent: submitted before it, and without an end.
+    fn askers(&self, sent: &Sent) -> impl Iterator<Item = &Request> {
+        let at = usize::from(sent.number) - 1;
+        let address = sent.key();
+        let asked = self.requests.iter().zip(&self.sent_before);
+        asked
+            .filter(move |(request, before)| address_of(request) == address && **before <= at)
+            .map(|(request, _)| request)
+    }
+
+    /// In flight, as the device sees it.
     fn outstanding(&self) -> Vec<Sent> {
-        self.bench
-            .sent
-            .iter()
-            .filter(|sent| self.bench.open.contains(&sent.conn))
-            .filter(|sent| self.bench.outcome(sent.key()).is_none())
+        let last = self.bench.sent.last().map(|sent| sent.number);
+        let waits = |sent: &&Sent| {
+            let mut askers = self.askers(sent);
+            let is_current = !self.bench.is_serial() || last == Some(sent.number);
+            is_current && askers.any(|request| self.bench.outcome(request.key).is_none())
+        };
+        let open = self.bench.sent.iter();
+        open.filter(|sent| self.bench.open.contains(&sent.conn))
+            .filter(|sent| !self.answered.contains(&sent.number))
+            .filter(waits)
             .cloned()
             .collect()
+    }
+
+    /// One of those who wait for the answer to this, as the reference has it.
+    fn pending(&self, sent: &Sent) -> Option<u64> {
+        let (_, keys) = self.reference.sent.get(usize::from(sent.number) - 1)?;
+        self.reference.pending(keys)
     }
 
     fn answer(
@@ -320,9 +392,12 @@ impl Run {
             .chunks(piece)
             .for_each(|piece| self.bench.device.handle_bytes(now, conn, piece));
         self.bench.drain();
-        outstanding
-            .iter()
-            .for_each(|sent| self.reference.answered(sent.key()));
+        for sent in &outstanding {
+            self.answered.insert(sent.number);
+            if let Some(key) = self.pending(sent) {
+                self.reference.answered(key);
+            }
+        }
     }
 
     fn wrong(&mut self, which: &prop::sample::Index, way: u8) {
@@ -352,11 +427,12 @@ impl Run {
             return;
         }
         let sent = index.get(&self.bench.sent).clone();
-        let pending = self.bench.outcome(sent.key()).is_none();
+        let pending = self.pending(&sent);
         let mut bytes = Vec::new();
         mbap::encode(&mut bytes, sent.transaction, 1, &sent.right());
-        if pending {
-            self.reference.answered(sent.key());
+        if let Some(key) = pending {
+            self.answered.insert(sent.number);
+            self.reference.answered(key);
         } else {
             self.reference.closed(sent.conn);
         }
@@ -381,7 +457,18 @@ impl Run {
             return;
         }
         let sent: Vec<(ConnId, u64)> = self.bench.sent.iter().map(|s| (s.conn, s.key())).collect();
-        assert_eq!(sent, self.reference.sent);
+        let address = |keys: &Vec<u64>| address_of(&self.requests[keys[0] as usize]);
+        let due = self.reference.sent.iter();
+        let due: Vec<(ConnId, u64)> = due.map(|(conn, keys)| (*conn, address(keys))).collect();
+        assert_eq!(sent, due);
+        let followers = self.reference.sent.iter().flat_map(|(_, keys)| &keys[1..]);
+        let followers: HashSet<u64> = followers.copied().collect();
+        let shared = self.bench.answers.iter().map(|(key, ..)| key);
+        let shared: Vec<u64> = shared
+            .filter(|key| followers.contains(key))
+            .copied()
+            .collect();
+        assert_eq!(shared, self.bench.shared);
         let mut ended: Vec<(u64, End)> = self
             .bench
             .answers
@@ -401,36 +488,57 @@ impl Run {
         let mut ended: HashSet<u64> = self.taken_back.clone();
         for (key, outcome, pdu) in &self.bench.answers {
             assert!(ended.insert(*key), "{key} ended twice");
-            let was_sent = self.bench.sent.iter().any(|s| s.key() == *key);
-            assert_eq!(outcome.was_sent(), was_sent, "{key}: {outcome}");
+            let request = &self.requests[*key as usize];
+            let mut sent = self.bench.sent.iter();
+            let was_sent = sent.any(|sent| self.askers(sent).any(|asker| asker.key == *key));
+            assert!(was_sent || !outcome.was_sent(), "{key}: {outcome}");
+            assert!(!was_sent || outcome.was_sent() || request.share.is_some());
             assert!(!pdu.is_empty());
         }
         let mut sent = HashSet::new();
-        for request in &self.bench.sent {
-            assert!(sent.insert(request.key()), "{} sent twice", request.key());
-            let asked = &self.requests[request.key() as usize];
-            assert!(!asked.held || self.released.contains(&asked.key));
-            assert!(request.at < asked.deadline);
+        for frame in &self.bench.sent {
+            let mut askers = self.askers(frame);
+            let in_time = |asked: &Request| frame.at < asked.deadline;
+            let released = |asked: &Request| !asked.held || self.released.contains(&asked.key);
+            assert!(askers.any(|asked| in_time(asked) && released(asked)));
+            let alone = frame.key() < u64::from(COMMON);
+            assert!(!alone || sent.insert(frame.key()), "sent twice: {frame:?}");
         }
         for request in &self.requests {
             let over = request.deadline <= self.bench.now;
             assert!(!over || ended.contains(&request.key), "{request:?} is late");
         }
         for client in 0..4 {
-            let of_client = |key: &u64| self.requests[*key as usize].client == client;
-            let keys: Vec<u64> = self
-                .bench
-                .sent_keys()
-                .into_iter()
-                .filter(of_client)
-                .collect();
-            assert!(keys.is_sorted(), "order of client {client}: {keys:?}");
+            let requests = self.requests.iter().filter(|r| r.client == client);
+            let frames: Vec<u16> = requests.filter_map(|r| self.frame_of(r)).collect();
+            // Twice the same would be an answer that a client shared with itself.
+            let in_order = frames.is_sorted_by(|one, next| one < next);
+            assert!(in_order, "order of client {client}: {frames:?}");
         }
         for conn in &self.bench.open {
             let outstanding = self.outstanding();
             let count = outstanding.iter().filter(|s| s.conn == *conn).count();
             assert!(count <= self.in_flight);
         }
+    }
+
+    /// The number of what was sent for this request; of one to be shared, where its answer says so.
+    fn frame_of(&self, request: &Request) -> Option<u16> {
+        if request.share.is_none() {
+            let mut sent = self.bench.sent.iter();
+            return Some(sent.find(|sent| sent.key() == request.key)?.number);
+        }
+        let mut answers = self.bench.answers.iter();
+        let (.., pdu) = answers.find(|(key, ..)| *key == request.key)?;
+        let &[3, 2, high, low] = pdu.as_slice() else {
+            return None;
+        };
+        let number = u16::from_be_bytes([high, low]);
+        let sent = &self.bench.sent[usize::from(number) - 1];
+        assert_eq!(sent.key(), address_of(request), "the answer to another");
+        let before = self.sent_before[request.key as usize];
+        assert!(before < usize::from(number), "{request:?}: an older answer");
+        Some(number)
     }
 
     /// Whatever state it is in, a while later all is answered and nothing left.
@@ -444,7 +552,7 @@ impl Run {
         self.perform(&Operation::Connect);
         let more = Operation::Submit {
             client: 0,
-            held: false,
+            what: What::Read,
             within_millis: 500,
         };
         self.perform(&more);
@@ -453,6 +561,12 @@ impl Run {
             1
         );
     }
+}
+
+fn address_of(request: &Request) -> u64 {
+    request
+        .share
+        .map_or(request.key, |(address, ..)| address.into())
 }
 
 fn end(outcome: Outcome) -> End {

@@ -10,6 +10,8 @@ pub(super) struct Request {
     pub(super) client: u64,
     pub(super) deadline: Instant,
     pub(super) held: bool,
+    /// What it asks, and on which grounds under which policy; `None`: it is sent by itself.
+    pub(super) share: Option<(u16, u64, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +28,9 @@ pub(super) struct Reference {
     in_flight: usize,
     pub(super) waiting: Vec<Request>,
     turns: Vec<u64>,
-    pub(super) flights: Vec<(ConnId, Vec<Request>)>,
-    pub(super) sent: Vec<(ConnId, u64)>,
+    /// What was sent, each with all who ask it.
+    pub(super) flights: Vec<(ConnId, Vec<Vec<Request>>)>,
+    pub(super) sent: Vec<(ConnId, Vec<u64>)>,
     pub(super) ended: Vec<(u64, End)>,
 }
 
@@ -61,11 +64,28 @@ impl Reference {
                 let client = self.turns.remove(0);
                 let first = self.waiting.iter().position(|r| r.client == client);
                 let request = self.waiting.remove(first.unwrap());
-                self.sent.push((self.flights[at].0, request.key));
-                self.flights[at].1.push(request);
                 self.line_up();
+                let askers = self.share(request);
+                let keys = askers.iter().map(|r| r.key).collect();
+                self.sent.push((self.flights[at].0, keys));
+                self.flights[at].1.push(askers);
             }
         }
+    }
+
+    /// A request that is sent, and those of other clients whose turn would come and that it answers.
+    fn share(&mut self, request: Request) -> Vec<Request> {
+        let mut askers = vec![request];
+        for client in self.turns.clone() {
+            let first = self.waiting.iter().position(|r| r.client == client);
+            let first = first.unwrap();
+            let alike = askers[0].share.is_some() && self.waiting[first].share == askers[0].share;
+            if alike && client != askers[0].client {
+                askers.push(self.waiting.remove(first));
+            }
+        }
+        self.line_up();
+        askers
     }
 
     pub(super) fn unsent(&mut self, key: u64, end: End) {
@@ -76,11 +96,38 @@ impl Reference {
 
     pub(super) fn answered(&mut self, key: u64) {
         for (_, flights) in &mut self.flights {
-            if flights.iter().any(|r| r.key == key) {
-                flights.retain(|r| r.key != key);
-                self.ended.push((key, End::Answered));
+            let asked = |askers: &Vec<Request>| askers.iter().any(|r| r.key == key);
+            if let Some(at) = flights.iter().position(asked) {
+                let askers = flights.remove(at).into_iter();
+                self.ended.extend(askers.map(|r| (r.key, End::Answered)));
             }
         }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        let flights = self.flights.iter().flat_map(|(_, flights)| flights);
+        flights.map(Vec::len).sum()
+    }
+
+    /// Which of these is in flight, if one is.
+    pub(super) fn pending(&self, keys: &[u64]) -> Option<u64> {
+        let flights = self.flights.iter().flat_map(|(_, flights)| flights);
+        let mut in_flight = flights.flatten().map(|r| r.key);
+        in_flight.find(|key| keys.contains(key))
+    }
+
+    /// The time of a request in flight is over: others may still wait for the same answer.
+    fn timed_out(&mut self, conn: ConnId, key: u64) {
+        for (_, flights) in &mut self.flights {
+            for askers in flights.iter_mut().filter(|askers| askers.len() > 1) {
+                if let Some(at) = askers.iter().position(|r| r.key == key) {
+                    askers.remove(at);
+                    self.ended.push((key, End::Unknown));
+                    return;
+                }
+            }
+        }
+        self.closed(conn);
     }
 
     pub(super) fn closed(&mut self, conn: ConnId) {
@@ -88,8 +135,8 @@ impl Reference {
             .into_iter()
             .partition(|(other, _)| *other == conn);
         self.flights = left;
-        let gone: Vec<(ConnId, Vec<Request>)> = gone;
-        let lost = gone.into_iter().flat_map(|(_, flights)| flights);
+        let gone: Vec<(ConnId, Vec<Vec<Request>>)> = gone;
+        let lost = gone.into_iter().flat_map(|(_, flights)| flights).flatten();
         self.ended.extend(lost.map(|r| (r.key, End::Unknown)));
     }
 
@@ -98,11 +145,12 @@ impl Reference {
         loop {
             let waiting = self.waiting.iter().map(|r| (r.deadline, None, r.key));
             let flying = self.flights.iter().flat_map(|(conn, flights)| {
-                flights.iter().map(|r| (r.deadline, Some(*conn), r.key))
+                let askers = flights.iter().flatten();
+                askers.map(|r| (r.deadline, Some(*conn), r.key))
             });
             let next = waiting.chain(flying).min_by_key(|(deadline, ..)| *deadline);
             match next.filter(|(deadline, ..)| *deadline <= until) {
-                Some((_, Some(conn), _)) => self.closed(conn),
+                Some((_, Some(conn), key)) => self.timed_out(conn, key),
                 Some((_, None, key)) => self.unsent(key, End::NotSent),
                 None => return,
             }

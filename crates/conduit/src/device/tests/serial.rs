@@ -2,6 +2,7 @@
 
 use super::MS;
 use super::bench::{Ask, Bench};
+use crate::admit::Grounds;
 use crate::device::{ClientKey, DeviceSettings, Framing, Key, Loss, Outcome, Submit};
 
 fn serial() -> DeviceSettings {
@@ -54,6 +55,7 @@ fn silence_ends_an_answer_of_open_length() {
         client: ClientKey(1),
         unit: 5,
         request: &request,
+        grounds: Grounds(0),
         deadline: bench.now + 1000 * MS,
         held: false,
     };

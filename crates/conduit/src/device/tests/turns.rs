@@ -1,6 +1,7 @@
 //! Whose turn it is: fairness, limits, held requests.
 
 use super::bench::{Ask, Bench};
+use crate::admit::Grounds;
 use crate::device::{ClientKey, DeviceSettings, Event, Key, Loss, Outcome, QueueFull, Submit};
 
 #[test]
@@ -55,6 +56,7 @@ fn answers_that_nobody_collects_count_against_the_limit() {
                 client: ClientKey(client),
                 unit: 1,
                 request: &request,
+                grounds: Grounds(0),
                 deadline: bench.now,
                 held: false,
             },

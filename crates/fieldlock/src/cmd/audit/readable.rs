@@ -147,6 +147,7 @@ fn decision_name(decision: Decision) -> &'static str {
 fn outcome_name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Answered => "answered",
+        Outcome::Shared => "answered by a shared read",
         Outcome::Exception => "refused by the device",
         Outcome::Sent => "sent",
         Outcome::Refused => "refused",

@@ -1,0 +1,380 @@
+//! The edge: what its shell does around [`admit`], [`DeviceSide`], [`Session`] and the journal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldlock_modbus::Exception;
+use fieldlock_policy::{Client, Origin, Policy, Side, View};
+use fieldlock_session::{
+    Close, DeviceOffer, Event, Frame, Hello, Liveness, Outcome, Session, VERSION, Violation,
+};
+
+use super::head::address;
+use super::ledger::What;
+use super::plc::Line;
+use super::tunnel::{EdgeEnd, End};
+use super::world::{ANSWER_WITHIN, CREDIT, Happening, IN_FLIGHT, QUEUE, World, phase};
+use crate::admit::{Count, admit};
+use crate::device::{
+    ClientKey, ConnId, DeviceSettings, DeviceSide, Event as Said, Key, Outcome as Ended, Submit,
+};
+use crate::meter::{Meter, Who};
+
+#[derive(Debug)]
+pub(super) struct Edge {
+    pub(super) policy: Arc<Policy>,
+    meter: Meter,
+    pub(super) device: DeviceSide,
+    lines: BTreeMap<Line, ConnId>,
+    /// Where the answer goes: the tunnel and the headend's id.
+    under_way: BTreeMap<u64, (usize, u64, u8)>,
+    next_key: u64,
+    /// Writes whose intent is not on the disk yet, oldest first; what each writes.
+    held: VecDeque<(u64, u16)>,
+    /// The disk takes nothing.
+    pub(super) broken: bool,
+    /// Process starts; what happens to an earlier one means nothing.
+    pub(super) start: u8,
+    pub(super) dialling: bool,
+}
+
+impl Edge {
+    pub(super) fn new(policy: Arc<Policy>, start: u8, world: &super::world::Shape) -> Self {
+        let settings = DeviceSettings {
+            max_connections: world.max_connections,
+            in_flight: world.in_flight,
+            queue: usize::from(QUEUE),
+            queue_per_client: 4,
+            shared_reads: world.shared_reads,
+            idle_close: world.idle_close,
+            ..DeviceSettings::default()
+        };
+        Self {
+            policy,
+            meter: Meter::default(),
+            device: DeviceSide::new(settings, start.into(), world.start),
+            lines: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            next_key: 0,
+            held: VecDeque::new(),
+            broken: false,
+            start,
+            dialling: false,
+        }
+    }
+}
+
+impl World {
+    /// Dials; there may be a tunnel already, which this one is to replace.
+    pub(super) fn edge_dials(&mut self) {
+        self.edge.dialling = false;
+        let tunnel = self.new_tunnel();
+        let hello = Hello {
+            version: VERSION,
+            agent_version: String::new(),
+            instance: [self.edge.start; 16],
+            policy: [0; 32],
+            trust: None,
+            bundle: None,
+            tunnel: 0,
+            devices: vec![DeviceOffer {
+                name: "plc".into(),
+                credit: CREDIT,
+                answer_within: ANSWER_WITHIN.as_millis() as u32,
+            }],
+            stations: Vec::new(),
+            cyclic: None,
+        };
+        self.tunnels[tunnel].edge = Some(EdgeEnd {
+            session: Session::edge(&hello, Liveness::default(), true, self.now),
+            decoders: Default::default(),
+            clients: BTreeMap::new(),
+        });
+        self.head_opens(tunnel);
+    }
+
+    pub(super) fn edge_event(&mut self, tunnel: usize, event: &Event) {
+        match event {
+            Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => self.edge_ends(tunnel),
+            _ => {}
+        }
+    }
+
+    /// A tunnel is over: what it asked and was not sent is dropped.
+    pub(super) fn edge_ends(&mut self, tunnel: usize) {
+        let Some(end) = self.tunnels[tunnel].edge.take() else {
+            return;
+        };
+        for client in end.clients.keys() {
+            let key = client_key(tunnel, *client);
+            self.edge.device.drop_client(self.now, key);
+        }
+        self.hang_up(tunnel, End::Edge);
+        self.dial_if_alone();
+    }
+
+    pub(super) fn dial_if_alone(&mut self) {
+        let connected = self.tunnels.iter().any(|tunnel| tunnel.edge.is_some());
+        if !connected && !self.edge.dialling {
+            self.edge.dialling = true;
+            let after = self.dice.millis(10..400);
+            let start = self.edge.start;
+            self.later(after, Happening::Dial { start });
+        }
+    }
+
+    pub(super) fn edge_frame(&mut self, tunnel: usize, frame: &Frame<'_>) -> Result<(), Violation> {
+        let Some(end) = &mut self.tunnels[tunnel].edge else {
+            return Ok(());
+        };
+        match frame {
+            Frame::ClientOpen(open) => {
+                let client = usize::from(match open.address.ip() {
+                    std::net::IpAddr::V4(v4) => v4.octets()[3] - 1,
+                    std::net::IpAddr::V6(_) => panic!("{open:?}"),
+                });
+                let view = view(&self.edge.policy, client);
+                end.clients.insert(open.client, (client, view));
+            }
+            Frame::ClientClose { client } => {
+                if end.clients.remove(client).is_some() {
+                    let key = client_key(tunnel, *client);
+                    self.edge.device.drop_client(self.now, key);
+                }
+            }
+            Frame::Request {
+                id,
+                client,
+                within,
+                unit,
+                pdu,
+            } => {
+                let (_, view) = end.clients.get(client).expect("introduced").clone();
+                let within = Duration::from_millis((*within).into()).min(ANSWER_WITHIN);
+                self.edge_request(tunnel, (*id, *client, within), &view, *unit, pdu);
+            }
+            other => panic!("a headend only asks: {other:?}"),
+        }
+        Ok(())
+    }
+
+    fn edge_request(
+        &mut self,
+        tunnel: usize,
+        (id, client, within): (u64, u32, Duration),
+        view: &View,
+        unit: u8,
+        pdu: &[u8],
+    ) {
+        let who = Who::Headend("hd-1".into());
+        let count = Count {
+            meter: &mut self.edge.meter,
+            who: &who,
+            registers: None,
+            now: self.now,
+        };
+        let permit = match admit(view, unit, pdu, count) {
+            Ok(permit) => permit,
+            Err(refused) => {
+                let pdu = refused.exception.pdu(refused.function);
+                return self.edge_answers(tunnel, id, Outcome::Refused, &pdu);
+            }
+        };
+        let request = permit.request();
+        let is_write = request.changes_state();
+        let key = self.edge.next_key;
+        self.edge.next_key += 1;
+        let submit = Submit {
+            key: Key(key),
+            client: client_key(tunnel, client),
+            unit,
+            request,
+            grounds: permit.grounds(),
+            deadline: self.now + within,
+            held: is_write,
+        };
+        let busy = Exception::ServerDeviceBusy.pdu(pdu[0]);
+        if self.edge.device.submit(self.now, submit).is_err() {
+            return self.edge_answers(tunnel, id, Outcome::Refused, &busy);
+        }
+        if is_write && self.edge.broken {
+            // It may have its end already, of which nobody hears.
+            self.edge.device.refuse(Key(key));
+            return self.edge_answers(tunnel, id, Outcome::Refused, &busy);
+        }
+        self.edge.under_way.insert(key, (tunnel, id, pdu[0]));
+        if is_write {
+            let number = u16::from_be_bytes([pdu[3], pdu[4]]);
+            self.edge.held.push_back((key, number));
+            let slow = self.faults && self.dice.percent(5);
+            let after = self.dice.millis(if slow { 100..900 } else { 0..5 });
+            let start = self.edge.start;
+            self.later(after, Happening::Durable { start, key });
+        }
+    }
+
+    fn edge_answers(&mut self, tunnel: usize, id: u64, outcome: Outcome, pdu: &[u8]) {
+        if self.tunnels[tunnel].edge.is_some() {
+            let mut bytes = Vec::new();
+            Frame::Answer { id, outcome, pdu }.encode(1, &mut bytes);
+            self.send(tunnel, End::Edge, 1, bytes);
+        }
+    }
+
+    /// The journal is on the disk up to this write, or never will be.
+    pub(super) fn edge_durable(&mut self, up_to: u64) {
+        while let Some((key, number)) = self.edge.held.pop_front_if(|(key, _)| *key <= up_to) {
+            if !self.edge.broken {
+                self.ledger.durable(number);
+                self.edge.device.release(self.now, Key(key));
+            } else if self.edge.device.refuse(Key(key)) {
+                let (tunnel, id, function) = self.edge.under_way.remove(&key).unwrap();
+                let pdu = Exception::ServerDeviceBusy.pdu(function);
+                self.edge_answers(tunnel, id, Outcome::Refused, &pdu);
+            }
+        }
+    }
+
+    pub(super) fn line_opened(&mut self, line: Line, taken: bool) {
+        let Some(&conn) = self.edge.lines.get(&line) else {
+            return;
+        };
+        if taken {
+            self.edge.device.handle_connected(self.now, conn);
+        } else {
+            self.edge.lines.remove(&line);
+            self.edge.device.handle_closed(self.now, conn, true);
+        }
+    }
+
+    pub(super) fn line_closed(&mut self, line: Line) {
+        if let Some(conn) = self.edge.lines.remove(&line) {
+            self.edge.device.handle_closed(self.now, conn, false);
+        }
+    }
+
+    pub(super) fn edge_hears_plc(&mut self, line: Line, bytes: &[u8]) {
+        if let Some(&conn) = self.edge.lines.get(&line) {
+            self.edge.device.handle_bytes(self.now, conn, bytes);
+        }
+    }
+
+    /// Moves bytes and answers on.
+    pub(super) fn edge_pump(&mut self) {
+        loop {
+            let mut any = false;
+            for (line, conn) in self.edge.lines.clone() {
+                let mut bytes = Vec::new();
+                if self.edge.device.poll_transmit(conn, &mut bytes) {
+                    any = true;
+                    self.write_line(line, bytes);
+                }
+            }
+            while let Some(said) = self.edge.device.poll_event() {
+                any = true;
+                self.edge_said(said);
+            }
+            if !any {
+                break;
+            }
+        }
+        let stats = self.edge.device.stats();
+        let (connections, in_flight) = (self.shape.max_connections, self.shape.in_flight);
+        assert!(stats.connections <= usize::from(connections));
+        assert!(stats.in_flight <= usize::from(connections * in_flight));
+        assert!(stats.queued <= usize::from(QUEUE));
+        assert!(self.edge.under_way.len() <= usize::from(QUEUE + IN_FLIGHT));
+    }
+
+    fn edge_said(&mut self, said: Said) {
+        match said {
+            Said::Connect(conn) => {
+                let line = self.new_line();
+                self.edge.lines.insert(line, conn);
+                let after = self.dice.millis(0..5);
+                self.later(after, Happening::PlcConnect { line });
+            }
+            Said::Close(conn, _) => {
+                let line = self.edge.lines.iter().find(|(_, other)| **other == conn);
+                if let Some((&line, _)) = line {
+                    self.edge.lines.remove(&line);
+                    self.edge_left_line(line);
+                }
+            }
+            Said::Answer {
+                key, outcome, pdu, ..
+            } => {
+                let Some((tunnel, id, _)) = self.edge.under_way.remove(&key.0) else {
+                    return;
+                };
+                let outcome = match outcome {
+                    Ended::Answered | Ended::Broadcast => Outcome::Answered,
+                    Ended::NotSent | Ended::Unreachable => Outcome::NotSent,
+                    Ended::Unknown(_) => Outcome::Unknown,
+                };
+                self.edge_answers(tunnel, id, outcome, &pdu);
+            }
+        }
+    }
+
+    pub(super) fn edge_policy(&mut self, policy: &Arc<Policy>) {
+        self.edge.policy = Arc::clone(policy);
+        self.edge.device.policy_changed();
+        let ends = self.tunnels.iter_mut().filter_map(|t| t.edge.as_mut());
+        for (client, known) in ends.flat_map(|end| end.clients.values_mut()) {
+            *known = view(policy, *client);
+        }
+    }
+
+    /// kill -9, and a start.
+    pub(super) fn edge_dies(&mut self) {
+        let policy = Arc::clone(&self.edge.policy);
+        let lines = std::mem::take(&mut self.edge.lines);
+        self.edge = Edge::new(policy, self.edge.start + 1, &self.shape);
+        for line in lines.into_keys() {
+            self.edge_left_line(line);
+        }
+        for tunnel in 0..self.tunnels.len() {
+            if self.tunnels[tunnel].edge.take().is_some() && self.dice.percent(70) {
+                self.hang_up(tunnel, End::Edge);
+            }
+        }
+        self.dial_if_alone();
+    }
+
+    /// The tunnel of the edge is closed by itself.
+    pub(super) fn edge_hangs_up(&mut self, tunnel: usize) {
+        if let Some(end) = &mut self.tunnels[tunnel].edge {
+            end.session.close(Close::Reconfigured, "");
+            self.flush(tunnel, End::Edge);
+            self.edge_ends(tunnel);
+        }
+    }
+}
+
+fn view(policy: &Policy, client: usize) -> Arc<View> {
+    let origin = Origin {
+        side: Side::Edge,
+        via: Some("hd-1"),
+        client: Client {
+            address: Some(address(client).ip()),
+            identity: None,
+            role: None,
+        },
+    };
+    policy.view(&origin, "plc", &phase(policy))
+}
+
+fn client_key(tunnel: usize, client: u32) -> ClientKey {
+    ClientKey((tunnel as u64) << 32 | u64::from(client))
+}
+
+/// What clients ask: often the same.
+pub(super) fn draw(dice: &mut super::dice::Dice) -> What {
+    match dice.roll(10) {
+        0..=3 => What::Write,
+        4..=8 => What::Read { address: 100 },
+        _ => What::Read { address: 101 },
+    }
+}

@@ -1,0 +1,331 @@
+//! The headend: what its shell does around [`ClientSide`], [`Session`] and [`UnderWay`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldlock_modbus::{Answer, Exception, Expected, mbap};
+use fieldlock_policy::Policy;
+use fieldlock_session::{
+    ClientOpen, Close, Event, Frame, Hello, Liveness, Outcome, Session, VERSION, Violation,
+};
+
+use super::ledger::Conn;
+use super::tunnel::{End, HeadEnd, Pipe};
+use super::world::{ANSWER_WITHIN, CREDIT, Happening, World, phase};
+use crate::client::{ClientSide, Origins, Routes, UnderWay, Verdict};
+use crate::meter::Meter;
+
+const MARGIN: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) policy: Arc<Policy>,
+    pub(super) meter: Meter,
+    pub(super) conns: BTreeMap<Conn, ClientConn>,
+    /// The tunnel that serves the device.
+    pub(super) live: Option<usize>,
+    pub(super) instance: [u8; 16],
+}
+
+#[derive(Debug)]
+pub(super) struct ClientConn {
+    client: usize,
+    side: ClientSide,
+    input: Vec<u8>,
+    pipe: Pipe,
+    /// Tunnels whose edge was told of it.
+    introduced: BTreeSet<usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Pending {
+    conn: Conn,
+    transaction: u16,
+    expected: Expected,
+}
+
+impl World {
+    pub(super) fn head_accepts(&mut self, client: usize, conn: Conn) {
+        let origin = Origins {
+            address: Some(address(client).ip()),
+            ..Origins::default()
+        };
+        let routes = Arc::new(Routes::all_units(0, &["plc".into()]));
+        let policy = Arc::clone(&self.head.policy);
+        let phase = phase(&policy);
+        let side = ClientSide::new(origin, routes, policy, phase, 4);
+        let conn_state = ClientConn {
+            client,
+            side,
+            input: Vec::new(),
+            pipe: Pipe::new(self.now),
+            introduced: BTreeSet::new(),
+        };
+        self.head.conns.insert(conn, conn_state);
+    }
+
+    pub(super) fn head_hears_client(&mut self, conn: Conn, bytes: &[u8]) {
+        let Some(mut state) = self.head.conns.remove(&conn) else {
+            return;
+        };
+        state.input.extend_from_slice(bytes);
+        let input = std::mem::take(&mut state.input);
+        let mut used = 0;
+        loop {
+            let step = state
+                .side
+                .next(&input[used..], &mut self.head.meter, self.now)
+                .expect("clients speak Modbus");
+            let Some((step, size)) = step else { break };
+            used += size;
+            let transaction = step.transaction;
+            let answered = match step.verdict {
+                Verdict::Refuse { refused, .. } => Some(refused.exception.pdu(refused.function)),
+                Verdict::Forward { permit, .. } => {
+                    let pdu = permit.request().pdu();
+                    let forwarded = self.forward(conn, &mut state, transaction, pdu);
+                    forwarded.err().map(|exception| {
+                        state.side.put_back(&permit, &mut self.head.meter);
+                        exception.pdu(pdu[0])
+                    })
+                }
+            };
+            if let Some(pdu) = answered {
+                self.tell_client(conn, &mut state.pipe, transaction, &pdu);
+            }
+        }
+        state.input = input[used..].to_vec();
+        self.head.conns.insert(conn, state);
+    }
+
+    fn forward(
+        &mut self,
+        conn: Conn,
+        state: &mut ClientConn,
+        transaction: u16,
+        pdu: &[u8],
+    ) -> Result<(), Exception> {
+        let live = self.head.live.ok_or(Exception::GatewayPathUnavailable)?;
+        let head = self.tunnels[live].head.as_mut().unwrap();
+        let table = &mut head.under_way;
+        let id = table.reserve().ok_or(Exception::ServerDeviceBusy)?;
+        table.watch(self.now + ANSWER_WITHIN, id);
+        let request = fieldlock_modbus::Request::parse(pdu).unwrap();
+        let pending = Pending {
+            conn,
+            transaction,
+            expected: Expected::of(&request),
+        };
+        table.fill(id, pending);
+        assert!(table.len() <= usize::from(CREDIT));
+        let round_trip = head.session.round_trip().unwrap_or_default();
+        let within = ANSWER_WITHIN.saturating_sub(round_trip + MARGIN);
+        let within = within.max(ANSWER_WITHIN / 2).as_millis() as u32;
+        state.side.begin();
+        let mut bytes = Vec::new();
+        if state.introduced.insert(live) {
+            let open = ClientOpen {
+                client: conn,
+                address: address(state.client),
+                name: b"",
+                identity: b"",
+                role: b"",
+            };
+            Frame::ClientOpen(open).encode(1, &mut bytes);
+        }
+        let request = Frame::Request {
+            id,
+            client: conn,
+            within,
+            unit: 1,
+            pdu,
+        };
+        request.encode(1, &mut bytes);
+        self.ledger.begun(conn, transaction, self.now, live);
+        self.send(live, End::Head, 1, bytes);
+        Ok(())
+    }
+
+    fn tell_client(&mut self, conn: Conn, pipe: &mut Pipe, transaction: u16, pdu: &[u8]) {
+        self.ledger
+            .leaves(conn, transaction, self.now, ANSWER_WITHIN);
+        let mut bytes = Vec::new();
+        mbap::encode(&mut bytes, transaction, 1, pdu);
+        let at = pipe.arrival(self.now + self.dice.millis(0..4));
+        self.at(at, Happening::ToClient { conn, bytes });
+    }
+
+    /// The client has gone.
+    pub(super) fn head_loses_client(&mut self, conn: Conn) {
+        let Some(state) = self.head.conns.remove(&conn) else {
+            return;
+        };
+        for tunnel in state.introduced {
+            let mut bytes = Vec::new();
+            Frame::ClientClose { client: conn }.encode(1, &mut bytes);
+            self.send(tunnel, End::Head, 1, bytes);
+        }
+    }
+
+    /// An edge dials.
+    pub(super) fn head_opens(&mut self, tunnel: usize) {
+        self.tunnels[tunnel].head = Some(HeadEnd {
+            session: Session::headend(Liveness::default(), true, self.now),
+            decoders: Default::default(),
+            hello: None,
+            under_way: UnderWay::new(CREDIT.into()),
+            draining: false,
+            contender: None,
+        });
+    }
+
+    pub(super) fn head_event(&mut self, tunnel: usize, event: Event) {
+        match event {
+            Event::Hello(hello) => {
+                let older = self.head.live;
+                let instance = |at: usize| {
+                    let head = self.tunnels[at].head.as_ref();
+                    head.and_then(|head| Some(head.hello.as_ref()?.instance))
+                };
+                let same = older.is_none_or(|older| instance(older) == Some(hello.instance));
+                self.tunnels[tunnel].head.as_mut().unwrap().hello = Some(hello);
+                let Some(older) = older.filter(|_| !same) else {
+                    return self.head_takes(tunnel);
+                };
+                let head = self.tunnels[older].head.as_mut().unwrap();
+                if head.contender.is_some() {
+                    self.head_closes(tunnel, Close::DuplicateIdentity);
+                } else {
+                    head.contender = Some(tunnel);
+                    head.session.probe(self.now);
+                }
+            }
+            Event::Up(_) => {
+                let older = self.head.live.replace(tunnel);
+                if let Some(head) = older.and_then(|older| self.tunnels[older].head.as_mut()) {
+                    head.session.drain();
+                    head.draining = true;
+                }
+            }
+            Event::Probed { alive } => {
+                let head = self.tunnels[tunnel].head.as_mut().unwrap();
+                let Some(contender) = head.contender.take() else {
+                    return;
+                };
+                if alive {
+                    self.head_closes(contender, Close::DuplicateIdentity);
+                } else {
+                    self.head_closes(tunnel, Close::Replaced);
+                    self.head_takes(contender);
+                }
+            }
+            Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => self.head_ends(tunnel),
+            _ => {}
+        }
+    }
+
+    fn head_takes(&mut self, tunnel: usize) {
+        let hello = Hello {
+            version: VERSION,
+            agent_version: String::new(),
+            instance: self.head.instance,
+            policy: [0; 32],
+            trust: None,
+            bundle: None,
+            tunnel: tunnel as u64,
+            devices: Vec::new(),
+            stations: Vec::new(),
+            cyclic: None,
+        };
+        if let Some(head) = &mut self.tunnels[tunnel].head {
+            head.session.accept(self.now, &hello);
+        }
+    }
+
+    fn head_closes(&mut self, tunnel: usize, why: Close) {
+        if let Some(head) = &mut self.tunnels[tunnel].head {
+            head.session.close(why, "");
+            self.flush(tunnel, End::Head);
+            self.head_ends(tunnel);
+        }
+    }
+
+    /// A tunnel is over: what left by it may have happened.
+    pub(super) fn head_ends(&mut self, tunnel: usize) {
+        let Some(mut head) = self.tunnels[tunnel].head.take() else {
+            return;
+        };
+        if self.head.live == Some(tunnel) {
+            self.head.live = None;
+        }
+        for pending in head.under_way.drain() {
+            self.lose(&pending);
+        }
+        self.hang_up(tunnel, End::Head);
+    }
+
+    pub(super) fn head_frame(&mut self, tunnel: usize, frame: &Frame<'_>) -> Result<(), Violation> {
+        let Frame::Answer { id, outcome, pdu } = *frame else {
+            panic!("an edge only answers: {frame:?}");
+        };
+        let Some(head) = &mut self.tunnels[tunnel].head else {
+            return Ok(());
+        };
+        if let Some(pending) = head.under_way.take(id) {
+            match (outcome, pending.expected.check(pdu)) {
+                (Outcome::Answered, Ok(_)) => self.finish(&pending, pdu),
+                (_, Ok(Answer::Exception(_))) => self.finish(&pending, pdu),
+                other => panic!("{other:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn head_timeouts(&mut self, tunnel: usize) {
+        while let Some(head) = &mut self.tunnels[tunnel].head {
+            let Some(pending) = head.under_way.take_overdue(self.now) else {
+                break;
+            };
+            self.lose(&pending);
+        }
+        let over = |head: &HeadEnd| head.draining && head.under_way.is_empty();
+        if self.tunnels[tunnel].head.as_ref().is_some_and(over) {
+            self.head_closes(tunnel, Close::Replaced);
+        }
+    }
+
+    fn lose(&mut self, pending: &Pending) {
+        let exception = Exception::GatewayTargetFailedToRespond;
+        self.finish(pending, &exception.pdu(pending.expected.function()));
+    }
+
+    fn finish(&mut self, pending: &Pending, pdu: &[u8]) {
+        if let Some(mut state) = self.head.conns.remove(&pending.conn) {
+            state.side.end();
+            self.tell_client(pending.conn, &mut state.pipe, pending.transaction, pdu);
+            self.head.conns.insert(pending.conn, state);
+        }
+    }
+
+    pub(super) fn head_policy(&mut self, policy: &Arc<Policy>) {
+        self.head.policy = Arc::clone(policy);
+        for state in self.head.conns.values_mut() {
+            state.side.set_policy(Arc::clone(policy), phase(policy));
+        }
+    }
+
+    pub(super) fn head_deadline(&mut self, tunnel: usize) -> Option<Instant> {
+        let head = self.tunnels[tunnel].head.as_mut()?;
+        let session = head.session.poll_timeout();
+        [session, head.under_way.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+pub(super) fn address(client: usize) -> SocketAddr {
+    ([192, 0, 2, 1 + client as u8], 40_000).into()
+}

@@ -1,0 +1,282 @@
+//! The reference: what was asked, what the PLC got and did, and so which answers may be given.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A client connection at the headend.
+pub(super) type Conn = u32;
+
+/// Counts what the PLC does: a read tells the moment of its values.
+pub(super) type Moment = u32;
+
+/// Registers of a read: its address, then the moment in two.
+pub(super) const REGISTERS: u16 = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Read {
+        address: u16,
+    },
+    /// Writes its own number.
+    Write,
+}
+
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) client: usize,
+    pub(super) conn: Conn,
+    what: What,
+    /// What the PLC had done when it was asked.
+    before: Moment,
+    /// When the headend began with it.
+    begun: Option<Instant>,
+    /// The tunnel that it left by.
+    pub(super) tunnel: Option<usize>,
+    /// A policy forbade writes at some time meanwhile.
+    forbidden: bool,
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Done(Moment),
+    /// By the PLC itself.
+    Exception,
+    /// Said to have had no effect: no policy, no room, no way.
+    NotSent(u8),
+    /// 0x0B: nobody knows.
+    Unknown,
+    /// Its connection ended first.
+    Abandoned,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) asked: Vec<Asked>,
+    by_transaction: BTreeMap<(Conn, u16), usize>,
+    pub(super) moment: Moment,
+    /// Writes that the PLC got, and did.
+    received: BTreeMap<u16, u32>,
+    done: BTreeMap<u16, Moment>,
+    /// Requests that the PLC refused.
+    refused: u32,
+    /// Writes whose intent is on the edge's disk.
+    durable: BTreeMap<u16, ()>,
+    /// At how many of the two ends writes are forbidden.
+    pub(super) forbidding: u32,
+    /// Who was told of which moment.
+    told: BTreeMap<Moment, Vec<usize>>,
+    /// The PLC serves one request after the other.
+    in_order: bool,
+}
+
+/// Clients with the same rule; the third has its own.
+fn group(client: usize) -> usize {
+    client / 2
+}
+
+impl Ledger {
+    pub(super) fn new(in_order: bool) -> Self {
+        Self {
+            in_order,
+            ..Self::default()
+        }
+    }
+
+    /// A client asks; its request's PDU.
+    pub(super) fn ask(
+        &mut self,
+        client: usize,
+        conn: Conn,
+        transaction: u16,
+        what: What,
+    ) -> Vec<u8> {
+        let number = self.asked.len();
+        self.by_transaction.insert((conn, transaction), number);
+        self.asked.push(Asked {
+            client,
+            conn,
+            what,
+            before: self.moment,
+            begun: None,
+            tunnel: None,
+            forbidden: self.forbidding > 0,
+            end: None,
+        });
+        match what {
+            What::Read { address } => {
+                let [high, low] = address.to_be_bytes();
+                vec![3, high, low, 0, REGISTERS as u8]
+            }
+            What::Write => {
+                let [high, low] = (number as u16).to_be_bytes();
+                vec![6, 0, 7, high, low]
+            }
+        }
+    }
+
+    pub(super) fn forbid(&mut self) {
+        self.forbidding += 1;
+        for asked in self.asked.iter_mut().filter(|asked| asked.end.is_none()) {
+            asked.forbidden = true;
+        }
+    }
+
+    pub(super) fn begun(&mut self, conn: Conn, transaction: u16, now: Instant, tunnel: usize) {
+        let asked = &mut self.asked[self.by_transaction[&(conn, transaction)]];
+        assert!(asked.begun.is_none(), "begun twice: {asked:?}");
+        asked.begun = Some(now);
+        asked.tunnel = Some(tunnel);
+    }
+
+    /// The headend lets an answer out.
+    pub(super) fn leaves(&self, conn: Conn, transaction: u16, now: Instant, within: Duration) {
+        let asked = &self.asked[self.by_transaction[&(conn, transaction)]];
+        let open = matches!(asked.end, None | Some(End::Abandoned));
+        assert!(open, "an answer too many: {asked:?}");
+        let begun = asked.begun.unwrap_or(now);
+        assert!(now <= begun + within, "late: {asked:?}");
+    }
+
+    pub(super) fn durable(&mut self, number: u16) {
+        self.durable.insert(number, ());
+    }
+
+    /// A write arrives at the PLC.
+    pub(super) fn received(&mut self, number: u16) {
+        let times = self.received.entry(number).or_default();
+        *times += 1;
+        assert_eq!(*times, 1, "write {number} was sent twice");
+        assert!(self.durable.contains_key(&number), "{number}: no intent");
+        let asked = &self.asked[usize::from(number)];
+        let unsent = matches!(asked.end, Some(End::NotSent(_)));
+        assert!(!unsent, "sent after it was said not to be: {asked:?}");
+    }
+
+    /// The PLC does something.
+    pub(super) fn moment(&mut self, write: Option<u16>) -> Moment {
+        self.moment += 1;
+        if let Some(number) = write {
+            assert!(self.done.insert(number, self.moment).is_none());
+        }
+        self.moment
+    }
+
+    pub(super) fn refused(&mut self) {
+        self.refused += 1;
+    }
+
+    /// A client gets an answer.
+    pub(super) fn answered(&mut self, conn: Conn, transaction: u16, unit: u8, pdu: &[u8]) {
+        let number = self.by_transaction.get(&(conn, transaction));
+        let Some(&number) = number else {
+            panic!("an answer to nothing: {conn} {transaction} {pdu:02x?}");
+        };
+        let asked = &self.asked[number];
+        assert_eq!(unit, 1);
+        assert!(asked.end.is_none(), "answered twice: {asked:?}");
+        let end = self.judge(number, pdu);
+        self.asked[number].end = Some(end);
+        if let End::Done(moment) = end {
+            self.check_order(number, moment);
+        }
+    }
+
+    fn judge(&mut self, number: usize, pdu: &[u8]) -> End {
+        let asked = &self.asked[number];
+        let reached = self.received.contains_key(&(number as u16)) && asked.what == What::Write;
+        match (asked.what, pdu) {
+            (What::Read { address }, [3, 6, a1, a0, m3, m2, m1, m0]) => {
+                assert_eq!(u16::from_be_bytes([*a1, *a0]), address, "{asked:?}");
+                let moment = Moment::from_be_bytes([*m3, *m2, *m1, *m0]);
+                assert!(moment > asked.before, "older than its request: {asked:?}");
+                assert!(moment <= self.moment);
+                let told = self.told.entry(moment).or_default();
+                for &other in told.iter() {
+                    let other = &self.asked[other];
+                    // Over another tunnel the edge takes it for another client.
+                    let same = (other.conn, other.tunnel) == (asked.conn, asked.tunnel);
+                    assert!(!same, "shared with itself: {asked:?}");
+                    assert_eq!(group(other.client), group(asked.client), "{asked:?}");
+                }
+                told.push(number);
+                End::Done(moment)
+            }
+            (What::Write, [6, 0, 7, high, low]) => {
+                assert_eq!(u16::from_be_bytes([*high, *low]), number as u16);
+                match self.done.get(&(number as u16)) {
+                    Some(&moment) => End::Done(moment),
+                    None => panic!("told as done, and is not: {asked:?}"),
+                }
+            }
+            (_, [0x83 | 0x86, code]) => match code {
+                4 => {
+                    assert!(self.refused > 0 && (asked.what != What::Write || reached));
+                    End::Exception
+                }
+                1 | 6 | 10 => {
+                    assert!(!reached, "told as not sent ({code}), and was: {asked:?}");
+                    assert!(*code != 1 || asked.forbidden, "refused: {asked:?}");
+                    assert!(*code != 1 || asked.what == What::Write);
+                    End::NotSent(*code)
+                }
+                11 => End::Unknown,
+                _ => panic!("exception {code}: {asked:?}"),
+            },
+            _ => panic!("{pdu:02x?} for {asked:?}"),
+        }
+    }
+
+    /// What one client asked over one tunnel of a device with one connection happened in that order.
+    fn check_order(&self, number: usize, moment: Moment) {
+        if !self.in_order {
+            return;
+        }
+        let this = &self.asked[number];
+        for (other, asked) in self.asked.iter().enumerate() {
+            let same = asked.conn == this.conn && asked.tunnel == this.tunnel;
+            if let (true, Some(End::Done(at))) = (same, asked.end) {
+                assert_eq!(
+                    other.cmp(&number),
+                    at.cmp(&moment),
+                    "{asked:?} and {this:?}"
+                );
+            }
+        }
+    }
+
+    /// A client's connection ended: no answer comes any more.
+    pub(super) fn abandoned(&mut self, conn: Conn) {
+        for asked in self.asked.iter_mut().filter(|asked| asked.conn == conn) {
+            asked.end = asked.end.or(Some(End::Abandoned));
+        }
+    }
+
+    pub(super) fn open(&self, conn: Conn) -> usize {
+        let open = self.asked.iter().rev().take(200);
+        open.filter(|asked| asked.conn == conn && asked.end.is_none())
+            .count()
+    }
+
+    /// Everything has an end, and none that the PLC belies.
+    pub(super) fn close(&self) {
+        for (number, asked) in self.asked.iter().enumerate() {
+            assert!(asked.end.is_some(), "no answer: {asked:?}");
+            let reached = self.received.contains_key(&(number as u16));
+            if asked.what == What::Write && matches!(asked.end, Some(End::NotSent(_))) {
+                assert!(!reached, "told as not sent, and was: {asked:?}");
+            }
+        }
+    }
+
+    /// Of how many requests with an answer of the PLC, how many shared it, how many have no answer.
+    pub(super) fn summary(&self) -> (usize, usize, usize) {
+        let ends = |wanted: fn(&End) -> bool| {
+            let ends = self.asked.iter().filter_map(|asked| asked.end.as_ref());
+            ends.filter(|end| wanted(end)).count()
+        };
+        let shared = self.told.values().map(|told| told.len() - 1).sum();
+        let done = ends(|end| matches!(end, End::Done(_)));
+        (done, shared, ends(|end| *end == End::Unknown))
+    }
+}
