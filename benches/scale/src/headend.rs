@@ -61,7 +61,7 @@ impl Headend {
         let mut text = format!(
             "state = {state:?}\npolicy = {policy:?}\n\
              [tunnel]\nlisten = [\"{tunnel}\"]\n{more}\n\
-             [client]\nmax_connections = 20000\nmax_connections_per_address = 20000\n"
+             [client]\nmax_connections = 20000\nmax_connections_per_address = 20000\nin_flight = 1024\n"
         );
         let mut devices = Vec::new();
         let mut listeners = String::new();
