@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fieldlock_pki::{Identity, Summary};
 use fieldlock_session::{ALPN, CYCLIC_ALPN, Transport};
-use quinn::{Endpoint, Incoming};
+use quinn::{ConnectionError, Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
 use socket2::Type;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -120,17 +120,17 @@ async fn accept_quic(headend: &Rc<Headend>, endpoint: &Endpoint) {
 async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, pass: Pass) {
     let address = canonical(incoming.remote_address());
     let connected = async {
-        let connecting = incoming.accept().map_err(|error| error.to_string())?;
-        let connection = connecting.await.map_err(|error| error.to_string())?;
-        let peer = quic_peer(&connection)?;
+        let failed = |error: ConnectionError| (proves_address(&error), error.to_string());
+        let connecting = incoming.accept().map_err(failed)?;
+        let connection = connecting.await.map_err(failed)?;
+        let peer = quic_peer(&connection).map_err(|reason| (true, reason))?;
         Ok((connection, peer))
     };
     let connected = match timeout(HANDSHAKE, connected).await {
         Ok(connected) => connected,
-        Err(_) => Err(NOT_IN_TIME.to_owned()),
+        Err(_) => Err((false, NOT_IN_TIME.to_owned())),
     };
-    // A handshake that came through, or came far enough to be refused, has proven it.
-    let source = pass.is_proven().then_some(address);
+    let proven = pass.is_proven();
     drop(pass);
     match connected {
         Ok((connection, peer)) if !headend.is_welcome(&peer) => {
@@ -144,8 +144,19 @@ async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, pass: Pass) {
             let end = quic::run(link.clone(), handler.clone()).await;
             finish(&headend, &link, &handler, &end);
         }
-        Err(reason) => headend.handshake_refused(source, Transport::Quic, &reason),
+        Err((later, reason)) => {
+            let source = (proven || later).then_some(address);
+            headend.handshake_refused(source, Transport::Quic, &reason);
+        }
     }
+}
+
+/// The handshake failed on what only the client's second flight brings: its certificate, which is
+/// sealed with what the first answer told it, so that it hears at its address.
+fn proves_address(error: &ConnectionError) -> bool {
+    const CERTIFICATE_ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 116];
+    matches!(error, ConnectionError::TransportError(error)
+        if CERTIFICATE_ALERTS.map(|alert| 0x100 + alert).contains(&u64::from(error.code)))
 }
 
 /// What the handshake proved about the other side of a QUIC connection.

@@ -16,7 +16,7 @@ use crate::settings::headend::Tunnel;
 /// Addresses with a share that is not full, remembered at a time; 100 octets each.
 const MAX_SOURCES: usize = 4096;
 /// A bucket holds what comes in within this time: a burst is served at once.
-const BURST: Duration = Duration::from_millis(250);
+const BURST: Duration = Duration::from_millis(500);
 /// The same of one edge, which has to come from somewhere else to be more than one address.
 const EDGE_BURST: f64 = 30.0;
 const EDGE_RATE: f64 = 1.0;
@@ -209,7 +209,7 @@ mod tests {
     fn limits() -> Tunnel {
         Tunnel {
             max_handshakes: 64,
-            max_handshakes_per_address: 16,
+            max_handshakes_per_address: 32,
             handshake_rate: 400,
             handshake_rate_per_address: 40,
             ..Tunnel::default()
@@ -261,8 +261,8 @@ mod tests {
                 began += usize::from(matches!(verdict, Verdict::Begin(_)));
             }
         }
-        // A burst of 100, and 400 a second.
-        assert!((880..=910).contains(&began), "{began}");
+        // A burst of 200, and 400 a second.
+        assert!((980..=1010).contains(&began), "{began}");
     }
 
     #[test]
@@ -270,11 +270,11 @@ mod tests {
         let admission = Admission::default();
         let now = Instant::now();
         let (passes, last) = knock_on(&admission, |_| address(1), true, now);
-        assert_eq!(passes.len(), 10, "a burst of a fourth of its rate");
+        assert_eq!(passes.len(), 20, "what comes in within half a second");
         assert!(matches!(last, Verdict::Later));
         let later = now + Duration::from_secs(1);
         let (more, _) = knock_on(&admission, |_| address(1), true, later);
-        assert_eq!(more.len(), 6, "no more than may be under way");
+        assert_eq!(more.len(), 12, "no more than may be under way");
         let other = admission.knock(&limits(), address(2), true, later);
         assert!(matches!(other, Verdict::Begin(_)));
     }
@@ -286,7 +286,7 @@ mod tests {
         let v6 = |octets: u128| IpAddr::from(Ipv6Addr::from(octets));
         let from = |n: u32| v6((0x2001_0db8 << 96) | u128::from(n) << 32);
         let (passes, _) = knock_on(&admission, from, true, now);
-        assert_eq!(passes.len(), 10);
+        assert_eq!(passes.len(), 20);
         let other = v6((0x2001_0db8_0000_0001 << 64) | 1);
         let other = admission.knock(&limits(), other, true, now);
         assert!(matches!(other, Verdict::Begin(_)));
@@ -321,7 +321,7 @@ mod tests {
                 let honest = admission.knock(&limits(), address(9), true, now);
                 let share = admission.0.borrow().sources[&address(9)].bucket.spent;
                 assert!(
-                    matches!(honest, Verdict::Begin(_)) || share > 9.0,
+                    matches!(honest, Verdict::Begin(_)) || share > 19.0,
                     "{milli}"
                 );
             }
