@@ -3,8 +3,8 @@
 //! Dialling goes in rounds. In each, the preferred transport gets a head start on every
 //! address, the other follows; attempts overlap (RFC 8305, "happy eyeballs"), and the
 //! first session that comes up wins. Rounds follow each other at most a second apart, so
-//! that a link that returns is used within a second; a peer that refuses this edge's
-//! certificate is asked less often.
+//! that a link that returns is used within a second; a headend that says it is busy, and a peer
+//! that refuses this edge's certificate, are asked less often.
 
 use std::time::{Duration, Instant};
 
