@@ -233,7 +233,7 @@ async fn keep(shared: Arc<Shared>, number: u32, config: Arc<ClientConfig>) {
     let mut race = Race::new(
         only,
         Instant::now(),
-        0x9E37_79B9_7F4A_7C15 * u64::from(number + 1),
+        u64::from(number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
     );
     let mut pace = shared.pace.acquire().await.ok();
     while !tally.stop.load(Relaxed) {
