@@ -24,6 +24,11 @@ pub fn example(name: &str) -> PathBuf {
     folder.join(name)
 }
 
+/// A program of `benches/`, likewise.
+pub fn bench(name: &str) -> PathBuf {
+    built(&["--package", name], name)
+}
+
 /// Builds `what`, which is then at `place` of the profile's folder. Quick when the workspace has
 /// been built already, as `./test` does.
 fn built(what: &[&str], place: &str) -> PathBuf {

@@ -10,9 +10,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fieldlock_session::race::Attempt;
-use fieldlock_session::{Race, Transport};
+use fieldlock_session::{Failure as Why, Race, Transport};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Endpoint, EndpointConfig, TokioRuntime, TransportConfig};
+use quinn::{
+    ConnectionError, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, TransportErrorCode,
+};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Socket, Type};
@@ -231,7 +233,7 @@ async fn keep(shared: Arc<Shared>, number: u32, config: Arc<ClientConfig>) {
     let mut race = Race::new(
         only,
         Instant::now(),
-        0x9E37_79B9_7F4A_7C15 * u64::from(number + 1),
+        u64::from(number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
     );
     let mut pace = shared.pace.acquire().await.ok();
     while !tally.stop.load(Relaxed) {
@@ -261,7 +263,9 @@ async fn keep(shared: Arc<Shared>, number: u32, config: Arc<ClientConfig>) {
             tally.ended.fetch_add(1, Relaxed);
             race.won(Instant::now(), transport);
         } else {
-            race.failed(Instant::now(), end.as_ref().is_some_and(|end| end.refused));
+            let refused = end.as_ref().is_some_and(|end| end.refused);
+            let why = if refused { Why::Refused } else { Why::Network };
+            race.failed(Instant::now(), why);
         }
         if let Some(end) = end {
             tally.failed(&format!("{} tunnel: {}", transport.name(), end.text));
@@ -286,17 +290,17 @@ async fn dial(
             let (shared, config) = (shared.clone(), config.clone());
             attempts.spawn(async move {
                 let connecting = connect(&shared, number, config, transport);
-                let late = |_| Err("no answer in time".to_owned());
+                let late = |_| Err(("no answer in time".to_owned(), Why::Network));
                 let outcome = timeout(ATTEMPT, connecting).await.unwrap_or_else(late);
-                outcome.map_err(|text| format!("{} dial: {text}", transport.name()))
+                outcome.map_err(|(text, why)| (format!("{} dial: {text}", transport.name()), why))
             });
         }
         tokio::select! {
             Some(Ok(outcome)) = attempts.join_next() => match outcome {
                 Ok(connected) => return connected,
-                Err(text) => {
+                Err((text, why)) => {
                     shared.tally.failed(&text);
-                    race.failed(Instant::now(), false);
+                    race.failed(Instant::now(), why);
                 }
             },
             () = sleep_until(race.poll_timeout().into()) => {}
@@ -309,8 +313,8 @@ async fn connect(
     number: u32,
     config: Arc<ClientConfig>,
     transport: Transport,
-) -> Result<Connected, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
+) -> Result<Connected, (String, Why)> {
+    let text = |error: &dyn std::fmt::Display| (error.to_string(), Why::Network);
     let dialling = &shared.dialling;
     let (address, endpoint) = &shared.endpoints[number as usize % shared.endpoints.len()];
     match transport {
@@ -320,7 +324,15 @@ async fn connect(
             config.transport_config(shared.transport.clone());
             let connecting = endpoint.connect_with(config, dialling.headend, &dialling.name);
             let connection = connecting.map_err(|e| text(&e))?.await;
-            Ok(Connected::Quic(connection.map_err(|e| text(&e))?))
+            let connection = connection.map_err(|error| match &error {
+                ConnectionError::ConnectionClosed(close)
+                    if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+                {
+                    (error.to_string(), Why::Busy)
+                }
+                error => text(error),
+            })?;
+            Ok(Connected::Quic(connection))
         }
         Transport::Tls => {
             let socket = TcpSocket::new_v4().map_err(|e| text(&e))?;
@@ -333,7 +345,12 @@ async fn connect(
             stream.set_nodelay(true).map_err(|e| text(&e))?;
             let name = ServerName::try_from(dialling.name.clone()).map_err(|e| text(&e))?;
             let connected = TlsConnector::from(config).connect(name, stream).await;
-            Ok(Connected::Tls(Box::new(connected.map_err(|e| text(&e))?)))
+            let gone = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
+            let stream = connected.map_err(|error| match gone.contains(&error.kind()) {
+                true => (error.to_string(), Why::Busy),
+                false => text(&error),
+            })?;
+            Ok(Connected::Tls(Box::new(stream)))
         }
     }
 }

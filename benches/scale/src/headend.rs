@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use fieldlock_testkit::ports::free_address;
+use fieldlock_testkit::ports::{free_address, free_port};
 use fieldlock_testkit::process::{Directory, Process};
 use fieldlock_testkit::usage::Snapshot;
 
@@ -58,19 +58,21 @@ impl Headend {
         ca.install_headend(&state)?;
         let policy = directory.write("policy.toml", POLICY)?;
         let tunnel = free_address()?;
+        // Free on the addresses of a run that goes on beside this one.
+        let port = free_port()?;
         let mut text = format!(
             "state = {state:?}\npolicy = {policy:?}\n\
              [tunnel]\nlisten = [\"{tunnel}\"]\n{more}\n\
-             [client]\nmax_connections = 20000\nmax_connections_per_address = 20000\n"
+             [client]\nmax_connections = 20000\nmax_connections_per_address = 20000\nin_flight = 1024\n"
         );
         let mut devices = Vec::new();
         let mut listeners = String::new();
         for number in 0..edges {
             let name = edge_name(number);
-            let (address, unit) = place(number, own_listeners);
+            let (address, unit) = place(number, own_listeners, port);
             let _ = write!(text, "[[device]]\nname = \"{name}\"\n");
             if own_listeners {
-                let _ = write!(text, "listen = \"{address}\"\n");
+                let _ = writeln!(text, "listen = \"{address}\"");
             } else {
                 if unit == 1 {
                     let end = if listeners.is_empty() { "" } else { "]\n" };
@@ -79,9 +81,9 @@ impl Headend {
                         "{end}[[listener]]\naddress = \"{address}\"\nunit = [\n"
                     );
                 }
-                let _ = write!(
+                let _ = writeln!(
                     listeners,
-                    "{{ unit = {unit}, device = \"{name}\", device_unit = 1 }},\n"
+                    "{{ unit = {unit}, device = \"{name}\", device_unit = 1 }},"
                 );
             }
             devices.push((address, unit));
@@ -141,14 +143,14 @@ impl Headend {
 }
 
 /// Addresses of 127.0.0.0/8 above those that programs choose by themselves.
-fn place(number: u32, own: bool) -> (SocketAddr, u8) {
+fn place(number: u32, own: bool, port: u16) -> (SocketAddr, u8) {
     let (host, unit) = match own {
         true => (number, 1),
         false => (number / UNITS, (number % UNITS) as u8 + 1),
     };
     let [_, high, middle, low] = (host + 1).to_be_bytes();
     (
-        SocketAddr::from(([127, 16 + high, middle, low], 5020)),
+        SocketAddr::from(([127, 16 + high, middle, low], port)),
         unit,
     )
 }

@@ -15,8 +15,6 @@ use crate::{Failure, PATIENCE, Plan, fleet, mib};
 /// How far the thread of the many steps back behind that of the few that stay up: in a plant they
 /// run elsewhere.
 const NICE: i32 = 10;
-const CALM: Duration = Duration::from_secs(5);
-
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = Kind::Drop)]
@@ -24,6 +22,9 @@ pub(crate) struct Options {
     /// Tunnels that stay up and are polled ten times a second; none with `--kind kill`
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000))]
     live: u32,
+    /// Seconds of calm before the storm, twice (1 to 60)
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    calm: u64,
     /// How often, one after another
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     times: u32,
@@ -54,7 +55,7 @@ pub(crate) fn run(plan: &Plan, options: &Options) -> Result<(), Failure> {
         let polled = &headend.devices[..live as usize];
         let clients = Clients::start(polled, Duration::from_millis(100));
         for _ in 0..options.times {
-            once(&mut headend, &clients, &few, &many, count, options.kind)?;
+            once(&mut headend, &clients, &few, &many, count, options)?;
         }
     }
     Ok(())
@@ -66,11 +67,12 @@ fn once(
     few: &Fleet,
     many: &Fleet,
     count: u32,
-    kind: Kind,
+    options: &Options,
 ) -> Result<(), Failure> {
-    sleep(CALM);
+    let calm = Duration::from_secs(options.calm);
+    sleep(calm);
     clients.take();
-    sleep(CALM);
+    sleep(calm);
     println!(
         "{count} tunnels up, {:.1} MiB",
         mib(headend.usage().resident())
@@ -84,7 +86,7 @@ fn once(
     }
     let begun = Instant::now();
     let mut before = headend.usage();
-    match kind {
+    match options.kind {
         Kind::Drop => many.drop_all(),
         Kind::Kill => {
             headend.kill();

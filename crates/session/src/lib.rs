@@ -15,7 +15,7 @@ mod wire;
 pub use backoff::Backoff;
 pub use frame::{Checkpoint, ClientOpen, Decoder, Fate, Frame, FrameError, Outcome};
 pub use hello::{DeviceOffer, Hello, HelloError};
-pub use race::{Race, Transport};
+pub use race::{Failure, Race, Transport};
 pub use state::{Close, Event, Liveness, Session, Side, Violation};
 
 /// ALPN protocol of the tunnel (RFC 7301), the same on both transports.

@@ -3,8 +3,8 @@
 //! Dialling goes in rounds. In each, the preferred transport gets a head start on every
 //! address, the other follows; attempts overlap (RFC 8305, "happy eyeballs"), and the
 //! first session that comes up wins. Rounds follow each other at most a second apart, so
-//! that a link that returns is used within a second; a peer that refuses this edge's
-//! certificate is asked less often.
+//! that a link that returns is used within a second; a headend that says it is busy, and a peer
+//! that refuses this edge's certificate, are asked less often.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,20 @@ pub const HEAD_START: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_millis(700);
 const ROUND_FIRST: Duration = Duration::from_millis(50);
 const ROUND_MAX: Duration = Duration::from_secs(1);
+/// After a headend said that it is busy: thousands that come back within a second would keep it so.
+const BUSY_MAX: Duration = Duration::from_secs(8);
 const REFUSED_MAX: Duration = Duration::from_secs(10);
+
+/// Why an attempt did not come to a session, from the least to the most reason to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// Nobody answered, or the network failed: it may work at once.
+    Network,
+    /// The headend answered that it takes no more handshakes now.
+    Busy,
+    /// One side refused the other: trying again changes nothing.
+    Refused,
+}
 
 /// The rounds of one edge toward one headend.
 #[derive(Debug)]
@@ -61,8 +74,10 @@ pub struct Race {
     started: Instant,
     next_round: Instant,
     backoff: Backoff,
+    busy: Backoff,
     refused: Backoff,
-    was_refused: bool,
+    /// The worst of this round.
+    failure: Failure,
 }
 
 impl Race {
@@ -78,8 +93,9 @@ impl Race {
             started: now,
             next_round: now,
             backoff: Backoff::new(ROUND_FIRST, ROUND_MAX, seed),
+            busy: Backoff::new(ROUND_MAX, BUSY_MAX, seed.rotate_left(16)),
             refused: Backoff::new(ROUND_MAX, REFUSED_MAX, seed.rotate_left(32)),
-            was_refused: false,
+            failure: Failure::Network,
         }
     }
 
@@ -109,12 +125,8 @@ impl Race {
             at += HEAD_START;
         }
         self.waiting.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-        let delay = if std::mem::take(&mut self.was_refused) {
-            self.refused.delay()
-        } else {
-            self.backoff.delay()
-        };
-        self.next_round = now + delay;
+        self.failure = Failure::Network;
+        self.next_round = now + self.backoff.delay();
     }
 
     /// The next attempt that is due.
@@ -135,10 +147,22 @@ impl Race {
     }
 
     /// An attempt ended without a session. When no other is under way, the next one is
-    /// made at once: a head start over nobody is a loss of time.
-    pub fn failed(&mut self, now: Instant, refused: bool) {
+    /// made at once: a head start over nobody is a loss of time. After a headend's own word, the
+    /// next round waits longer; one that is busy is not asked by another way in this one.
+    pub fn failed(&mut self, now: Instant, failure: Failure) {
         self.pending = self.pending.saturating_sub(1);
-        self.was_refused |= refused;
+        if failure > self.failure {
+            self.failure = failure;
+            let delay = match failure {
+                Failure::Network => Duration::ZERO,
+                Failure::Busy => self.busy.delay(),
+                Failure::Refused => self.refused.delay(),
+            };
+            self.next_round = self.next_round.max(now + delay);
+        }
+        if failure == Failure::Busy {
+            self.waiting.clear();
+        }
         if self.pending == 0
             && let Some((at, _)) = self.waiting.last_mut()
         {
@@ -153,15 +177,16 @@ impl Race {
         }
         self.waiting.clear();
         self.pending = 0;
-        self.was_refused = false;
+        self.failure = Failure::Network;
         self.backoff.reset();
+        self.busy.reset();
         self.refused.reset();
         self.next_round = now;
     }
 
     /// What was refused before may be let in now, with another certificate: the next round is due.
     pub fn begin_again(&mut self, now: Instant) {
-        self.was_refused = false;
+        self.failure = Failure::Network;
         self.refused.reset();
         self.next_round = now;
     }
@@ -207,7 +232,7 @@ mod tests {
         for _ in 0..10 {
             race.start_round(now, 1);
             assert!(race.poll_attempt(now).is_some());
-            race.failed(now, true);
+            race.failed(now, Failure::Refused);
         }
         assert!(!race.round_due(now + ROUND_MAX));
         race.begin_again(now);
@@ -220,7 +245,7 @@ mod tests {
         let mut race = Race::new(None, now, 1);
         race.start_round(now, 1);
         assert!(race.poll_attempt(now).is_some());
-        race.failed(now, false);
+        race.failed(now, Failure::Network);
         assert_eq!(race.poll_attempt(now), attempt(Transport::Tls, 0));
     }
 
@@ -232,7 +257,7 @@ mod tests {
         race.poll_attempt(now).unwrap();
         race.poll_attempt(now + HEAD_START).unwrap();
         race.connected();
-        race.failed(now + HEAD_START, false);
+        race.failed(now + HEAD_START, Failure::Network);
         assert!(race.round_due(now + HEAD_START));
     }
 
@@ -245,7 +270,7 @@ mod tests {
         let later = now + Duration::from_millis(600);
         assert!(!race.round_due(later));
         assert!(race.round_due(now + PATIENCE));
-        race.failed(later, false);
+        race.failed(later, Failure::Network);
         assert!(race.round_due(later));
     }
 
@@ -259,12 +284,31 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_headend_is_asked_less_often_and_not_by_another_way() {
+        let mut now = Instant::now();
+        let mut race = Race::new(None, now, 1);
+        let mut last = Duration::ZERO;
+        for _ in 0..8 {
+            race.start_round(now, 2);
+            assert_eq!(race.poll_attempt(now), attempt(Transport::Quic, 0));
+            race.failed(now, Failure::Busy);
+            assert_eq!(race.poll_attempt(now + HEAD_START * 3), None);
+            last = race.poll_timeout() - now;
+            assert!(last >= ROUND_MAX / 2 && last <= BUSY_MAX, "{last:?}");
+            now += last;
+        }
+        assert!(last >= BUSY_MAX / 2, "{last:?}");
+        race.won(now, Transport::Quic);
+        assert!(race.round_due(now));
+    }
+
+    #[test]
     fn a_fixed_transport_stays() {
         let now = Instant::now();
         let mut race = Race::new(Some(Transport::Tls), now, 1);
         race.start_round(now, 1);
         assert_eq!(race.poll_attempt(now), attempt(Transport::Tls, 0));
-        race.failed(now, false);
+        race.failed(now, Failure::Network);
         assert_eq!(race.poll_attempt(now + HEAD_START), None);
     }
 
@@ -272,14 +316,18 @@ mod tests {
     fn rounds_are_at_most_a_second_apart_unless_refused() {
         let mut now = Instant::now();
         let mut race = Race::new(Some(Transport::Tls), now, 7);
-        for refused in [false, true] {
+        for failure in [Failure::Network, Failure::Refused] {
             for _ in 0..20 {
                 assert!(race.round_due(now));
                 race.start_round(now, 1);
                 race.poll_attempt(now).unwrap();
-                race.failed(now, refused);
+                race.failed(now, failure);
                 let gap = race.poll_timeout() - now;
-                assert!(gap <= if refused { REFUSED_MAX } else { ROUND_MAX });
+                let most = match failure {
+                    Failure::Network => ROUND_MAX,
+                    _ => REFUSED_MAX,
+                };
+                assert!(gap <= most);
                 now += gap;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_pki::{Identity, Role};
 use fieldlock_session::race::Attempt;
-use fieldlock_session::{ALPN, Race, Transport};
+use fieldlock_session::{ALPN, Failure, Race, Transport};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
@@ -95,23 +96,35 @@ enum Connected {
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) text: String,
-    /// A certificate was refused, by us or by the other side.
-    refused: bool,
+    why: Failure,
 }
 
 impl Failed {
     pub(super) fn network(error: impl ToString) -> Self {
         Self {
             text: error.to_string(),
-            refused: false,
+            why: Failure::Network,
         }
     }
 
     pub(super) fn refused(error: impl ToString) -> Self {
         Self {
             text: error.to_string(),
-            refused: true,
+            why: Failure::Refused,
         }
+    }
+
+    fn handshake(end: &End, busy: bool) -> Self {
+        let why = match (busy, end.is_refusal()) {
+            (true, _) => Failure::Busy,
+            (_, true) => Failure::Refused,
+            _ => Failure::Network,
+        };
+        let text = match busy {
+            true => "the headend takes no more handshakes now".into(),
+            false => end.to_string(),
+        };
+        Self { text, why }
     }
 }
 
@@ -252,7 +265,7 @@ impl Dialler {
                 let address = address.map_or_else(String::new, ToString::to_string);
                 let text = format!("{} {address}: {}", attempt.transport.name(), failed.text);
                 self.complain(text);
-                self.race.failed(Instant::now(), failed.refused);
+                self.race.failed(Instant::now(), failed.why);
             }
         }
     }
@@ -328,7 +341,11 @@ impl Dialler {
             }
         } else {
             self.complain(format!("{}: {}", ended.transport.name(), ended.end));
-            self.race.failed(now, ended.end.is_refusal());
+            let why = match ended.end.is_refusal() {
+                true => Failure::Refused,
+                false => Failure::Network,
+            };
+            self.race.failed(now, why);
         }
         if self.tunnels.is_empty() {
             self.transport = None;
@@ -436,11 +453,8 @@ async fn connect(
                 .connect_with(config, address, &expected.dns())
                 .map_err(Failed::network)?;
             let connection = connecting.await.map_err(|error| {
-                let end = quic::describe(error);
-                Failed {
-                    refused: end.is_refusal(),
-                    text: end.to_string(),
-                }
+                let busy = quic::is_busy(&error);
+                Failed::handshake(&quic::describe(error), busy)
             })?;
             let peer = quic_peer(&connection).map_err(Failed::refused)?;
             Ok(Connected::Quic(connection, peer))
@@ -464,11 +478,9 @@ pub(super) async fn connect_tls(
     socket::prepare_tunnel(&stream).map_err(Failed::network)?;
     let connecting = TlsConnector::from(config).connect(name, stream);
     connecting.await.map_err(|error| {
-        let end = tcp::describe(&error);
-        Failed {
-            refused: end.is_refusal(),
-            text: end.to_string(),
-        }
+        // It accepted the connection, and closed it without a word of TLS.
+        let gone = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+        Failed::handshake(&tcp::describe(&error), gone.contains(&error.kind()))
     })
 }
 

@@ -24,7 +24,7 @@ const OUTCOMES: [(&str, Pick); 5] = [
 type Read = fn(&Device) -> u64;
 
 /// Counters and gauges with a sample for each device.
-const OF_DEVICES: [(Kind, &str, &str, Read); 9] = [
+const OF_DEVICES: [(Kind, &str, &str, Read); 10] = [
     (
         Kind::Counter,
         "fieldlock_requests_received_total",
@@ -54,6 +54,12 @@ const OF_DEVICES: [(Kind, &str, &str, Read); 9] = [
         "fieldlock_device_in_flight_requests",
         "Requests that the device has, without an answer yet.",
         |device| device.stats().in_flight as u64,
+    ),
+    (
+        Kind::Counter,
+        "fieldlock_device_shared_answers_total",
+        "Reads that were answered by the answer to another client's.",
+        |device| device.counters.shared.get(),
     ),
     (
         Kind::Counter,

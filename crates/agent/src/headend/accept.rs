@@ -1,6 +1,6 @@
 //! Where edges dial in: QUIC and TLS over TCP on the same port.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use fieldlock_pki::{Identity, Summary};
 use fieldlock_session::{ALPN, CYCLIC_ALPN, Transport};
-use quinn::{Endpoint, Incoming};
+use quinn::{ConnectionError, Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
 use socket2::Type;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::StartHandshake;
-use tracing::{debug, warn};
+use tracing::warn;
 
+use super::admission::{Pass, Verdict};
 use super::hello::{self, Wanted};
 use super::tunnel::TunnelHandler;
 use super::{Headend, splice};
@@ -29,6 +30,7 @@ use crate::tunnel::{End, Link, Path, Peer, quic, tcp, udp};
 /// From the first packet to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const NOT_IN_TIME: &str = "no complete handshake in time";
+const CHURN: &str = "this edge comes too often: one tunnel a second is enough";
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// What quinn may hold of connections that nobody has accepted yet.
 const INCOMING_EACH: u64 = 16 * 1024;
@@ -99,57 +101,42 @@ impl Port {
     }
 }
 
-/// Counts a handshake under way for as long as it lives.
-struct Handshake(Rc<Cell<usize>>);
-
-impl Handshake {
-    fn begin(headend: &Headend) -> Option<Self> {
-        let count = headend.handshakes.clone();
-        if count.get() >= headend.settings().tunnel.max_handshakes {
-            return None;
-        }
-        count.set(count.get() + 1);
-        Some(Self(count))
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 async fn accept_quic(headend: &Rc<Headend>, endpoint: &Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
-        let busy = headend.handshakes.get() * 4 > headend.settings().tunnel.max_handshakes;
-        if busy && !incoming.remote_address_validated() {
-            // Under load an address must prove itself before it costs a signature.
-            let _ = incoming.retry();
-            continue;
-        }
-        match Handshake::begin(headend) {
-            Some(handshake) if headend.room_for_tunnel() => {
-                tokio::task::spawn_local(quic_tunnel(headend.clone(), incoming, handshake));
+        let from = incoming.remote_address().ip();
+        match headend.knock(from, incoming.remote_address_validated()) {
+            Verdict::Begin(pass) => {
+                tokio::task::spawn_local(quic_tunnel(headend.clone(), incoming, pass));
             }
-            _ => incoming.refuse(),
+            // Under load an address must prove itself before it costs a signature.
+            Verdict::Prove => {
+                let _ = incoming.retry();
+            }
+            Verdict::Later => incoming.refuse(),
         }
     }
 }
 
-async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, handshake: Handshake) {
+async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, pass: Pass) {
     let address = canonical(incoming.remote_address());
     let connected = async {
-        let connecting = incoming.accept().map_err(|error| error.to_string())?;
-        let connection = connecting.await.map_err(|error| error.to_string())?;
-        let peer = quic_peer(&connection)?;
+        let failed = |error: ConnectionError| (proves_address(&error), error.to_string());
+        let connecting = incoming.accept().map_err(failed)?;
+        let connection = connecting.await.map_err(failed)?;
+        let peer = quic_peer(&connection).map_err(|reason| (true, reason))?;
         Ok((connection, peer))
     };
     let connected = match timeout(HANDSHAKE, connected).await {
         Ok(connected) => connected,
-        Err(_) => Err(NOT_IN_TIME.to_owned()),
+        Err(_) => Err((false, NOT_IN_TIME.to_owned())),
     };
-    drop(handshake);
+    let proven = pass.is_proven();
+    drop(pass);
     match connected {
+        Ok((connection, peer)) if !headend.is_welcome(&peer) => {
+            connection.close(0u8.into(), CHURN.as_bytes());
+            headend.handshake_refused(Some(address), Transport::Quic, CHURN);
+        }
         Ok((connection, peer)) => {
             let link = Link::headend(peer, Path::Quic(connection), headend.next_link());
             let handler = TunnelHandler::new(&headend);
@@ -157,8 +144,19 @@ async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, handshake: Handsh
             let end = quic::run(link.clone(), handler.clone()).await;
             finish(&headend, &link, &handler, &end);
         }
-        Err(reason) => headend.handshake_refused(address, Transport::Quic, &reason),
+        Err((later, reason)) => {
+            let source = (proven || later).then_some(address);
+            headend.handshake_refused(source, Transport::Quic, &reason);
+        }
     }
+}
+
+/// The handshake failed on what only the client's second flight brings: its certificate, which is
+/// sealed with what the first answer told it, so that it hears at its address.
+fn proves_address(error: &ConnectionError) -> bool {
+    const CERTIFICATE_ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 116];
+    matches!(error, ConnectionError::TransportError(error)
+        if CERTIFICATE_ALERTS.map(|alert| 0x100 + alert).contains(&u64::from(error.code)))
 }
 
 /// What the handshake proved about the other side of a QUIC connection.
@@ -227,12 +225,10 @@ async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
         match listener.accept().await {
             Ok((stream, address)) => {
                 let address = canonical(address);
-                match Handshake::begin(headend) {
-                    Some(handshake) => {
-                        let headend = headend.clone();
-                        tokio::task::spawn_local(tls_tunnel(headend, stream, address, handshake));
-                    }
-                    None => debug!(%address, "too many handshakes: connection closed"),
+                // TCP has proven its address. Who has to come back sees a connection that closes.
+                if let Verdict::Begin(pass) = headend.knock(address.ip(), true) {
+                    let headend = headend.clone();
+                    tokio::task::spawn_local(tls_tunnel(headend, stream, address, pass));
                 }
             }
             Err(error) => {
@@ -243,41 +239,32 @@ async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
     }
 }
 
-async fn tls_tunnel(
-    headend: Rc<Headend>,
-    stream: TcpStream,
-    address: SocketAddr,
-    handshake: Handshake,
-) {
+async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr, pass: Pass) {
     let deadline = Instant::now() + HANDSHAKE;
     let wanted = async {
         socket::prepare_tunnel(&stream)?;
         hello::read(stream).await
     };
     let start = match timeout_at(deadline, wanted).await {
-        Ok(Ok(Wanted::Tunnel(start))) if headend.room_for_tunnel() => start,
-        Ok(Ok(Wanted::Tunnel(_))) => {
-            debug!(%address, "too many tunnels: connection closed");
-            return;
-        }
+        Ok(Ok(Wanted::Tunnel(start))) => start,
         Ok(Ok(Wanted::Cyclic(start))) => {
             let offered = timeout_at(deadline, cyclic(&headend, *start, address)).await;
             if let Err(reason) = offered.unwrap_or_else(|_| Err(NOT_IN_TIME.to_owned())) {
-                headend.handshake_refused(address, Transport::Tls, &reason);
+                headend.handshake_refused(Some(address), Transport::Tls, &reason);
             }
             return;
         }
         Ok(Ok(Wanted::Authority(stream, read))) => {
-            drop(handshake);
+            drop(pass);
             splice::carry(headend, stream, read, address).await;
             return;
         }
         Ok(Err(error)) => {
-            headend.handshake_refused(address, Transport::Tls, &error.to_string());
+            headend.handshake_refused(Some(address), Transport::Tls, &error.to_string());
             return;
         }
         Err(_) => {
-            headend.handshake_refused(address, Transport::Tls, NOT_IN_TIME);
+            headend.handshake_refused(Some(address), Transport::Tls, NOT_IN_TIME);
             return;
         }
     };
@@ -295,8 +282,11 @@ async fn tls_tunnel(
         Ok(connected) => connected,
         Err(_) => Err(NOT_IN_TIME.to_owned()),
     };
-    drop(handshake);
+    drop(pass);
     match connected {
+        Ok((_, peer)) if !headend.is_welcome(&peer) => {
+            headend.handshake_refused(Some(address), Transport::Tls, CHURN);
+        }
         Ok((stream, peer)) => {
             let link = Link::headend(peer, Path::Tls, headend.next_link());
             let handler = TunnelHandler::new(&headend);
@@ -304,7 +294,7 @@ async fn tls_tunnel(
             let end = tcp::run(stream.into(), link.clone(), &*handler).await;
             finish(&headend, &link, &handler, &end);
         }
-        Err(reason) => headend.handshake_refused(address, Transport::Tls, &reason),
+        Err(reason) => headend.handshake_refused(Some(address), Transport::Tls, &reason),
     }
 }
 

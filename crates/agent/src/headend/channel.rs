@@ -14,8 +14,8 @@ use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
-use super::Device;
 use super::client::ClientConn;
+use super::devices::Device;
 use super::request::Asked;
 use crate::ledger::{Ledger, answered, describe, describe_read};
 use crate::tunnel::{Link, Outbox};
@@ -38,6 +38,8 @@ pub(crate) struct Channel {
     /// Whether the deadline timer runs; it stops by itself when nothing is under way.
     armed: Cell<bool>,
     arm: Notify,
+    /// The tunnel has ended, and with it the watch over deadlines, which keeps this channel.
+    ended: Cell<bool>,
     /// What the edge is given to answer, refreshed with the round trip.
     within: Cell<(Instant, u32)>,
 }
@@ -92,6 +94,7 @@ impl Channel {
             table: RefCell::new(UnderWay::new(offer.credit.into())),
             armed: Cell::new(false),
             arm: Notify::new(),
+            ended: Cell::new(false),
             within: Cell::new((link.since, offer.answer_within)),
         };
         let channel = Rc::new(channel);
@@ -106,7 +109,7 @@ impl Channel {
 
     /// Sends a permitted request to the edge. At most once: nothing repeats it.
     pub(crate) fn submit(
-        &self,
+        self: &Rc<Self>,
         now: Instant,
         asked: Asked<'_>,
         permit: &Permit<'_>,
@@ -153,11 +156,11 @@ impl Channel {
         Ok(())
     }
 
-    fn send(&self, now: Instant, id: u64, client: &ClientConn, permit: &Permit<'_>) {
+    fn send(self: &Rc<Self>, now: Instant, id: u64, client: &ClientConn, permit: &Permit<'_>) {
         if now.duration_since(self.within.get().0) > REFRESH {
             self.refresh_within(now);
         }
-        let introduce = client.introduced(self.link.number, self.number);
+        let introduce = client.introduced(self);
         self.outbox.push(|out| {
             if introduce {
                 client.with_stated(|name, identity, role| {
@@ -223,6 +226,9 @@ impl Channel {
 
     /// The client has gone: the edge may forget it.
     pub(crate) fn close_client(&self, client: u32) {
+        if self.ended.get() {
+            return;
+        }
         self.outbox
             .push(|out| Frame::ClientClose { client }.encode(self.number, out));
     }
@@ -265,6 +271,8 @@ impl Channel {
 
     /// The tunnel is gone: what left may have happened.
     pub(crate) fn fail_all(&self) {
+        self.ended.set(true);
+        self.arm.notify_one();
         let pending: Vec<_> = self.table.borrow_mut().drain().collect();
         for pending in pending {
             let client = pending.client.clone();
@@ -277,6 +285,9 @@ impl Channel {
     pub(crate) async fn watch_deadlines(self: Rc<Self>) {
         loop {
             let next = self.table.borrow_mut().next_deadline();
+            if self.ended.get() {
+                return;
+            }
             let Some(next) = next else {
                 self.armed.set(false);
                 self.arm.notified().await;

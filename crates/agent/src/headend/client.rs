@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
 use tracing::{debug, warn};
 
+use super::channel::Channel;
 use super::request::Asked;
 use super::seats::Seat;
 use super::{Headend, mbaps};
@@ -44,8 +45,8 @@ pub(crate) struct ClientConn {
     policy: RefCell<Arc<Policy>>,
     writer: Writer,
     last_request: Cell<Instant>,
-    /// Channels that have heard of this client: tunnel number and channel.
-    introduced: RefCell<Vec<(u32, u16)>>,
+    /// Channels that have heard of this client.
+    introduced: RefCell<Vec<Weak<Channel>>>,
     /// Wakes the task: an end from outside.
     attention: Notify,
     ending: Cell<Option<&'static str>>,
@@ -135,20 +136,16 @@ impl ClientConn {
     }
 
     /// Whether this channel has yet to hear of the client; it has from here on.
-    pub(crate) fn introduced(&self, tunnel: u32, channel: u16) -> bool {
+    pub(crate) fn introduced(&self, channel: &Rc<Channel>) -> bool {
         let mut known = self.introduced.borrow_mut();
-        if known.contains(&(tunnel, channel)) {
+        let this = Rc::as_ptr(channel);
+        if known.iter().any(|known| known.as_ptr() == this) {
             return false;
         }
-        known.push((tunnel, channel));
+        // Those whose tunnels have ended, and with them all that they knew.
+        known.retain(|known| known.strong_count() > 0);
+        known.push(Rc::downgrade(channel));
         true
-    }
-
-    /// The tunnel has ended, and with it all that its channels knew.
-    pub(crate) fn forget_tunnel(&self, tunnel: u32) {
-        self.introduced
-            .borrow_mut()
-            .retain(|(known, _)| *known != tunnel);
     }
 
     /// Name, identity and role, as a hello to a channel states them.
@@ -270,8 +267,10 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, reader: Reader
         None => client.writer.farewell(),
     }
     headend.remove_client(&client);
-    for (tunnel, channel) in client.introduced.take() {
-        headend.forget_client(tunnel, channel, client.number);
+    for channel in client.introduced.take() {
+        if let Some(channel) = channel.upgrade() {
+            channel.close_client(client.number);
+        }
     }
     headend.ledger.note(Record {
         client: Some(client.party.clone()),

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use fieldlock_session::Transport;
 
 use super::tunnel::EdgeTunnel;
-use super::{Counters, Device, DeviceCounters, Headend};
+use super::devices::{Device, DeviceCounters};
+use super::{Counters, Headend};
 use crate::counter::{Counter, Histogram};
 use crate::ledger::Ledger;
 use crate::monitor::{Kind, Monitored, OWN_SERIES, Page, THE_REST};
@@ -59,7 +60,7 @@ const OF_DEVICES: [(Kind, &str, &str, Read); 4] = [
 
 type PickAny = fn(&Counters) -> &Counter;
 
-const OF_ALL: [(&str, &str, PickAny); 5] = [
+const OF_ALL: [(&str, &str, PickAny); 6] = [
     (
         "fieldlock_clients_refused_total",
         "Connections of clients that were closed at once: limits, certificates.",
@@ -69,6 +70,11 @@ const OF_ALL: [(&str, &str, PickAny); 5] = [
         "fieldlock_handshakes_refused_total",
         "Handshakes of tunnels that failed, or were refused.",
         |counters| &counters.handshakes_refused,
+    ),
+    (
+        "fieldlock_handshakes_put_off_total",
+        "Handshakes of tunnels that were told to come back: limits.",
+        |counters| &counters.handshakes_put_off,
     ),
     (
         "fieldlock_ca_connections_refused_total",
@@ -172,7 +178,7 @@ impl Headend {
             (
                 "fieldlock_handshakes",
                 "Handshakes of tunnels under way.",
-                self.handshakes.get(),
+                self.admission.under_way(),
             ),
             (
                 "fieldlock_handshakes_limit",
@@ -203,7 +209,7 @@ impl Headend {
     }
 
     async fn measure_devices(&self, page: &mut Page) {
-        let devices = self.devices.borrow().clone();
+        let devices: Vec<_> = self.devices.borrow().iter().cloned().collect();
         let (own, rest) = devices.split_at(devices.len().min(OWN_SERIES));
         let name = "fieldlock_requests_total";
         let help = "Requests of clients by what became of them.";

@@ -2,19 +2,22 @@
 //!
 //! - `client`, `request`: Modbus/TCP clients, each judged by [`fieldlock_conduit::client`].
 //! - `mbaps`, `seats`: those that speak Modbus/TCP Security; how many there may be.
-//! - `accept`, `hello`: where edges dial in.
+//! - `accept`, `admission`, `hello`: where edges dial in, and how many may at a time.
 //! - `splice`, `gate`: connections that are meant for the CA.
 //! - `bundle`: policy bundles, carried to edges.
 //! - `tunnel`: which edge may offer which device.
-//! - `channel`: requests under way to a device.
+//! - `sweep`: live tunnels, judged again.
+//! - `devices`, `channel`: the devices, and requests under way to one.
 //!
 //! All of it runs on one thread; the audit log has its own.
 
 mod accept;
+mod admission;
 mod bundle;
 pub(crate) use accept::{quic_peer, tls_peer};
 mod channel;
 mod client;
+mod devices;
 mod gate;
 mod hello;
 mod mbaps;
@@ -23,11 +26,12 @@ mod request;
 mod seats;
 mod splice;
 mod status;
+mod sweep;
 mod tunnel;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +44,7 @@ use fieldlock_policy::Policy;
 use fieldlock_session::{Close, Hello, Transport};
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -47,7 +52,7 @@ use tracing::{debug, info, warn};
 use crate::authority::{self, Member, Unproven};
 use crate::checkpoint::PeerLogs;
 use crate::control::Control;
-use crate::counter::{Counter, Histogram};
+use crate::counter::Counter;
 use crate::fieldbus::{Fieldbus, Opened, Wire};
 use crate::ledger::{Ledger, alarm, denial};
 use crate::manager::Manager;
@@ -55,42 +60,19 @@ use crate::monitor::Monitor;
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
 use crate::sandbox::Sandbox;
-use crate::settings::headend::{Entrance, File};
+use crate::settings::headend::{Bindings, Entrance, File};
 use crate::source::Source;
-use crate::tunnel::Link;
+use crate::tunnel::{Link, Peer};
 use crate::vitals::Vitals;
 use crate::{Given, StartError, random, stop_signal};
 use accept::Port;
+use admission::{Admission, Verdict};
 use bundle::Bundles;
-use channel::Channel;
 use client::{ClientConn, Service};
+use devices::{Device, Devices};
 use gate::Gate;
 use seats::Seats;
 use tunnel::EdgeTunnel;
-
-/// A device as the headend knows it, whether or not its edge is connected.
-pub(crate) struct Device {
-    pub(crate) name: Arc<str>,
-    /// The channel of the tunnel that owns it.
-    pub(crate) live: RefCell<Option<Rc<Channel>>>,
-    pub(crate) counters: DeviceCounters,
-}
-
-/// What became of the requests for one device.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct DeviceCounters {
-    pub(crate) forwarded: Counter,
-    pub(crate) answered: Counter,
-    pub(crate) refused: Counter,
-    pub(crate) refused_by_edge: Counter,
-    pub(crate) busy: Counter,
-    pub(crate) not_sent: Counter,
-    pub(crate) lost: Counter,
-    pub(crate) late: Counter,
-    /// Of those that were answered.
-    #[serde(skip)]
-    pub(crate) latency: Histogram,
-}
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Counters {
@@ -98,6 +80,8 @@ pub(crate) struct Counters {
     pub(crate) no_route: Counter,
     pub(crate) clients_refused: Counter,
     pub(crate) handshakes_refused: Counter,
+    /// Neither refused nor begun: too many at a time.
+    pub(crate) handshakes_put_off: Counter,
     pub(crate) splices_refused: Counter,
 }
 
@@ -121,8 +105,9 @@ pub(crate) struct Headend {
     instance: [u8; 16],
     started: Instant,
     ports: Vec<Rc<Port>>,
-    /// Never shrinks, so that a device's place stays its number.
-    devices: RefCell<Vec<Rc<Device>>>,
+    devices: RefCell<Devices>,
+    /// Of the settings in force.
+    bindings: RefCell<Bindings>,
     /// By configured address.
     listeners: RefCell<HashMap<SocketAddr, Listening>>,
     tunnels: RefCell<BTreeMap<String, Rc<EdgeTunnel>>>,
@@ -131,7 +116,9 @@ pub(crate) struct Headend {
     links: RefCell<HashMap<u32, Rc<Link>>>,
     clients: RefCell<HashMap<u32, Rc<ClientConn>>>,
     seats: Rc<Seats>,
-    handshakes: Rc<Cell<usize>>,
+    admission: Admission,
+    /// Live tunnels are to be judged again.
+    sweep_wanted: Notify,
     /// Connections to the CA.
     splices: RefCell<Gate>,
     /// When a second agent with the key of this edge was refused last.
@@ -208,13 +195,15 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         started: Instant::now(),
         ports,
         devices: RefCell::default(),
+        bindings: RefCell::default(),
         listeners: RefCell::default(),
         tunnels: RefCell::default(),
         accepted: RefCell::default(),
         links: RefCell::default(),
         clients: RefCell::default(),
         seats: Rc::default(),
-        handshakes: Rc::default(),
+        admission: Admission::default(),
+        sweep_wanted: Notify::new(),
         splices: RefCell::default(),
         duplicates: RefCell::default(),
         next_client: Cell::new(0),
@@ -246,12 +235,9 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     Ok(())
 }
 
-fn device_names(settings: &File) -> Vec<Arc<str>> {
-    settings
-        .device
-        .iter()
-        .map(|d| d.name.as_str().into())
-        .collect()
+fn device_names(settings: &File) -> Arc<[Arc<str>]> {
+    let names = settings.device.iter().map(|d| d.name.as_str().into());
+    names.collect()
 }
 
 impl Headend {
@@ -293,6 +279,7 @@ impl Headend {
         vitals.spawn("checkpoints", tell_checkpoints(self.clone()));
         vitals.spawn("dates", watch_dates(self.clone()));
         vitals.spawn("windows", watch_phase(self.clone()));
+        vitals.spawn("trust", sweep::follow(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         let unproven = self.unproven.clone();
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
@@ -332,17 +319,6 @@ impl Headend {
         self.clients.borrow_mut().remove(&client.number);
     }
 
-    /// Tells a channel, if its tunnel still lives, that a client has gone.
-    fn forget_client(&self, tunnel: u32, channel: u16, client: u32) {
-        let tunnels = self.tunnels.borrow();
-        let Some(tunnel) = tunnels.values().find(|t| t.link.number == tunnel) else {
-            return;
-        };
-        if let Some(channel) = tunnel.channels.borrow().get(usize::from(channel) - 1) {
-            channel.close_client(client);
-        }
-    }
-
     // --- tunnels --------------------------------------------------------------------
 
     fn next_link(&self) -> u32 {
@@ -351,8 +327,24 @@ impl Headend {
         number
     }
 
-    fn room_for_tunnel(&self) -> bool {
-        self.links.borrow().len() < self.settings().tunnel.max_tunnels
+    /// Judges a handshake that wants to begin.
+    fn knock(&self, from: IpAddr, proven: bool) -> Verdict {
+        let limits = &self.settings().tunnel;
+        // Who is in a handshake may get a tunnel.
+        let tunnels = self.links.borrow().len() + self.admission.under_way();
+        let verdict = match tunnels < limits.max_tunnels {
+            true => self.admission.knock(limits, from, proven, Instant::now()),
+            false => Verdict::Later,
+        };
+        if matches!(verdict, Verdict::Later) {
+            self.counters.handshakes_put_off.add();
+        }
+        verdict
+    }
+
+    fn is_welcome(&self, peer: &Peer) -> bool {
+        let edge = peer.identity.name.as_str();
+        self.admission.is_welcome(edge, Instant::now())
     }
 
     fn add_link(&self, link: &Rc<Link>) {
@@ -362,7 +354,8 @@ impl Headend {
     fn remove_link(&self, link: &Link) {
         self.links.borrow_mut().remove(&link.number);
         self.accepted.borrow_mut().remove(&link.number);
-        for tunnel in self.tunnels.borrow().values() {
+        // It can only have wanted the place of one of its own identity.
+        if let Some(tunnel) = self.tunnel_of(link.peer.identity.name.as_str()) {
             tunnel.forget_contender(link);
         }
     }
@@ -394,9 +387,6 @@ impl Headend {
 
     fn remove_tunnel(&self, tunnel: &Rc<EdgeTunnel>) {
         self.release_devices(tunnel);
-        for client in self.clients.borrow().values() {
-            client.forget_tunnel(tunnel.link.number);
-        }
         let edge = tunnel.link.peer.identity.name.as_str();
         let mut tunnels = self.tunnels.borrow_mut();
         if tunnels
@@ -418,14 +408,15 @@ impl Headend {
     }
 
     fn device(&self, name: &str) -> Option<Rc<Device>> {
-        let devices = self.devices.borrow();
-        devices.iter().find(|device| *device.name == *name).cloned()
+        self.devices.borrow().named(name).cloned()
     }
 
-    fn handshake_refused(&self, address: SocketAddr, transport: Transport, reason: &str) {
+    /// `source`: where it came from, if that is proven. Forged addresses would make each refusal
+    /// look like another, and fill the log.
+    fn handshake_refused(&self, source: Option<SocketAddr>, transport: Transport, reason: &str) {
         self.counters.handshakes_refused.add();
         let peer = Arc::new(Party {
-            address: Some(address.ip()),
+            address: source.map(|source| source.ip()),
             ..Party::default()
         });
         let first = self.ledger.repeated(Record {
@@ -433,6 +424,7 @@ impl Headend {
             ..denial(Kind::TunnelRefused, &peer, reason)
         });
         let transport = transport.name();
+        let address = source.map_or("not proven".to_owned(), |source| source.to_string());
         if first {
             warn!(%address, transport, "handshake refused: {reason}");
         } else {
@@ -450,9 +442,11 @@ impl Headend {
             fieldbus.reconfigure(profinet, &settings.station, &settings.controller);
         }
         let names = self.add_devices(&settings);
+        *self.bindings.borrow_mut() = settings.bindings();
         let entrances = settings.entrances(&names);
+        let wanted: HashSet<_> = entrances.iter().map(|entrance| entrance.address).collect();
         self.listeners.borrow_mut().retain(|address, listening| {
-            let keep = entrances.iter().any(|wanted| wanted.address == *address);
+            let keep = wanted.contains(address);
             if !keep {
                 listening.task.abort();
                 info!(address = %listening.address, "no longer listening");
@@ -490,18 +484,12 @@ impl Headend {
         Ok(())
     }
 
-    fn add_devices(&self, settings: &File) -> Vec<Arc<str>> {
+    fn add_devices(&self, settings: &File) -> Arc<[Arc<str>]> {
         let mut devices = self.devices.borrow_mut();
-        for name in device_names(settings) {
-            if !devices.iter().any(|device| device.name == name) {
-                devices.push(Rc::new(Device {
-                    name,
-                    live: RefCell::default(),
-                    counters: DeviceCounters::default(),
-                }));
-            }
+        for device in &settings.device {
+            devices.add(&device.name);
         }
-        devices.iter().map(|device| device.name.clone()).collect()
+        devices.names()
     }
 
     /// What is read again when it changes.
@@ -555,14 +543,6 @@ impl Headend {
     /// judged again, and edges hear of it.
     fn trust_changed(&self) {
         self.configure_ports();
-        // Before the sweep, so that who is cut learns why.
-        let trust = self.posture.trust();
-        let (hash, pem) = (trust.list.hash(), trust.list.to_pem());
-        for tunnel in self.tunnels.borrow().values() {
-            if tunnel.trust.get().is_some_and(|theirs| theirs != hash) {
-                tunnel.link.offer_trust(&pem);
-            }
-        }
         self.sweep();
     }
 
@@ -619,9 +599,9 @@ impl Headend {
     /// Closes tunnels that offer what is not bound to them any more; they come back with a
     /// hello that is judged anew.
     fn judge_bindings(&self) {
-        let settings = self.settings();
+        let bindings = self.bindings.borrow();
         for (edge, tunnel) in self.tunnels.borrow().iter() {
-            if let Some(lost) = settings.unbound(edge, &tunnel.hello) {
+            if let Some(lost) = bindings.unbound(edge, &tunnel.hello) {
                 let text = format!("{lost} is not bound to this edge any more");
                 tunnel.link.close(Close::Reconfigured, text);
             }
@@ -631,21 +611,7 @@ impl Headend {
     /// Cuts every tunnel and client whose certificate this trust does not accept any more.
     fn sweep(&self) {
         self.sweep_clients();
-        let trust = self.posture.trust();
-        for link in self.links.borrow().values() {
-            if let Err(reason) = trust.still_trusts(&link.peer.chain, &link.peer.identity) {
-                self.ledger.note(Record {
-                    reason: Some(reason.clone().into()),
-                    ..self.tunnel_record(Kind::Revoked, link)
-                });
-                // No request leaves while the last words are under way.
-                let tunnels = self.tunnels.borrow();
-                if let Some(tunnel) = tunnels.values().find(|t| t.link.number == link.number) {
-                    self.release_devices(tunnel);
-                }
-                link.close(Close::NotTrusted, reason);
-            }
-        }
+        self.sweep_wanted.notify_one();
     }
 
     // --- end ------------------------------------------------------------------------

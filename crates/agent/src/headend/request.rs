@@ -8,9 +8,10 @@ use fieldlock_conduit::admit::{Permit, Refused};
 use fieldlock_conduit::client::Target;
 use fieldlock_modbus::Exception;
 
+use super::Headend;
 use super::channel::Unsent;
 use super::client::ClientConn;
-use super::{Device, Headend};
+use super::devices::Device;
 use crate::ledger::{denial, describe};
 
 /// Who waits for the answer, and under which transaction id and unit.

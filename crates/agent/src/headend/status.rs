@@ -12,11 +12,12 @@ impl Headend {
         let mut status = common("headend", &self.posture, &self.ledger, self.started);
         status["sandbox"] = json!(self.sandbox);
         status["listening"] = self.ports.iter().map(|p| p.address.to_string()).collect();
+        let trust = self.posture.trust().list.hash();
         status["tunnels"] = self
             .tunnels
             .borrow()
             .values()
-            .map(|t| self.tunnel(t))
+            .map(|t| self.tunnel(t, &trust))
             .collect();
         status["devices"] = self.devices_status();
         status["clients"] = self.clients_status();
@@ -28,7 +29,7 @@ impl Headend {
         status
     }
 
-    fn tunnel(&self, tunnel: &EdgeTunnel) -> Value {
+    fn tunnel(&self, tunnel: &EdgeTunnel, trust: &[u8; 32]) -> Value {
         let peer = &tunnel.link.peer;
         let policy = *tunnel.policy.borrow();
         json!({
@@ -41,7 +42,7 @@ impl Headend {
             "version": tunnel.hello.agent_version,
             "policy": short_hex(&policy),
             "same_policy": policy == self.posture.hash(),
-            "same_trust": tunnel.trust.get() == Some(self.posture.trust().list.hash()),
+            "same_trust": tunnel.trust.get().as_ref() == Some(trust),
             "bundle": tunnel.carried.status(),
             "under_way": tunnel.under_way(),
             "stations": stations(&tunnel.link),
@@ -62,7 +63,7 @@ impl Headend {
         let settings = self.settings();
         let devices = self.devices.borrow();
         let configured = settings.device.iter().filter_map(|configured| {
-            let device = devices.iter().find(|d| *d.name == *configured.name)?;
+            let device = devices.named(&configured.name)?;
             let live = device.live.borrow();
             Some(json!({
                 "name": configured.name,

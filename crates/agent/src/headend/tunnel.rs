@@ -236,7 +236,7 @@ impl Handler for TunnelHandler {
 impl Headend {
     /// An edge may offer only what the configuration binds to the identity it proved.
     fn check_offer(&self, edge: &str, hello: &Hello) -> Result<(), String> {
-        if let Some(unbound) = self.settings().unbound(edge, hello) {
+        if let Some(unbound) = self.bindings.borrow().unbound(edge, hello) {
             return Err(format!("{unbound} is not bound to edge `{edge}`"));
         }
         if hello.channels() == 0 {

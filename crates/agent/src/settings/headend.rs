@@ -1,6 +1,6 @@
 //! `headend.toml`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,9 +72,19 @@ pub struct Tunnel {
     /// UDP and TCP on the same port.
     #[serde(default = "default_listen")]
     pub listen: Vec<SocketAddr>,
-    /// Handshakes under way at once; more wait in the kernel, or are asked to come back.
+    /// Handshakes under way at once; who comes beyond is asked to come back.
     #[serde(default = "default_handshakes")]
     pub max_handshakes: usize,
+    /// Of these, from one address (IPv6: from one /64).
+    #[serde(default = "default_handshakes_per_address")]
+    pub max_handshakes_per_address: usize,
+    /// Handshakes that begin within a second: each costs about 1 ms of the processor that serves
+    /// live tunnels.
+    #[serde(default = "default_handshake_rate")]
+    pub handshake_rate: u32,
+    /// Of these, from one address.
+    #[serde(default = "default_handshake_rate_per_address")]
+    pub handshake_rate_per_address: u32,
     /// Tunnels at once.
     #[serde(default = "default_tunnels")]
     pub max_tunnels: usize,
@@ -85,6 +95,9 @@ impl Default for Tunnel {
         Self {
             listen: default_listen(),
             max_handshakes: default_handshakes(),
+            max_handshakes_per_address: default_handshakes_per_address(),
+            handshake_rate: default_handshake_rate(),
+            handshake_rate_per_address: default_handshake_rate_per_address(),
             max_tunnels: default_tunnels(),
         }
     }
@@ -202,6 +215,15 @@ impl File {
         ensure(file, !self.tunnel.listen.is_empty(), || {
             "tunnel.listen is empty: edges have nowhere to dial".into()
         })?;
+        let tunnel = &self.tunnel;
+        let handshakes = [tunnel.max_handshakes, tunnel.max_handshakes_per_address];
+        let rates = [tunnel.handshake_rate, tunnel.handshake_rate_per_address];
+        let some = !handshakes.contains(&0) && !rates.contains(&0);
+        ensure(file, some, || {
+            "tunnel: max_handshakes, handshake_rate and those per address must be at least 1: \
+             without a handshake no edge gets in"
+                .into()
+        })?;
         self.audit.check(file)?;
         monitor::check_headend(file, self.monitor.as_ref())?;
         if let Some(ca) = &self.ca {
@@ -258,28 +280,25 @@ impl File {
         })
     }
 
-    /// What `hello` offers and this file does not bind to `edge`.
-    pub(crate) fn unbound(&self, edge: &str, hello: &Hello) -> Option<String> {
-        let device = |name: &str| {
-            let device = self.device.iter().find(|d| d.name == name);
-            device.is_some_and(|device| device.edge() == edge)
-        };
-        let station = |name: &str| {
-            let station = self.station.iter().find(|s| s.name.as_str() == name);
-            station.is_some_and(|station| station.edge() == edge)
-        };
-        let lost = hello.devices.iter().find(|offer| !device(&offer.name));
-        if let Some(offer) = lost {
-            return Some(format!("device `{}`", offer.name));
+    /// Which edge may offer what.
+    pub(crate) fn bindings(&self) -> Bindings {
+        let devices = self.device.iter();
+        let stations = self.station.iter();
+        Bindings {
+            devices: devices
+                .map(|d| (d.name.clone(), d.edge().to_owned()))
+                .collect(),
+            stations: stations
+                .map(|s| (s.name.as_str().to_owned(), s.edge().to_owned()))
+                .collect(),
         }
-        let lost = hello.stations.iter().find(|name| !station(name));
-        lost.map(|name| format!("station `{name}`"))
     }
 
     /// Every address where clients connect. `names` are all devices that this headend knows; a
     /// device's place in it is its number.
-    pub(crate) fn entrances(&self, names: &[Arc<str>]) -> Vec<Entrance> {
-        let place = |name: &str| names.iter().position(|known| **known == *name);
+    pub(crate) fn entrances(&self, names: &Arc<[Arc<str>]>) -> Vec<Entrance> {
+        let places: HashMap<&str, usize> = names.iter().map(|name| &**name).zip(0..).collect();
+        let place = |name: &str| places.get(name).copied();
         let own = self.device.iter().flat_map(|device| {
             let ways = [(device.listen, false), (device.listen_mbaps, true)];
             let place = place(&device.name);
@@ -307,12 +326,53 @@ impl File {
     }
 }
 
+/// The edge that each device and station is bound to, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Bindings {
+    devices: HashMap<String, String>,
+    stations: HashMap<String, String>,
+}
+
+impl Bindings {
+    /// What `hello` offers and is not bound to `edge`.
+    pub(crate) fn unbound(&self, edge: &str, hello: &Hello) -> Option<String> {
+        let lacks = |known: &HashMap<String, String>, name: &str| {
+            known.get(name).is_none_or(|bound| bound != edge)
+        };
+        let lost = hello
+            .devices
+            .iter()
+            .find(|offer| lacks(&self.devices, &offer.name));
+        if let Some(offer) = lost {
+            return Some(format!("device `{}`", offer.name));
+        }
+        let lost = hello
+            .stations
+            .iter()
+            .find(|name| lacks(&self.stations, name));
+        lost.map(|name| format!("station `{name}`"))
+    }
+}
+
 fn default_listen() -> Vec<SocketAddr> {
     vec![SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 4433))]
 }
 
 fn default_handshakes() -> usize {
     256
+}
+
+/// A fleet may stand behind one address, and no address may keep all others out.
+fn default_handshakes_per_address() -> usize {
+    128
+}
+
+fn default_handshake_rate() -> u32 {
+    400
+}
+
+fn default_handshake_rate_per_address() -> u32 {
+    200
 }
 
 fn default_tunnels() -> usize {

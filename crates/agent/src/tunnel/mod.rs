@@ -350,6 +350,11 @@ impl Link {
         }
     }
 
+    /// [`Link::close`] was called.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.borrow().is_some()
+    }
+
     fn closing(&self) -> Option<End> {
         let closing = self.closing.borrow().clone();
         closing.map(|(reason, text)| End::Closed { reason, text })

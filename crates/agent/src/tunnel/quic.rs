@@ -306,6 +306,12 @@ pub(crate) fn describe(error: ConnectionError) -> End {
     }
 }
 
+/// The headend refused the connection before the handshake (RFC 9000, section 20.1).
+pub(crate) fn is_busy(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::ConnectionClosed(close)
+        if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED)
+}
+
 fn is_alert(code: quinn::TransportErrorCode) -> bool {
     (0x100..0x200).contains(&u64::from(code))
 }

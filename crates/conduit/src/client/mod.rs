@@ -253,7 +253,7 @@ mod tests {
     }
 
     fn one_device() -> Routes {
-        Routes::all_units(0, &["press-07".into()])
+        Routes::all_units(0, &["press-07".into()].into())
     }
 
     fn read(unit: u8, start: u8, count: u8) -> Vec<u8> {
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn units_lead_to_devices_and_are_mapped() {
-        let devices = ["press-07".into(), "press-08".into()];
+        let devices = ["press-07".into(), "press-08".into()].into();
         let routes = Routes::by_unit([(7, Target { device: 0, unit: 1 })], &devices);
         let mut side = side(routes);
         let input = read(7, 0, 1);

@@ -12,7 +12,7 @@ pub struct Target {
 /// Where the units of one listener lead.
 #[derive(Debug)]
 pub struct Routes {
-    names: Vec<Arc<str>>,
+    names: Arc<[Arc<str>]>,
     map: Map,
 }
 
@@ -26,21 +26,21 @@ enum Map {
 
 impl Routes {
     /// All units lead to one of `names`.
-    pub fn all_units(device: usize, names: &[Arc<str>]) -> Self {
+    pub fn all_units(device: usize, names: &Arc<[Arc<str>]>) -> Self {
         Self {
-            names: names.to_vec(),
+            names: names.clone(),
             map: Map::Device(device),
         }
     }
 
     /// Each unit leads where `units` says.
-    pub fn by_unit(units: impl IntoIterator<Item = (u8, Target)>, names: &[Arc<str>]) -> Self {
+    pub fn by_unit(units: impl IntoIterator<Item = (u8, Target)>, names: &Arc<[Arc<str>]>) -> Self {
         let mut map = Box::new([None; 256]);
         for (unit, target) in units {
             map[usize::from(unit)] = Some(target);
         }
         Self {
-            names: names.to_vec(),
+            names: names.clone(),
             map: Map::Units(map),
         }
     }

@@ -67,7 +67,7 @@ fn origin() -> Origins {
 }
 
 fn routes(shared: bool) -> Arc<Routes> {
-    let names = DEVICES.map(Arc::from);
+    let names = DEVICES.map(Arc::from).into();
     Arc::new(if shared {
         let target = |(unit, device, to)| (unit, Target { device, unit: to });
         Routes::by_unit(UNITS.map(target), &names)

@@ -1,0 +1,75 @@
+//! The devices that a headend knows, whether or not their edges are connected.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::channel::Channel;
+use crate::counter::{Counter, Histogram};
+
+/// A device as the headend knows it, whether or not its edge is connected.
+pub(crate) struct Device {
+    pub(crate) name: Arc<str>,
+    /// The channel of the tunnel that owns it.
+    pub(crate) live: RefCell<Option<Rc<Channel>>>,
+    pub(crate) counters: DeviceCounters,
+}
+
+/// What became of the requests for one device.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct DeviceCounters {
+    pub(crate) forwarded: Counter,
+    pub(crate) answered: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) refused_by_edge: Counter,
+    pub(crate) busy: Counter,
+    pub(crate) not_sent: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) late: Counter,
+    /// Of those that were answered.
+    #[serde(skip)]
+    pub(crate) latency: Histogram,
+}
+
+/// All of them. Never shrinks, so that a device's place stays its number.
+#[derive(Default)]
+pub(crate) struct Devices {
+    list: Vec<Rc<Device>>,
+    places: HashMap<Arc<str>, usize>,
+}
+
+impl Devices {
+    pub(crate) fn add(&mut self, name: &str) {
+        if self.places.contains_key(name) {
+            return;
+        }
+        let name: Arc<str> = name.into();
+        self.places.insert(name.clone(), self.list.len());
+        self.list.push(Rc::new(Device {
+            name,
+            live: RefCell::default(),
+            counters: DeviceCounters::default(),
+        }));
+    }
+
+    pub(crate) fn get(&self, place: usize) -> Option<&Rc<Device>> {
+        self.list.get(place)
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&Rc<Device>> {
+        self.get(*self.places.get(name)?)
+    }
+
+    /// By place.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Rc<Device>> {
+        self.list.iter()
+    }
+
+    /// By place.
+    pub(crate) fn names(&self) -> Arc<[Arc<str>]> {
+        self.list.iter().map(|device| device.name.clone()).collect()
+    }
+}

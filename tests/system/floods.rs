@@ -1,0 +1,231 @@
+//! Floods: of those who prove nothing, and of one that has a certificate.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Instant;
+
+use fieldlock_audit::Kind;
+use fieldlock_session::frame::CONTROL;
+use fieldlock_session::{ALPN, Frame, Outcome};
+use fieldlock_testkit::modbus::Client;
+use fieldlock_testkit::usage::Snapshot;
+use fieldlock_tests::answers::read_registers;
+use fieldlock_tests::rogue::{Credentials, Face, Rogue};
+use fieldlock_tests::trial::{both, test};
+use fieldlock_tests::{Pair, Role, Setup, Site, Transport, eventually};
+use libtest_mimic::Trial;
+use quinn_proto::crypto::rustls::QuicClientConfig;
+use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+
+/// A headend may grow so much under attack; before, it has about 20 MiB.
+const GROWTH: u64 = 32 << 20;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials: Vec<Trial> = both("attacks::a14_edge_that_floods", hostile_edge).into();
+    trials.push(test("attacks::a13_ten_thousand_forged_handshakes", forged));
+    trials
+}
+
+/// Different client hellos, each as the datagrams that carry it.
+const HELLOS: usize = 1000;
+/// Sockets that they come from, on an address each. None ever answers.
+const SOURCES: usize = 250;
+const INITIALS: usize = 10_000;
+
+/// What clients send first, of real TLS with a key share of its own each.
+fn client_hellos(to: SocketAddr) -> Vec<Vec<Vec<u8>>> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = Arc::new(QuicClientConfig::try_from(tls).unwrap());
+    let config = ClientConfig::new(crypto);
+    let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
+    let now = Instant::now();
+    let hello = |_| {
+        let (_, mut connection) = endpoint
+            .connect(now, config.clone(), to, "hd-1.headend.plant1.example")
+            .unwrap();
+        let mut datagrams = Vec::new();
+        let mut buffer = Vec::new();
+        while let Some(sent) = connection.poll_transmit(now, 1, &mut buffer) {
+            datagrams.push(buffer[..sent.size].to_vec());
+            buffer.clear();
+        }
+        datagrams
+    };
+    (0..HELLOS).map(hello).collect()
+}
+
+/// Sends forged client hellos and headers without sense until all are out, then again until
+/// `enough`.
+fn flood(to: SocketAddr, hellos: &[Vec<Vec<u8>>], enough: &AtomicBool) {
+    let source = |n: usize| {
+        let address = [127, 77, (n / 250) as u8, (n % 250) as u8 + 1];
+        UdpSocket::bind(SocketAddr::from((address, 0))).unwrap()
+    };
+    let sources: Vec<_> = (0..SOURCES).map(source).collect();
+    let mut garbage = vec![0x5A; 1200];
+    // A long header of QUIC version 1, an Initial, with a connection id of eight octets.
+    garbage[..6].copy_from_slice(&[0xC3, 0, 0, 0, 1, 8]);
+    for turn in 0.. {
+        if turn >= INITIALS && enough.load(Relaxed) {
+            return;
+        }
+        // Each hello from another address each time, so that it is another handshake.
+        let source = &sources[(turn + turn / HELLOS * 7) % SOURCES];
+        for datagram in &hellos[turn % HELLOS] {
+            // The kernel may have no room: that is a flood, too.
+            let _ = source.send_to(datagram, to);
+        }
+        garbage[6..10].copy_from_slice(&(turn as u32).to_be_bytes());
+        let _ = source.send_to(&garbage, to);
+    }
+}
+
+fn forged() {
+    let mut pair = Pair::up(Transport::Quic);
+    let mut client = pair.client();
+    read_registers(&mut client, 0, 4);
+    let headend = [pair.headend.process().id()];
+    let before = Snapshot::take(&headend).resident();
+    let (to, enough) = (pair.tunnel, Arc::<AtomicBool>::default());
+    let hellos = client_hellos(to);
+    let flooding = thread::spawn({
+        let enough = enough.clone();
+        move || flood(to, &hellos, &enough)
+    });
+    let mut most = 0;
+    let mut serves = |client: &mut Client| {
+        // Within `answer_within`: later it would be an exception, and a panic.
+        read_registers(client, 0, 4);
+        most = most.max(Snapshot::take(&headend).resident());
+    };
+    for _ in 0..50 {
+        serves(&mut client);
+    }
+    assert!(
+        pair.headend.audit_kind(Kind::TunnelDown).is_empty(),
+        "a live tunnel was lost"
+    );
+    // Another edge gets in meanwhile: the same, after a restart.
+    pair.edge.kill();
+    pair.edge.start();
+    pair.wait_up();
+    enough.store(true, Relaxed);
+    while !flooding.is_finished() {
+        serves(&mut client);
+    }
+    flooding.join().unwrap();
+    assert!(
+        most < before + GROWTH,
+        "{before} octets before, {most} meanwhile"
+    );
+    read_registers(&mut pair.client(), 0, 4);
+    let refused = pair.headend.audit_kind(Kind::TunnelRefused);
+    assert!(
+        refused.len() < 100,
+        "{} records of forged handshakes",
+        refused.len()
+    );
+}
+
+fn hostile_edge(transport: Transport) {
+    const ROGUE: &str = "flooder";
+    let config = format!("[[device]]\nname = \"{ROGUE}\"\n");
+    let mut pair = Setup::new(transport).headend(&config).up();
+    let mut client = pair.client();
+    let headend = [pair.headend.process().id()];
+    let before = Snapshot::take(&headend).resident();
+    let face = || {
+        let identity = Site::shared().identity(Role::Edge, ROGUE);
+        Face::of(Credentials::installed(&identity))
+    };
+    let edge = |pair: &Pair| Rogue::edge(transport, pair.tunnel, face(), &[ROGUE]);
+    let calm = |pair: &mut Pair, what: &str, client: &mut _| {
+        read_registers(client, 0, 4);
+        let now = Snapshot::take(&headend).resident();
+        assert!(
+            now < before + GROWTH,
+            "{what}: {before} octets before, {now} now"
+        );
+        let lost = pair.headend.audit();
+        let lost = lost.iter().filter(|r| {
+            let tunnel = r.tunnel.as_deref().unwrap_or_default();
+            r.kind == Kind::TunnelDown && !tunnel.ends_with(ROGUE)
+        });
+        assert_eq!(lost.count(), 0, "{what}: the other edge lost its tunnel");
+    };
+
+    // Pings without end, whose answers are not read.
+    let mut rogue = edge(&pair).unwrap();
+    let mut pings = Vec::new();
+    for token in 0..20_000 {
+        Frame::Ping(token).encode(CONTROL, &mut pings);
+    }
+    for _ in 0..100 {
+        if rogue.send_bytes(CONTROL, &pings).is_err() {
+            break;
+        }
+    }
+    calm(&mut pair, "pings", &mut client);
+    drop(rogue);
+
+    // A length that no frame has, and octets after it.
+    eventually("the flooder to be let in again", || {
+        let Ok(mut rogue) = edge(&pair) else {
+            return false;
+        };
+        let mut huge = vec![0xFF; 1 << 20];
+        huge[2..5].copy_from_slice(&[0, 0, 1]);
+        let _ = rogue.send_bytes(CONTROL, &huge);
+        rogue.wait_close(fieldlock_tests::SOON).unwrap();
+        true
+    });
+    calm(&mut pair, "a huge length", &mut client);
+
+    // Answers that nobody asked for.
+    eventually("the flooder to be let in again", || {
+        let Ok(mut rogue) = edge(&pair) else {
+            return false;
+        };
+        let mut answers = Vec::new();
+        for id in 0..20_000 {
+            let answer = Frame::Answer {
+                id,
+                outcome: Outcome::Answered,
+                pdu: &[3, 2, 0, 0],
+            };
+            answer.encode(1, &mut answers);
+        }
+        // On the wrong stream over QUIC, which ends the tunnel.
+        let _ = rogue.send_bytes(CONTROL, &answers);
+        true
+    });
+    calm(&mut pair, "answers", &mut client);
+
+    // The tunnel again and again: past thirty, once a second is enough.
+    let put_off = |pair: &Pair| {
+        let refused = pair.headend.audit_kind(Kind::TunnelRefused);
+        let often = |r: &&fieldlock_audit::Record| {
+            r.reason
+                .as_deref()
+                .is_some_and(|reason| reason.contains("comes too often"))
+        };
+        refused.iter().filter(often).count() > 0
+    };
+    eventually("the flooder to be turned away", || {
+        for _ in 0..8 {
+            let _ = edge(&pair);
+        }
+        put_off(&pair)
+    });
+    calm(&mut pair, "tunnels", &mut client);
+}
