@@ -21,7 +21,11 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// The hello of an edge with a good certificate, before the handshake, in a session that another
 /// server gave: there it is taken, so the attempt is a real one.
 fn to_a_headend(transport: Transport) {
-    let face = || Face::of(Credentials::installed(&Site::shared().identity(Role::Edge, EDGE)));
+    let face = || {
+        Face::of(Credentials::installed(
+            &Site::shared().identity(Role::Edge, EDGE),
+        ))
+    };
     let mut pair = Setup::new(transport).prepare();
     pair.headend.start();
     pair.headend.wait_ready();

@@ -79,7 +79,12 @@ fn claims(transport: Transport) {
         let who = r.tunnel.as_deref().unwrap_or_default();
         r.kind == Kind::TunnelRefused && who.ends_with("/edge/press-09")
     });
-    assert!(record.reason.unwrap_or_default().contains("device-not-bound"));
+    assert!(
+        record
+            .reason
+            .unwrap_or_default()
+            .contains("device-not-bound")
+    );
     // The other one was neither probed nor replaced, and the device is its own.
     read_registers(&mut client, 0, 1);
     assert_eq!(pair.plc().requests(), requests + 1);

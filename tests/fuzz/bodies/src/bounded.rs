@@ -25,7 +25,8 @@ fn run(name: &str, body: Body) {
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     // Seconds of two stations' lives take their time.
     let mutations = match name {
-        "profinet_bridge" => MUTATIONS / 200,
+        "profinet_bridge" | "quic_initial" => MUTATIONS / 200,
+        "client_hello" | "certificate" | "crl" => MUTATIONS / 20,
         _ => MUTATIONS,
     };
     for _ in 0..mutations {
@@ -62,6 +63,12 @@ bounded!(
     profinet_l2,
     profinet_bridge,
     profinet_rpc,
+    certificate,
+    crl,
+    client_hello,
+    quic_initial,
+    audit_log,
+    capture_file,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.
