@@ -30,6 +30,8 @@ mod smoke;
 mod splice;
 mod stations;
 mod steps;
+mod supply;
+mod threat_model;
 mod trust;
 
 use std::num::NonZero;
@@ -84,5 +86,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(learn::trials());
     trials.extend(lint::trials());
     trials.extend(mbaps::trials());
+    trials.extend(supply::trials());
+    trials.push(threat_model::trial(&trials));
     trials
 }
