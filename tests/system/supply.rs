@@ -12,7 +12,10 @@ use toml::Table;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        test("attacks::a23_packages_are_locked_and_of_one_registry", locked),
+        test(
+            "attacks::a23_packages_are_locked_and_of_one_registry",
+            locked,
+        ),
         test("attacks::a23_one_cryptography_and_no_old_version", versions),
         test("attacks::a23_licences_are_those_of_the_list", licences),
         test("attacks::a23_the_list_of_parts_is_whole", list_of_parts),
@@ -55,7 +58,10 @@ fn locked() {
                 assert_eq!(source, REGISTRY, "{name}");
                 let checksum = package["checksum"].as_str().unwrap();
                 let plain = |octet: u8| octet.is_ascii_hexdigit();
-                assert!(checksum.len() == 64 && checksum.bytes().all(plain), "{name}");
+                assert!(
+                    checksum.len() == 64 && checksum.bytes().all(plain),
+                    "{name}"
+                );
             }
         }
     }

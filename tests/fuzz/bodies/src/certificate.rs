@@ -42,7 +42,10 @@ pub fn certificate(data: &[u8]) {
         return;
     };
     if let Ok(vouched) = list.with_vouched(&offered) {
-        assert_eq!((&vouched.roots, &vouched.issuing), (&list.roots, &list.issuing));
+        assert_eq!(
+            (&vouched.roots, &vouched.issuing),
+            (&list.roots, &list.issuing)
+        );
     }
 }
 
@@ -80,7 +83,9 @@ fn own_list() -> &'static TrustList {
         let key = || Box::new(KeyPair::generate().unwrap());
         let serial = |octet| Serial::from_octets(&[octet; 16]);
         let root = Authority::root(&site(), "1", key(), &serial(1), validity).unwrap();
-        let issuing = root.issuing(&site(), "1", key(), &serial(2), validity).unwrap();
+        let issuing = root
+            .issuing(&site(), "1", key(), &serial(2), validity)
+            .unwrap();
         let crl = |authority: &Authority| {
             let list = RevocationList {
                 number: 1,
@@ -90,9 +95,8 @@ fn own_list() -> &'static TrustList {
             };
             bundle::crl_pem(&authority.crl(&list).unwrap())
         };
-        let pem = [&root, &issuing].map(|authority| {
-            bundle::certificate_pem(authority.certificate()) + &crl(authority)
-        });
+        let pem = [&root, &issuing]
+            .map(|authority| bundle::certificate_pem(authority.certificate()) + &crl(authority));
         TrustList::parse(&pem.concat()).unwrap()
     })
 }
