@@ -3,6 +3,8 @@
 //!
 //! It verifies nothing, so that what refuses a connection is always the agent under test.
 
+mod sessions;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +14,6 @@ use std::time::Duration;
 use fieldlock_session::frame::{CONTROL, HEADER_LEN};
 use fieldlock_session::{ALPN, DeviceOffer, Frame, Hello, VERSION};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -28,8 +29,12 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::Transport;
 
+pub use sessions::{Early, Returning, Sessions};
+
 /// For one step of a peer; an agent under test gives up sooner.
 const STEP: Duration = Duration::from_secs(10);
+/// What a rogue calls any server that it dials.
+const SERVER: &str = "rogue.example";
 
 /// A certificate chain and its key.
 pub struct Credentials {
@@ -73,8 +78,6 @@ pub struct Face {
     pub alpn: Vec<Vec<u8>>,
     /// The only key exchange group it knows; all that rustls knows otherwise.
     pub group: Option<NamedGroup>,
-    /// As an edge: sessions of earlier connections, which it tries to resume, with early data.
-    pub sessions: Option<Resumption>,
 }
 
 impl Face {
@@ -84,7 +87,6 @@ impl Face {
             credentials: Some(credentials),
             alpn: vec![ALPN.to_vec()],
             group: None,
-            sessions: None,
         }
     }
 }
@@ -155,8 +157,15 @@ fn whole(bytes: &[u8]) -> Option<usize> {
 impl Rogue {
     /// Dials a headend. The handshake may succeed here and be refused there (TLS 1.3).
     pub fn dial(transport: Transport, address: SocketAddr, face: Face) -> Result<Self, String> {
+        Self::dial_as(transport, address, client_config(face))
+    }
+
+    fn dial_as(
+        transport: Transport,
+        address: SocketAddr,
+        config: ClientConfig,
+    ) -> Result<Self, String> {
         let runtime = runtime();
-        let config = client_config(face);
         let dialled = async {
             match transport {
                 Transport::Tls => dial_tls(address, config).await,
@@ -192,8 +201,14 @@ impl Rogue {
         offered: &Hello,
     ) -> Result<(Self, Hello), String> {
         let mut rogue = Self::dial(transport, address, face)?;
-        rogue.send(CONTROL, &Frame::Hello(&offered.encode()))?;
-        let answer = rogue.receive(CONTROL)?;
+        let theirs = rogue.greet(offered)?;
+        Ok((rogue, theirs))
+    }
+
+    /// Says hello as an edge and is ready; the headend's hello comes back.
+    pub fn greet(&mut self, offered: &Hello) -> Result<Hello, String> {
+        self.send(CONTROL, &Frame::Hello(&offered.encode()))?;
+        let answer = self.receive(CONTROL)?;
         let theirs = match Frame::decode(&answer) {
             Ok(Some((CONTROL, Frame::Hello(theirs), _))) => Hello::decode(theirs),
             Ok(Some((_, Frame::Goodbye { code, text }, _))) => {
@@ -202,8 +217,8 @@ impl Rogue {
             }
             other => return Err(format!("no hello: {other:?}")),
         };
-        rogue.send(CONTROL, &Frame::Ready)?;
-        Ok((rogue, theirs.map_err(|error| error.to_string())?))
+        self.send(CONTROL, &Frame::Ready)?;
+        theirs.map_err(|error| error.to_string())
     }
 
     /// So many octets of the first stream, whatever they are.
@@ -333,8 +348,11 @@ impl fmt::Debug for Door {
 
 impl RogueHeadend {
     pub fn listen(transport: Transport, face: Face) -> Self {
+        Self::listen_as(transport, server_config(face))
+    }
+
+    fn listen_as(transport: Transport, config: ServerConfig) -> Self {
         let runtime = runtime();
-        let config = server_config(face);
         let (address, door) = runtime.block_on(async {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             match transport {
@@ -447,7 +465,7 @@ type Dialled = (Stream, Option<quinn::Connection>, Option<quinn::Endpoint>);
 async fn dial_tls(address: SocketAddr, config: ClientConfig) -> Result<Dialled, String> {
     let stream = TcpStream::connect(address).await;
     let stream = stream.map_err(|error| error.to_string())?;
-    let name = ServerName::try_from("rogue.example").unwrap();
+    let name = ServerName::try_from(SERVER).unwrap();
     let connected = TlsConnector::from(Arc::new(config)).connect(name, stream);
     let stream = connected.await.map_err(|error| error.to_string())?;
     let (recv, send) = tokio::io::split(stream);
@@ -455,17 +473,25 @@ async fn dial_tls(address: SocketAddr, config: ClientConfig) -> Result<Dialled, 
 }
 
 async fn dial_quic(address: SocketAddr, config: ClientConfig) -> Result<Dialled, String> {
+    let (endpoint, connecting) = connecting(address, config)?;
+    let connection = connecting.await.map_err(|error| error.to_string())?;
+    let (send, recv) = connection.open_bi().await.map_err(|e| e.to_string())?;
+    Ok((Stream::new(send, recv), Some(connection), Some(endpoint)))
+}
+
+fn connecting(
+    address: SocketAddr,
+    config: ClientConfig,
+) -> Result<(quinn::Endpoint, quinn::Connecting), String> {
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     let crypto = QuicClientConfig::try_from(config).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let mut transport = quinn::TransportConfig::default();
     transport.keep_alive_interval(Some(Duration::from_millis(300)));
     config.transport_config(Arc::new(transport));
-    let connecting = endpoint.connect_with(config, address, "rogue.example");
-    let connection = connecting.map_err(|error| error.to_string())?.await;
-    let connection = connection.map_err(|error| error.to_string())?;
-    let (send, recv) = connection.open_bi().await.map_err(|e| e.to_string())?;
-    Ok((Stream::new(send, recv), Some(connection), Some(endpoint)))
+    let connecting = endpoint.connect_with(config, address, SERVER);
+    let connecting = connecting.map_err(|error| error.to_string())?;
+    Ok((endpoint, connecting))
 }
 
 fn provider(group: Option<NamedGroup>) -> Arc<CryptoProvider> {
@@ -488,10 +514,6 @@ fn client_config(face: Face) -> ClientConfig {
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = face.alpn;
-    if let Some(sessions) = face.sessions {
-        config.resumption = sessions;
-        config.enable_early_data = true;
-    }
     config
 }
 

@@ -34,7 +34,9 @@ mod smoke;
 mod splice;
 mod stations;
 mod steps;
+mod supply;
 mod systemd;
+mod threat_model;
 mod trust;
 
 use std::num::NonZero;
@@ -94,5 +96,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(monitor::trials());
     trials.extend(sandbox::trials());
     trials.extend(systemd::trials());
+    trials.extend(supply::trials());
+    trials.push(threat_model::trial(&trials));
     trials
 }

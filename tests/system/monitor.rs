@@ -26,7 +26,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             fallback,
         ),
         trial::test("monitor::devices_beyond_a_bound_share_their_series", many),
-        trial::test("monitor::who_asks_for_more_is_turned_away", turned_away),
+        trial::test(
+            "attacks::a22_who_asks_the_monitor_for_more_is_turned_away",
+            turned_away,
+        ),
         trial::test("monitor::nothing_listens_unless_asked_for", off),
         trial::on_rig("monitor::every_metric_is_documented", documented),
         trial::with_peers("monitor::promtool_finds_no_fault", &["promtool"], promtool),

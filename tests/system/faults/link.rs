@@ -17,7 +17,7 @@ const DEAD_AT_MOST: Duration = Duration::from_millis(4500);
 const BACK_AT_MOST: Duration = Duration::from_secs(4);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials: Vec<Trial> = both("faults::link_cut_in_a_write", cut_in_a_write).into();
+    let mut trials: Vec<Trial> = both("attacks::a05_link_cut_in_a_write", cut_in_a_write).into();
     let name = "faults::udp_blocked_then_free";
     trials.push(test(name, udp_blocked_then_free));
     trials.push(test("faults::udp_dies_under_a_tunnel", udp_dies));
@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
+/// Attack 5: a write that was carried out and whose answer is lost is not done again.
 fn cut_in_a_write(transport: Transport) {
     let pair = Setup::new(transport).wire().up();
     let mut client = pair.client();

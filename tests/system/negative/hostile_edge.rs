@@ -7,7 +7,7 @@ use fieldlock_audit::{Kind, Outcome as Recorded, Record};
 use fieldlock_session::frame::{CONTROL, MAX_CONTROL};
 use fieldlock_session::{Frame, Outcome};
 use fieldlock_testkit::modbus::{Client, read, write_register};
-use fieldlock_tests::answers::{NO_ANSWER, exception};
+use fieldlock_tests::answers::{NO_ANSWER, exception, read_registers};
 use fieldlock_tests::rogue::{Credentials, Face, Rogue, hello};
 use fieldlock_tests::trial::both;
 use fieldlock_tests::{DEVICE, EDGE, Pair, Role, SOON, Setup, Site, Transport, eventually};
@@ -16,6 +16,7 @@ use rustls::NamedGroup;
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
+        both("attacks::a04_edge_claims_the_device_of_another", claims),
         both("negative::edge_breaks_the_hello", breaks_the_hello),
         both("negative::edge_breaks_the_frames", breaks_the_frames),
         both("negative::edge_says_nothing", says_nothing),
@@ -58,6 +59,41 @@ fn raw(length: u16, channel: u16, kind: u8, body: &[u8]) -> Vec<u8> {
 fn oversized() -> Vec<u8> {
     let too_long = MAX_CONTROL as u16 + 1;
     raw(too_long, CONTROL, 1, &vec![0; usize::from(too_long) - 1])
+}
+
+/// Attack 4: an edge with a certificate of its own says the hello of another, which is there.
+fn claims(transport: Transport) {
+    let pair = Pair::up(transport);
+    let mut client = pair.client();
+    read_registers(&mut client, 0, 1);
+    let requests = pair.plc().requests();
+    let name = "press-09";
+    let identity = Site::shared().identity(Role::Edge, name);
+    for devices in [&[DEVICE][..], &["press-09", DEVICE]] {
+        let face = Face::of(Credentials::installed(&identity));
+        let refusal = Rogue::edge(transport, pair.tunnel, face, devices).unwrap_err();
+        assert!(refusal.contains("goodbye"), "{refusal}");
+        assert!(refusal.contains("not bound"), "{refusal}");
+    }
+    let record = pair.headend.wait_record("whose certificate it was", |r| {
+        let who = r.tunnel.as_deref().unwrap_or_default();
+        r.kind == Kind::TunnelRefused && who.ends_with("/edge/press-09")
+    });
+    assert!(
+        record
+            .reason
+            .unwrap_or_default()
+            .contains("device-not-bound")
+    );
+    // The other one was neither probed nor replaced, and the device is its own.
+    read_registers(&mut client, 0, 1);
+    assert_eq!(pair.plc().requests(), requests + 1);
+    assert_eq!(pair.headend.audit_kind(Kind::TunnelUp).len(), 1);
+    assert!(pair.headend.audit_kind(Kind::TunnelDown).is_empty());
+    let tunnels = pair.headend.status()["tunnels"].clone();
+    assert_eq!(tunnels.as_array().unwrap().len(), 1);
+    assert_eq!(tunnels[0]["edge"], EDGE);
+    assert!(pair.headend.alarms().is_empty());
 }
 
 fn breaks_the_hello(transport: Transport) {

@@ -254,6 +254,8 @@ fn everything(transport: Transport) {
         denials.iter().map(|record| record.count.unwrap_or(1)).sum()
     };
     eventually("all refusals on record", || counted() == refused);
+    let counters = pair.edge.status()["devices"][0]["counters"].clone();
+    assert_eq!(counters["refused"], refused, "{counters}");
 }
 
 fn unopened(transport: Transport) {

@@ -61,7 +61,6 @@ fn no_alpn(transport: Transport) {
     let identity = Site::shared().identity(Role::Headend, HEADEND);
     let face = Face {
         group: None,
-        sessions: None,
         credentials: Some(Credentials::installed(&identity)),
         alpn: Vec::new(),
     };

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use fieldlock_session::Transport;
 
-use super::tunnel::EdgeTunnel;
 use super::devices::{Device, DeviceCounters};
+use super::tunnel::EdgeTunnel;
 use super::{Counters, Headend};
 use crate::counter::{Counter, Histogram};
 use crate::ledger::Ledger;

@@ -52,7 +52,7 @@ impl World {
             address: Some(address(client).ip()),
             ..Origins::default()
         };
-        let routes = Arc::new(Routes::all_units(0, &["plc".into()]));
+        let routes = Arc::new(Routes::all_units(0, &["plc".into()].into()));
         let policy = Arc::clone(&self.head.policy);
         let phase = phase(&policy);
         let side = ClientSide::new(origin, routes, policy, phase, 4);

@@ -26,6 +26,8 @@ fn run(name: &str, body: Body) {
     // Seconds of two stations' lives take their time.
     let mutations = match name {
         "profinet_bridge" => MUTATIONS / 200,
+        "quic_initial" => MUTATIONS / 20,
+        "client_hello" | "certificate" | "crl" => MUTATIONS / 4,
         _ => MUTATIONS,
     };
     for _ in 0..mutations {
@@ -62,6 +64,12 @@ bounded!(
     profinet_l2,
     profinet_bridge,
     profinet_rpc,
+    certificate,
+    crl,
+    client_hello,
+    quic_initial,
+    audit_log,
+    capture_file,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.

@@ -7,6 +7,7 @@
 //!
 //! | body | hostile is |
 //! |---|---|
+//! | [`client_hello`], [`quic_initial`], [`certificate`], [`crl`] | anybody at a port with TLS |
 //! | [`mbap_stream`], [`modbus_request`], [`client_side`] | a Modbus client |
 //! | [`profinet_l2`], [`profinet_rpc`] | a station |
 //! | [`modbus_answer`], [`rtu_answer`], [`device_side`] | a device |
@@ -14,7 +15,7 @@
 //! | [`profinet_bridge`] | stations of both sides, both agents, time |
 //! | [`enrolment`] | an asker at the CA, or what stands in its place |
 //! | [`trust_list`] | a carrier of trust lists |
-//! | [`policy_parse`] | an editor |
+//! | [`policy_parse`], [`audit_log`], [`capture_file`] | an editor |
 //! | [`policy_bundle`] | a carrier of policy bundles |
 
 #![allow(
@@ -28,10 +29,14 @@
 mod bounded;
 mod bridge;
 mod cadence;
+mod certificate;
 mod client;
 mod device;
 mod enrolment;
+mod files;
 mod framing;
+mod handshake;
+mod initial;
 mod input;
 mod layer2;
 mod pdu;
@@ -42,10 +47,14 @@ mod tunnel;
 
 pub use bridge::profinet_bridge;
 pub use cadence::profinet_datagram;
+pub use certificate::{certificate, crl};
 pub use client::client_side;
 pub use device::device_side;
 pub use enrolment::{enrolment, trust_list};
+pub use files::{audit_log, capture_file};
 pub use framing::{mbap_stream, rtu_answer};
+pub use handshake::client_hello;
+pub use initial::quic_initial;
 pub use layer2::profinet_l2;
 pub use pdu::{modbus_answer, modbus_request};
 pub use policy::{policy_bundle, policy_parse};

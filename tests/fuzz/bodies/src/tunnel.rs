@@ -10,8 +10,9 @@ use fieldlock_session::{Decoder, Frame, FrameError, Hello, VERSION};
 
 use crate::input::pieces;
 
-/// Octets of a goodbye's text that are sent on; more are received.
-const GOODBYE_TEXT: usize = 512;
+/// Octets of a text for people (why a tunnel ends, why a bundle is not in force) that are sent;
+/// more are received.
+const MAX_TEXT: usize = 512;
 
 /// The byte stream of a tunnel in pieces: the frames are the same for any pieces, within
 /// their limits, and encode to the bytes they came in.
@@ -86,7 +87,9 @@ fn check_frame(channel: u16, frame: &Frame<'_>, bytes: &[u8]) {
     };
     assert!(bytes.len() < HEADER_LEN + limit);
     match frame {
-        Frame::Goodbye { text, .. } if text.len() > GOODBYE_TEXT => return,
+        Frame::Goodbye { text, .. } | Frame::BundleHave { text, .. } if text.len() > MAX_TEXT => {
+            return;
+        }
         Frame::Request { pdu, .. } => assert!((1..=MAX_PDU).contains(&pdu.len())),
         Frame::Answer { pdu, .. } => assert!(pdu.len() <= MAX_PDU),
         Frame::Station(frame) => assert!(frame.is_empty() || frame.len() >= MIN_ETHERNET),
