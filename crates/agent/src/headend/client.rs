@@ -302,6 +302,8 @@ async fn converse(headend: &Rc<Headend>, client: &Rc<ClientConn>, mut reader: Re
             }
             received = reader.read(&mut input), if !client.writer.has_backlog() => match received {
                 Ok(0) => return "closed by the client".into(),
+                // Nobody would wait for the answers.
+                Ok(_) if client.ending.get().is_some() => {}
                 Ok(_) => {
                     if let Err(error) = take_requests(headend, client, &mut input) {
                         return refuse_framing(headend, client, &error);
