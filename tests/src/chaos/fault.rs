@@ -38,8 +38,6 @@ pub struct Deed {
 const BOTH: &[Transport] = &[Quic, Tls];
 const AUTO: &[Transport] = &[Auto];
 
-fn nothing(_: &mut Field) {}
-
 fn fault(name: &str, seconds: u64) -> Fault {
     Fault {
         name: name.to_owned(),
