@@ -367,8 +367,9 @@ fn wire(
     let mut command = Command::new(binary::wire());
     command.args(["tap", "wan", "wan", "--follow"]).arg(options);
     command.arg(format!("--seed={seed}"));
-    command.arg("--netns-a").arg(west.path());
-    command.arg("--netns-b").arg(east.path());
+    // A NAT would be the edge's.
+    command.arg("--netns-a").arg(east.path());
+    command.arg("--netns-b").arg(west.path());
     let mut wire = Process::start("wire", &mut command, directory.path()).unwrap();
     wire.wait_log("carrying between", SOON).unwrap();
     wire

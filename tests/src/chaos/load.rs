@@ -1,8 +1,8 @@
 //! Clients that read and write in turns, and note what each request came to.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,9 @@ pub struct Plan {
     pub requests_each: u32,
 }
 
+/// When the last good answer came, of any client.
+type LastGood = Arc<Mutex<Option<Instant>>>;
+
 impl Plan {
     pub fn new(headends: &[SocketAddr]) -> Self {
         Self {
@@ -60,22 +63,30 @@ impl Plan {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
+    last_good: LastGood,
     threads: Vec<JoinHandle<Vec<Note>>>,
 }
 
 impl Load {
     pub fn start(namespace: &Namespace, plan: &Plan) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let last_good = LastGood::default();
         let client = |number: u8| {
-            let (plan, stop) = (plan.clone(), stop.clone());
+            let (plan, stop, last_good) = (plan.clone(), stop.clone(), last_good.clone());
             // A thread is in the namespace of the one that starts it.
-            let start = || thread::spawn(move || converse(number, &plan, &stop));
+            let start = || thread::spawn(move || converse(number, &plan, &stop, &last_good));
             namespace.run(start).unwrap()
         };
         Self {
             threads: (0..plan.clients).map(client).collect(),
             stop,
+            last_good,
         }
+    }
+
+    /// Whether a good answer has come since.
+    pub fn is_served_since(&self, moment: Instant) -> bool {
+        lock(&self.last_good).is_some_and(|last| last > moment)
     }
 
     /// Waits for what is under way; all that was noted, by time.
@@ -88,7 +99,11 @@ impl Load {
     }
 }
 
-fn converse(number: u8, plan: &Plan, stop: &AtomicBool) -> Vec<Note> {
+fn lock(last: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn converse(number: u8, plan: &Plan, stop: &AtomicBool, last_good: &LastGood) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut connection: Option<Client> = None;
     let mut headend = usize::from(number);
@@ -115,6 +130,9 @@ fn converse(number: u8, plan: &Plan, stop: &AtomicBool) -> Vec<Note> {
         let write = (asked % 2 == 0).then_some(u32::from(number) << 24 | asked);
         let note = ask(client, number, asked, write);
         notes.push(note);
+        if note.said == Said::Good {
+            *lock(last_good) = Some(Instant::now());
+        }
         left -= 1;
         if matches!(note.said, Said::Nothing | Said::Wrong) {
             connection = None;

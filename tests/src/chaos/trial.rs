@@ -46,9 +46,9 @@ pub fn run(fault: &Fault, transport: Transport, seed: u64) -> Outcome {
         field.change_wire("");
     }
     let ended = Instant::now();
-    within(2 * SOON, "the tunnels to be back", || {
+    within(2 * SOON, "the tunnels and a good answer to be back", || {
         field.revive();
-        field.transports().len() == field.headends.len()
+        field.transports().len() == field.headends.len() && load.is_served_since(ended)
     });
     let mut returned = None;
     if field.is_auto() {

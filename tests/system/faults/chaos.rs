@@ -178,8 +178,9 @@ fn calmly(field: &mut Field, fault: &Deed, process: u32, load: Load) {
     assert!(used < Duration::from_millis(800), "{used:?} of 2 s");
     (fault.end)(field);
     let ended = Instant::now();
-    eventually("the tunnel", || field.transports().len() == 1);
-    sleep(Duration::from_secs(1));
+    eventually("the tunnel, and service", || {
+        field.transports().len() == 1 && load.is_served_since(ended)
+    });
     let notes = load.stop();
     field.settle();
     let account = Account::of(&notes, &field.plc.made(), ended);
