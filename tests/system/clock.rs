@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fieldlock_audit::Kind;
 use fieldlock_tests::answers::{exception, read_one, read_registers, write_one};
-use fieldlock_tests::clock::{self, Settable};
+use fieldlock_tests::clock::{Settable, set};
 use fieldlock_tests::{
     Agent, OPEN_POLICY, Pair, Role, SOON, Setup, Site, Transport, trial, within,
 };
