@@ -223,9 +223,11 @@ fn peer(
 }
 
 async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
+                failing = false;
                 let address = canonical(address);
                 match Handshake::begin(headend) {
                     Some(handshake) => {
@@ -236,7 +238,10 @@ async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
                 }
             }
             Err(error) => {
-                warn!(%error, "accepting a tunnel failed");
+                if !failing {
+                    warn!(%error, "accepting a tunnel failed; trying on");
+                }
+                failing = true;
                 sleep(ACCEPT_REST).await;
             }
         }

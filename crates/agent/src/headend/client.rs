@@ -203,14 +203,19 @@ pub(crate) async fn listen(
     listener: TcpListener,
     service: Rc<RefCell<Service>>,
 ) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
+                failing = false;
                 let service = service.borrow().clone();
                 admit(&headend, stream, address, service);
             }
             Err(error) => {
-                warn!(%error, "accepting a client failed");
+                if !failing {
+                    warn!(%error, "accepting a client failed; trying on");
+                }
+                failing = true;
                 sleep(ACCEPT_REST).await;
             }
         }
