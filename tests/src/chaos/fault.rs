@@ -24,7 +24,7 @@ pub struct Fault {
     /// Only when asked for by name.
     pub by_hand: bool,
     /// May be one of two that come together.
-    mixes: bool,
+    pub mixes: bool,
     pub deeds: Vec<Deed>,
 }
 
