@@ -36,6 +36,7 @@ pub struct Agent {
     name: String,
     directory: PathBuf,
     environment: Vec<(String, String)>,
+    under: Vec<String>,
     process: Option<Process>,
 }
 
@@ -56,6 +57,7 @@ impl Agent {
             name: name.to_owned(),
             directory: directory.to_owned(),
             environment: Vec::new(),
+            under: Vec::new(),
             process: None,
         };
         copy_state(identity, &agent.state());
@@ -67,6 +69,11 @@ impl Agent {
     /// Sets a variable of the process' environment, from the next start on.
     pub fn set_environment(&mut self, key: &str, value: &str) {
         self.environment.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// A command that starts the process and gives way to it (`exec`), from the next start on.
+    pub fn run_under(&mut self, command: &[&str]) {
+        self.under = command.iter().map(|word| (*word).to_owned()).collect();
     }
 
     pub fn name(&self) -> &str {
@@ -110,7 +117,7 @@ impl Agent {
 
     /// Starts the process; [`wait_ready`](Self::wait_ready) waits for it.
     pub fn start(&mut self) {
-        let mut command = binary::command();
+        let mut command = binary::command_under(&self.under);
         command
             .arg(self.role.to_string())
             .arg("--config")

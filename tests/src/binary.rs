@@ -29,11 +29,19 @@ pub fn bench(name: &str) -> PathBuf {
     built(&["--package", name], name)
 }
 
+/// `fieldlock-wire`, likewise.
+pub fn wire() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built(&["--package", "fieldlock-wire"], "fieldlock-wire"))
+}
+
 /// Builds `what`, which is then at `place` of the profile's folder. Quick when the workspace has
 /// been built already, as `./test` does.
 fn built(what: &[&str], place: &str) -> PathBuf {
     let this = env::current_exe().unwrap();
-    let folder = this.ancestors().nth(2).unwrap();
+    // A test program is one folder further down than the others.
+    let up = this.parent().is_some_and(|it| it.ends_with("deps"));
+    let folder = this.ancestors().nth(if up { 2 } else { 1 }).unwrap();
     let target = folder.parent().unwrap();
     let profile = match folder.file_name().and_then(OsStr::to_str) {
         Some("debug") => "dev",
@@ -67,7 +75,19 @@ fn built(what: &[&str], place: &str) -> PathBuf {
 
 /// The command, without settings that the developer's own environment may hold.
 pub fn command() -> Command {
-    let mut command = Command::new(path());
+    command_under(&[])
+}
+
+/// Likewise, started by another command.
+pub fn command_under(other: &[String]) -> Command {
+    let mut command = match other {
+        [] => Command::new(path()),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(path());
+            command
+        }
+    };
     for (key, _) in env::vars_os() {
         if key.to_string_lossy().starts_with("FIELDLOCK_") {
             command.env_remove(key);

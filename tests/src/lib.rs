@@ -9,6 +9,8 @@
 //! - [`sniffer`]: tshark on such a wire.
 //! - [`rogue`]: a tunnel peer that says what a test wants.
 //! - [`Hosted`]: a server of the simulation with its own runtime.
+//! - [`chaos`]: agents, PLC and clients apart, a wire that can be anything, and ledgers of writes.
+//! - [`clock`], [`tmpfs`]: wrong clocks, full disks.
 //! - [`trial`]: tests by name, skipped by name where a foreign program is missing.
 //!
 //! Everything here panics when it fails: a test needs no other way out, and the logs of the
@@ -18,6 +20,8 @@
 mod agent;
 pub mod answers;
 pub mod binary;
+pub mod chaos;
+pub mod clock;
 mod host;
 pub mod live;
 mod pair;
@@ -26,6 +30,7 @@ pub mod rig;
 pub mod rogue;
 mod site;
 pub mod sniffer;
+pub mod tmpfs;
 pub mod trial;
 
 use std::time::Duration;

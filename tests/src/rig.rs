@@ -129,12 +129,12 @@ impl Rig {
 }
 
 /// A namespace can be entered by who has made it.
-fn within<R: Send>(namespace: &Namespace, part: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn within<R: Send>(namespace: &Namespace, part: impl FnOnce() -> R + Send) -> R {
     namespace.run(part).unwrap()
 }
 
 #[track_caller]
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output();
     let output = output.expect("`ip`, of the package iproute2");
     let said = String::from_utf8_lossy(&output.stderr);

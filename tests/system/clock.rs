@@ -2,11 +2,11 @@
 //! the test's choice; the monotonic clock stays as it is.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldlock_audit::Kind;
 use fieldlock_tests::answers::{exception, read_one, read_registers, write_one};
+use fieldlock_tests::clock::{Settable, set};
 use fieldlock_tests::{
     Agent, OPEN_POLICY, Pair, Role, SOON, Setup, Site, Transport, trial, within,
 };
@@ -166,40 +166,4 @@ fn asks_the_ca() {
 
 fn has_alarm(agent: &Agent) -> bool {
     agent.alarms().iter().any(|alarm| alarm == "clock-wrong")
-}
-
-/// A time that changes while the agent runs.
-struct Settable(PathBuf);
-
-impl Settable {
-    fn of(agent: &mut Agent) -> Self {
-        let file = agent.state().join("faketime");
-        fs::write(&file, "+0").unwrap();
-        preload(agent);
-        agent.set_environment("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap());
-        agent.set_environment("FAKETIME_NO_CACHE", "1");
-        Self(file)
-    }
-
-    fn set(&self, time: &str) {
-        let new = self.0.with_extension("new");
-        fs::write(&new, time).unwrap();
-        fs::rename(&new, &self.0).unwrap();
-    }
-}
-
-/// From its next start on the agent's clock is off by `time` (`"+40d"`), or begins at it (`"@1970-..."`).
-pub(crate) fn set(agent: &mut Agent, time: &str) {
-    preload(agent);
-    agent.set_environment("FAKETIME", time);
-}
-
-fn preload(agent: &mut Agent) {
-    // What the program `faketime` preloads.
-    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
-    let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
-    let found = folders.map(library).find(|path| path.exists());
-    agent.set_environment("LD_PRELOAD", found.unwrap().to_str().unwrap());
-    agent.set_environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    agent.set_environment("NO_FAKE_STAT", "1");
 }

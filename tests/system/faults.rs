@@ -3,6 +3,7 @@
 
 mod agents;
 mod audit;
+mod chaos;
 mod device;
 mod link;
 mod load;
@@ -28,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(reload::trials());
     trials.extend(settings::trials());
     trials.extend(audit::trials());
+    trials.extend(chaos::trials());
     trials
 }
 

@@ -8,10 +8,12 @@ use fieldlock_audit::Kind;
 use fieldlock_testkit::wait::wait_until;
 
 use fieldlock_tests::answers::write_one;
-use fieldlock_tests::{Agent, Pair, Role, SOON, Setup, Site, Transport, binary, trial, within};
+use fieldlock_tests::{
+    Agent, Pair, Role, SOON, Setup, Site, Transport, binary, clock, trial, within,
+};
 use libtest_mimic::Trial;
 
-use crate::{clock, enroll};
+use crate::enroll;
 
 pub(crate) fn trials() -> Vec<Trial> {
     // First, since it takes a minute.

@@ -9,14 +9,19 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
 use crate::sealed::{self, Sealed};
 
 /// A half-open peer is noticed after about this long, whether or not data waits for it.
 const HALF_OPEN: Duration = Duration::from_secs(30);
+
+/// Octets of a segment of a tunnel over TCP, in both directions: an IPv4 packet of at most 1,200. On a
+/// path that swallows larger ones without a word (a tunnel, a firewall that drops ICMP) the
+/// post-quantum hello, the one large thing that TLS says, would never arrive.
+const SEGMENT: u32 = 1_160;
 
 const UDP_BUFFER: usize = 2 * 1024 * 1024;
 
@@ -45,6 +50,16 @@ pub(crate) fn prepare_client(stream: &TcpStream) -> io::Result<()> {
 /// A tunnel: it has its own heartbeat; data that nobody acknowledges ends it.
 pub(crate) fn prepare_tunnel(stream: &TcpStream) -> io::Result<()> {
     prepare(stream, Duration::from_secs(5))
+}
+
+/// Dials for a tunnel, which is then still to be [prepared](prepare_tunnel).
+pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
+    socket.connect(address).await
 }
 
 fn prepare(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {

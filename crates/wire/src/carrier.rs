@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-use fieldlock_testkit::link::{Decision, Delivery, Link, Reason, damage};
+use fieldlock_testkit::link::{Decision, Delivery, Link, Reason};
 
 /// Packets that are under way at a time, over all lanes.
 const MOST: usize = 65_536;
@@ -60,13 +60,14 @@ impl<L: Copy> Carrier<L> {
         }
     }
 
-    /// Takes a packet that enters `link` now.
+    /// Takes a packet that enters `link` now; `damage` changes the octet that is to arrive damaged.
     pub(crate) fn handle(
         &mut self,
         now: Instant,
         link: &mut Link,
         lane: L,
         mut packet: Vec<u8>,
+        damage: impl Fn(&mut [u8], usize),
     ) -> Fate {
         self.totals.packets += 1;
         let decision = link.handle(now, packet.len());
@@ -149,7 +150,7 @@ impl<L> Eq for Held<L> {}
 
 #[cfg(test)]
 mod tests {
-    use fieldlock_testkit::link::{Impairment, Jitter};
+    use fieldlock_testkit::link::{Impairment, Jitter, damage};
 
     use super::*;
 
@@ -166,7 +167,8 @@ mod tests {
         let mut carrier = Carrier::new();
         let mut expected = Vec::new();
         for number in 0..100 {
-            let Fate::Delivered(delivery) = carrier.handle(start, &mut link, 0, vec![number])
+            let Fate::Delivered(delivery) =
+                carrier.handle(start, &mut link, 0, vec![number], damage)
             else {
                 panic!("nothing is lost");
             };
@@ -193,7 +195,7 @@ mod tests {
         let mut link = Link::new(with, 3, start);
         let mut carrier = Carrier::new();
         for _ in 0..MOST + 10 {
-            carrier.handle(start, &mut link, (), Vec::new());
+            carrier.handle(start, &mut link, (), Vec::new(), damage);
         }
         assert_eq!(carrier.totals().overflow, 11);
     }

@@ -3,12 +3,14 @@
 //!
 //! - [`options`]: impairments as they are written on the command line.
 //! - [`carrier`]: packets on their way, without a socket or a clock.
+//! - [`middlebox`]: firewalls, black holes, NATs between two interfaces.
 //! - [`log`]: a line per packet, and `replay`, which checks one.
 //! - [`tap`], [`udp`]: what carries real frames and datagrams.
 //! - [`rig`]: the network namespaces of controller, agents and device.
 
 mod carrier;
 mod log;
+mod middlebox;
 mod options;
 mod rig;
 mod shell;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 use fieldlock_rawsock::Timer;
-use fieldlock_testkit::link::Link;
+use fieldlock_testkit::link::{Link, damage};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -148,7 +148,7 @@ async fn carry(command: UdpCommand) -> Result<(), Failure> {
         };
         let length = datagram.len();
         let link = &mut client.links[usize::from(direction)];
-        let fate = carrier.handle(now, link, (address, direction), datagram);
+        let fate = carrier.handle(now, link, (address, direction), datagram, damage);
         log.write(now, stream, length, fate)?;
     }
     log.flush()?;

@@ -1,12 +1,9 @@
 //! An audit log that can't be written: no record, no write.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-
 use fieldlock_audit::Kind;
 use fieldlock_testkit::modbus::write_register;
 use fieldlock_tests::answers::{BUSY, exception, read_registers, write_one};
+use fieldlock_tests::tmpfs::Tmpfs;
 use fieldlock_tests::trial::{ignored, test};
 use fieldlock_tests::{Agent, Pair, Setup, Transport, eventually};
 use libtest_mimic::Trial;
@@ -21,44 +18,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             }
         })
         .into()
-}
-
-/// A file system of 256 KiB, unmounted when dropped.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn is_possible() -> bool {
-        let directory = fieldlock_testkit::process::Directory::new().unwrap();
-        Self::mount(directory.path().to_owned()).is_some()
-    }
-
-    fn mount(at: PathBuf) -> Option<Self> {
-        fs::create_dir_all(&at).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=256k,mode=0700", "fieldlock-test"])
-            .arg(&at)
-            .output();
-        let mounted = mounted.is_ok_and(|output| output.status.success());
-        mounted.then_some(Self(at))
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) {
-        let ballast = vec![0; 4096];
-        let mut file = fs::File::create(self.0.join("ballast")).unwrap();
-        while std::io::Write::write_all(&mut file, &ballast).is_ok() {}
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.0.join("ballast")).unwrap();
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // Lazily: the agent may still have its log open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 fn disk_full(role: &str) {

@@ -13,13 +13,14 @@ use fieldlock_session::race::Attempt;
 use fieldlock_session::{ALPN, Failure, Race, Transport};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tracing::{debug, info, warn};
 
+use super::names::Names;
 use super::tunnel::TunnelHandler;
 use super::{Edge, cyclic};
 use crate::authority::Member;
@@ -30,7 +31,6 @@ use crate::tunnel::{End, Link, Path, Peer, quic, tcp};
 
 /// One attempt, from the first packet to the end of the handshake.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
-const RESOLVE: Duration = Duration::from_secs(2);
 /// While on TLS: when QUIC is tried again, doubling from the first to the last.
 const RETURN_FIRST: Duration = Duration::from_secs(5);
 const RETURN_LAST: Duration = Duration::from_secs(300);
@@ -140,6 +140,7 @@ pub(crate) async fn keep(edge: Rc<Edge>, dialled: Rc<Dialled>) {
     let seed = edge.seed();
     let mut dialler = Dialler {
         race: Race::new(only(dialled.settings.transport), Instant::now(), seed),
+        names: Names::new(&dialled.settings.address),
         edge,
         dialled,
         addresses: Vec::new(),
@@ -167,6 +168,7 @@ struct Dialler {
     edge: Rc<Edge>,
     dialled: Rc<Dialled>,
     race: Race,
+    names: Names,
     addresses: Vec<SocketAddr>,
     /// What was said since the last tunnel, the newest last.
     complaints: VecDeque<String>,
@@ -376,29 +378,11 @@ impl Dialler {
         }
     }
 
-    /// Resolves all names afresh; the two families take turns (RFC 8305, section 4).
     async fn resolve(&mut self) {
-        let mut found = Vec::new();
-        let dialled = self.dialled.clone();
-        for name in &dialled.settings.address {
-            match timeout(RESOLVE, lookup_host(name.as_str())).await {
-                Ok(Ok(addresses)) => found.extend(addresses),
-                Ok(Err(error)) => self.complain(format!("`{name}` can't be resolved: {error}")),
-                Err(_) => self.complain(format!("`{name}` can't be resolved: no answer in time")),
-            }
-        }
-        let (v6, v4): (Vec<_>, Vec<_>) = found.into_iter().partition(SocketAddr::is_ipv6);
-        let mut families = [v6.into_iter(), v4.into_iter()];
-        self.addresses.clear();
-        loop {
-            let before = self.addresses.len();
-            for family in &mut families {
-                self.addresses.extend(family.next());
-            }
-            if self.addresses.len() == before {
-                break;
-            }
-        }
+        let mut complaints = Vec::new();
+        let complain = |text| complaints.push(text);
+        self.addresses = self.names.resolve(complain).await;
+        complaints.into_iter().for_each(|text| self.complain(text));
     }
 }
 
@@ -474,7 +458,7 @@ pub(super) async fn connect_tls(
 ) -> Result<TlsStream<TcpStream>, Failed> {
     let config = config.ok_or_else(|| Failed::refused("no client configuration"))?;
     let name = ServerName::try_from(expected.dns()).map_err(Failed::refused)?;
-    let stream = TcpStream::connect(address).await.map_err(Failed::network)?;
+    let stream = socket::dial(address).await.map_err(Failed::network)?;
     socket::prepare_tunnel(&stream).map_err(Failed::network)?;
     let connecting = TlsConnector::from(config).connect(name, stream);
     connecting.await.map_err(|error| {

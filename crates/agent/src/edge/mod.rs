@@ -2,7 +2,7 @@
 //!
 //! - `bundle`: policies that a signer vouches for, whoever brings them.
 //! - `dial`: a tunnel to every headend, over the transport that gets through; `cyclic`: beside one
-//!   over TLS, a connection for cyclic data.
+//!   over TLS, a connection for cyclic data; `names`: where headends are.
 //! - `tunnel`: requests from a headend, judged by this edge's own policy.
 //! - `device`, `line`: sockets and serial lines around [`fieldlock_conduit::device`].
 //! - `mbaps`: devices that speak Modbus/TCP Security.
@@ -14,6 +14,7 @@ mod dial;
 mod line;
 mod mbaps;
 mod metrics;
+mod names;
 mod status;
 mod tunnel;
 

@@ -221,9 +221,11 @@ fn peer(
 }
 
 async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
+                failing = false;
                 let address = canonical(address);
                 // TCP has proven its address. Who has to come back sees a connection that closes.
                 if let Verdict::Begin(pass) = headend.knock(address.ip(), true) {
@@ -232,7 +234,10 @@ async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
                 }
             }
             Err(error) => {
-                warn!(%error, "accepting a tunnel failed");
+                if !failing {
+                    warn!(%error, "accepting a tunnel failed; trying on");
+                }
+                failing = true;
                 sleep(ACCEPT_REST).await;
             }
         }

@@ -200,14 +200,19 @@ pub(crate) async fn listen(
     listener: TcpListener,
     service: Rc<RefCell<Service>>,
 ) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
+                failing = false;
                 let service = service.borrow().clone();
                 admit(&headend, stream, address, service);
             }
             Err(error) => {
-                warn!(%error, "accepting a client failed");
+                if !failing {
+                    warn!(%error, "accepting a client failed; trying on");
+                }
+                failing = true;
                 sleep(ACCEPT_REST).await;
             }
         }
@@ -301,6 +306,8 @@ async fn converse(headend: &Rc<Headend>, client: &Rc<ClientConn>, mut reader: Re
             }
             received = reader.read(&mut input), if !client.writer.has_backlog() => match received {
                 Ok(0) => return "closed by the client".into(),
+                // Nobody would wait for the answers.
+                Ok(_) if client.ending.get().is_some() => {}
                 Ok(_) => {
                     if let Err(error) = take_requests(headend, client, &mut input) {
                         return refuse_framing(headend, client, &error);

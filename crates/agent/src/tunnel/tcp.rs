@@ -156,6 +156,12 @@ pub(crate) fn describe(error: &std::io::Error) -> End {
         .get_ref()
         .and_then(|e| e.downcast_ref::<rustls::Error>())
     {
+        // On its way: whoever damages a packet should not have the peer taken for one that is refused,
+        // which is dialled less often.
+        Some(
+            rustls::Error::DecryptError
+            | rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac),
+        ) => End::Transport("a record arrived damaged".into()),
         Some(rustls::Error::AlertReceived(alert)) => End::Rejected(format!("TLS alert {alert:?}")),
         Some(error) => End::Refused(error.to_string()),
         // A process that was killed, or a cut: rustls would add a link to its manual.
@@ -169,4 +175,26 @@ pub(crate) fn describe(error: &std::io::Error) -> End {
 fn far_future() -> tokio::time::Instant {
     // tokio's own bound for a timer that is not to fire.
     tokio::time::Instant::now() + Duration::from_secs(86400 * 365)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustls::{AlertDescription, Error};
+
+    use super::*;
+
+    #[test]
+    fn a_damaged_record_is_no_refusal_and_a_refused_certificate_is_one() {
+        let end = |error: Error| describe(&io::Error::new(io::ErrorKind::InvalidData, error));
+        for damaged in [
+            Error::DecryptError,
+            Error::AlertReceived(AlertDescription::BadRecordMac),
+        ] {
+            assert!(!end(damaged).is_refusal());
+        }
+        let refused = Error::AlertReceived(AlertDescription::CertificateRevoked);
+        assert!(end(refused).is_refusal());
+    }
 }
