@@ -27,6 +27,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     .flatten()
     .collect();
     trials.push(test("faults::two_agents_on_one_state", two_on_one_state));
+    trials.push(test(
+        "faults::headend_restarted_is_noticed_at_once",
+        headend_restarted,
+    ));
     trials
 }
 
@@ -72,6 +76,18 @@ fn headend_killed(transport: Transport) {
     wrote(&pair.edge, Outcome::Answered);
     read_registers(&mut pair.client(), 0, 1);
     assert_eq!(carried_out(&pair), 1);
+}
+
+/// The new headend ends what the edge still believes in: no waiting until it is taken for dead.
+fn headend_restarted() {
+    let mut pair = Pair::up(Transport::Quic);
+    read_registers(&mut pair.client(), 0, 1);
+    pair.headend.kill();
+    pair.headend.start();
+    pair.wait_up();
+    read_registers(&mut pair.client(), 0, 1);
+    let log = pair.edge.log();
+    assert!(log.contains("tunnel down: reset by peer"), "{log}");
 }
 
 fn headend_drains(transport: Transport) {

@@ -29,7 +29,7 @@ use fieldlock_audit::{Kind, Record};
 use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList};
 use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
-use quinn::Endpoint;
+use quinn::{Endpoint, EndpointConfig};
 use socket2::Type;
 use tokio::sync::Notify;
 use tokio::time::{interval, sleep, timeout};
@@ -193,7 +193,7 @@ fn endpoint() -> Result<Endpoint, StartError> {
     let dual = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     socket::bind(dual, Type::DGRAM)
         .or_else(|_| socket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), Type::DGRAM))
-        .and_then(|socket| udp::endpoint(socket.into()))
+        .and_then(|socket| udp::endpoint(socket.into(), EndpointConfig::default()))
         .map_err(StartError::Io)
 }
 

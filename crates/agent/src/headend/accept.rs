@@ -44,8 +44,9 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Binds UDP and TCP of `address`; with port 0 both get the same free one.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// Binds UDP and TCP of `address`; with port 0 both get the same free one. `secret`: of this headend
+    /// alone, and the same in all runs.
+    pub(crate) fn bind(address: SocketAddr, secret: &[u8]) -> io::Result<Self> {
         let mut tries = 0;
         loop {
             let udp = socket::bind(address, Type::DGRAM)?;
@@ -58,7 +59,7 @@ impl Port {
                 tcp => tcp?,
             };
             tcp.listen(1024)?;
-            let endpoint = udp::endpoint(udp.into())?;
+            let endpoint = udp::endpoint(udp.into(), udp::lasting(secret))?;
             return Ok(Self {
                 address: bound,
                 endpoint,

@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::meter::Meter;
-use fieldlock_pki::{Name, Role, TrustList};
+use fieldlock_pki::{Name, Role, TrustList, store};
 use fieldlock_policy::Policy;
 use fieldlock_session::{Close, Hello, Transport};
 use serde::Serialize;
@@ -171,8 +171,10 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     ledger.set_signer(posture.trust().signer.clone());
     ledger.set_policy(&short_hex(&posture.hash()));
     let mut ports = Vec::new();
+    let secret = std::fs::read(settings.state.join(store::KEY))?;
     for &address in &settings.tunnel.listen {
-        let port = Port::bind(address).map_err(|source| StartError::Bind { address, source })?;
+        let port =
+            Port::bind(address, &secret).map_err(|source| StartError::Bind { address, source })?;
         ports.push(Rc::new(port));
     }
     let drain = settings.drain.0;
