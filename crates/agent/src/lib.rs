@@ -39,6 +39,7 @@ mod vitals;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::Rc;
 
 use fieldlock_audit::JournalError;
@@ -55,13 +56,42 @@ pub use ledger::FOLDER as AUDIT;
 use manager::Manager;
 use sandbox::{Needs, Sandbox};
 use settings::SettingsError;
+use settings::profinet::Profinet;
 pub use tls::TrustError;
 
-/// Which agent to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Agent {
-    Edge,
-    Headend,
+/// One of the two agents, to be checked or run. What a program does not name is not in it: an edge
+/// can do without the headend's code.
+#[derive(Debug)]
+pub struct Agent {
+    /// Where its configuration is, unless it is said.
+    pub configuration: &'static str,
+    check: fn(&Path) -> Result<String, StartError>,
+    prepare: fn(&Path) -> Result<Prepared, StartError>,
+    run: fn(PathBuf, Given) -> Running,
+}
+
+type Running = Pin<Box<dyn Future<Output = Result<(), StartError>>>>;
+
+impl Agent {
+    pub const EDGE: Self = Self {
+        configuration: "/etc/fieldlock/edge.toml",
+        check: edge::check,
+        prepare: edge::prepare,
+        run: |file, given| Box::pin(async move { edge::run(&file, given).await }),
+    };
+    pub const HEADEND: Self = Self {
+        configuration: "/etc/fieldlock/headend.toml",
+        check: headend::check,
+        prepare: headend::prepare,
+        run: |file, given| Box::pin(async move { headend::run(&file, given).await }),
+    };
+}
+
+/// What an agent needs of the system before it runs.
+pub(crate) struct Prepared {
+    pub(crate) profinet: Option<Profinet>,
+    /// `None`: it is not to be confined.
+    pub(crate) needs: Option<Needs>,
 }
 
 /// Why an agent does not start.
@@ -107,34 +137,30 @@ impl StartError {
     }
 }
 
-/// Reads configuration and policy, tries key and certificates; opens and dials nothing.
-pub fn check(agent: Agent, file: &Path) -> Result<String, StartError> {
-    match agent {
-        Agent::Edge => edge::check(file),
-        Agent::Headend => headend::check(file),
+impl Agent {
+    /// Reads configuration and policy, tries key and certificates; opens and dials nothing.
+    pub fn check(&self, file: &Path) -> Result<String, StartError> {
+        (self.check)(file)
     }
-}
 
-/// Runs an agent until SIGTERM or SIGINT.
-pub fn run(agent: Agent, file: &Path) -> Result<(), StartError> {
-    let given = Given {
-        manager: Manager::of_environment().into(),
-        fieldbus: open_fieldbus(agent, file)?,
-        sandbox: confine(agent, file)?,
-    };
-    // A `LocalSet` on another runtime would make quinn's tasks and ours wake each other across a
-    // border, which costs a look at the sockets each time.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())?;
-    let outcome = runtime.block_on(async {
-        match agent {
-            Agent::Edge => edge::run(file, given).await,
-            Agent::Headend => headend::run(file, given).await,
-        }
-    });
-    runtime.shutdown_background();
-    outcome
+    /// Runs until SIGTERM or SIGINT.
+    pub fn run(&self, file: &Path) -> Result<(), StartError> {
+        let Prepared { profinet, needs } = (self.prepare)(file)?;
+        // Both before there is a second thread.
+        let given = Given {
+            manager: Manager::of_environment().into(),
+            fieldbus: open_fieldbus(profinet.as_ref())?,
+            sandbox: needs.as_ref().map(Sandbox::enter).unwrap_or_default(),
+        };
+        // A `LocalSet` on another runtime would make quinn's tasks and ours wake each other across
+        // a border, which costs a look at the sockets each time.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())?;
+        let outcome = runtime.block_on((self.run)(file.to_owned(), given));
+        runtime.shutdown_background();
+        outcome
+    }
 }
 
 /// What an agent is given that was opened before its runtime.
@@ -144,33 +170,14 @@ pub(crate) struct Given {
     pub(crate) sandbox: Sandbox,
 }
 
-/// Opens the PROFINET interface, where one is configured, and gives up the right to open any:
-/// before there is a second thread, which would keep it.
-fn open_fieldbus(agent: Agent, file: &Path) -> Result<Option<Opened>, StartError> {
-    let profinet = match agent {
-        Agent::Edge => settings::edge::File::load(file)?.profinet,
-        Agent::Headend => settings::headend::File::load(file)?.profinet,
-    };
-    let opened = profinet.as_ref().map(Opened::open).transpose()?;
+/// Opens the PROFINET interface, where one is configured, and gives up the right to open any: a
+/// second thread would keep it.
+fn open_fieldbus(profinet: Option<&Profinet>) -> Result<Option<Opened>, StartError> {
+    let opened = profinet.map(Opened::open).transpose()?;
     if opened.is_some() {
         drop_raw()?;
     }
     Ok(opened)
-}
-
-/// Confines the process, unless it is told not to: before there is a second thread, too.
-fn confine(agent: Agent, file: &Path) -> Result<Sandbox, StartError> {
-    let needs = match agent {
-        Agent::Edge => {
-            let settings = settings::edge::File::load(file)?;
-            settings.sandbox.then(|| Needs::of_edge(file, &settings))
-        }
-        Agent::Headend => {
-            let settings = settings::headend::File::load(file)?;
-            settings.sandbox.then(|| Needs::of_headend(file, &settings))
-        }
-    };
-    Ok(needs.as_ref().map(Sandbox::enter).unwrap_or_default())
 }
 
 /// Waits for SIGTERM or SIGINT; a second one ends the process at once.

@@ -5,6 +5,15 @@ mod cmd;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fieldlock_agent::Agent;
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.\n";
+const START: &str = if cfg!(feature = "demo") {
+    "Start with `fieldlock demo`, which needs nothing and no root."
+} else {
+    "This is a build with fewer commands: `headend`, `ca` and `demo` are in the full one."
+};
 
 /// A locked door at both ends of a fieldbus wire.
 #[derive(Debug, Parser)]
@@ -15,8 +24,7 @@ use clap::{Parser, Subcommand};
         Modbus stays plaintext inside the cell and inside the control room, and crosses the \
         network between them only through a mutually authenticated tunnel, under a \
         default-deny policy, with an audit record.",
-    after_help = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.\n\
-        Start with `fieldlock demo`, which needs nothing and no root."
+    after_help = EXIT_CODES.to_owned() + START
 )]
 struct Cli {
     #[command(subcommand)]
@@ -27,10 +35,12 @@ struct Cli {
 enum Command {
     /// Run the agent next to a device: dials its headends, has the last word on every request
     Edge(cmd::agent::Args),
+    #[cfg(feature = "headend")]
     /// Run the agent in the DMZ: faces SCADA and HMIs, serves the tunnels of the edges
     Headend(cmd::agent::Args),
     /// Show what a running agent does
     Status(cmd::status::Args),
+    #[cfg(feature = "ca")]
     /// Issue, list and revoke certificates
     Ca(cmd::ca::Args),
     /// Get a certificate for an agent: request, install, update the CRL
@@ -39,6 +49,7 @@ enum Command {
     Policy(cmd::policy::Args),
     /// Read the audit log
     Audit(cmd::audit::Args),
+    #[cfg(feature = "demo")]
     /// See it work: simulated PLC, CA, edge and headend on this machine
     Demo(cmd::demo::Args),
     /// Print a completion script for a shell
@@ -47,13 +58,16 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Edge(args) => cmd::agent::run(fieldlock_agent::Agent::Edge, &args),
-        Command::Headend(args) => cmd::agent::run(fieldlock_agent::Agent::Headend, &args),
+        Command::Edge(args) => cmd::agent::run(&Agent::EDGE, &args),
+        #[cfg(feature = "headend")]
+        Command::Headend(args) => cmd::agent::run(&Agent::HEADEND, &args),
         Command::Status(args) => cmd::status::run(&args),
+        #[cfg(feature = "ca")]
         Command::Ca(args) => cmd::ca::run(args),
         Command::Enroll(args) => cmd::enroll::run(args),
         Command::Policy(args) => cmd::policy::run(args),
         Command::Audit(args) => cmd::audit::run(args),
+        #[cfg(feature = "demo")]
         Command::Demo(args) => cmd::demo::run(&args),
         Command::Completions(args) => cmd::completions::run::<Cli>(&args),
     }

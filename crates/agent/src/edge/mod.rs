@@ -44,12 +44,12 @@ use crate::manager::Manager;
 use crate::monitor::Monitor;
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Needs, Sandbox};
 use crate::settings::edge::{Device as DeviceConfig, File, Transport};
 use crate::socket;
 use crate::tunnel::{Link, udp};
 use crate::vitals::Vitals;
-use crate::{Given, StartError, random, stop_signal};
+use crate::{Given, Prepared, StartError, random, stop_signal};
 use bundle::Next;
 use device::Device;
 use dial::Dialled;
@@ -127,6 +127,15 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 }
 
 /// Runs an edge until it is told to stop.
+pub(crate) fn prepare(file: &Path) -> Result<Prepared, StartError> {
+    let settings = File::load(file)?;
+    let needs = settings.sandbox.then(|| Needs::of_edge(file, &settings));
+    Ok(Prepared {
+        profinet: settings.profinet,
+        needs,
+    })
+}
+
 pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(

@@ -59,12 +59,12 @@ use crate::manager::Manager;
 use crate::monitor::Monitor;
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Needs, Sandbox};
 use crate::settings::headend::{Bindings, Entrance, File};
 use crate::source::Source;
 use crate::tunnel::{Link, Peer};
 use crate::vitals::Vitals;
-use crate::{Given, StartError, random, stop_signal};
+use crate::{Given, Prepared, StartError, random, stop_signal};
 use accept::Port;
 use admission::{Admission, Verdict};
 use bundle::Bundles;
@@ -158,6 +158,15 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 }
 
 /// Runs a headend until it is told to stop.
+pub(crate) fn prepare(file: &Path) -> Result<Prepared, StartError> {
+    let settings = File::load(file)?;
+    let needs = settings.sandbox.then(|| Needs::of_headend(file, &settings));
+    Ok(Prepared {
+        profinet: settings.profinet,
+        needs,
+    })
+}
+
 pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     let settings = File::load(file)?;
     let posture = Posture::load(

@@ -25,14 +25,11 @@ pub(crate) struct Args {
     log: Log,
 }
 
-pub(crate) fn run(agent: Agent, args: &Args) -> ExitCode {
-    let default = match agent {
-        Agent::Edge => "/etc/fieldlock/edge.toml",
-        Agent::Headend => "/etc/fieldlock/headend.toml",
-    };
-    let file = args.config.clone().unwrap_or_else(|| default.into());
+pub(crate) fn run(agent: &Agent, args: &Args) -> ExitCode {
+    let file = args.config.clone();
+    let file = file.unwrap_or_else(|| agent.configuration.into());
     if args.check {
-        return match fieldlock_agent::check(agent, &file) {
+        return match agent.check(&file) {
             Ok(summary) => {
                 println!("{summary}");
                 ExitCode::SUCCESS
@@ -43,7 +40,7 @@ pub(crate) fn run(agent: Agent, args: &Args) -> ExitCode {
     if let Err(code) = args.log.start() {
         return code;
     }
-    match fieldlock_agent::run(agent, &file) {
+    match agent.run(&file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
     }

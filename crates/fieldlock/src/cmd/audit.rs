@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fieldlock_audit::FILE_NAME;
 
 use filter::Filter;
 
@@ -160,8 +159,9 @@ pub(crate) fn folder_in(state: &Path) -> PathBuf {
 }
 
 /// Where an agent with this state directory writes its log.
+#[cfg(any(feature = "demo", test))]
 pub(crate) fn log_in(state: &Path) -> PathBuf {
-    folder_in(state).join(FILE_NAME)
+    folder_in(state).join(fieldlock_audit::FILE_NAME)
 }
 
 #[cfg(test)]

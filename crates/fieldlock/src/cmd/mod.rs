@@ -2,8 +2,10 @@
 
 pub(crate) mod agent;
 pub(crate) mod audit;
+#[cfg(feature = "ca")]
 pub(crate) mod ca;
 pub(crate) mod completions;
+#[cfg(feature = "demo")]
 pub(crate) mod demo;
 pub(crate) mod enroll;
 mod log;

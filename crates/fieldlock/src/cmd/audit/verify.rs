@@ -186,6 +186,7 @@ fn told(other: &Path, agent: &str) -> std::io::Result<Vec<Head>> {
 }
 
 impl Verified {
+    #[cfg(feature = "demo")]
     pub(crate) fn in_one_line(&self) -> String {
         format!(
             "{} records in order, {} checkpoints signed, the other end agrees up to record {}",
