@@ -9,7 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use fieldlock_rawsock::Namespace;
+use fieldlock_testkit::wait::wait_for;
 use socket2::SockRef;
+
+use crate::SOON;
 
 /// How often each write was made, by its number.
 pub type Made = HashMap<u32, u32>;
@@ -52,8 +55,9 @@ impl Plc {
     }
 
     pub fn switch_on(&self) {
-        let listener = self.namespace.run(|| TcpListener::bind(self.address));
-        let listener = listener.unwrap().unwrap();
+        // The thread of before may still be about to let go of the address.
+        let bind = || self.namespace.run(|| TcpListener::bind(self.address));
+        let listener = wait_for("the PLC's address", SOON, || bind().unwrap().ok()).unwrap();
         let power = {
             let mut state = lock(&self.state);
             state.power += 1;
