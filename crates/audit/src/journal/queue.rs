@@ -48,11 +48,14 @@ impl Queue {
         mut record: Record,
         capacity: usize,
     ) -> Result<Ticket, Unavailable> {
-        if self.closing || self.state != State::Ok {
+        // The outcome of an intent that was taken always finds room, or the log would leave it
+        // open. There are no more of these than writes under way.
+        let is_promised = record.intent.is_some();
+        if self.closing || self.state != State::Ok && !is_promised {
             self.refused += 1;
             return Err(Unavailable::Failed);
         }
-        if self.records.len() >= capacity {
+        if self.records.len() >= capacity && !is_promised {
             self.refused += 1;
             return Err(Unavailable::Full);
         }

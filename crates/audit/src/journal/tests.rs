@@ -210,6 +210,32 @@ fn after_a_failed_sync_everything_since_the_last_good_one_is_written_again() {
 }
 
 #[test]
+fn what_became_of_a_write_is_kept_until_the_log_can_be_written_again() {
+    let disk = FakeDisk::default();
+    let (journal, progress) = start(&disk, 1);
+    disk.fill_up_after(0);
+    let intent = journal.append(intent()).unwrap();
+    wait_for(&progress, Progress::Failed);
+    let outcome = Record {
+        intent: Some(intent),
+        ..Record::new(Kind::WriteOutcome)
+    };
+    let outcome = [outcome.clone(), outcome].map(|it| journal.append(it).unwrap());
+    assert_eq!(
+        journal.append(Record::new(Kind::WriteIntent)),
+        Err(Unavailable::Failed)
+    );
+    disk.fill_up_after(usize::MAX);
+    wait_for(&progress, Progress::Recovered);
+    journal.close(SOON).unwrap();
+    let seqs = disk.seqs();
+    assert!(
+        seqs.starts_with(&[intent, outcome[0], outcome[1]]),
+        "{seqs:?}"
+    );
+}
+
+#[test]
 fn a_write_that_stops_in_the_middle_leaves_no_half_line() {
     let disk = FakeDisk::default();
     let (journal, progress) = start(&disk, 4096);
