@@ -120,6 +120,8 @@ fn forged() {
     pair.edge.kill();
     pair.edge.start();
     pair.wait_up();
+    // What went to the edge that was killed is lost with it.
+    pair.wait_served();
     enough.store(true, Relaxed);
     while !flooding.is_finished() {
         serves(&mut client);
