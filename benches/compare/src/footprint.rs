@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,9 @@ pub(crate) struct Plan {
     /// The `fieldlock` binary; default: beside this one
     #[arg(long)]
     fieldlock: Option<PathBuf>,
+    /// Another build for the edge, such as one without the other commands
+    #[arg(long)]
+    edge: Option<PathBuf>,
 }
 
 pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
@@ -43,8 +46,11 @@ pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
     let server = free_address()?;
     let _server = server::start(server, directory.path())?;
     let mut out = std::io::stdout();
-    let size = fs::metadata(fieldlock.program())?.len();
-    writeln!(out, "binary: {:.1} MB\n", size as f64 / 1e6)?;
+    let edge_program = plan.edge.as_deref().unwrap_or(fieldlock.program());
+    for (role, program) in [("headend", fieldlock.program()), ("edge", edge_program)] {
+        let size = fs::metadata(program)?.len();
+        writeln!(out, "binary of the {role}: {:.1} MB", size as f64 / 1e6)?;
+    }
     for kind in [Kind::FieldlockQuic1, Kind::FieldlockTls1] {
         let pair = fieldlock.configure(kind, server)?;
         let headend = pair.start("headend")?;
@@ -59,7 +65,7 @@ pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
                 ask(&pair) == Some(false)
             })
             .map_err(|_| Failure::NotReady(headend.log_tail()))?;
-            let (process, took) = start_edge(&pair)?;
+            let (process, took) = start_edge(&pair, edge_program)?;
             starts.push(took);
             edge = Some(process);
         }
@@ -94,9 +100,9 @@ pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn start_edge(pair: &Pair) -> Result<(Process, Duration), Failure> {
+fn start_edge(pair: &Pair, program: &Path) -> Result<(Process, Duration), Failure> {
     let begun = Instant::now();
-    let edge = pair.start("edge")?;
+    let edge = pair.start_of(program, "edge")?;
     while ask(pair) != Some(true) {
         if begun.elapsed() > SOON {
             return Err(Failure::NotReady(edge.log_tail()));
@@ -107,14 +113,19 @@ fn start_edge(pair: &Pair) -> Result<(Process, Duration), Failure> {
     Ok((edge, begun.elapsed()))
 }
 
-/// Whether a read is answered with values; `None`: not at all.
+/// Whether a read is answered with values; `Some(false)`: the headend says that it has no tunnel.
 fn ask(pair: &Pair) -> Option<bool> {
     let mut client = Client::connect(pair.address).ok()?;
-    let answer = client
-        .request(UNIT, &read(READ_HOLDING, 0, REGISTERS))
-        .ok()?;
-    Some(answer.first() == Some(&READ_HOLDING))
+    let request = read(READ_HOLDING, 0, REGISTERS);
+    match client.request(UNIT, &request).ok()?[..] {
+        [READ_HOLDING, ..] => Some(true),
+        [_, NO_TUNNEL] => Some(false),
+        _ => None,
+    }
 }
+
+/// "Gateway path unavailable".
+const NO_TUNNEL: u8 = 0x0A;
 
 /// How often its threads have gone to sleep, which is how often they were woken.
 fn wake_ups(process: u32) -> u64 {

@@ -152,7 +152,12 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn start(&self, role: &str) -> Result<Process, Failure> {
-        let mut command = Command::new(&self.program);
+        self.start_of(&self.program, role)
+    }
+
+    /// The same of another build.
+    pub(crate) fn start_of(&self, program: &Path, role: &str) -> Result<Process, Failure> {
+        let mut command = Command::new(program);
         command.arg(role).arg("--config");
         command.arg(self.directory.join(format!("{role}.toml")));
         let name = agent_name(role, self.kind);
