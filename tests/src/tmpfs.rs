@@ -4,20 +4,22 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A file system of 256 KiB, unmounted when dropped.
+/// A small file system, unmounted when dropped.
 #[derive(Debug)]
 pub struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     pub fn is_possible() -> bool {
         let directory = fieldlock_testkit::process::Directory::new().unwrap();
-        Self::mount(directory.path().to_owned()).is_some()
+        Self::mount(directory.path().to_owned(), 256).is_some()
     }
 
-    pub fn mount(at: PathBuf) -> Option<Self> {
+    /// With room for so many KiB.
+    pub fn mount(at: PathBuf, size: u32) -> Option<Self> {
         fs::create_dir_all(&at).unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=256k,mode=0700", "fieldlock-test"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}k,mode=0700")])
+            .arg("fieldlock-test")
             .arg(&at)
             .output();
         let mounted = mounted.is_ok_and(|output| output.status.success());

@@ -29,6 +29,9 @@ const EAST_TOO: &str = "10.77.0.9";
 /// By this name the edge knows the first headend; it stands in a hosts file of the edge's own.
 const NAME: &str = "hd-1.dmz.example";
 const PLC: &str = "10.78.0.2:502";
+/// KiB of an audit log where disks are to be full: enough for all that a trial records, so that they are
+/// full only when they are filled.
+const LOG: u32 = 32 << 10;
 const CLIENTS: [u16; 2] = [5021, 5022];
 
 /// How a field is to be.
@@ -153,7 +156,7 @@ impl Field {
         }
         if setup.disks {
             let agents = field.headends.iter().chain([&field.edge]);
-            let disk = |agent: &Agent| Tmpfs::mount(agent.state().join("audit")).unwrap();
+            let disk = |agent: &Agent| Tmpfs::mount(agent.state().join("audit"), LOG).unwrap();
             field.disks = agents.map(disk).collect();
         }
         for number in 0..setup.headends {

@@ -26,7 +26,7 @@ fn disk_full(role: &str) {
         "edge" => |pair| &pair.edge,
         _ => |pair| &pair.headend,
     };
-    let disk = Tmpfs::mount(agent(&pair).state().join("audit")).unwrap();
+    let disk = Tmpfs::mount(agent(&pair).state().join("audit"), 256).unwrap();
     pair.headend.start();
     pair.edge.start();
     pair.wait_up();
