@@ -59,7 +59,7 @@ impl Port {
                 tcp => tcp?,
             };
             tcp.listen(1024)?;
-            let endpoint = udp::endpoint(udp.into(), udp::lasting(secret))?;
+            let endpoint = udp::endpoint(udp.into(), udp::lasting(secret, bound))?;
             return Ok(Self {
                 address: bound,
                 endpoint,

@@ -32,9 +32,13 @@ pub(crate) fn endpoint(socket: UdpSocket, config: EndpointConfig) -> io::Result<
 
 /// Of one who is found at the same address after a restart, and then can end what his peers still
 /// believe in (stateless reset, RFC 9000, section 10.3): an edge dials anew at once, and does not wait
-/// until it takes the headend for dead. `secret` is the same in all runs, and nobody else's.
-pub(crate) fn lasting(secret: &[u8]) -> EndpointConfig {
+/// until it takes the headend for dead. `secret` is the same in all runs, and nobody else's. Each
+/// `address` has keys of its own: asked about a connection of another, it must not tell its token
+/// (section 21.11).
+pub(crate) fn lasting(secret: &[u8], address: SocketAddr) -> EndpointConfig {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let secret = hmac::sign(&secret, address.to_string().as_bytes());
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref());
     let derive = |purpose: &[u8]| hmac::sign(&secret, purpose);
     let reset = derive(b"fieldlock stateless reset");
     let mut ids = [0; 8];
