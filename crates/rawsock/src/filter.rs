@@ -1,7 +1,13 @@
 //! Which frames the kernel hands over, as a program of the classic Berkeley Packet Filter.
 
 use fieldlock_profinet::{Mac, eth};
+use libc::sock_filter;
 use socket2::SockFilter;
+
+use crate::bpf::{
+    a_from_x, answer, if_bits_skip_else, if_equal_skip, keep_a, keep_bits, load_half, load_half_x,
+    load_octet_x, load_word, restore_a, set_x, unless_equal_skip, x_from_a,
+};
 
 /// Addresses beside the interface's own that frames may be for. The program compares with each
 /// in turn; two programs, the old and the new, must fit `net.core.optmem_max`, 20 KiB before
@@ -88,78 +94,20 @@ impl Filter {
             ]);
         }
         program.push(refuse());
-        program
+        let instructions = program.iter();
+        instructions
+            .map(|it| SockFilter::new(it.code, it.jt, it.jf, it.k))
+            .collect()
     }
 }
 
-fn instruction(code: u32, on_true: u8, on_false: u8, value: u32) -> SockFilter {
-    SockFilter::new(code as u16, on_true, on_false, value)
-}
-
-fn load_word(at: u32) -> SockFilter {
-    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at)
-}
-
-fn load_half(at: u32) -> SockFilter {
-    instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, at)
-}
-
-fn load_half_x(at: u32) -> SockFilter {
-    instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_IND, 0, 0, at)
-}
-
-fn load_octet_x(at: u32) -> SockFilter {
-    instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, at)
-}
-
-fn set_x(value: u32) -> SockFilter {
-    instruction(libc::BPF_LDX | libc::BPF_IMM, 0, 0, value)
-}
-
-fn x_from_a() -> SockFilter {
-    instruction(libc::BPF_MISC | libc::BPF_TAX, 0, 0, 0)
-}
-
-fn a_from_x() -> SockFilter {
-    instruction(libc::BPF_MISC | libc::BPF_TXA, 0, 0, 0)
-}
-
-fn keep_a() -> SockFilter {
-    instruction(libc::BPF_ST, 0, 0, 0)
-}
-
-fn restore_a() -> SockFilter {
-    instruction(libc::BPF_LD | libc::BPF_MEM, 0, 0, 0)
-}
-
-fn keep_bits(mask: u32) -> SockFilter {
-    instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, mask)
-}
-
-fn if_equal_skip(value: u32, skip: u8) -> SockFilter {
-    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, skip, 0, value)
-}
-
-fn unless_equal_skip(value: u32, skip: u8) -> SockFilter {
-    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, skip, value)
-}
-
-fn if_bits_skip_else(bits: u32, set: u8, clear: u8) -> SockFilter {
-    instruction(
-        libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K,
-        set,
-        clear,
-        bits,
-    )
-}
-
 /// The whole frame.
-fn accept() -> SockFilter {
-    instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX)
+fn accept() -> sock_filter {
+    answer(u32::MAX)
 }
 
-fn refuse() -> SockFilter {
-    instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0)
+fn refuse() -> sock_filter {
+    answer(0)
 }
 
 #[cfg(test)]

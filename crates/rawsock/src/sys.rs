@@ -79,6 +79,29 @@ pub(crate) fn set_packet_option<T: Plain>(
     done_or_error(done).map(drop)
 }
 
+/// Says which socket of the group that is bound to one address gets a datagram.
+pub(crate) fn attach_reuseport_program(
+    socket: BorrowedFd<'_>,
+    program: &mut [libc::sock_filter],
+) -> io::Result<()> {
+    let value = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the pointer and the length describe `value`, and those in it `program`; both outlive
+    // the call. The kernel only reads them, and copies the program.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            std::ptr::from_ref(&value).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    done_or_error(done).map(drop)
+}
+
 /// Reads [`PACKET_STATISTICS`], which sets them to zero.
 pub(crate) fn statistics(socket: BorrowedFd<'_>) -> io::Result<Statistics> {
     let mut value = Statistics::default();
