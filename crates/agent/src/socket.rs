@@ -7,11 +7,13 @@ use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use fieldlock_rawsock::separate_knocks;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
+use tracing::debug;
 
 use crate::sealed::{self, Sealed};
 
@@ -27,6 +29,27 @@ const UDP_BUFFER: usize = 2 * 1024 * 1024;
 
 /// A bound socket for tunnels; an IPv6 one takes IPv4 as well.
 pub(crate) fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    bind_with(address, kind, |_| Ok(()))
+}
+
+/// Two UDP sockets of one address for who accepts tunnels: the first hears those who knock, the
+/// second who is inside.
+pub(crate) fn bind_both(address: SocketAddr) -> io::Result<[Socket; 2]> {
+    let share = |socket: &Socket| socket.set_reuse_port(true);
+    let knocks = bind_with(address, Type::DGRAM, share)?;
+    let bound = knocks.local_addr()?.as_socket().unwrap_or(address);
+    let inside = bind_with(bound, Type::DGRAM, share)?;
+    if let Err(error) = separate_knocks(&knocks) {
+        debug!(%error, "the kernel does not keep handshakes and tunnels apart");
+    }
+    Ok([knocks, inside])
+}
+
+fn bind_with(
+    address: SocketAddr,
+    kind: Type,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -34,9 +57,10 @@ pub(crate) fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     if kind == Type::STREAM {
         socket.set_reuse_address(true)?;
     } else {
-        // As much as the system allows; a burst of handshakes should not overflow it.
+        // As much as the system allows; a burst of packets should not overflow it.
         let _ = socket.set_recv_buffer_size(UDP_BUFFER);
     }
+    prepare(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)

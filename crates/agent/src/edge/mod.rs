@@ -202,7 +202,7 @@ fn endpoint() -> Result<Endpoint, StartError> {
     let dual = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     socket::bind(dual, Type::DGRAM)
         .or_else(|_| socket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), Type::DGRAM))
-        .and_then(|socket| udp::endpoint(socket.into(), EndpointConfig::default()))
+        .and_then(|socket| udp::endpoint(socket.into(), None, EndpointConfig::default()))
         .map_err(StartError::Io)
 }
 

@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use socket2::Type;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::StartHandshake;
 use tracing::warn;
 
@@ -49,17 +49,19 @@ impl Port {
     pub(crate) fn bind(address: SocketAddr, secret: &[u8]) -> io::Result<Self> {
         let mut tries = 0;
         loop {
-            let udp = socket::bind(address, Type::DGRAM)?;
-            let bound = udp.local_addr()?.as_socket().unwrap_or(address);
-            let tcp = match socket::bind(bound, Type::STREAM) {
+            // TCP first: another headend that has the address already keeps all its packets.
+            let tcp = socket::bind(address, Type::STREAM)?;
+            tcp.listen(1024)?;
+            let bound = tcp.local_addr()?.as_socket().unwrap_or(address);
+            let [knocks, inside] = match socket::bind_both(bound) {
                 Err(_) if address.port() == 0 && tries < 16 => {
                     tries += 1;
                     continue;
                 }
-                tcp => tcp?,
+                udp => udp?,
             };
-            tcp.listen(1024)?;
-            let endpoint = udp::endpoint(udp.into(), udp::lasting(secret, bound))?;
+            let config = udp::lasting(secret, bound);
+            let endpoint = udp::endpoint(inside.into(), Some(knocks.into()), config)?;
             return Ok(Self {
                 address: bound,
                 endpoint,
@@ -122,6 +124,7 @@ async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, pass: Pass) {
     let address = canonical(incoming.remote_address());
     let connected = async {
         let failed = |error: ConnectionError| (proves_address(&error), error.to_string());
+        await_turn(&pass).await;
         let connecting = incoming.accept().map_err(failed)?;
         let connection = connecting.await.map_err(failed)?;
         let peer = quic_peer(&connection).map_err(|reason| (true, reason))?;
@@ -149,6 +152,14 @@ async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, pass: Pass) {
             let source = (proven || later).then_some(address);
             headend.handshake_refused(source, Transport::Quic, &reason);
         }
+    }
+}
+
+async fn await_turn(pass: &Pass) {
+    let turn = Instant::from_std(pass.turn());
+    // A timer takes a millisecond even when it is due.
+    if turn > Instant::now() {
+        sleep_until(turn).await;
     }
 }
 
@@ -277,6 +288,7 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
     let connected = async {
         let config = headend.posture.trust().tls_server();
         let config = config.ok_or("no server configuration")?;
+        await_turn(&pass).await;
         let stream = start
             .into_stream(config)
             .await

@@ -2,8 +2,8 @@
 //!
 //! No socket and no clock: addresses and `now` come in, verdicts go out. A handshake costs about
 //! 1 ms of the one thread that serves live tunnels too, and an address that nobody has proven costs
-//! an attacker nothing. So handshakes begin at a rate, half of it at most for those whose address
-//! is not proven, and no address gets more than its own share.
+//! an attacker nothing. So handshakes begin at a rate, evenly, half of it at most for those whose
+//! address is not proven, and no address gets more than its own share.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,9 +15,9 @@ use crate::settings::headend::Tunnel;
 
 /// Addresses with a share that is not full, remembered at a time; 100 octets each.
 const MAX_SOURCES: usize = 4096;
-/// What comes in within this time begins at once, of all and of one address. Live tunnels wait for it:
-/// 40 handshakes at 400 a second are some 30 ms.
-const BURST: Duration = Duration::from_millis(100);
+/// So long a handshake may have to wait for its turn.
+const QUEUE: Duration = Duration::from_millis(100);
+/// What comes in within this time from one address.
 const SOURCE_BURST: Duration = Duration::from_millis(500);
 /// The same of one edge, which has to come from somewhere else to be more than one address.
 const EDGE_BURST: f64 = 30.0;
@@ -26,7 +26,7 @@ const EDGE_RATE: f64 = 1.0;
 /// What becomes of who knocks.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// The handshake may begin; it counts until the pass is dropped.
+    /// The handshake may begin, at its turn; it counts until the pass is dropped.
     Begin(Pass),
     /// The address has to prove itself first (RFC 9000, section 8.1.2).
     Prove,
@@ -38,6 +38,7 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 struct State {
     under_way: usize,
+    /// What is spent are those that wait for their turn.
     all: Bucket,
     sources: HashMap<IpAddr, Source>,
     /// By name: edges that came within the last half minute.
@@ -91,7 +92,7 @@ impl Admission {
         let mut state = self.0.borrow_mut();
         let rate = limits.handshake_rate;
         state.all.settle(now, f64::from(rate));
-        let size_of_all = size(rate, BURST);
+        let size_of_all = size(rate, QUEUE);
         if state.under_way >= limits.max_handshakes || !state.all.has_room(size_of_all) {
             return Verdict::Later;
         }
@@ -106,11 +107,13 @@ impl Admission {
         {
             return Verdict::Later;
         }
+        let turn = now + Duration::from_secs_f64(state.all.spent / f64::from(rate));
         state.all.spent += 1.0;
         state.under_way += 1;
         Verdict::Begin(Pass {
             admission: self.clone(),
             source,
+            turn,
         })
     }
 
@@ -172,9 +175,15 @@ impl State {
 pub(super) struct Pass {
     admission: Admission,
     source: Option<IpAddr>,
+    turn: Instant,
 }
 
 impl Pass {
+    /// When the handshake is to begin: one after another, so that live tunnels come in between.
+    pub(super) fn turn(&self) -> Instant {
+        self.turn
+    }
+
     /// Its sender has answered from this address.
     pub(super) fn is_proven(&self) -> bool {
         self.source.is_some()
@@ -252,6 +261,25 @@ mod tests {
         assert!(matches!(last, Verdict::Later));
         drop(passes);
         assert_eq!(admission.under_way(), 0);
+    }
+
+    #[test]
+    fn those_that_come_together_begin_one_after_another() {
+        let admission = Admission::default();
+        let now = Instant::now();
+        let (passes, _) = knock_on(&admission, address, true, now);
+        let turns = (0u32..).zip(&passes);
+        for (n, pass) in turns {
+            let expected = now + Duration::from_micros(2500) * n;
+            let off = pass.turn().max(expected) - pass.turn().min(expected);
+            assert!(off < Duration::from_micros(1), "{n}: {off:?}");
+        }
+        drop(passes);
+        let alone = now + QUEUE;
+        let Verdict::Begin(pass) = admission.knock(&limits(), address(1), true, alone) else {
+            panic!("there is nobody else");
+        };
+        assert_eq!(pass.turn(), alone, "it begins at once");
     }
 
     #[test]

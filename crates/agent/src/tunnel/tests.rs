@@ -185,13 +185,13 @@ impl Pair {
         let mut server =
             ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).unwrap()));
         server.transport_config(Arc::new(transport(1)));
-        let listening = udp::endpoint(socket(), EndpointConfig::default()).unwrap();
+        let listening = udp::endpoint(socket(), None, EndpointConfig::default()).unwrap();
         listening.set_server_config(Some(server));
         let wire = Wire::start_seeded(listening.local_addr().unwrap(), 7).unwrap();
         let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).unwrap()));
         let streams = u32::try_from(offer.channels()).unwrap();
         client.transport_config(Arc::new(transport(streams)));
-        let dialling = udp::endpoint(socket(), EndpointConfig::default()).unwrap();
+        let dialling = udp::endpoint(socket(), None, EndpointConfig::default()).unwrap();
         let dialled = dialling.connect_with(client, wire.address(), NAME).unwrap();
         let accepted = async { listening.accept().await.unwrap().await.unwrap() };
         let (dialled, accepted) = tokio::join!(dialled, accepted);

@@ -20,15 +20,25 @@ use quinn_proto::HashedConnectionIdGenerator;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A QUIC endpoint on `socket`, which does not block; it refuses connections until it gets a server configuration.
-pub(crate) fn endpoint(socket: UdpSocket, config: EndpointConfig) -> io::Result<Endpoint> {
+/// A QUIC endpoint on `socket`, which does not block; it refuses connections until it gets a server
+/// configuration. Who accepts some has `knocks` too: a socket of the same address, on which
+/// connections begin.
+pub(crate) fn endpoint(
+    socket: UdpSocket,
+    knocks: Option<UdpSocket>,
+    config: EndpointConfig,
+) -> io::Result<Endpoint> {
     let socket = LeanSocket {
-        state: UdpSocketState::new((&socket).into())?,
-        fd: register(socket, Interest::READABLE)?,
+        inside: Queue::new(socket)?,
+        knocks: knocks.map(Queue::new).transpose()?,
         full: AtomicBool::new(false),
     };
     Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), Arc::new(TokioRuntime))
 }
+
+/// Datagrams that are taken from those who knock before those inside are looked after again. Each
+/// may be the beginning of a handshake, or the work of turning one away.
+const KNOCKS: usize = 4;
 
 /// Of one who is found at the same address after a restart, and then can end what his peers still
 /// believe in (stateless reset, RFC 9000, section 10.3): an edge dials anew at once, and does not wait
@@ -64,26 +74,17 @@ fn register(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSock
 }
 
 #[derive(Debug)]
-struct LeanSocket {
+struct Queue {
     state: UdpSocketState,
     fd: AsyncFd<UdpSocket>,
-    /// The last send found no room.
-    full: AtomicBool,
 }
 
-impl AsyncUdpSocket for LeanSocket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Poller {
-            socket: self,
-            writable: None,
+impl Queue {
+    fn new(socket: UdpSocket) -> io::Result<Self> {
+        Ok(Self {
+            state: UdpSocketState::new((&socket).into())?,
+            fd: register(socket, Interest::READABLE)?,
         })
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.state.send(self.fd.get_ref().into(), transmit);
-        let full = matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        self.full.store(full, Ordering::Relaxed);
-        sent
     }
 
     fn poll_recv(
@@ -103,21 +104,70 @@ impl AsyncUdpSocket for LeanSocket {
             return Poll::Ready(received);
         }
     }
+}
+
+#[derive(Debug)]
+struct LeanSocket {
+    /// Of connections that are there; all are sent from here.
+    inside: Queue,
+    knocks: Option<Queue>,
+    /// The last send found no room.
+    full: AtomicBool,
+}
+
+impl AsyncUdpSocket for LeanSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller {
+            socket: self,
+            writable: None,
+        })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let socket = self.inside.fd.get_ref();
+        let sent = self.inside.state.send(socket.into(), transmit);
+        let full = matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        self.full.store(full, Ordering::Relaxed);
+        sent
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let received = self.inside.poll_recv(cx, bufs, meta);
+        let (Poll::Pending, Some(knocks)) = (&received, &self.knocks) else {
+            return received;
+        };
+        drop(ready!(knocks.fd.poll_read_ready(cx))?);
+        // The event of those inside is seen when this thread has nothing else to do. In a crowd that
+        // may be long.
+        let socket = self.inside.fd.get_ref();
+        match self.inside.state.recv(socket.into(), bufs, meta) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let most = KNOCKS.min(bufs.len());
+                knocks.poll_recv(cx, &mut bufs[..most], meta)
+            }
+            received => Poll::Ready(received),
+        }
+    }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.fd.get_ref().local_addr()
+        self.inside.fd.get_ref().local_addr()
     }
 
     fn may_fragment(&self) -> bool {
-        self.state.may_fragment()
+        self.inside.state.may_fragment()
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.inside.state.max_gso_segments()
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.state.gro_segments()
+        self.inside.state.gro_segments()
     }
 }
 
@@ -134,7 +184,7 @@ impl UdpPoller for Poller {
             if !self.socket.full.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
             }
-            let socket = self.socket.fd.get_ref().try_clone()?;
+            let socket = self.socket.inside.fd.get_ref().try_clone()?;
             self.writable = Some(register(socket, Interest::WRITABLE)?);
         }
         if let Some(writable) = &self.writable {
@@ -150,12 +200,16 @@ impl UdpPoller for Poller {
 mod tests {
     use super::*;
 
-    fn socket() -> Arc<LeanSocket> {
+    fn queue() -> Queue {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
+        Queue::new(socket).unwrap()
+    }
+
+    fn socket() -> Arc<LeanSocket> {
         Arc::new(LeanSocket {
-            state: UdpSocketState::new((&socket).into()).unwrap(),
-            fd: register(socket, Interest::READABLE).unwrap(),
+            inside: queue(),
+            knocks: None,
             full: AtomicBool::new(false),
         })
     }
@@ -186,6 +240,32 @@ mod tests {
             }
             assert_eq!(seen, 6);
         }
+    }
+
+    #[tokio::test]
+    async fn who_is_inside_never_waits_behind_a_crowd_that_knocks() {
+        let socket = LeanSocket {
+            inside: queue(),
+            knocks: Some(queue()),
+            full: AtomicBool::new(false),
+        };
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let knocks = socket.knocks.as_ref().unwrap().fd.get_ref();
+        let (inside, knocks) = (socket.local_addr().unwrap(), knocks.local_addr().unwrap());
+        for _ in 0..40 {
+            other.send_to(b"knock", knocks).unwrap();
+        }
+        let mut knocked = receive(&socket).await;
+        for _ in 0..3 {
+            other.send_to(b"inside", inside).unwrap();
+            assert_eq!(receive(&socket).await, 1);
+            knocked += receive(&socket).await;
+        }
+        assert!(knocked <= 4 * KNOCKS, "{knocked}");
+        while knocked < 40 {
+            knocked += receive(&socket).await;
+        }
+        assert_eq!(knocked, 40, "and nobody is lost");
     }
 
     #[tokio::test]
