@@ -1,4 +1,4 @@
-//! Many edges on a thread of their own, each dialling as an agent does.
+//! Many edges on threads of their own, each dialling as an agent does.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,7 +26,7 @@ use tokio::time::{sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::Failure;
+use crate::{Failure, PATIENCE};
 use crate::edge;
 use crate::site::Ca;
 
@@ -42,7 +42,9 @@ pub(crate) struct Dialling {
     pub(crate) headend: SocketAddr,
     /// In its certificate.
     pub(crate) name: String,
-    /// Addresses that edges dial from, of 127.0.0.0/8, a UDP socket each.
+    /// Threads that the edges share.
+    pub(crate) threads: u32,
+    /// Addresses that edges dial from, of 127.0.0.0/8, a UDP socket each, in each thread.
     pub(crate) sources: u32,
     /// First octet after 127 of these.
     pub(crate) net: u8,
@@ -77,9 +79,14 @@ impl Tally {
 /// Edges that keep their tunnels up until this is dropped.
 pub(crate) struct Fleet {
     pub(crate) tally: Arc<Tally>,
-    add: Option<mpsc::UnboundedSender<(u32, Arc<ClientConfig>)>>,
+    turns: Arc<Semaphore>,
     drop_all: watch::Sender<u64>,
-    thread: Option<JoinHandle<io::Result<()>>>,
+    threads: Vec<Thread>,
+}
+
+struct Thread {
+    add: mpsc::UnboundedSender<(u32, Arc<ClientConfig>)>,
+    handle: JoinHandle<io::Result<()>>,
 }
 
 struct Shared {
@@ -88,30 +95,33 @@ struct Shared {
     endpoints: Vec<(Ipv4Addr, Endpoint)>,
     transport: Arc<TransportConfig>,
     dropped: watch::Receiver<u64>,
-    /// First dials wait here, so that a ramp is no storm.
-    pace: Semaphore,
+    /// Who dials holds one.
+    turns: Arc<Semaphore>,
 }
 
 impl Fleet {
-    /// `pace`: first dials at once. `nice`: how far its thread steps back behind others.
-    pub(crate) fn start(dialling: Dialling, pace: usize, nice: i32) -> Self {
+    /// `dials`: edges that dial at once. `nice`: how far its threads step back behind others.
+    pub(crate) fn start(dialling: &Dialling, dials: usize, nice: i32) -> Self {
         let tally = Arc::<Tally>::default();
-        let (add, added) = mpsc::unbounded_channel();
+        let turns = Arc::new(Semaphore::new(dials));
         let (drop_all, dropped) = watch::channel(0);
-        let thread = {
-            let tally = tally.clone();
-            std::thread::spawn(move || {
-                let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice);
+        let threads = (0..dialling.threads).map(|number| {
+            let (add, added) = mpsc::unbounded_channel();
+            let (tally, dialling, dropped) = (tally.clone(), dialling.clone(), dropped.clone());
+            let turns = turns.clone();
+            let handle = std::thread::spawn(move || {
+                let _ = rustix::process::nice(nice);
                 let runtime = Builder::new_current_thread().enable_all().build()?;
-                let shared = || Shared::new(tally, dialling, dropped, pace);
+                let shared = || Shared::new(tally, dialling, number, dropped, turns);
                 runtime.block_on(async { run(Arc::new(shared()?), added).await })
-            })
-        };
+            });
+            Thread { add, handle }
+        });
         Self {
+            threads: threads.collect(),
             tally,
-            add: Some(add),
+            turns,
             drop_all,
-            thread: Some(thread),
         }
     }
 
@@ -121,10 +131,8 @@ impl Fleet {
         let configs = edges.map(|number| Ok((number, ca.edge(number)?)));
         let configs: Vec<_> = configs.collect::<Result<_, Failure>>()?;
         let took = begun.elapsed();
-        for edge in configs {
-            if let Some(add) = &self.add {
-                add.send(edge).map_err(|_| Failure::FleetEnded)?;
-            }
+        for (edge, thread) in configs.into_iter().zip(self.threads.iter().cycle()) {
+            thread.add.send(edge).map_err(|_| Failure::FleetEnded)?;
         }
         Ok(took)
     }
@@ -134,21 +142,20 @@ impl Fleet {
         self.drop_all.send_modify(|generation| *generation += 1);
     }
 
-    pub(crate) fn up(&self) -> usize {
-        self.tally.up.load(Relaxed)
+    /// So many more edges may dial at once.
+    pub(crate) fn let_dial(&self, more: usize) {
+        self.turns.add_permits(more);
     }
 
-    /// Waits until so many are up; how long that took.
-    pub(crate) fn wait_up(&self, count: usize, within: Duration) -> Result<Duration, Failure> {
+    /// Waits until `what`, of the tally, is so many; how long that took.
+    pub(crate) fn wait(&self, count: usize, what: &AtomicUsize) -> Result<Duration, Failure> {
         let begun = Instant::now();
-        while self.up() < count {
-            if begun.elapsed() > within {
-                let (up, failures) = (self.up(), self.tally.take_failures());
+        while what.load(Relaxed) < count {
+            if begun.elapsed() > PATIENCE {
                 return Err(Failure::NotUp {
                     count,
-                    up,
-                    within,
-                    failures,
+                    up: self.tally.up.load(Relaxed),
+                    failures: self.tally.take_failures(),
                 });
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -160,10 +167,10 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.tally.stop.store(true, Relaxed);
-        self.add = None;
         self.drop_all();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        for Thread { add, handle } in self.threads.drain(..) {
+            drop(add);
+            let _ = handle.join();
         }
     }
 }
@@ -184,10 +191,12 @@ impl Shared {
     fn new(
         tally: Arc<Tally>,
         dialling: Dialling,
+        thread: u32,
         dropped: watch::Receiver<u64>,
-        pace: usize,
+        turns: Arc<Semaphore>,
     ) -> io::Result<Self> {
-        let endpoints = (0..dialling.sources).map(|source| {
+        let first = thread * dialling.sources;
+        let endpoints = (first..first + dialling.sources).map(|source| {
             let [.., high, low] = (source + 1).to_be_bytes();
             let address = Ipv4Addr::new(127, dialling.net, high, low);
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
@@ -206,7 +215,7 @@ impl Shared {
             dialling,
             transport: edge::transport(),
             dropped,
-            pace: Semaphore::new(pace),
+            turns,
         })
     }
 }
@@ -235,12 +244,10 @@ async fn keep(shared: Arc<Shared>, number: u32, config: Arc<ClientConfig>) {
         Instant::now(),
         u64::from(number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
     );
-    let mut pace = shared.pace.acquire().await.ok();
     while !tally.stop.load(Relaxed) {
         let connected = dial(&shared, number, &config, &mut race).await;
         race.connected();
         let transport = connected.transport();
-        pace = None;
         dropped.mark_unchanged();
         let is_up = AtomicBool::new(false);
         let up = || {
@@ -271,7 +278,6 @@ async fn keep(shared: Arc<Shared>, number: u32, config: Arc<ClientConfig>) {
             tally.failed(&format!("{} tunnel: {}", transport.name(), end.text));
         }
     }
-    drop(pace);
 }
 
 async fn dial(
@@ -281,8 +287,12 @@ async fn dial(
     race: &mut Race,
 ) -> Connected {
     let mut attempts = JoinSet::new();
+    let mut turn = None;
     loop {
         if race.round_due(Instant::now()) {
+            if turn.is_none() {
+                turn = shared.turns.acquire().await.ok();
+            }
             race.start_round(Instant::now(), 1);
         }
         while let Some(Attempt { transport, .. }) = race.poll_attempt(Instant::now()) {
@@ -301,6 +311,9 @@ async fn dial(
                 Err((text, why)) => {
                     shared.tally.failed(&text);
                     race.failed(Instant::now(), why);
+                    if attempts.is_empty() {
+                        turn = None;
+                    }
                 }
             },
             () = sleep_until(race.poll_timeout().into()) => {}

@@ -70,8 +70,11 @@ struct Plan {
     tunnels: Vec<u32>,
     #[arg(long, global = true, value_enum, default_value_t = Carrier::Quic)]
     transport: Carrier,
-    /// Addresses of 127.0.0.0/8 that the edges dial from, each with one UDP socket
-    #[arg(long, global = true, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    /// Threads that the edges share
+    #[arg(long, global = true, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: u32,
+    /// Addresses of 127.0.0.0/8 that the edges of a thread dial from, each with one UDP socket
+    #[arg(long, global = true, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     sources: u32,
     /// A listener for each device, not one for every 247
     #[arg(long, global = true)]
@@ -120,6 +123,7 @@ impl Plan {
             },
             headend: headend.tunnel,
             name: ca.headend(),
+            threads: self.threads,
             sources: self.sources,
             net: 100,
         };
@@ -174,11 +178,10 @@ enum Failure {
     TimedOut(#[from] fieldlock_testkit::wait::TimedOut),
     #[error("certificates: {0}")]
     Certificate(String),
-    #[error("{up} of {count} tunnels are up after {within:?}\n{failures:#?}")]
+    #[error("waited for {count} tunnels in vain: after {PATIENCE:?} there are {up}\n{failures:#?}")]
     NotUp {
         count: usize,
         up: usize,
-        within: Duration,
         failures: BTreeMap<String, usize>,
     },
     #[error("the thread of the edges has ended: is there room for their sockets?")]
@@ -195,7 +198,7 @@ impl Failure {
     }
 }
 
-/// First dials under way at once, where tunnels are to come up without a storm.
+/// Edges that dial at once, where tunnels are to come up without a storm.
 const PACE: usize = 32;
 /// For all tunnels to come up.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -208,8 +211,8 @@ fn fleet(
     nice: i32,
 ) -> Result<Fleet, Failure> {
     let count = edges.len();
-    let fleet = Fleet::start(dialling.clone(), PACE, nice);
+    let fleet = Fleet::start(dialling, PACE, nice);
     fleet.grow(ca, edges)?;
-    fleet.wait_up(count, PATIENCE)?;
+    fleet.wait(count, &fleet.tally.up)?;
     Ok(fleet)
 }

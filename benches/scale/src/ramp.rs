@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::fleet::Fleet;
 use crate::site::Ca;
-use crate::{Failure, PACE, PATIENCE, Plan, mib};
+use crate::{Failure, PACE, Plan, mib};
 
 /// Until what handshakes left behind has gone.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -14,7 +14,7 @@ const IDLE: Duration = Duration::from_secs(5);
 pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
     let ca = Ca::new()?;
     let (headend, dialling) = plan.headend(&ca, plan.most())?;
-    let fleet = Fleet::start(dialling, PACE, 0);
+    let fleet = Fleet::start(&dialling, PACE, 0);
     let empty = headend.usage().resident();
     println!(
         "{:>8} {:>14} {:>14} {:>12} {:>12} {:>14} {:>16}",
@@ -33,7 +33,7 @@ pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
         // Their certificates are made before the clock starts.
         let took = fleet.grow(&ca, have..count)?;
         let begun = begun + took;
-        fleet.wait_up(count as usize, PATIENCE)?;
+        fleet.wait(count as usize, &fleet.tally.up)?;
         let elapsed = begun.elapsed();
         let made = headend.usage().since(&before);
         have = count.max(have);

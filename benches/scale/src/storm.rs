@@ -10,11 +10,12 @@ use crate::clients::{Clients, Polls};
 use crate::fleet::{Dialling, Fleet};
 use crate::headend::Headend;
 use crate::site::Ca;
-use crate::{Failure, PATIENCE, Plan, fleet, mib};
+use crate::{Failure, PACE, Plan, fleet, mib};
 
-/// How far the thread of the many steps back behind that of the few that stay up: in a plant they
+/// How far the threads of the many step back behind that of the few that stay up: in a plant they
 /// run elsewhere.
 const NICE: i32 = 10;
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = Kind::Drop)]
@@ -25,6 +26,9 @@ pub(crate) struct Options {
     /// Seconds of calm before the storm, twice (1 to 60)
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     calm: u64,
+    /// Edges that dial at once: all that do share these processors, where in a plant each has its own
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    dials: u32,
     /// How often, one after another
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     times: u32,
@@ -47,11 +51,13 @@ pub(crate) fn run(plan: &Plan, options: &Options) -> Result<(), Failure> {
     for &count in &plan.tunnels {
         let (mut headend, dialling) = plan.headend(&ca, live + count)?;
         let steady = Dialling {
+            threads: 1,
             net: 101,
             ..dialling.clone()
         };
         let few = fleet(&ca, &steady, 0..live, 0)?;
         let many = fleet(&ca, &dialling, live..live + count, NICE)?;
+        many.let_dial((options.dials as usize).saturating_sub(PACE));
         let polled = &headend.devices[..live as usize];
         let clients = Clients::start(polled, Duration::from_millis(100));
         for _ in 0..options.times {
@@ -98,16 +104,13 @@ fn once(
             );
         }
     }
-    let ended =
-        |share: u32| move || many.tally.ended.load(Relaxed) >= (count * share / 100) as usize;
-    wait(&begun, ended(99))?;
-    let came_up =
-        |share: u32| move || many.tally.came_up.load(Relaxed) >= (count * share / 100) as usize;
+    many.wait(count as usize * 99 / 100, &many.tally.ended)?;
     for share in [50, 90, 99, 100] {
-        let peak = wait(&begun, came_up(share))?;
-        println!("{share:>3} % up again after {:.2} s", peak.as_secs_f64());
+        many.wait(count as usize * share / 100, &many.tally.came_up)?;
+        let elapsed = begun.elapsed().as_secs_f64();
+        println!("{share:>3} % up again after {elapsed:.2} s");
     }
-    many.wait_up(count as usize, PATIENCE)?;
+    many.wait(count as usize, &many.tally.up)?;
     let elapsed = begun.elapsed();
     print("polls meanwhile", &clients.take());
     let used = headend.usage().since(&before);
@@ -126,11 +129,6 @@ fn once(
         println!("failed attempts: {failures:#?}");
     }
     Ok(())
-}
-
-fn wait(begun: &Instant, condition: impl Fn() -> bool) -> Result<Duration, Failure> {
-    fieldlock_testkit::wait::wait_until("the storm", PATIENCE, condition)?;
-    Ok(begun.elapsed())
 }
 
 fn print(when: &str, polls: &Polls) {
