@@ -26,9 +26,9 @@ use tokio::time::{sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::{Failure, PATIENCE};
 use crate::edge;
 use crate::site::Ca;
+use crate::{Failure, PATIENCE};
 
 /// As the agent has it.
 const ATTEMPT: Duration = Duration::from_secs(4);
