@@ -27,6 +27,10 @@ const GROWTH: u64 = 32 << 20;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> = both("attacks::a14_edge_that_floods", hostile_edge).into();
     trials.push(test("attacks::a13_ten_thousand_forged_handshakes", forged));
+    trials.push(test(
+        "attacks::a13_a_crowd_that_knocks_fills_no_queue_but_its_own",
+        crowd,
+    ));
     trials
 }
 
@@ -88,6 +92,61 @@ fn flood(to: SocketAddr, hellos: &[Vec<Vec<u8>>], enough: &AtomicBool) {
         garbage[6..10].copy_from_slice(&(turn as u32).to_be_bytes());
         let _ = source.send_to(&garbage, to);
     }
+}
+
+/// What the kernel holds and has dropped for each socket of an address.
+fn queues(of: SocketAddr) -> Vec<(u64, u64)> {
+    let SocketAddr::V4(v4) = of else {
+        panic!("{of}")
+    };
+    let local = format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(v4.ip().octets()),
+        v4.port()
+    );
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+    let rows = table.lines().map(|line| line.split_ascii_whitespace());
+    let rows = rows.filter(|row| row.clone().nth(1) == Some(&local));
+    let queue = |mut row: std::str::SplitAsciiWhitespace<'_>| {
+        let queues = row.nth(4).unwrap();
+        let (_, held) = queues.split_once(':').unwrap();
+        let dropped = row.last().unwrap();
+        (
+            u64::from_str_radix(held, 16).unwrap(),
+            dropped.parse().unwrap(),
+        )
+    };
+    rows.map(queue).collect()
+}
+
+/// While nothing is read, as when the processor is elsewhere.
+fn crowd() {
+    let mut pair = Pair::up(Transport::Quic);
+    read_registers(&mut pair.client(), 0, 4);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut knock = vec![0x5A; 1200];
+    knock[..6].copy_from_slice(&[0xC3, 0, 0, 0, 1, 8]);
+    pair.headend.process().pause();
+    for _ in 0..INITIALS {
+        sender.send_to(&knock, pair.tunnel).unwrap();
+    }
+    for _ in 0..10 {
+        // A short header.
+        sender.send_to(&[0x40; 1000], pair.tunnel).unwrap();
+    }
+    let queues = queues(pair.tunnel);
+    pair.headend.process().resume();
+    assert_eq!(queues.len(), 2, "{queues:?}");
+    let full = queues.iter().filter(|(_, dropped)| *dropped > 0);
+    assert_eq!(
+        full.count(),
+        1,
+        "{queues:?}: that of the crowd, and no other"
+    );
+    let held = |(held, dropped): &(u64, u64)| *held >= 10_000 && *dropped == 0;
+    assert!(queues.iter().any(held), "{queues:?}: who is inside waits");
+    read_registers(&mut pair.client(), 0, 4);
+    assert!(pair.headend.audit_kind(Kind::TunnelDown).is_empty());
 }
 
 fn forged() {
