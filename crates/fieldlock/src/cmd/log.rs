@@ -4,7 +4,9 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Log {
@@ -29,19 +31,19 @@ enum LogFormat {
 
 impl Log {
     pub(crate) fn start(&self) -> Result<(), ExitCode> {
-        let filter = EnvFilter::try_new(&self.log).map_err(|error| {
+        let filter: Targets = self.log.parse().map_err(|error| {
             eprintln!("error: --log `{}`: {error}", self.log);
             ExitCode::from(2)
         })?;
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(io::stderr);
+        let registry = tracing_subscriber::registry().with(filter);
+        let lines = fmt::layer().with_writer(io::stderr);
         match self.log_format {
             LogFormat::Text => {
                 let terminal = io::stderr().is_terminal();
-                builder.with_ansi(terminal).with_target(false).init();
+                let lines = lines.with_ansi(terminal).with_target(false);
+                registry.with(lines).init();
             }
-            LogFormat::Json => builder.json().init(),
+            LogFormat::Json => registry.with(lines.json()).init(),
         }
         Ok(())
     }
