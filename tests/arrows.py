@@ -9,7 +9,7 @@ import sys
 
 # Lowest first; a crate may depend on any ring below its own.
 RINGS = [
-    {"modbus", "profinet", "session", "pki", "audit", "capture"},
+    {"modbus", "profinet", "session", "pki", "audit", "capture", "sandbox"},
     {"policy", "ca", "enroll", "rawsock"},
     {"conduit"},
     {"sim", "agent"},

@@ -122,6 +122,8 @@ fn rotation() {
     let bench = Bench::new();
     bench.ok("ca init --site plant1.example --dir ca --root-out root --passphrase-file passphrase");
     let (mut server, address) = bench.serve(SECRETS);
+    // Without a PIN it expects no token, and confines itself to files.
+    let (mut confined, _) = bench.serve("--passphrase-file passphrase");
     let new = format!("ca issuing new --dir ca --out next.csr {SECRETS}");
     let key = uri("plant1");
     bench.ok(&format!("{new} --key {key}"));
@@ -131,6 +133,9 @@ fn rotation() {
     let mark = sign_and_use(&bench, "root --passphrase-file passphrase");
     let key_file = bench.read(&format!("ca/issuing-{mark}.key.pem"));
     assert!(key_file.starts_with("pkcs11:token=plant1;"), "{key_file}");
+    assert!(!confined.wait_exit(SOON).unwrap().success());
+    let log = confined.log();
+    assert!(log.contains("start `ca serve` anew"), "{log}");
     assert!(bench.joins("press-01", address));
     let issuer = bench.openssl("x509 -in press-01/identity/chain.pem -noout -issuer");
     assert!(binary::text(&issuer).contains(&mark));

@@ -4,14 +4,17 @@ use std::fs;
 
 use fieldlock_testkit::process::Directory;
 use fieldlock_tests::answers::read_registers;
-use fieldlock_tests::{Agent, OPEN_POLICY, Pair, Setup, Transport, trial};
+use fieldlock_tests::{Agent, OPEN_POLICY, Pair, SOON, Setup, Site, Transport, binary, trial};
 use libtest_mimic::Trial;
+
+use crate::enroll::join;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial::test("sandbox::what_lies_outside_is_refused_by_name", outside),
         trial::test("sandbox::off_lets_an_agent_read_what_its_user_may", off),
         trial::test("sandbox::confines_every_thread", every_thread),
+        trial::test("sandbox::confines_the_server_of_the_ca", ca_server),
     ]
 }
 
@@ -107,20 +110,51 @@ fn off() {
 fn every_thread() {
     let mut pair = Pair::up(Transport::Quic);
     for agent in [&mut pair.edge, &mut pair.headend] {
-        let process = agent.process().id();
-        let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
-        let mut count = 0;
-        for thread in threads {
-            let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
-            let field = |name: &str| {
-                let line = status.lines().find_map(|line| line.strip_prefix(name));
-                line.map(|value| value.trim().to_owned())
-            };
-            assert_eq!(field("NoNewPrivs:").as_deref(), Some("1"), "{status}");
-            // 2: a filter (proc_pid_status(5)).
-            assert_eq!(field("Seccomp:").as_deref(), Some("2"), "{status}");
-            count += 1;
-        }
+        let count = confined_threads(agent.process().id());
         assert!(count >= 2, "the audit log has a thread of its own");
     }
+}
+
+fn confined_threads(process: u32) -> usize {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let mut count = 0;
+    for thread in threads {
+        let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|value| value.trim().to_owned())
+        };
+        assert_eq!(field("NoNewPrivs:").as_deref(), Some("1"), "{status}");
+        // 2: a filter (proc_pid_status(5)).
+        assert_eq!(field("Seccomp:").as_deref(), Some("2"), "{status}");
+        count += 1;
+    }
+    count
+}
+
+/// A link out of the CA's directory leads nowhere for the server, while a command follows it.
+fn ca_server() {
+    let site = Site::new();
+    let mut server = site.serve();
+    confined_threads(server.process.id());
+    if server.process.log().contains("files=Missing") {
+        eprintln!("this kernel has no Landlock");
+        return;
+    }
+    let settings = site.ca().join("ca.toml");
+    let elsewhere = Directory::new().unwrap();
+    let moved = elsewhere.path().join("ca.toml");
+    fs::copy(&settings, &moved).unwrap();
+    let token = site.token("edge", "press-07", server.address);
+    let state = elsewhere.path().join("state");
+    fs::remove_file(&settings).unwrap();
+    std::os::unix::fs::symlink(&moved, &settings).unwrap();
+    let output = join(&state, &token);
+    assert!(!output.status.success(), "{}", binary::text(&output));
+    let denied = server.process.wait_log("Permission denied", SOON);
+    denied.unwrap();
+    fs::remove_file(&settings).unwrap();
+    fs::copy(&moved, &settings).unwrap();
+    let output = join(&state, &token);
+    assert!(output.status.success(), "{}", binary::text(&output));
 }

@@ -181,6 +181,17 @@ impl Ca {
         Ok(Keys::new(keys?))
     }
 
+    /// Whether a key of an issuing CA is on a token, and not in its file.
+    pub fn has_key_on_token(&self) -> Result<bool, CaError> {
+        for generation in &self.generations {
+            let path = self.path(&Generation::file(&generation.mark, "key.pem"));
+            if keyfile::is_on_token(&path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A root that agents trust, with its private key, which is in `directory`.
     pub fn unlock_root(
         &self,

@@ -150,6 +150,10 @@ pub enum CaError {
         address: std::net::SocketAddr,
         error: std::io::Error,
     },
+    #[error(
+        "a key is on a token now, whose software the sandbox does not let in: start `ca serve` anew"
+    )]
+    Confined,
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
     #[error("the operation was interrupted")]

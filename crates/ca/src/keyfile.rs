@@ -83,6 +83,12 @@ pub fn load(path: &Path, passphrase: &Passphrase) -> Result<Box<dyn CaKey>, KeyF
     Ok(Box::new(key))
 }
 
+/// Whether the file names a key on a token, and does not hold one itself.
+pub(crate) fn is_on_token(path: &Path) -> Result<bool, KeyFileError> {
+    let text = Zeroizing::new(file::read(path, MAX_KEY_FILE)?);
+    Ok(uri_in(path, &text).is_some())
+}
+
 /// What the file `path` says if it does not hold a key itself.
 pub(crate) fn uri_in(path: &Path, text: &str) -> Option<Result<Uri, KeyFileError>> {
     let text = text.trim();

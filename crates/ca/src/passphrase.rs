@@ -75,6 +75,11 @@ impl Passphrase {
 
     /// What a token is opened with.
     #[cfg(feature = "pkcs11")]
+    /// Whether tokens have a PIN of their own.
+    pub(crate) fn has_pin(&self) -> bool {
+        self.pin.is_some()
+    }
+
     pub(crate) fn pin(&self) -> &str {
         self.pin.as_ref().unwrap_or(&self.text)
     }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::{Role, Summary, TrustList};
+use fieldlock_sandbox::{Needs, Sandbox, confines_files};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -92,6 +93,30 @@ pub(crate) struct Server {
     own_issuer: Mutex<Vec<u8>>,
 }
 
+/// Confines this process, which is to serve at `address` and has no other thread yet, to the CA in
+/// `directory`. Tokens come with other people's software, whose needs nobody knows: where there is
+/// one, or a PIN for it, and where the settings say so, nothing is confined.
+pub fn confine(
+    directory: &Path,
+    ca: &Ca,
+    passphrase: &Passphrase,
+    address: SocketAddr,
+) -> Result<(), CaError> {
+    if !ca.settings().serve.sandbox {
+        return Ok(());
+    }
+    if passphrase.has_pin() || ca.has_key_on_token()? {
+        info!("no sandbox: keys are, or may come to be, on a token");
+        return Ok(());
+    }
+    Sandbox::enter(&Needs {
+        change: vec![directory.to_owned()],
+        ports: (address.port() != 0).then(|| vec![address.port()]),
+        ..Needs::default()
+    });
+    Ok(())
+}
+
 /// A server that listens, and is not serving yet.
 #[derive(Debug)]
 pub struct Bound {
@@ -104,7 +129,7 @@ impl Bound {
     pub async fn open(
         directory: &Path,
         passphrase: Passphrase,
-        listen: Option<SocketAddr>,
+        address: SocketAddr,
     ) -> Result<Self, CaError> {
         let ca = Ca::open(directory, Access::Read)?;
         ca.records().verify(|_| ())?;
@@ -112,7 +137,6 @@ impl Bound {
         let list = Published::new(ca.trust()?);
         let opened = ca.unlock(&passphrase)?;
         drop(ca);
-        let address = listen.unwrap_or(settings.listen);
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| CaError::Listen { address, error })?;
@@ -144,14 +168,15 @@ impl Bound {
     pub async fn run(self) -> Result<(), CaError> {
         let config = self.server.keys.config()?;
         let acceptor = TlsAcceptor::from(config);
-        let watcher = tokio::spawn(watch_directory(self.server.clone()));
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop_signal());
-        loop {
+        let mut watching = std::pin::pin!(watch_directory(&self.server));
+        let end = loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 _ = connections.join_next(), if !connections.is_empty() => continue,
-                () = &mut stop => break,
+                () = &mut stop => break Ok(()),
+                error = &mut watching => break Err(error),
             };
             match accepted {
                 Ok((stream, address)) => {
@@ -172,13 +197,12 @@ impl Bound {
                     sleep(LOOK).await;
                 }
             }
-        }
+        };
         drop(self.listener);
-        watcher.abort();
         info!("stopping");
         let all = async { while connections.join_next().await.is_some() {} };
         let _ = timeout(DRAIN, all).await;
-        Ok(())
+        end
     }
 }
 
@@ -217,6 +241,9 @@ impl Server {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let mut generations = ca.all_generations().iter();
         if generations.any(|known| opened.of(&known.certificate).is_err()) {
+            if confines_files() && ca.has_key_on_token()? {
+                return Err(CaError::Confined);
+            }
             *opened = Arc::new(ca.unlock(&self.passphrase)?);
         }
         Ok(opened.clone())
@@ -351,8 +378,8 @@ async fn connection(
 
 const MAX_HEADER: usize = 16 * 1024;
 
-/// Sees what other commands change, and what time brings.
-async fn watch_directory(server: Arc<Server>) {
+/// Sees what other commands change, and what time brings; returns when the server can't go on.
+async fn watch_directory(server: &Arc<Server>) -> CaError {
     let mut tick = interval(LOOK);
     let mut seen = stamps(&server.directory);
     let mut hour = Instant::now();
@@ -363,8 +390,10 @@ async fn watch_directory(server: Arc<Server>) {
         let now = stamps(&server.directory);
         let hourly = hour.elapsed() >= HOURLY;
         if now != seen || hourly {
-            if let Err(error) = server.maintain().await {
-                error!("the CA's directory: {error}");
+            match server.maintain().await {
+                Err(error @ CaError::Confined) => return error,
+                Err(error) => error!("the CA's directory: {error}"),
+                Ok(()) => {}
             }
             seen = stamps(&server.directory);
         }

@@ -41,6 +41,8 @@ pub struct Serve {
     pub max_connections_per_address: usize,
     /// From one address (IPv6: one /64).
     pub requests_per_minute: u32,
+    /// The server confines itself to the CA's directory.
+    pub sandbox: bool,
 }
 
 impl Default for Serve {
@@ -53,6 +55,7 @@ impl Default for Serve {
             max_connections: 512,
             max_connections_per_address: 256,
             requests_per_minute: 600,
+            sandbox: true,
         }
     }
 }

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Kind, Record};
 use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList};
+use fieldlock_sandbox::Sandbox;
 use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
 use quinn::{Endpoint, EndpointConfig};
 use socket2::Type;
@@ -44,7 +45,7 @@ use crate::manager::Manager;
 use crate::monitor::Monitor;
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
-use crate::sandbox::{Needs, Sandbox};
+use crate::sandbox::needs_of_edge;
 use crate::settings::edge::{Device as DeviceConfig, File, Transport};
 use crate::socket;
 use crate::tunnel::{Link, udp};
@@ -129,7 +130,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 /// Runs an edge until it is told to stop.
 pub(crate) fn prepare(file: &Path) -> Result<Prepared, StartError> {
     let settings = File::load(file)?;
-    let needs = settings.sandbox.then(|| Needs::of_edge(file, &settings));
+    let needs = settings.sandbox.then(|| needs_of_edge(file, &settings));
     Ok(Prepared {
         profinet: settings.profinet,
         needs,

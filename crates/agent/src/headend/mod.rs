@@ -41,6 +41,7 @@ use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList, store};
 use fieldlock_policy::Policy;
+use fieldlock_sandbox::Sandbox;
 use fieldlock_session::{Close, Hello, Transport};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -59,7 +60,7 @@ use crate::manager::Manager;
 use crate::monitor::Monitor;
 use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
 use crate::reload::{Changed, Watch};
-use crate::sandbox::{Needs, Sandbox};
+use crate::sandbox::needs_of_headend;
 use crate::settings::headend::{Bindings, Entrance, File};
 use crate::source::Source;
 use crate::tunnel::{Link, Peer};
@@ -160,7 +161,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 /// Runs a headend until it is told to stop.
 pub(crate) fn prepare(file: &Path) -> Result<Prepared, StartError> {
     let settings = File::load(file)?;
-    let needs = settings.sandbox.then(|| Needs::of_headend(file, &settings));
+    let needs = settings.sandbox.then(|| needs_of_headend(file, &settings));
     Ok(Prepared {
         profinet: settings.profinet,
         needs,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fieldlock_ca::serve::Bound;
+use fieldlock_ca::serve::{Bound, confine};
 use fieldlock_ca::{Access, Ca, CaError, Passphrase};
 use fieldlock_pki::Summary;
 
@@ -37,26 +37,28 @@ pub(super) fn run(args: &Serve) -> Result<ExitCode, CaError> {
     let ca = Ca::open(directory, Access::Write)?;
     ca.unlock(&passphrase)?;
     tell(&ca, directory)?;
-    // The server opens the directory for each operation, and would wait for this one.
-    drop(ca);
     if args.check {
         return Ok(ExitCode::SUCCESS);
     }
     if let Err(code) = args.log.start() {
         return Ok(code);
     }
+    let listen = args.listen.unwrap_or(ca.settings().serve.listen);
+    confine(directory, &ca, &passphrase, listen)?;
+    // The server opens the directory for each operation, and would wait for this one.
+    drop(ca);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CaError::io(Path::new("the runtime"), error))?;
-    runtime.block_on(serve(directory, passphrase, args.listen))?;
+    runtime.block_on(serve(directory, passphrase, listen))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(
     directory: &Path,
     passphrase: Passphrase,
-    listen: Option<SocketAddr>,
+    listen: SocketAddr,
 ) -> Result<(), CaError> {
     let bound = Bound::open(directory, passphrase, listen).await?;
     if let Ok(address) = bound.address() {

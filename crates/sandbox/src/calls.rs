@@ -1,4 +1,4 @@
-//! Which system calls an agent never makes: these fail with EPERM from here on.
+//! Which system calls an agent, or the CA's server, never makes: these fail with EPERM from here on.
 //!
 //! What it does make is left to the unit's filter (`SystemCallFilter` of examples/systemd): a
 //! list of that in the program would have to follow each C library.

@@ -1,4 +1,4 @@
-//! Which files an agent may open, and which ports it may bind.
+//! Which files a program may open, and which ports it may bind.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,6 @@ use landlock::{
 use thiserror::Error;
 
 use super::Grade;
-use crate::AUDIT;
-use crate::settings::{edge, headend};
 
 /// For resolving names, which reads and even loads what the system's administrator configured,
 /// when it changes too: resolvers move files into place.
@@ -30,16 +28,17 @@ const NAMES: [&str; 9] = [
 /// What the program reads of itself, and random octets where a system call has none.
 const ITSELF: [&str; 3] = ["/proc/self", "/dev/urandom", "/dev/null"];
 
-/// What the work of an agent needs, by its configuration.
+/// What the work of a program needs, by its configuration.
 #[derive(Debug, Default)]
-pub(crate) struct Needs {
-    /// Changed at will.
-    state: PathBuf,
+pub struct Needs {
+    /// Folders whose files are changed at will.
+    pub change: Vec<PathBuf>,
     /// Files that are read, now and when somebody moves others in their place.
-    read: Vec<PathBuf>,
-    serial: Vec<PathBuf>,
+    pub read: Vec<PathBuf>,
+    /// Serial lines.
+    pub serial: Vec<PathBuf>,
     /// TCP ports that are bound; any, where not set.
-    ports: Option<Vec<u16>>,
+    pub ports: Option<Vec<u16>>,
 }
 
 #[derive(Debug, Error)]
@@ -50,33 +49,6 @@ pub(super) enum FilesError {
     Path(#[from] PathFdError),
     #[error("this kernel has no Landlock, or one before 5.19, which lets nobody rename")]
     TooOld,
-}
-
-impl Needs {
-    pub(crate) fn of_edge(file: &Path, settings: &edge::File) -> Self {
-        let read = [settings.policy.as_ref(), settings.bundle.file.as_ref()];
-        let read = read.into_iter().flatten().cloned();
-        let serial = settings.device.iter().filter_map(|d| d.modbus_rtu.as_ref());
-        Self {
-            state: settings.state.clone(),
-            read: read.chain([file.to_owned()]).collect(),
-            serial: serial.map(|rtu| rtu.path.clone()).collect(),
-            // An edge listens for nobody but, on its own machine, who monitors it.
-            ports: Some(settings.monitor.iter().map(|m| m.listen.port()).collect()),
-        }
-    }
-
-    pub(crate) fn of_headend(file: &Path, settings: &headend::File) -> Self {
-        let bundles = settings.bundle.files.iter().cloned();
-        Self {
-            state: settings.state.clone(),
-            read: bundles
-                .chain([file.to_owned(), settings.policy.clone()])
-                .collect(),
-            serial: Vec::new(),
-            ports: None,
-        }
-    }
 }
 
 pub(super) fn confine(needs: &Needs) -> Result<Grade, FilesError> {
@@ -104,7 +76,7 @@ pub(super) fn confine(needs: &Needs) -> Result<Grade, FilesError> {
             std::env::current_exe(),
             AccessFs::ReadFile,
         ))?;
-    let ruleset = needs.add_state(ruleset)?;
+    let ruleset = needs.add_change(ruleset)?;
     let ruleset = needs.add_read(ruleset, reading)?;
     let status = needs.add_serial(ruleset)?.restrict_self()?;
     Ok(match status.ruleset {
@@ -115,12 +87,10 @@ pub(super) fn confine(needs: &Needs) -> Result<Grade, FilesError> {
 }
 
 impl Needs {
-    /// The audit log may be a link to another disk.
-    fn add_state(&self, ruleset: RulesetCreated) -> Result<RulesetCreated, RulesetError> {
-        let folders = [self.state.clone(), self.state.join(AUDIT)];
+    fn add_change(&self, ruleset: RulesetCreated) -> Result<RulesetCreated, RulesetError> {
         let access = AccessFs::from_all(ABI::V5)
             & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
-        ruleset.add_rules(path_beneath_rules(folders, access))
+        ruleset.add_rules(path_beneath_rules(&self.change, access))
     }
 
     /// A file is granted by its directory, and by that which it is linked to.
