@@ -11,7 +11,6 @@ use fieldlock_session::{
 };
 
 use super::head::address;
-use super::ledger::What;
 use super::plc::Line;
 use super::tunnel::{EdgeEnd, End};
 use super::world::{ANSWER_WITHIN, CREDIT, Happening, IN_FLIGHT, QUEUE, World, phase};
@@ -368,13 +367,4 @@ fn view(policy: &Policy, client: usize) -> Arc<View> {
 
 fn client_key(tunnel: usize, client: u32) -> ClientKey {
     ClientKey((tunnel as u64) << 32 | u64::from(client))
-}
-
-/// What clients ask: often the same.
-pub(super) fn draw(dice: &mut super::dice::Dice) -> What {
-    match dice.roll(10) {
-        0..=3 => What::Write,
-        4..=8 => What::Read { address: 100 },
-        _ => What::Read { address: 101 },
-    }
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use fieldlock_modbus::{Answer, Exception, Expected, mbap};
 use fieldlock_policy::Policy;
 use fieldlock_session::{
-    ClientOpen, Close, Event, Frame, Hello, Liveness, Outcome, Session, VERSION, Violation,
+    ClientOpen, Close, Event, Frame, Hello, Liveness, Outcome, Place, Session, Step, VERSION,
+    Violation,
 };
 
 use super::ledger::Conn;
@@ -26,6 +27,7 @@ pub(super) struct Head {
     pub(super) conns: BTreeMap<Conn, ClientConn>,
     /// The tunnel that serves the device.
     pub(super) live: Option<usize>,
+    pub(super) place: Place,
     pub(super) instance: [u8; 16],
 }
 
@@ -174,55 +176,49 @@ impl World {
         self.tunnels[tunnel].head = Some(HeadEnd {
             session: Session::headend(Liveness::default(), true, self.now),
             decoders: Default::default(),
-            hello: None,
             under_way: UnderWay::new(CREDIT.into()),
             draining: false,
-            contender: None,
         });
     }
 
     pub(super) fn head_event(&mut self, tunnel: usize, event: Event) {
         match event {
             Event::Hello(hello) => {
-                let older = self.head.live;
-                let instance = |at: usize| {
-                    let head = self.tunnels[at].head.as_ref();
-                    head.and_then(|head| Some(head.hello.as_ref()?.instance))
-                };
-                let same = older.is_none_or(|older| instance(older) == Some(hello.instance));
-                self.tunnels[tunnel].head.as_mut().unwrap().hello = Some(hello);
-                let Some(older) = older.filter(|_| !same) else {
-                    return self.head_takes(tunnel);
-                };
-                let head = self.tunnels[older].head.as_mut().unwrap();
-                if head.contender.is_some() {
-                    self.head_closes(tunnel, Close::DuplicateIdentity);
-                } else {
-                    head.contender = Some(tunnel);
-                    head.session.probe(self.now);
-                }
+                self.head.place.handle_hello(tunnel as u32, hello.instance);
+                self.head_follows();
             }
             Event::Up(_) => {
-                let older = self.head.live.replace(tunnel);
-                if let Some(head) = older.and_then(|older| self.tunnels[older].head.as_mut()) {
-                    head.session.drain();
-                    head.draining = true;
-                }
+                self.head.live = Some(tunnel);
+                self.head.place.handle_up(tunnel as u32);
+                self.head_follows();
             }
             Event::Probed { alive } => {
-                let head = self.tunnels[tunnel].head.as_mut().unwrap();
-                let Some(contender) = head.contender.take() else {
-                    return;
-                };
-                if alive {
-                    self.head_closes(contender, Close::DuplicateIdentity);
-                } else {
-                    self.head_closes(tunnel, Close::Replaced);
-                    self.head_takes(contender);
-                }
+                self.head.place.handle_probed(tunnel as u32, alive);
+                self.head_follows();
             }
             Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => self.head_ends(tunnel),
             _ => {}
+        }
+    }
+
+    fn head_follows(&mut self) {
+        while let Some(step) = self.head.place.poll_step() {
+            match step {
+                Step::Accept(tunnel) => self.head_takes(tunnel as usize),
+                Step::Probe(tunnel) => {
+                    let head = self.tunnels[tunnel as usize].head.as_mut();
+                    head.unwrap().session.probe(self.now);
+                }
+                Step::Refuse { refused, .. } => {
+                    self.head_closes(refused as usize, Close::DuplicateIdentity);
+                }
+                Step::Drain(tunnel) => {
+                    let head = self.tunnels[tunnel as usize].head.as_mut().unwrap();
+                    head.session.drain();
+                    head.draining = true;
+                }
+                Step::Close(tunnel) => self.head_closes(tunnel as usize, Close::Replaced),
+            }
         }
     }
 
@@ -263,6 +259,8 @@ impl World {
         for pending in head.under_way.drain() {
             self.lose(&pending);
         }
+        self.head.place.handle_ended(tunnel as u32);
+        self.head_follows();
         self.hang_up(tunnel, End::Head);
     }
 

@@ -27,6 +27,28 @@ pub(super) struct Served {
 }
 
 impl World {
+    pub(super) fn new_line(&mut self) -> Line {
+        self.lines += 1;
+        self.to_plc.insert(self.lines, Pipe::new(self.now));
+        self.lines
+    }
+
+    pub(super) fn write_line(&mut self, line: Line, bytes: Vec<u8>) {
+        let after = self.dice.millis(0..3);
+        let at = self
+            .to_plc
+            .get_mut(&line)
+            .unwrap()
+            .arrival(self.now + after);
+        self.at(at, Happening::ToPlc { line, bytes });
+    }
+
+    /// What was written before still arrives.
+    pub(super) fn edge_left_line(&mut self, line: Line) {
+        let at = self.to_plc.get_mut(&line).unwrap().arrival(self.now);
+        self.at(at, Happening::EdgeLeft { line });
+    }
+
     pub(super) fn plc_connect(&mut self, line: Line) {
         let taken = self.now >= self.plc.off_until && !(self.faults && self.dice.percent(10));
         if taken {
