@@ -8,6 +8,8 @@
 pub mod backoff;
 pub mod frame;
 pub mod hello;
+#[cfg(test)]
+mod links;
 pub mod place;
 pub mod race;
 pub mod state;
