@@ -7,7 +7,7 @@ use fieldlock_testkit::seeds::Dice;
 
 use super::ledger::{Conn, What};
 use super::tunnel::Pipe;
-use super::world::{Happening, World};
+use super::world::{Happening, UNITS, World};
 
 /// A client program: one connection at a time.
 #[derive(Debug)]
@@ -56,13 +56,13 @@ impl World {
         if self.ledger.open(conn) >= 5 {
             return;
         }
-        let what = draw(&mut self.dice);
+        let (unit, what) = draw(&mut self.dice);
         let state = &mut self.clients[client];
         state.transaction = state.transaction.wrapping_add(1);
         let transaction = state.transaction;
-        let pdu = self.ledger.ask(client, conn, transaction, what);
+        let pdu = self.ledger.ask((client, conn), transaction, unit, what);
         let mut bytes = Vec::new();
-        mbap::encode(&mut bytes, transaction, 1, &pdu);
+        mbap::encode(&mut bytes, transaction, unit, &pdu);
         let after = self.dice.millis(0..4);
         let cut = self.dice.roll(bytes.len() as u64) as usize;
         let at = self.clients[client].pipe.arrival(self.now + after);
@@ -87,11 +87,13 @@ impl World {
     }
 }
 
-/// What clients ask: often the same.
-fn draw(dice: &mut Dice) -> What {
-    match dice.roll(10) {
+/// What clients ask, and of which unit: often the same, so that reads are shared.
+fn draw(dice: &mut Dice) -> (u8, What) {
+    let unit = UNITS[dice.roll(8).saturating_sub(5) as usize].0;
+    let what = match dice.roll(10) {
         0..=3 => What::Write,
         4..=8 => What::Read { address: 100 },
         _ => What::Read { address: 101 },
-    }
+    };
+    (unit, what)
 }

@@ -202,6 +202,7 @@ impl World {
             self.edge.device.refuse(Key(key));
             return self.edge_answers(tunnel, id, Outcome::Refused, &busy);
         }
+        self.ledger.admitted((tunnel, id));
         self.edge.under_way.insert(key, (tunnel, id, pdu[0]));
         if is_write {
             let number = u16::from_be_bytes([pdu[3], pdu[4]]);
@@ -320,6 +321,7 @@ impl World {
     pub(super) fn edge_policy(&mut self, policy: &Arc<Policy>) {
         self.edge.policy = Arc::clone(policy);
         self.edge.device.policy_changed();
+        self.ledger.policies += 1;
         let ends = self.tunnels.iter_mut().filter_map(|t| t.edge.as_mut());
         for (client, known) in ends.flat_map(|end| end.clients.values_mut()) {
             *known = view(policy, *client);

@@ -14,8 +14,9 @@ use fieldlock_session::{
 
 use super::ledger::Conn;
 use super::tunnel::{End, HeadEnd, Pipe};
-use super::world::{ANSWER_WITHIN, CREDIT, Happening, World, phase};
-use crate::client::{ClientSide, Origins, Routes, UnderWay, Verdict};
+use super::world::{ANSWER_WITHIN, CREDIT, Happening, UNITS, World, phase};
+use crate::admit::Permit;
+use crate::client::{ClientSide, Origins, Routes, Target, UnderWay, Verdict};
 use crate::meter::Meter;
 
 const MARGIN: Duration = Duration::from_millis(20);
@@ -45,6 +46,7 @@ pub(super) struct ClientConn {
 pub(super) struct Pending {
     conn: Conn,
     transaction: u16,
+    unit: u8,
     expected: Expected,
 }
 
@@ -54,7 +56,14 @@ impl World {
             address: Some(address(client).ip()),
             ..Origins::default()
         };
-        let routes = Arc::new(Routes::all_units(0, &["plc".into()].into()));
+        let units = UNITS.map(|(unit, at_device)| {
+            let target = Target {
+                device: 0,
+                unit: at_device,
+            };
+            (unit, target)
+        });
+        let routes = Arc::new(Routes::by_unit(units, &["plc".into()].into()));
         let policy = Arc::clone(&self.head.policy);
         let phase = phase(&policy);
         let side = ClientSide::new(origin, routes, policy, phase, 4);
@@ -82,12 +91,12 @@ impl World {
                 .expect("clients speak Modbus");
             let Some((step, size)) = step else { break };
             used += size;
-            let transaction = step.transaction;
+            let asked = (step.transaction, step.unit);
             let answered = match step.verdict {
                 Verdict::Refuse { refused, .. } => Some(refused.exception.pdu(refused.function)),
                 Verdict::Forward { permit, .. } => {
                     let pdu = permit.request().pdu();
-                    let forwarded = self.forward(conn, &mut state, transaction, pdu);
+                    let forwarded = self.forward(conn, &mut state, asked, &permit);
                     forwarded.err().map(|exception| {
                         state.side.put_back(&permit, &mut self.head.meter);
                         exception.pdu(pdu[0])
@@ -95,7 +104,7 @@ impl World {
                 }
             };
             if let Some(pdu) = answered {
-                self.tell_client(conn, &mut state.pipe, transaction, &pdu);
+                self.tell_client(conn, &mut state.pipe, asked, &pdu);
             }
         }
         state.input = input[used..].to_vec();
@@ -106,19 +115,19 @@ impl World {
         &mut self,
         conn: Conn,
         state: &mut ClientConn,
-        transaction: u16,
-        pdu: &[u8],
+        (transaction, unit): (u16, u8),
+        permit: &Permit<'_>,
     ) -> Result<(), Exception> {
         let live = self.head.live.ok_or(Exception::GatewayPathUnavailable)?;
         let head = self.tunnels[live].head.as_mut().unwrap();
         let table = &mut head.under_way;
         let id = table.reserve().ok_or(Exception::ServerDeviceBusy)?;
         table.watch(self.now + ANSWER_WITHIN, id);
-        let request = fieldlock_modbus::Request::parse(pdu).unwrap();
         let pending = Pending {
             conn,
             transaction,
-            expected: Expected::of(&request),
+            unit,
+            expected: Expected::of(permit.request()),
         };
         table.fill(id, pending);
         assert!(table.len() <= usize::from(CREDIT));
@@ -141,20 +150,26 @@ impl World {
             id,
             client: conn,
             within,
-            unit: 1,
-            pdu,
+            unit: permit.unit(),
+            pdu: permit.request().pdu(),
         };
         request.encode(1, &mut bytes);
-        self.ledger.begun(conn, transaction, self.now, live);
+        self.ledger.begun((conn, transaction), self.now, (live, id));
         self.send(live, End::Head, 1, bytes);
         Ok(())
     }
 
-    fn tell_client(&mut self, conn: Conn, pipe: &mut Pipe, transaction: u16, pdu: &[u8]) {
+    fn tell_client(
+        &mut self,
+        conn: Conn,
+        pipe: &mut Pipe,
+        (transaction, unit): (u16, u8),
+        pdu: &[u8],
+    ) {
         self.ledger
             .leaves(conn, transaction, self.now, ANSWER_WITHIN);
         let mut bytes = Vec::new();
-        mbap::encode(&mut bytes, transaction, 1, pdu);
+        mbap::encode(&mut bytes, transaction, unit, pdu);
         let at = pipe.arrival(self.now + self.dice.millis(0..4));
         self.at(at, Happening::ToClient { conn, bytes });
     }
@@ -302,7 +317,8 @@ impl World {
     fn finish(&mut self, pending: &Pending, pdu: &[u8]) {
         if let Some(mut state) = self.head.conns.remove(&pending.conn) {
             state.side.end();
-            self.tell_client(pending.conn, &mut state.pipe, pending.transaction, pdu);
+            let asked = (pending.transaction, pending.unit);
+            self.tell_client(pending.conn, &mut state.pipe, asked, pdu);
             self.head.conns.insert(pending.conn, state);
         }
     }

@@ -22,6 +22,8 @@ pub(super) const QUEUE: u16 = 6;
 pub(super) const IN_FLIGHT: u16 = 4;
 pub(super) const CREDIT: u16 = QUEUE + IN_FLIGHT;
 pub(super) const CLIENTS: usize = 4;
+/// Units of the clients, and what the device calls them.
+pub(super) const UNITS: [(u8, u8); 3] = [(1, 1), (7, 1), (2, 2)];
 /// How long clients ask and things go wrong.
 const TROUBLE: Duration = Duration::from_secs(6);
 /// After that, until everything has an end: liveness, back-off, a time-out, and some.
@@ -180,7 +182,7 @@ impl World {
                 lines: BTreeMap::new(),
                 off_until: start,
             },
-            ledger: Ledger::new(max_connections == 1),
+            ledger: Ledger::new(max_connections == 1, shape.shared_reads),
             clients: std::iter::repeat_with(|| Client::new(start))
                 .take(CLIENTS)
                 .collect(),
