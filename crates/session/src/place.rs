@@ -64,20 +64,20 @@ impl Place {
     /// A tunnel has said its hello, which is good as such.
     pub fn handle_hello(&mut self, number: Number, instance: [u8; 16]) {
         let tunnel = Tunnel { number, instance };
-        match (self.holder(), &mut self.contender) {
-            (None, _) => self.accept(tunnel),
-            (Some(holder), _) if holder.instance == instance => self.accept(tunnel),
-            (Some(holder), None) => {
-                self.steps.push_back(Step::Probe(holder.number));
-                let asked = holder.number;
-                self.contender = Some(Contender { tunnel, asked });
-            }
-            // It lost its first tunnel while that waited.
-            (Some(_), Some(contender)) if contender.tunnel.instance == instance => {
+        let Some(holder) = self.holder().filter(|holder| holder.instance != instance) else {
+            return self.accept(tunnel);
+        };
+        match &mut self.contender {
+            // Its process lost it, or has started anew since: the last one is the likeliest to live.
+            Some(contender) => {
                 self.steps.push_back(Step::Close(contender.tunnel.number));
                 contender.tunnel = tunnel;
             }
-            (Some(holder), Some(_)) => self.refuse(number, holder.number),
+            None => {
+                let asked = holder.number;
+                self.steps.push_back(Step::Probe(asked));
+                self.contender = Some(Contender { tunnel, asked });
+            }
         }
     }
 
@@ -102,7 +102,10 @@ impl Place {
             self.steps.push_back(Step::Close(number));
             self.handle_ended(number);
         } else if let Some(contender) = self.contender.take_if(asked) {
-            self.refuse(contender.tunnel.number, number);
+            self.steps.push_back(Step::Refuse {
+                refused: contender.tunnel.number,
+                holder: number,
+            });
         }
     }
 
@@ -132,10 +135,6 @@ impl Place {
     fn accept(&mut self, tunnel: Tunnel) {
         self.accepted.push(tunnel);
         self.steps.push_back(Step::Accept(tunnel.number));
-    }
-
-    fn refuse(&mut self, refused: Number, holder: Number) {
-        self.steps.push_back(Step::Refuse { refused, holder });
     }
 
     /// Who is asked may have gone: then another is, or nobody is left.
@@ -259,19 +258,17 @@ mod tests {
 
     /// It would be refused as a second process beside itself.
     #[test]
-    fn a_restarted_edge_that_loses_its_first_tunnel_while_it_waits_comes_with_another() {
+    fn an_edge_that_starts_anew_while_it_waits_comes_with_another_tunnel() {
         let mut place = Place::taken();
         place.handle_hello(2, OTHER);
         place.handle_hello(3, OTHER);
-        assert_eq!(place.steps(), [Step::Probe(1), Step::Close(2)]);
         place.handle_hello(4, [3; 16]);
-        let refused = Step::Refuse {
-            refused: 4,
-            holder: 1,
-        };
-        assert_eq!(place.steps(), [refused]);
+        assert_eq!(
+            place.steps(),
+            [Step::Probe(1), Step::Close(2), Step::Close(3)]
+        );
         place.handle_ended(2);
         place.handle_probed(1, false);
-        assert_eq!(place.steps(), [Step::Close(1), Step::Accept(3)]);
+        assert_eq!(place.steps(), [Step::Close(1), Step::Accept(4)]);
     }
 }

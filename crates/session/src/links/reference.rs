@@ -316,15 +316,12 @@ impl World {
                 );
             }
             Step::Refuse { refused, .. } => {
-                let process = self.conns[refused as usize].process;
-                let lives =
-                    |died: Option<Instant>| died.is_none_or(|at| self.now < at + 2 * SECOND);
-                let others = self
-                    .processes
-                    .iter()
-                    .enumerate()
-                    .filter(|(n, _)| *n != process);
-                let any = others.map(|(_, other)| other.died).any(lives);
+                let conn = &self.conns[refused as usize];
+                let others = self.processes.iter().enumerate();
+                let mut others = others.filter(|(n, _)| *n != conn.process);
+                // The sign of life was asked for after the hello of who is refused.
+                let any =
+                    others.any(|(_, other)| other.died.is_none_or(|at| conn.hello_at <= Some(at)));
                 assert!(any, "{step:?}, and there is no other");
             }
             _ => {}
