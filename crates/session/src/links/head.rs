@@ -80,7 +80,6 @@ impl World {
             Event::Hello(hello) => {
                 head.hellos += 1;
                 self.conns[number].hello = Some(head.hellos);
-                self.conns[number].hello_at = Some(self.now);
                 head.place.handle_hello(number as u32, hello.instance);
                 self.head_follows(at);
             }

@@ -45,7 +45,6 @@ pub(super) struct Conn {
     pub(super) trouble: Option<Instant>,
     /// Which hello of its headend it brought.
     pub(super) hello: Option<u64>,
-    pub(super) hello_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -91,7 +90,6 @@ impl Conn {
             lost: false,
             trouble: None,
             hello: None,
-            hello_at: None,
         }
     }
 

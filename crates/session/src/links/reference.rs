@@ -319,9 +319,9 @@ impl World {
                 let conn = &self.conns[refused as usize];
                 let others = self.processes.iter().enumerate();
                 let mut others = others.filter(|(n, _)| *n != conn.process);
-                // The sign of life was asked for after the hello of who is refused.
+                // A sign of life is waited for for a second.
                 let any =
-                    others.any(|(_, other)| other.died.is_none_or(|at| conn.hello_at <= Some(at)));
+                    others.any(|(_, other)| other.died.is_none_or(|at| self.now <= at + SECOND));
                 assert!(any, "{step:?}, and there is no other");
             }
             _ => {}
