@@ -25,7 +25,7 @@ use fieldlock_testkit::seeds;
 use self::world::World;
 
 /// As many as a test may cost; a campaign takes more.
-const SEEDS: Range<u64> = 0..3000;
+const SEEDS: Range<u64> = 0..5000;
 
 #[test]
 fn no_order_of_events_leaves_an_edge_without_its_tunnels_or_with_two() {
