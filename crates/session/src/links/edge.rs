@@ -168,10 +168,10 @@ impl World {
             return self.at(at, Happening::NoAnswer { pair, id });
         }
         match head.mood {
-            Mood::Busy => return self.failed(pair, Some(id), Failure::Busy),
+            Mood::Busy => self.failed(pair, Some(id), Failure::Busy),
             // In TLS 1.3 the client is through before it hears that it is refused.
             Mood::Refuses if self.dice.percent(50) => {
-                return self.failed(pair, Some(id), Failure::Refused);
+                self.failed(pair, Some(id), Failure::Refused);
             }
             Mood::Refuses => {
                 let number = self.connected(pair, transport);
@@ -179,7 +179,7 @@ impl World {
             }
             Mood::Well | Mood::Closes => {
                 let number = self.connected(pair, transport);
-                self.to_headend(number, start);
+                self.announce(number, start);
             }
         }
     }

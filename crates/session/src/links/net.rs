@@ -189,7 +189,7 @@ impl World {
     }
 
     /// The headend's end of a handshake that is through at the edge.
-    pub(super) fn to_headend(&mut self, number: usize, start: u8) {
+    pub(super) fn announce(&mut self, number: usize, start: u8) {
         let at = self.now + self.delay();
         let at = self.conns[number].arrival(Side::Headend, at);
         self.at(

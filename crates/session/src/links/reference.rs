@@ -11,9 +11,9 @@ use crate::{Event, Failure, Side, Step, Transport};
 /// Within which an edge has a tunnel again when all is well: the old one is dead after 2 s, a hello that
 /// was lost is given up after 5 s, who waits for the probe of another does so for 1 s, rounds are 1 s
 /// apart, and a handshake takes a moment.
-const BACK: Duration = Duration::from_secs(12);
+const BACK: Duration = Duration::from_secs(9);
 /// The same after the headend said that it is busy, or refused.
-const BACK_AFTER_NO: Duration = Duration::from_secs(24);
+const BACK_AFTER_NO: Duration = Duration::from_secs(18);
 const SECOND: Duration = Duration::from_secs(1);
 /// Rounds of one process to one headend in ten seconds, at most.
 const ROUNDS: usize = 40;
