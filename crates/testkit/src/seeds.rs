@@ -67,8 +67,9 @@ pub fn sweep(test: &str, seeds: Range<u64>, run: impl Fn(u64, bool) + Sync) {
     let failures: Vec<String> = thread::scope(|scope| {
         let halves = [seeds.start..middle, middle..seeds.end];
         let halves = halves.map(|seeds| scope.spawn(|| half(seeds)));
-        let ends = halves.into_iter().map(|half| half.join());
-        ends.filter_map(Result::ok).flatten().collect()
+        let died = |_| Some("a thread of the sweep has died".to_owned());
+        let ends = halves.map(|half| half.join().unwrap_or_else(died));
+        ends.into_iter().flatten().collect()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::head::{HEADS, Mood, hello};
-use super::net::{Conn, End, heartbeat, liveness};
+use super::net::{Conn, End, heartbeat};
 use super::reference::Dials;
 use super::world::{Happening, World};
 use crate::race::Attempt;
-use crate::{Close, Event, Failure, Race, Session, Side, Transport};
+use crate::{Close, Event, Failure, Liveness, Race, Session, Side, Transport};
 
 /// How `agent` bounds an attempt, and when it tries QUIC again.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
@@ -201,7 +201,7 @@ impl World {
         let number = self.conns.len();
         let mut conn = Conn::new(pair.0, pair.1, transport, self.now);
         let hello = hello(self.processes[pair.0].instance);
-        let session = Session::edge(&hello, liveness(), heartbeat(transport), self.now);
+        let session = Session::edge(&hello, Liveness::default(), heartbeat(transport), self.now);
         conn.edge = Some(End::new(session, self.now));
         self.conns.push(conn);
         self.open.insert(number);

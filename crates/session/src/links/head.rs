@@ -1,8 +1,8 @@
 //! A headend: what its shell does around [`Session`] and [`Place`].
 
-use super::net::{End, heartbeat, liveness};
+use super::net::{End, heartbeat};
 use super::world::{Happening, World};
-use crate::{Close, Event, Hello, Place, Session, Side, Step, VERSION};
+use crate::{Close, Event, Hello, Liveness, Place, Session, Side, Step, VERSION};
 
 pub(super) const HEADS: usize = 2;
 
@@ -67,7 +67,8 @@ impl World {
         let conn = &mut self.conns[number];
         let head = &self.heads[conn.head];
         if head.alive && head.start == start {
-            let session = Session::headend(liveness(), heartbeat(conn.transport), self.now);
+            let session =
+                Session::headend(Liveness::default(), heartbeat(conn.transport), self.now);
             conn.headend = Some(End::new(session, self.now));
             self.open.insert(number);
         }

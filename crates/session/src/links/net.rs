@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::head::HEADS;
 use super::world::{Happening, World};
-use crate::{Decoder, Event, Frame, Liveness, Session, Side, Transport, Violation};
+use crate::{Decoder, Event, Frame, Session, Side, Transport, Violation};
 
 /// quinn's own idle time and keep-alive, as `agent` sets them.
 pub(super) const QUIC_IDLE: Duration = Duration::from_secs(2);
@@ -303,9 +303,4 @@ impl World {
         let ends = [&conn.edge, &conn.headend].into_iter().flatten();
         ends.filter_map(|end| conn.deadline(end)).min()
     }
-}
-
-/// As `agent` uses it.
-pub(super) fn liveness() -> Liveness {
-    Liveness::default()
 }
