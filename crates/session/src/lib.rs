@@ -3,11 +3,14 @@
 //! The same frames run over QUIC (a stream per channel) and over one TLS connection:
 //! [`frame`] is their wire format, [`hello`] what both sides state first, [`state`] the
 //! rules of a session from the first byte to the last, [`backoff`] and [`race`] when and
-//! by which transport an edge dials.
+//! by which transport an edge dials, [`place`] which of an edge's tunnels a headend keeps.
 
 pub mod backoff;
 pub mod frame;
 pub mod hello;
+#[cfg(test)]
+mod links;
+pub mod place;
 pub mod race;
 pub mod state;
 mod wire;
@@ -15,6 +18,7 @@ mod wire;
 pub use backoff::Backoff;
 pub use frame::{Checkpoint, ClientOpen, Decoder, Fate, Frame, FrameError, Outcome};
 pub use hello::{DeviceOffer, Hello, HelloError};
+pub use place::{Place, Step};
 pub use race::{Failure, Race, Transport};
 pub use state::{Close, Event, Liveness, Session, Side, Violation};
 

@@ -49,6 +49,9 @@ pub const HEAD_START: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_millis(700);
 const ROUND_FIRST: Duration = Duration::from_millis(50);
 const ROUND_MAX: Duration = Duration::from_secs(1);
+/// A tunnel that ends sooner after the round that brought it is as good as a failure: a headend that lets
+/// everybody go at once is not to be dialled at once.
+const LASTING: Duration = Duration::from_secs(1);
 /// After a headend said that it is busy: thousands that come back within a second would keep it so.
 const BUSY_MAX: Duration = Duration::from_secs(8);
 const REFUSED_MAX: Duration = Duration::from_secs(10);
@@ -170,7 +173,8 @@ impl Race {
         }
     }
 
-    /// A session came up by `transport`: it is preferred from here on.
+    /// A session that had come up by `transport` has ended: this transport is preferred from here on. The
+    /// next round is due at once, unless the session was a short one.
     pub fn won(&mut self, now: Instant, transport: Transport) {
         if self.transports.len() > 1 {
             self.transports = vec![transport, transport.other()];
@@ -178,6 +182,10 @@ impl Race {
         self.waiting.clear();
         self.pending = 0;
         self.failure = Failure::Network;
+        if now < self.started + LASTING {
+            self.next_round = self.next_round.max(now + self.backoff.delay());
+            return;
+        }
         self.backoff.reset();
         self.busy.reset();
         self.refused.reset();
@@ -298,8 +306,32 @@ mod tests {
             now += last;
         }
         assert!(last >= BUSY_MAX / 2, "{last:?}");
+        now += LASTING;
         race.won(now, Transport::Quic);
         assert!(race.round_due(now));
+    }
+
+    #[test]
+    fn a_headend_that_lets_go_at_once_is_not_dialled_at_once() {
+        let mut now = Instant::now();
+        let mut race = Race::new(None, now, 1);
+        let mut rounds = 0;
+        let end = now + 10 * ROUND_MAX;
+        while now < end {
+            assert!(race.round_due(now));
+            race.start_round(now, 1);
+            race.poll_attempt(now).unwrap();
+            race.connected();
+            now += Duration::from_millis(40);
+            race.won(now, Transport::Quic);
+            now = race.poll_timeout();
+            rounds += 1;
+        }
+        assert!(rounds <= 30, "{rounds}");
+        race.start_round(now, 1);
+        race.poll_attempt(now).unwrap();
+        race.won(now + LASTING, Transport::Quic);
+        assert!(race.round_due(now + LASTING));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`peers`]: foreign programs, found or named as missing.
 //! - [`modbus`]: a raw Modbus/TCP client that knows nothing of our own codec, on purpose.
 //! - [`capture`]: Modbus requests out of pcap files.
+//! - [`seeds`]: simulations that follow from a seed: many, or the one that failed.
 //! - [`usage`]: processor time and memory of processes.
 
 pub mod capture;
@@ -16,6 +17,7 @@ pub mod peers;
 pub mod ports;
 pub mod process;
 mod random;
+pub mod seeds;
 pub mod usage;
 pub mod wait;
 pub mod wire;

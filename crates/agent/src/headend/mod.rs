@@ -42,7 +42,7 @@ use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList, store};
 use fieldlock_policy::Policy;
 use fieldlock_sandbox::Sandbox;
-use fieldlock_session::{Close, Hello, Transport};
+use fieldlock_session::{Close, Hello, Place, Transport};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -112,8 +112,10 @@ pub(crate) struct Headend {
     /// By configured address.
     listeners: RefCell<HashMap<SocketAddr, Listening>>,
     tunnels: RefCell<BTreeMap<String, Rc<EdgeTunnel>>>,
-    /// Hellos that were accepted and wait for the edge to be ready.
-    accepted: RefCell<HashMap<u32, Hello>>,
+    /// Which of an edge's tunnels is kept; of edges that have any.
+    places: RefCell<HashMap<String, Place>>,
+    /// Hellos of links that are not up yet.
+    hellos: RefCell<HashMap<u32, Hello>>,
     links: RefCell<HashMap<u32, Rc<Link>>>,
     clients: RefCell<HashMap<u32, Rc<ClientConn>>>,
     seats: Rc<Seats>,
@@ -210,7 +212,8 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         bindings: RefCell::default(),
         listeners: RefCell::default(),
         tunnels: RefCell::default(),
-        accepted: RefCell::default(),
+        places: RefCell::default(),
+        hellos: RefCell::default(),
         links: RefCell::default(),
         clients: RefCell::default(),
         seats: Rc::default(),
@@ -365,36 +368,35 @@ impl Headend {
 
     fn remove_link(&self, link: &Link) {
         self.links.borrow_mut().remove(&link.number);
-        self.accepted.borrow_mut().remove(&link.number);
-        // It can only have wanted the place of one of its own identity.
-        if let Some(tunnel) = self.tunnel_of(link.peer.identity.name.as_str()) {
-            tunnel.forget_contender(link);
-        }
+        self.hellos.borrow_mut().remove(&link.number);
     }
 
-    fn put_accepted(&self, link: &Link, hello: Hello) {
-        self.accepted.borrow_mut().insert(link.number, hello);
+    fn put_hello(&self, link: &Link, hello: Hello) {
+        self.hellos.borrow_mut().insert(link.number, hello);
+    }
+
+    fn hello_of(&self, number: u32) -> Option<Hello> {
+        self.hellos.borrow().get(&number).cloned()
     }
 
     /// An edge that is not up yet has another trust list in force than its hello said.
     fn note_trust(&self, link: &Link, hash: [u8; 32]) {
-        if let Some(hello) = self.accepted.borrow_mut().get_mut(&link.number) {
+        if let Some(hello) = self.hellos.borrow_mut().get_mut(&link.number) {
             hello.trust = Some(hash);
         }
     }
 
-    fn take_accepted(&self, link: &Link) -> Option<Hello> {
-        self.accepted.borrow_mut().remove(&link.number)
+    fn take_hello(&self, link: &Link) -> Option<Hello> {
+        self.hellos.borrow_mut().remove(&link.number)
     }
 
     fn tunnel_of(&self, edge: &str) -> Option<Rc<EdgeTunnel>> {
         self.tunnels.borrow().get(edge).cloned()
     }
 
-    /// Enters a tunnel; the one whose place it takes comes back.
-    fn put_tunnel(&self, tunnel: &Rc<EdgeTunnel>) -> Option<Rc<EdgeTunnel>> {
+    fn put_tunnel(&self, tunnel: &Rc<EdgeTunnel>) {
         let edge = tunnel.link.peer.identity.name.to_string();
-        self.tunnels.borrow_mut().insert(edge, tunnel.clone())
+        self.tunnels.borrow_mut().insert(edge, tunnel.clone());
     }
 
     fn remove_tunnel(&self, tunnel: &Rc<EdgeTunnel>) {

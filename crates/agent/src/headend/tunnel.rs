@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
 use fieldlock_session::frame::Frame;
-use fieldlock_session::{Close, Event, Hello, Transport, VERSION, Violation};
+use fieldlock_session::{Close, Event, Hello, Place, Step, Transport, VERSION, Violation};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -35,18 +35,9 @@ pub(crate) struct EdgeTunnel {
     /// Hash of the edge's trust list, as it last said; `None` for one that takes none from here.
     pub(crate) trust: Cell<Option<[u8; 32]>>,
     pub(crate) carried: Carried,
-    /// Waits for the answer to a probe of this tunnel, to take its place.
-    contender: RefCell<Option<(Rc<Link>, Hello)>>,
 }
 
 impl EdgeTunnel {
-    /// The link that wanted this tunnel's place has ended.
-    pub(super) fn forget_contender(&self, link: &Link) {
-        self.contender
-            .borrow_mut()
-            .take_if(|(contender, _)| contender.number == link.number);
-    }
-
     pub(crate) fn under_way(&self) -> usize {
         self.channels.borrow().iter().map(|c| c.under_way()).sum()
     }
@@ -82,10 +73,9 @@ impl TunnelHandler {
             if let Some(fieldbus) = self.headend.fieldbus.get() {
                 fieldbus.link_down(link);
             }
-            if let Some((contender, hello)) = tunnel.contender.take() {
-                self.headend.accept(&contender, &hello);
-            }
         }
+        let ended = |place: &mut Place| place.handle_ended(link.number);
+        self.headend.decide(name, ended);
         let kind = if link.was_up() {
             let transport = link.peer.transport.name();
             if end.is_orderly() {
@@ -111,45 +101,25 @@ impl TunnelHandler {
             link.close(Close::DeviceNotBound, text);
             return;
         }
-        let Some(older) = headend.tunnel_of(edge) else {
-            headend.accept(link, &hello);
-            return;
-        };
-        if older.hello.instance == hello.instance {
-            headend.accept(link, &hello);
-        } else if older.contender.borrow().is_some() {
-            headend.refuse_duplicate(link, &older);
-        } else {
-            *older.contender.borrow_mut() = Some((link.clone(), hello));
-            older.link.probe();
-        }
+        let instance = hello.instance;
+        headend.put_hello(link, hello);
+        headend.decide(edge, |place| place.handle_hello(link.number, instance));
     }
 
     fn up(&self, link: &Rc<Link>) {
-        let Some(hello) = self.headend.take_accepted(link) else {
+        let Some(hello) = self.headend.take_hello(link) else {
             link.close(Close::Protocol, "ready without an accepted hello");
             return;
         };
+        let edge = link.peer.identity.name.as_str();
+        let up = |place: &mut Place| place.handle_up(link.number);
+        self.headend.decide(edge, up);
         let tunnel = self.headend.install(link, hello);
         *self.tunnel.borrow_mut() = Some(tunnel.clone());
         if let Some(head) = self.headend.ledger.checkpoint() {
             link.tell_checkpoint(&head);
         }
         self.headend.carry_bundle(&tunnel);
-    }
-
-    fn probed(&self, alive: bool) {
-        let tunnel = self.tunnel.borrow().clone();
-        let Some(tunnel) = tunnel else { return };
-        let Some((contender, hello)) = tunnel.contender.take() else {
-            return;
-        };
-        if alive {
-            self.headend.refuse_duplicate(&contender, &tunnel);
-        } else {
-            tunnel.link.close(Close::Replaced, "did not answer a probe");
-            self.headend.accept(&contender, &hello);
-        }
     }
 }
 
@@ -158,7 +128,11 @@ impl Handler for TunnelHandler {
         match event {
             Event::Hello(hello) => self.judge(link, hello),
             Event::Up(_) => self.up(link),
-            Event::Probed { alive } => self.probed(alive),
+            Event::Probed { alive } => {
+                let probed = |place: &mut Place| place.handle_probed(link.number, alive);
+                let edge = link.peer.identity.name.as_str();
+                self.headend.decide(edge, probed);
+            }
             Event::Policy(hash) => {
                 if let Some(tunnel) = &*self.tunnel.borrow() {
                     *tunnel.policy.borrow_mut() = hash;
@@ -245,6 +219,53 @@ impl Headend {
         Ok(())
     }
 
+    /// Something happened to a tunnel of `edge`: does what follows from it for all of them.
+    fn decide(self: &Rc<Self>, edge: &str, happened: impl FnOnce(&mut Place)) {
+        let mut places = self.places.borrow_mut();
+        let place = places.entry(edge.to_owned()).or_default();
+        happened(place);
+        let steps: Vec<Step> = std::iter::from_fn(|| place.poll_step()).collect();
+        if place.is_empty() {
+            places.remove(edge);
+        }
+        drop(places);
+        for step in steps {
+            self.follow(edge, step);
+        }
+    }
+
+    fn follow(self: &Rc<Self>, edge: &str, step: Step) {
+        let link = |number| self.links.borrow().get(&number).cloned();
+        match step {
+            Step::Accept(number) => {
+                if let (Some(link), Some(hello)) = (link(number), self.hello_of(number)) {
+                    self.accept(&link, &hello);
+                }
+            }
+            Step::Probe(number) => {
+                if let Some(link) = link(number) {
+                    link.probe();
+                }
+            }
+            Step::Refuse { refused, holder } => {
+                if let (Some(refused), Some(holder)) = (link(refused), link(holder)) {
+                    self.refuse_duplicate(&refused, &holder);
+                }
+            }
+            Step::Drain(number) => {
+                let older = self.tunnel_of(edge);
+                if let Some(older) = older.filter(|older| older.link.number == number) {
+                    tokio::task::spawn_local(drain(older));
+                }
+            }
+            Step::Close(number) => {
+                if let Some(link) = link(number) {
+                    link.close(Close::Replaced, "another tunnel has its place");
+                }
+            }
+        }
+    }
+
     fn accept(self: &Rc<Self>, link: &Rc<Link>, hello: &Hello) {
         // Over QUIC their datagrams need no connection of their own.
         let beside = !hello.stations.is_empty() && link.peer.transport == Transport::Tls;
@@ -264,7 +285,6 @@ impl Headend {
             stations: hello.stations.clone(),
             cyclic,
         };
-        self.put_accepted(link, hello.clone());
         // Before our hello: the edge judges us by it before anything crosses.
         let trust = self.posture.trust();
         if hello
@@ -276,11 +296,11 @@ impl Headend {
         link.accept(&answer, hello);
     }
 
-    fn refuse_duplicate(self: &Rc<Self>, link: &Rc<Link>, older: &EdgeTunnel) {
+    fn refuse_duplicate(self: &Rc<Self>, link: &Link, older: &Link) {
         let edge = link.peer.identity.name.as_str();
         let text = format!(
             "edge `{edge}` is connected already from {}, and alive",
-            older.link.peer.address
+            older.peer.address
         );
         self.ledger.raise(
             alarm::DUPLICATE,
@@ -301,8 +321,7 @@ impl Headend {
         }
     }
 
-    /// The tunnel is up: its devices are served by it from here on. An older tunnel of the
-    /// same agent finishes what it has under way, and closes.
+    /// The tunnel is up: its devices are served by it from here on.
     fn install(self: &Rc<Self>, link: &Rc<Link>, hello: Hello) -> Rc<EdgeTunnel> {
         let tunnel = Rc::new(EdgeTunnel {
             link: link.clone(),
@@ -310,7 +329,6 @@ impl Headend {
             trust: Cell::new(hello.trust),
             carried: Carried::new(hello.bundle),
             channels: RefCell::default(),
-            contender: RefCell::default(),
             hello,
         });
         for (number, offer) in (1..).zip(&tunnel.hello.devices) {
@@ -341,9 +359,7 @@ impl Headend {
         let state = &self.settings().state;
         self.posture.time_proven(state, peer.valid.1);
         self.unproven.proven(state);
-        if let Some(older) = self.put_tunnel(&tunnel) {
-            tokio::task::spawn_local(drain(older));
-        }
+        self.put_tunnel(&tunnel);
         tunnel
     }
 
@@ -369,6 +385,7 @@ async fn watch_duplicate(headend: Rc<Headend>, edge: String) {
     }
 }
 
+/// An older tunnel of the same agent finishes what it has under way, and closes.
 async fn drain(older: Rc<EdgeTunnel>) {
     let looks = DRAIN_MAX.as_millis() / DRAIN_LOOK.as_millis();
     for _ in 0..looks {

@@ -11,7 +11,6 @@ use fieldlock_session::{
 };
 
 use super::head::address;
-use super::ledger::What;
 use super::plc::Line;
 use super::tunnel::{EdgeEnd, End};
 use super::world::{ANSWER_WITHIN, CREDIT, Happening, IN_FLIGHT, QUEUE, World, phase};
@@ -203,6 +202,7 @@ impl World {
             self.edge.device.refuse(Key(key));
             return self.edge_answers(tunnel, id, Outcome::Refused, &busy);
         }
+        self.ledger.admitted((tunnel, id));
         self.edge.under_way.insert(key, (tunnel, id, pdu[0]));
         if is_write {
             let number = u16::from_be_bytes([pdu[3], pdu[4]]);
@@ -321,6 +321,7 @@ impl World {
     pub(super) fn edge_policy(&mut self, policy: &Arc<Policy>) {
         self.edge.policy = Arc::clone(policy);
         self.edge.device.policy_changed();
+        self.ledger.policies += 1;
         let ends = self.tunnels.iter_mut().filter_map(|t| t.edge.as_mut());
         for (client, known) in ends.flat_map(|end| end.clients.values_mut()) {
             *known = view(policy, *client);
@@ -368,13 +369,4 @@ fn view(policy: &Policy, client: usize) -> Arc<View> {
 
 fn client_key(tunnel: usize, client: u32) -> ClientKey {
     ClientKey((tunnel as u64) << 32 | u64::from(client))
-}
-
-/// What clients ask: often the same.
-pub(super) fn draw(dice: &mut super::dice::Dice) -> What {
-    match dice.roll(10) {
-        0..=3 => What::Write,
-        4..=8 => What::Read { address: 100 },
-        _ => What::Read { address: 101 },
-    }
 }

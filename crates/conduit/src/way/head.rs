@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use fieldlock_modbus::{Answer, Exception, Expected, mbap};
 use fieldlock_policy::Policy;
 use fieldlock_session::{
-    ClientOpen, Close, Event, Frame, Hello, Liveness, Outcome, Session, VERSION, Violation,
+    ClientOpen, Close, Event, Frame, Hello, Liveness, Outcome, Place, Session, Step, VERSION,
+    Violation,
 };
 
 use super::ledger::Conn;
 use super::tunnel::{End, HeadEnd, Pipe};
-use super::world::{ANSWER_WITHIN, CREDIT, Happening, World, phase};
-use crate::client::{ClientSide, Origins, Routes, UnderWay, Verdict};
+use super::world::{ANSWER_WITHIN, CREDIT, Happening, UNITS, World, phase};
+use crate::admit::Permit;
+use crate::client::{ClientSide, Origins, Routes, Target, UnderWay, Verdict};
 use crate::meter::Meter;
 
 const MARGIN: Duration = Duration::from_millis(20);
@@ -26,6 +28,7 @@ pub(super) struct Head {
     pub(super) conns: BTreeMap<Conn, ClientConn>,
     /// The tunnel that serves the device.
     pub(super) live: Option<usize>,
+    pub(super) place: Place,
     pub(super) instance: [u8; 16],
 }
 
@@ -43,6 +46,7 @@ pub(super) struct ClientConn {
 pub(super) struct Pending {
     conn: Conn,
     transaction: u16,
+    unit: u8,
     expected: Expected,
 }
 
@@ -52,7 +56,14 @@ impl World {
             address: Some(address(client).ip()),
             ..Origins::default()
         };
-        let routes = Arc::new(Routes::all_units(0, &["plc".into()].into()));
+        let units = UNITS.map(|(unit, at_device)| {
+            let target = Target {
+                device: 0,
+                unit: at_device,
+            };
+            (unit, target)
+        });
+        let routes = Arc::new(Routes::by_unit(units, &["plc".into()].into()));
         let policy = Arc::clone(&self.head.policy);
         let phase = phase(&policy);
         let side = ClientSide::new(origin, routes, policy, phase, 4);
@@ -80,12 +91,12 @@ impl World {
                 .expect("clients speak Modbus");
             let Some((step, size)) = step else { break };
             used += size;
-            let transaction = step.transaction;
+            let asked = (step.transaction, step.unit);
             let answered = match step.verdict {
                 Verdict::Refuse { refused, .. } => Some(refused.exception.pdu(refused.function)),
                 Verdict::Forward { permit, .. } => {
                     let pdu = permit.request().pdu();
-                    let forwarded = self.forward(conn, &mut state, transaction, pdu);
+                    let forwarded = self.forward(conn, &mut state, asked, &permit);
                     forwarded.err().map(|exception| {
                         state.side.put_back(&permit, &mut self.head.meter);
                         exception.pdu(pdu[0])
@@ -93,7 +104,7 @@ impl World {
                 }
             };
             if let Some(pdu) = answered {
-                self.tell_client(conn, &mut state.pipe, transaction, &pdu);
+                self.tell_client(conn, &mut state.pipe, asked, &pdu);
             }
         }
         state.input = input[used..].to_vec();
@@ -104,19 +115,19 @@ impl World {
         &mut self,
         conn: Conn,
         state: &mut ClientConn,
-        transaction: u16,
-        pdu: &[u8],
+        (transaction, unit): (u16, u8),
+        permit: &Permit<'_>,
     ) -> Result<(), Exception> {
         let live = self.head.live.ok_or(Exception::GatewayPathUnavailable)?;
         let head = self.tunnels[live].head.as_mut().unwrap();
         let table = &mut head.under_way;
         let id = table.reserve().ok_or(Exception::ServerDeviceBusy)?;
         table.watch(self.now + ANSWER_WITHIN, id);
-        let request = fieldlock_modbus::Request::parse(pdu).unwrap();
         let pending = Pending {
             conn,
             transaction,
-            expected: Expected::of(&request),
+            unit,
+            expected: Expected::of(permit.request()),
         };
         table.fill(id, pending);
         assert!(table.len() <= usize::from(CREDIT));
@@ -139,20 +150,26 @@ impl World {
             id,
             client: conn,
             within,
-            unit: 1,
-            pdu,
+            unit: permit.unit(),
+            pdu: permit.request().pdu(),
         };
         request.encode(1, &mut bytes);
-        self.ledger.begun(conn, transaction, self.now, live);
+        self.ledger.begun((conn, transaction), self.now, (live, id));
         self.send(live, End::Head, 1, bytes);
         Ok(())
     }
 
-    fn tell_client(&mut self, conn: Conn, pipe: &mut Pipe, transaction: u16, pdu: &[u8]) {
+    fn tell_client(
+        &mut self,
+        conn: Conn,
+        pipe: &mut Pipe,
+        (transaction, unit): (u16, u8),
+        pdu: &[u8],
+    ) {
         self.ledger
             .leaves(conn, transaction, self.now, ANSWER_WITHIN);
         let mut bytes = Vec::new();
-        mbap::encode(&mut bytes, transaction, 1, pdu);
+        mbap::encode(&mut bytes, transaction, unit, pdu);
         let at = pipe.arrival(self.now + self.dice.millis(0..4));
         self.at(at, Happening::ToClient { conn, bytes });
     }
@@ -174,55 +191,49 @@ impl World {
         self.tunnels[tunnel].head = Some(HeadEnd {
             session: Session::headend(Liveness::default(), true, self.now),
             decoders: Default::default(),
-            hello: None,
             under_way: UnderWay::new(CREDIT.into()),
             draining: false,
-            contender: None,
         });
     }
 
     pub(super) fn head_event(&mut self, tunnel: usize, event: Event) {
         match event {
             Event::Hello(hello) => {
-                let older = self.head.live;
-                let instance = |at: usize| {
-                    let head = self.tunnels[at].head.as_ref();
-                    head.and_then(|head| Some(head.hello.as_ref()?.instance))
-                };
-                let same = older.is_none_or(|older| instance(older) == Some(hello.instance));
-                self.tunnels[tunnel].head.as_mut().unwrap().hello = Some(hello);
-                let Some(older) = older.filter(|_| !same) else {
-                    return self.head_takes(tunnel);
-                };
-                let head = self.tunnels[older].head.as_mut().unwrap();
-                if head.contender.is_some() {
-                    self.head_closes(tunnel, Close::DuplicateIdentity);
-                } else {
-                    head.contender = Some(tunnel);
-                    head.session.probe(self.now);
-                }
+                self.head.place.handle_hello(tunnel as u32, hello.instance);
+                self.head_follows();
             }
             Event::Up(_) => {
-                let older = self.head.live.replace(tunnel);
-                if let Some(head) = older.and_then(|older| self.tunnels[older].head.as_mut()) {
-                    head.session.drain();
-                    head.draining = true;
-                }
+                self.head.live = Some(tunnel);
+                self.head.place.handle_up(tunnel as u32);
+                self.head_follows();
             }
             Event::Probed { alive } => {
-                let head = self.tunnels[tunnel].head.as_mut().unwrap();
-                let Some(contender) = head.contender.take() else {
-                    return;
-                };
-                if alive {
-                    self.head_closes(contender, Close::DuplicateIdentity);
-                } else {
-                    self.head_closes(tunnel, Close::Replaced);
-                    self.head_takes(contender);
-                }
+                self.head.place.handle_probed(tunnel as u32, alive);
+                self.head_follows();
             }
             Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => self.head_ends(tunnel),
             _ => {}
+        }
+    }
+
+    fn head_follows(&mut self) {
+        while let Some(step) = self.head.place.poll_step() {
+            match step {
+                Step::Accept(tunnel) => self.head_takes(tunnel as usize),
+                Step::Probe(tunnel) => {
+                    let head = self.tunnels[tunnel as usize].head.as_mut();
+                    head.unwrap().session.probe(self.now);
+                }
+                Step::Refuse { refused, .. } => {
+                    self.head_closes(refused as usize, Close::DuplicateIdentity);
+                }
+                Step::Drain(tunnel) => {
+                    let head = self.tunnels[tunnel as usize].head.as_mut().unwrap();
+                    head.session.drain();
+                    head.draining = true;
+                }
+                Step::Close(tunnel) => self.head_closes(tunnel as usize, Close::Replaced),
+            }
         }
     }
 
@@ -263,6 +274,8 @@ impl World {
         for pending in head.under_way.drain() {
             self.lose(&pending);
         }
+        self.head.place.handle_ended(tunnel as u32);
+        self.head_follows();
         self.hang_up(tunnel, End::Head);
     }
 
@@ -304,7 +317,8 @@ impl World {
     fn finish(&mut self, pending: &Pending, pdu: &[u8]) {
         if let Some(mut state) = self.head.conns.remove(&pending.conn) {
             state.side.end();
-            self.tell_client(pending.conn, &mut state.pipe, pending.transaction, pdu);
+            let asked = (pending.transaction, pending.unit);
+            self.tell_client(pending.conn, &mut state.pipe, asked, pdu);
             self.head.conns.insert(pending.conn, state);
         }
     }

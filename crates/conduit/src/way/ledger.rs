@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::world::UNITS;
+
 /// A client connection at the headend.
 pub(super) type Conn = u32;
 
@@ -25,6 +27,7 @@ pub(super) enum What {
 pub(super) struct Asked {
     pub(super) client: usize,
     pub(super) conn: Conn,
+    unit: u8,
     what: What,
     /// What the PLC had done when it was asked.
     before: Moment,
@@ -32,6 +35,8 @@ pub(super) struct Asked {
     begun: Option<Instant>,
     /// The tunnel that it left by.
     pub(super) tunnel: Option<usize>,
+    /// How many policies the edge had had when it let it in.
+    policy: Option<u64>,
     /// A policy forbade writes at some time meanwhile.
     forbidden: bool,
     end: Option<End>,
@@ -54,10 +59,16 @@ enum End {
 pub(super) struct Ledger {
     pub(super) asked: Vec<Asked>,
     by_transaction: BTreeMap<(Conn, u16), usize>,
+    /// By tunnel and the headend's id.
+    by_id: BTreeMap<(usize, u64), usize>,
     pub(super) moment: Moment,
     /// Writes that the PLC got, and did.
     received: BTreeMap<u16, u32>,
     done: BTreeMap<u16, Moment>,
+    /// Of which unit something was read.
+    read: BTreeMap<Moment, u8>,
+    /// That the edge has had.
+    pub(super) policies: u64,
     /// Requests that the PLC refused.
     refused: u32,
     /// Writes whose intent is on the edge's disk.
@@ -68,6 +79,13 @@ pub(super) struct Ledger {
     told: BTreeMap<Moment, Vec<usize>>,
     /// The PLC serves one request after the other.
     in_order: bool,
+    /// Clients that wait for the same read may get one answer.
+    shared_reads: bool,
+}
+
+fn at_device(unit: u8) -> u8 {
+    let known = UNITS.iter().find(|(clients, _)| *clients == unit);
+    known.expect("asked for").1
 }
 
 /// Clients with the same rule; the third has its own.
@@ -76,9 +94,10 @@ fn group(client: usize) -> usize {
 }
 
 impl Ledger {
-    pub(super) fn new(in_order: bool) -> Self {
+    pub(super) fn new(in_order: bool, shared_reads: bool) -> Self {
         Self {
             in_order,
+            shared_reads,
             ..Self::default()
         }
     }
@@ -86,9 +105,9 @@ impl Ledger {
     /// A client asks; its request's PDU.
     pub(super) fn ask(
         &mut self,
-        client: usize,
-        conn: Conn,
+        (client, conn): (usize, Conn),
         transaction: u16,
+        unit: u8,
         what: What,
     ) -> Vec<u8> {
         let number = self.asked.len();
@@ -96,10 +115,12 @@ impl Ledger {
         self.asked.push(Asked {
             client,
             conn,
+            unit,
             what,
             before: self.moment,
             begun: None,
             tunnel: None,
+            policy: None,
             forbidden: self.forbidding > 0,
             end: None,
         });
@@ -122,11 +143,19 @@ impl Ledger {
         }
     }
 
-    pub(super) fn begun(&mut self, conn: Conn, transaction: u16, now: Instant, tunnel: usize) {
-        let asked = &mut self.asked[self.by_transaction[&(conn, transaction)]];
+    /// A request leaves the headend, by a tunnel and with an id.
+    pub(super) fn begun(&mut self, asked: (Conn, u16), now: Instant, sent: (usize, u64)) {
+        let number = self.by_transaction[&asked];
+        self.by_id.insert(sent, number);
+        let asked = &mut self.asked[number];
         assert!(asked.begun.is_none(), "begun twice: {asked:?}");
         asked.begun = Some(now);
-        asked.tunnel = Some(tunnel);
+        asked.tunnel = Some(sent.0);
+    }
+
+    /// The edge lets a request in.
+    pub(super) fn admitted(&mut self, sent: (usize, u64)) {
+        self.asked[self.by_id[&sent]].policy = Some(self.policies);
     }
 
     /// The headend lets an answer out.
@@ -143,23 +172,28 @@ impl Ledger {
     }
 
     /// A write arrives at the PLC.
-    pub(super) fn received(&mut self, number: u16) {
+    pub(super) fn received(&mut self, number: u16, unit: u8) {
         let times = self.received.entry(number).or_default();
         *times += 1;
         assert_eq!(*times, 1, "write {number} was sent twice");
         assert!(self.durable.contains_key(&number), "{number}: no intent");
         let asked = &self.asked[usize::from(number)];
+        assert_eq!(unit, at_device(asked.unit), "{asked:?}");
         let unsent = matches!(asked.end, Some(End::NotSent(_)));
         assert!(!unsent, "sent after it was said not to be: {asked:?}");
     }
 
-    /// The PLC does something.
-    pub(super) fn moment(&mut self, write: Option<u16>) -> Moment {
+    /// The PLC reads something.
+    pub(super) fn read(&mut self, unit: u8) -> Moment {
         self.moment += 1;
-        if let Some(number) = write {
-            assert!(self.done.insert(number, self.moment).is_none());
-        }
+        self.read.insert(self.moment, unit);
         self.moment
+    }
+
+    /// The PLC writes something.
+    pub(super) fn wrote(&mut self, number: u16) {
+        self.moment += 1;
+        assert!(self.done.insert(number, self.moment).is_none());
     }
 
     pub(super) fn refused(&mut self) {
@@ -173,7 +207,7 @@ impl Ledger {
             panic!("an answer to nothing: {conn} {transaction} {pdu:02x?}");
         };
         let asked = &self.asked[number];
-        assert_eq!(unit, 1);
+        assert_eq!(unit, asked.unit, "{asked:?}");
         assert!(asked.end.is_none(), "answered twice: {asked:?}");
         let end = self.judge(number, pdu);
         self.asked[number].end = Some(end);
@@ -190,14 +224,16 @@ impl Ledger {
                 assert_eq!(u16::from_be_bytes([*a1, *a0]), address, "{asked:?}");
                 let moment = Moment::from_be_bytes([*m3, *m2, *m1, *m0]);
                 assert!(moment > asked.before, "older than its request: {asked:?}");
-                assert!(moment <= self.moment);
+                assert_eq!(self.read[&moment], at_device(asked.unit), "{asked:?}");
                 let told = self.told.entry(moment).or_default();
+                assert!(self.shared_reads || told.is_empty(), "shared: {asked:?}");
                 for &other in told.iter() {
                     let other = &self.asked[other];
                     // Over another tunnel the edge takes it for another client.
                     let same = (other.conn, other.tunnel) == (asked.conn, asked.tunnel);
                     assert!(!same, "shared with itself: {asked:?}");
                     assert_eq!(group(other.client), group(asked.client), "{asked:?}");
+                    assert_eq!(other.policy, asked.policy, "{asked:?}");
                 }
                 told.push(number);
                 End::Done(moment)

@@ -27,6 +27,28 @@ pub(super) struct Served {
 }
 
 impl World {
+    pub(super) fn new_line(&mut self) -> Line {
+        self.lines += 1;
+        self.to_plc.insert(self.lines, Pipe::new(self.now));
+        self.lines
+    }
+
+    pub(super) fn write_line(&mut self, line: Line, bytes: Vec<u8>) {
+        let after = self.dice.millis(0..3);
+        let at = self
+            .to_plc
+            .get_mut(&line)
+            .unwrap()
+            .arrival(self.now + after);
+        self.at(at, Happening::ToPlc { line, bytes });
+    }
+
+    /// What was written before still arrives.
+    pub(super) fn edge_left_line(&mut self, line: Line) {
+        let at = self.to_plc.get_mut(&line).unwrap().arrival(self.now);
+        self.at(at, Happening::EdgeLeft { line });
+    }
+
     pub(super) fn plc_connect(&mut self, line: Line) {
         let taken = self.now >= self.plc.off_until && !(self.faults && self.dice.percent(10));
         if taken {
@@ -54,7 +76,8 @@ impl World {
         served.input.extend_from_slice(bytes);
         while let Some((adu, used)) = mbap::decode(&served.input).expect("the edge speaks Modbus") {
             if let &[6, _, _, high, low] = adu.pdu {
-                self.ledger.received(u16::from_be_bytes([high, low]));
+                self.ledger
+                    .received(u16::from_be_bytes([high, low]), adu.unit);
             }
             let request = (adu.transaction, adu.unit, adu.pdu.to_vec());
             served.work.push_back(request);
@@ -84,16 +107,16 @@ impl World {
             }
             3 => {}
             4 => {
-                self.plc_does(&pdu);
+                self.plc_does(unit, &pdu);
             }
             5 => self.plc_closes(line),
             6 => {
-                self.plc_does(&pdu);
+                self.plc_does(unit, &pdu);
                 self.plc_closes(line);
             }
             // An id near enough to be another request's in flight is one that nobody can tell.
             7 => {
-                let answer = self.plc_does(&pdu);
+                let answer = self.plc_does(unit, &pdu);
                 self.plc_says(
                     line,
                     transaction.wrapping_add(0x4000),
@@ -103,32 +126,32 @@ impl World {
                 );
             }
             8 => {
-                let mut answer = self.plc_does(&pdu);
+                let mut answer = self.plc_does(unit, &pdu);
                 answer.push(0);
                 self.plc_says(line, transaction, unit, &answer, Duration::ZERO);
             }
             9..=14 => {
-                let answer = self.plc_does(&pdu);
+                let answer = self.plc_does(unit, &pdu);
                 let late = self.dice.millis(50..900);
                 next += late;
                 self.plc_says(line, transaction, unit, &answer, late);
             }
             _ => {
-                let answer = self.plc_does(&pdu);
+                let answer = self.plc_does(unit, &pdu);
                 self.plc_says(line, transaction, unit, &answer, Duration::ZERO);
             }
         }
         self.later(next, Happening::PlcWorks { line });
     }
 
-    fn plc_does(&mut self, pdu: &[u8]) -> Vec<u8> {
+    fn plc_does(&mut self, unit: u8, pdu: &[u8]) -> Vec<u8> {
         match *pdu {
             [3, high, low, ..] => {
-                let moment = self.ledger.moment(None).to_be_bytes();
+                let moment = self.ledger.read(unit).to_be_bytes();
                 [&[3, 6, high, low][..], &moment].concat()
             }
             [6, .., high, low] => {
-                self.ledger.moment(Some(u16::from_be_bytes([high, low])));
+                self.ledger.wrote(u16::from_be_bytes([high, low]));
                 pdu.to_vec()
             }
             _ => panic!("nobody asked {pdu:02x?}"),

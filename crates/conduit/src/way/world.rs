@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_modbus::mbap;
 use fieldlock_policy::{Now, Phase, Policy};
-use fieldlock_session::{Event, Violation};
+use fieldlock_session::Place;
+use fieldlock_testkit::seeds::Dice;
 
-use super::dice::Dice;
-use super::edge::{Edge, draw};
+use super::clients::Client;
+use super::edge::Edge;
 use super::head::Head;
 use super::ledger::{Conn, Ledger};
 use super::plc::{Line, Plc};
@@ -21,7 +21,9 @@ pub(super) const QUEUE: u16 = 6;
 /// Most requests with the device at once.
 pub(super) const IN_FLIGHT: u16 = 4;
 pub(super) const CREDIT: u16 = QUEUE + IN_FLIGHT;
-const CLIENTS: usize = 4;
+pub(super) const CLIENTS: usize = 4;
+/// Units of the clients, and what the device calls them.
+pub(super) const UNITS: [(u8, u8); 3] = [(1, 1), (7, 1), (2, 2)];
 /// How long clients ask and things go wrong.
 const TROUBLE: Duration = Duration::from_secs(6);
 /// After that, until everything has an end: liveness, back-off, a time-out, and some.
@@ -133,23 +135,14 @@ pub(super) struct World {
     pub(super) tunnels: Vec<Tunnel>,
     pub(super) plc: Plc,
     pub(super) ledger: Ledger,
-    clients: Vec<Client>,
-    next: BTreeMap<(Instant, u64), Happening>,
+    pub(super) clients: Vec<Client>,
+    pub(super) next: BTreeMap<(Instant, u64), Happening>,
     happened: u64,
-    lines: Line,
-    conns: Conn,
-    to_plc: BTreeMap<Line, Pipe>,
-    policies: [Arc<Policy>; 2],
+    pub(super) lines: Line,
+    pub(super) conns: Conn,
+    pub(super) to_plc: BTreeMap<Line, Pipe>,
+    pub(super) policies: [Arc<Policy>; 2],
     traced: bool,
-}
-
-/// A client program: one connection at a time.
-#[derive(Debug)]
-struct Client {
-    conn: Option<Conn>,
-    transaction: u16,
-    pipe: Pipe,
-    input: Vec<u8>,
 }
 
 pub(super) fn phase(policy: &Policy) -> Phase {
@@ -172,12 +165,6 @@ impl World {
         let forbidding = OPEN.replace("function = [3, 6]", "function = [3]");
         let policies = [OPEN, &forbidding]
             .map(|text| Arc::new(Policy::parse(text, "policy.toml").expect("a policy")));
-        let client = || Client {
-            conn: None,
-            transaction: 0,
-            pipe: Pipe::new(start),
-            input: Vec::new(),
-        };
         Self {
             now: start,
             faults: true,
@@ -186,6 +173,7 @@ impl World {
                 meter: Meter::default(),
                 conns: BTreeMap::new(),
                 live: None,
+                place: Place::default(),
                 instance: [0xff; 16],
             },
             edge: Edge::new(Arc::clone(&policies[0]), 0, &shape),
@@ -194,8 +182,10 @@ impl World {
                 lines: BTreeMap::new(),
                 off_until: start,
             },
-            ledger: Ledger::new(max_connections == 1),
-            clients: std::iter::repeat_with(client).take(CLIENTS).collect(),
+            ledger: Ledger::new(max_connections == 1, shape.shared_reads),
+            clients: std::iter::repeat_with(|| Client::new(start))
+                .take(CLIENTS)
+                .collect(),
             next: BTreeMap::new(),
             happened: 0,
             lines: 0,
@@ -286,7 +276,7 @@ impl World {
         self.now = until;
     }
 
-    fn trace(&self, what: &dyn std::fmt::Debug) {
+    pub(super) fn trace(&self, what: &dyn std::fmt::Debug) {
         if self.traced {
             let at = self.now.duration_since(self.shape.start);
             eprintln!("{:9.1} {what:?}", at.as_secs_f64() * 1000.0);
@@ -322,125 +312,6 @@ impl World {
             self.head_timeouts(tunnel);
             self.flush(tunnel, End::Edge);
             self.flush(tunnel, End::Head);
-        }
-    }
-
-    pub(super) fn new_line(&mut self) -> Line {
-        self.lines += 1;
-        self.to_plc.insert(self.lines, Pipe::new(self.now));
-        self.lines
-    }
-
-    pub(super) fn new_tunnel(&mut self) -> usize {
-        self.tunnels.push(Tunnel::new(self.now));
-        self.tunnels.len() - 1
-    }
-
-    pub(super) fn write_line(&mut self, line: Line, bytes: Vec<u8>) {
-        let after = self.dice.millis(0..3);
-        let at = self
-            .to_plc
-            .get_mut(&line)
-            .unwrap()
-            .arrival(self.now + after);
-        self.at(at, Happening::ToPlc { line, bytes });
-    }
-
-    /// What was written before still arrives.
-    pub(super) fn edge_left_line(&mut self, line: Line) {
-        let at = self.to_plc.get_mut(&line).unwrap().arrival(self.now);
-        self.at(at, Happening::EdgeLeft { line });
-    }
-
-    /// Over a tunnel; in pieces, perhaps to nowhere.
-    pub(super) fn send(&mut self, tunnel: usize, from: End, channel: usize, mut bytes: Vec<u8>) {
-        let slow = self.faults && self.dice.percent(3);
-        let after = self.dice.millis(if slow { 20..700 } else { 1..15 });
-        let cut = self.dice.roll(bytes.len() as u64) as usize;
-        let state = &mut self.tunnels[tunnel];
-        if let Some(session) = state.session(from) {
-            session.sent(self.now);
-        }
-        let to = from.other();
-        let at = state.pipes[usize::from(to == End::Head)][channel].arrival(self.now + after);
-        if state.cut {
-            return;
-        }
-        let tail = bytes.split_off(cut);
-        for bytes in [bytes, tail] {
-            let arrives = Happening::Arrives {
-                tunnel,
-                to,
-                channel,
-                bytes,
-            };
-            self.at(at, arrives);
-        }
-    }
-
-    pub(super) fn flush(&mut self, tunnel: usize, end: End) {
-        let mut bytes = Vec::new();
-        let session = self.tunnels[tunnel].session(end);
-        if session.is_some_and(|session| session.poll_transmit(&mut bytes)) {
-            self.send(tunnel, end, 0, bytes);
-        }
-    }
-
-    /// One end closes the transport: the other hears of it after what was sent, unless the way is
-    /// cut.
-    pub(super) fn hang_up(&mut self, tunnel: usize, from: End) {
-        let to = from.other();
-        let after = self.dice.millis(1..10);
-        let state = &mut self.tunnels[tunnel];
-        if !state.cut {
-            let pipes = &mut state.pipes[usize::from(to == End::Head)];
-            let at = pipes
-                .iter_mut()
-                .map(|pipe| pipe.arrival(self.now + after))
-                .max();
-            let at = at.unwrap_or(self.now);
-            self.at(at, Happening::HungUp { tunnel, at: to });
-        }
-    }
-
-    fn session_event(&mut self, tunnel: usize, end: End, event: Option<Event>) {
-        let Some(event) = event else { return };
-        self.trace(&(end, tunnel, &event));
-        match end {
-            End::Edge => self.edge_event(tunnel, &event),
-            End::Head => self.head_event(tunnel, event),
-        }
-    }
-
-    fn arrives(&mut self, tunnel: usize, to: End, channel: usize, bytes: &[u8]) {
-        let Some(decoder) = self.tunnels[tunnel].decoder(to, channel) else {
-            return;
-        };
-        let mut decoder = std::mem::take(decoder);
-        if let Some(session) = self.tunnels[tunnel].session(to) {
-            session.received(self.now);
-        }
-        let done = decoder.feed(bytes, |tag, frame| -> Result<(), Violation> {
-            assert_eq!(usize::from(tag), channel);
-            let Some(session) = self.tunnels[tunnel].session(to) else {
-                return Ok(());
-            };
-            if channel == 0 {
-                let event = session.handle(self.now, frame)?;
-                self.session_event(tunnel, to, event);
-                return Ok(());
-            }
-            if !session.is_up() {
-                return Ok(());
-            }
-            match to {
-                End::Edge => self.edge_frame(tunnel, &frame),
-                End::Head => self.head_frame(tunnel, &frame),
-            }
-        });
-        done.unwrap_or_else(|violation| panic!("{to:?} of {tunnel}: {violation}"));
-        if let Some(place) = self.tunnels[tunnel].decoder(to, channel) {
-            *place = decoder;
         }
     }
 
@@ -485,136 +356,6 @@ impl World {
                 self.set_policy(at, 0);
             }
             Happening::Fault => self.fault(),
-        }
-    }
-
-    fn set_policy(&mut self, at: End, which: usize) {
-        let policy = Arc::clone(&self.policies[which]);
-        match at {
-            End::Edge => self.edge_policy(&policy),
-            End::Head => self.head_policy(&policy),
-        }
-    }
-
-    fn fault(&mut self) {
-        if !self.faults {
-            return;
-        }
-        let after = self.dice.millis(50..1500);
-        self.later(after, Happening::Fault);
-        let tunnel = self.tunnels.len().saturating_sub(1);
-        let kind = self.dice.roll(12);
-        self.trace(&("fault", kind));
-        match kind {
-            0 | 1 if !self.tunnels.is_empty() => self.tunnels[tunnel].cut = true,
-            2 if !self.tunnels.is_empty() => {
-                // What is on its way is lost too, and both ends hear of it.
-                self.next.retain(
-                    |_, h| !matches!(h, Happening::Arrives { tunnel: t, .. } if *t == tunnel),
-                );
-                self.hang_up(tunnel, End::Edge);
-                self.hang_up(tunnel, End::Head);
-            }
-            3 if !self.tunnels.is_empty() => self.edge_hangs_up(tunnel),
-            4 => self.edge_dials(),
-            5 => self.edge_dies(),
-            6 => self.head_dies(),
-            7 => self.power_cycle(),
-            8 | 9 => {
-                let at = [End::Edge, End::Head][self.dice.roll(2) as usize];
-                let open = match at {
-                    End::Edge => &self.edge.policy,
-                    End::Head => &self.head.policy,
-                };
-                if Arc::ptr_eq(open, &self.policies[0]) {
-                    self.ledger.forbid();
-                    self.set_policy(at, 1);
-                    let after = self.dice.millis(20..600);
-                    self.later(after, Happening::PolicyBack { at });
-                }
-            }
-            10 => {
-                self.edge.broken = true;
-                let after = self.dice.millis(10..400);
-                self.later(after, Happening::DiskRepaired);
-            }
-            _ => {
-                let client = self.dice.roll(CLIENTS as u64) as usize;
-                self.client_leaves(client);
-            }
-        }
-    }
-
-    /// kill -9, and a start: its clients and tunnels are cut off.
-    fn head_dies(&mut self) {
-        for tunnel in 0..self.tunnels.len() {
-            if self.tunnels[tunnel].head.take().is_some() && self.dice.percent(70) {
-                self.hang_up(tunnel, End::Head);
-            }
-        }
-        self.head.live = None;
-        self.head.instance[0] = self.head.instance[0].wrapping_add(1);
-        self.head.conns.clear();
-        for client in 0..CLIENTS {
-            if let Some(conn) = self.clients[client].conn.take() {
-                self.ledger.abandoned(conn);
-            }
-        }
-    }
-
-    fn client_leaves(&mut self, client: usize) {
-        let state = &mut self.clients[client];
-        if let Some(conn) = state.conn.take() {
-            self.ledger.abandoned(conn);
-            let at = state.pipe.arrival(self.now + Duration::from_millis(2));
-            self.at(at, Happening::ClientLeft { conn });
-        }
-    }
-
-    fn ask(&mut self, client: usize) {
-        let conn = match self.clients[client].conn {
-            Some(conn) => conn,
-            None => {
-                self.conns += 1;
-                let state = &mut self.clients[client];
-                state.conn = Some(self.conns);
-                state.pipe = Pipe::new(self.now);
-                state.input.clear();
-                self.head_accepts(client, self.conns);
-                self.conns
-            }
-        };
-        // Mostly within what the headend lets it have.
-        if self.ledger.open(conn) >= 5 {
-            return;
-        }
-        let what = draw(&mut self.dice);
-        let state = &mut self.clients[client];
-        state.transaction = state.transaction.wrapping_add(1);
-        let transaction = state.transaction;
-        let pdu = self.ledger.ask(client, conn, transaction, what);
-        let mut bytes = Vec::new();
-        mbap::encode(&mut bytes, transaction, 1, &pdu);
-        let after = self.dice.millis(0..4);
-        let cut = self.dice.roll(bytes.len() as u64) as usize;
-        let at = self.clients[client].pipe.arrival(self.now + after);
-        let tail = bytes.split_off(cut);
-        for bytes in [bytes, tail] {
-            self.at(at, Happening::ToHead { conn, bytes });
-        }
-    }
-
-    fn client_hears(&mut self, conn: Conn, bytes: &[u8]) {
-        let client = self
-            .clients
-            .iter_mut()
-            .find(|client| client.conn == Some(conn));
-        let Some(client) = client else { return };
-        client.input.extend_from_slice(bytes);
-        while let Some((adu, used)) = mbap::decode(&client.input).expect("Modbus") {
-            self.ledger
-                .answered(conn, adu.transaction, adu.unit, adu.pdu);
-            client.input.drain(..used);
         }
     }
 }
