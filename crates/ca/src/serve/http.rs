@@ -30,9 +30,10 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Who asks: where from, and the certificate that the handshake has proven, if any.
 #[derive(Debug, Clone)]
-pub(super) struct Peer {
-    pub(super) address: IpAddr,
-    pub(super) certificate: Option<Arc<[u8]>>,
+pub struct Peer {
+    pub address: IpAddr,
+    /// DER.
+    pub certificate: Option<Arc<[u8]>>,
 }
 
 /// An answer under construction.

@@ -13,6 +13,7 @@
 //! | [`modbus_answer`], [`rtu_answer`], [`device_side`] | a device |
 //! | [`tunnel_frame`], [`hello`], [`session_ops`], [`profinet_datagram`] | the other end of a tunnel |
 //! | [`profinet_bridge`] | stations of both sides, both agents, time |
+//! | [`est_http`] | anybody at the CA |
 //! | [`enrolment`] | an asker at the CA, or what stands in its place |
 //! | [`trust_list`] | a carrier of trust lists |
 //! | [`policy_parse`], [`audit_log`], [`capture_file`] | an editor |
@@ -33,6 +34,7 @@ mod certificate;
 mod client;
 mod device;
 mod enrolment;
+mod est;
 mod files;
 mod framing;
 mod handshake;
@@ -44,6 +46,7 @@ mod policy;
 mod rpc;
 mod session;
 mod tunnel;
+mod wire;
 
 pub use bridge::profinet_bridge;
 pub use cadence::profinet_datagram;
@@ -51,6 +54,7 @@ pub use certificate::{certificate, crl};
 pub use client::client_side;
 pub use device::device_side;
 pub use enrolment::{enrolment, trust_list};
+pub use est::est_http;
 pub use files::{audit_log, capture_file};
 pub use framing::{mbap_stream, rtu_answer};
 pub use handshake::client_hello;
