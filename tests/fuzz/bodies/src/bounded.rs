@@ -26,7 +26,7 @@ fn run(name: &str, body: Body) {
     // Seconds of two stations' lives take their time.
     let mutations = match name {
         "profinet_bridge" => MUTATIONS / 200,
-        "quic_initial" | "est_http" => MUTATIONS / 20,
+        "quic_initial" | "est_http" | "monitor_http" => MUTATIONS / 20,
         "client_hello" | "certificate" | "crl" => MUTATIONS / 4,
         _ => MUTATIONS,
     };
@@ -71,6 +71,7 @@ bounded!(
     audit_log,
     capture_file,
     est_http,
+    monitor_http,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fieldlock_ca::authority::Life;
 use fieldlock_ca::init::{self, Plan};
@@ -18,8 +18,10 @@ use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Role, Summary, est, hex};
 use rcgen::KeyPair;
 use tokio::runtime::Runtime;
+use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::sleep;
 
-use crate::wire::{self, Talk, Wire, one_answer};
+use crate::wire::{self, TO_END, Talk, Wire, one_answer};
 
 /// Octets that one connection can have the CA read: a head, a body in chunks of one octet each.
 const MOST_TAKEN: usize = 32 * 1024 + 8 * est::MAX_BODY;
@@ -27,6 +29,8 @@ const MOST_TAKEN: usize = 32 * 1024 + 8 * est::MAX_BODY;
 const MOST_SAID: usize = 64 * 1024;
 /// After so many certificates a CA begins anew.
 const MOST_ISSUED: usize = 200;
+/// Longer than the shortest long poll.
+const POLL: Duration = Duration::from_millis(3);
 const NAME: &str = "press-07";
 
 /// One connection to the CA by a stranger, or by the holder of a certificate: at most one answer,
@@ -40,7 +44,10 @@ pub fn est_http(data: &[u8]) {
         static SITE: RefCell<Option<Site>> = const { RefCell::new(None) };
     }
     SITE.with_borrow_mut(|site| {
-        if site.as_ref().is_some_and(|site| site.issued.len() > MOST_ISSUED) {
+        if site
+            .as_ref()
+            .is_some_and(|site| site.issued.len() > MOST_ISSUED)
+        {
             *site = None;
         }
         site.get_or_insert_with(Site::new).ask(data);
@@ -100,7 +107,8 @@ impl Site {
         let in_force = issue(NAME);
         let revoked = issue("press-08");
         let serials = [revoked.summary.serial.clone()];
-        ca.revoke(&keys, &serials, Reason::KeyCompromise, now).unwrap();
+        ca.revoke(&keys, &serials, Reason::KeyCompromise, now)
+            .unwrap();
         let order = TokenOrder {
             role: Role::Edge,
             name: NAME.parse().unwrap(),
@@ -129,7 +137,8 @@ impl Site {
         site
     }
 
-    fn ask(&mut self, data: &[u8]) {
+    /// The status of the answer.
+    fn ask(&mut self, data: &[u8]) -> Option<u16> {
         let (&who, text) = data.split_first().unwrap_or((&0, &[]));
         let peer = Peer {
             address: IpAddr::from([127, 0, 0, 1 + (who >> 4)]),
@@ -145,12 +154,28 @@ impl Site {
         let may_renew = proves_key && who & 3 == 2;
         let wire = Wire::new(self.written(text), who & 4 != 0);
         let served = self.server.clone().converse(wire.clone(), peer);
-        let ((), talk) = self.runtime.block_on(wire.talk(served));
-        let given = self.judge(&talk, text);
-        let Some(new) = self.new_on_record() else {
-            assert!(given.is_none_or(|leaf| self.knows(&leaf)), "not on record");
-            return;
+        let works = async || {
+            if proves_key {
+                idle().await;
+            }
+            if shows(5) {
+                sleep(POLL).await;
+            }
         };
+        // Behind more than its client sent with it, a long poll lasts for as long as it says.
+        let to_end = if shows(5) { POLL } else { TO_END };
+        let talked = self.runtime.block_on(wire.talk(served, works, to_end));
+        let (ended, talk) = talked;
+        assert!(
+            ended.is_some() || shows(5),
+            "it does not end when its client leaves"
+        );
+        if proves_key {
+            // What was begun for a client that left is on record too.
+            self.runtime.block_on(idle());
+        }
+        let (status, given) = self.judge(&talk, text);
+        let new = self.new_on_record();
         for entry in &new {
             match &entry.source {
                 Source::Token(hash) => {
@@ -171,44 +196,49 @@ impl Site {
         assert!(new.len() <= 1, "one request, one certificate");
         self.issued.extend(new);
         assert!(given.is_none_or(|leaf| self.knows(&leaf)), "not on record");
+        status
     }
 
-    /// What the answer must be like; the certificate that it gives, if it does.
-    fn judge(&self, talk: &Talk, text: &[u8]) -> Option<Summary> {
+    /// What the answer must be like: its status, and the certificate that it gives.
+    fn judge(&self, talk: &Talk, text: &[u8]) -> (Option<u16>, Option<Summary>) {
         assert!(talk.taken <= MOST_TAKEN, "{} octets read", talk.taken);
         assert!(talk.said.len() <= MOST_SAID, "{} said", talk.said.len());
         let is_head = text.windows(4).any(|octets| octets == b"HEAD");
-        let answer = one_answer(&talk.said, is_head)?;
+        let Some(answer) = one_answer(&talk.said, is_head) else {
+            return (None, None);
+        };
         let known = [
             200, 304, 400, 401, 403, 404, 405, 408, 413, 414, 415, 429, 431, 501,
         ];
         assert!(known.contains(&answer.status), "status {}", answer.status);
+        let status = Some(answer.status);
         if answer.status != 200 || answer.header("content-type") != Some(est::CERTS_ONLY) {
-            return None;
+            return (status, None);
         }
         let message = est::decode(answer.body).unwrap();
         let certificates = est::parse_certs_only(&message).unwrap();
         // All others are the CA's own.
-        match certificates.as_slice() {
+        let leaf = match certificates.as_slice() {
             [leaf] => Some(Summary::of(leaf).unwrap()),
             _ => None,
-        }
+        };
+        (status, leaf)
     }
 
     fn knows(&self, leaf: &Summary) -> bool {
         self.issued.iter().any(|entry| entry.serial == leaf.serial)
     }
 
-    /// Certificates since the last look; `None` if nothing was put on record.
-    fn new_on_record(&mut self) -> Option<Vec<Entry>> {
+    /// Certificates since the last look.
+    fn new_on_record(&mut self) -> Vec<Entry> {
         let stamp = self.stamp();
         if stamp == self.stamp {
-            return None;
+            return Vec::new();
         }
         self.stamp = stamp;
         let ca = Ca::open(&self.path("ca"), Access::Read).unwrap();
         let entries = ca.records().certificates().unwrap();
-        Some(entries[self.issued.len()..].to_vec())
+        entries[self.issued.len()..].to_vec()
     }
 
     fn stamp(&self) -> Option<SystemTime> {
@@ -255,6 +285,14 @@ impl Site {
     }
 }
 
+/// Until all that waited for the disk has been done.
+async fn idle() {
+    for _ in 0..2 {
+        spawn_blocking(|| ()).await.unwrap();
+        yield_now().await;
+    }
+}
+
 fn request() -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let pem = csr::request(&key, Role::Edge, &NAME.parse().unwrap()).unwrap();
@@ -265,4 +303,38 @@ fn request() -> (String, String) {
 
 fn base64(text: &str) -> String {
     est::encode(text.as_bytes()).trim_end().replace('\n', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_get_what_they_are_named_for() {
+        let mut site = Site::new();
+        let before = site.issued.len();
+        for (name, status) in [
+            ("cacerts", Some(200)),
+            ("trust-list", Some(200)),
+            ("trust-list-unchanged", Some(304)),
+            ("long-poll-left", None),
+            ("half-a-head", None),
+            ("guess", Some(401)),
+            ("by-token", Some(200)),
+            ("by-token-with-another-key", Some(403)),
+            ("chunks", Some(400)),
+            ("body-too-long", Some(413)),
+            ("renewal", Some(200)),
+            ("renewal-of-a-revoked-one", Some(403)),
+            ("renewal-by-a-stranger", Some(401)),
+            ("pipelined", Some(200)),
+            ("head-too-long", Some(431)),
+            ("head", Some(405)),
+        ] {
+            let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../seeds/est_http");
+            let seed = fs::read(format!("{seeds}/{name}")).unwrap();
+            assert_eq!(site.ask(&seed), status, "{name}");
+        }
+        assert_eq!(site.issued.len(), before + 2, "by the token and by renewal");
+    }
 }

@@ -16,6 +16,7 @@
 //! | [`est_http`] | anybody at the CA |
 //! | [`enrolment`] | an asker at the CA, or what stands in its place |
 //! | [`trust_list`] | a carrier of trust lists |
+//! | [`monitor_http`] | a local process, or a browser that was led to the port for monitoring |
 //! | [`policy_parse`], [`audit_log`], [`capture_file`] | an editor |
 //! | [`policy_bundle`] | a carrier of policy bundles |
 
@@ -41,6 +42,7 @@ mod handshake;
 mod initial;
 mod input;
 mod layer2;
+mod monitor;
 mod pdu;
 mod policy;
 mod rpc;
@@ -60,6 +62,7 @@ pub use framing::{mbap_stream, rtu_answer};
 pub use handshake::client_hello;
 pub use initial::quic_initial;
 pub use layer2::profinet_l2;
+pub use monitor::monitor_http;
 pub use pdu::{modbus_answer, modbus_request};
 pub use policy::{policy_bundle, policy_parse};
 pub use rpc::profinet_rpc;

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
-/// Turns after which a server that only waits has nothing left to do.
-const TURNS: usize = 4;
+/// Without progress: then a server has nothing left to do.
+const TURNS: usize = 8;
 /// Of real time: more than any server may take to end once its client has left.
-const TO_END: Duration = Duration::from_secs(10);
+pub(crate) const TO_END: Duration = Duration::from_secs(10);
 
 /// A handle: the server has another one.
 #[derive(Clone)]
@@ -27,7 +27,6 @@ struct State {
     pieces: VecDeque<Vec<u8>>,
     between: bool,
     leaves: bool,
-    starved: bool,
     waiting: Option<Waker>,
     taken: usize,
     said: Vec<u8>,
@@ -55,48 +54,82 @@ impl Wire {
             pieces: pieces.into_iter().collect(),
             between: false,
             leaves,
-            starved: false,
             waiting: None,
             taken: 0,
             said: Vec::new(),
         })))
     }
 
-    /// Has the server serve until it has nothing left to do, then leaves: it has to end.
-    pub(crate) async fn talk<T>(self, server: impl Future<Output = T>) -> (T, Talk) {
+    /// Has the server serve until it waits for more, and for as long as `patience` lasts then, and
+    /// leaves. `None`: `to_end` later the server still has not ended.
+    pub(crate) async fn talk<T>(
+        self,
+        server: impl Future<Output = T>,
+        patience: impl AsyncFn(),
+        to_end: Duration,
+    ) -> (Option<T>, Talk) {
         let mut server = pin!(server);
         let ended = tokio::select! {
             biased;
             ended = &mut server => Some(ended),
-            () = self.starves() => None,
+            () = async {
+                self.starves().await;
+                patience().await;
+            } => None,
         };
         let ended = match ended {
-            Some(ended) => ended,
+            Some(ended) => Some(ended),
             None => {
                 self.leave();
-                let ended = timeout(TO_END, server).await;
-                ended.unwrap_or_else(|_| panic!("it does not end when its client leaves"))
+                timeout(to_end, server).await.ok()
             }
         };
-        // What was begun for a client that left is done too.
-        spawn_blocking(|| ()).await.unwrap();
-        let mut state = self.0.borrow_mut();
-        let talk = Talk {
-            taken: state.taken,
-            said: std::mem::take(&mut state.said),
-        };
-        (ended, talk)
+        (ended, self.so_far())
     }
 
-    /// Until the server waits for more and has no other work.
+    /// Has the server serve a client that leaves in the end; for one that needs no runtime.
+    pub(crate) fn run<T>(self, server: impl Future<Output = T>) -> (T, Talk) {
+        self.leave();
+        let mut server = pin!(server);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut turns = 4 + 2 * self.0.borrow().pieces.len();
+        let ended = loop {
+            if let Poll::Ready(ended) = server.as_mut().poll(&mut cx) {
+                break ended;
+            }
+            turns = turns.checked_sub(1).expect("it waits for nothing");
+        };
+        (ended, self.so_far())
+    }
+
+    /// Pieces that nobody has read.
+    pub(crate) fn unread(&self) -> Vec<u8> {
+        let state = self.0.borrow();
+        state.pieces.iter().flatten().copied().collect()
+    }
+
+    fn so_far(&self) -> Talk {
+        let mut state = self.0.borrow_mut();
+        Talk {
+            taken: state.taken,
+            said: std::mem::take(&mut state.said),
+        }
+    }
+
+    /// Until the server neither reads nor writes any more.
     async fn starves(&self) {
-        while !self.0.borrow().starved {
+        let (mut before, mut turns) = (self.progress(), 0);
+        while turns < TURNS {
             yield_now().await;
+            let now = self.progress();
+            turns = if now == before { turns + 1 } else { 0 };
+            before = now;
         }
-        for _ in 0..TURNS {
-            spawn_blocking(|| ()).await.unwrap();
-            yield_now().await;
-        }
+    }
+
+    fn progress(&self) -> (usize, usize, bool) {
+        let state = self.0.borrow();
+        (state.taken, state.said.len(), state.between)
     }
 
     fn leave(&self) {
@@ -123,7 +156,6 @@ impl AsyncRead for Wire {
             if state.leaves {
                 return Poll::Ready(Ok(()));
             }
-            state.starved = true;
             state.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         };
