@@ -306,7 +306,7 @@ async fn enroll(
     let outcome = server
         .with_ca(move |ca, keys, now| {
             // Who guesses can't keep those out who have a token.
-            if !room && !ca.has_token(&credentials, now)? {
+            if !room && !ca.has_token(&credentials, &key, now)? {
                 return Err(CaError::Crowded);
             }
             ca.enroll(keys, &credentials, key, now)

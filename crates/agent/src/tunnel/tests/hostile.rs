@@ -1,6 +1,6 @@
 //! What the other end of a tunnel may send, once it has proven who it is.
 
-use fieldlock_session::Decoder;
+use fieldlock_session::{Decoder, Side};
 use fieldlock_session::frame::{Checkpoint, ClientOpen, Outcome};
 use fieldlock_session::state::{MAX_BUNDLE, MAX_TRUST};
 use proptest::collection::vec;
