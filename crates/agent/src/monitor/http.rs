@@ -52,7 +52,7 @@ where
     let service = service_fn(move |request| async move {
         let response = match question(&request, names) {
             Ok(question) => answer(tell(question).await),
-            Err(refusal) => refusal,
+            Err((status, text)) => refusal(status, text),
         };
         Ok::<_, Infallible>(response)
     });
@@ -65,26 +65,33 @@ where
     timeout(CONNECTION, serving).await.unwrap_or(Ok(()))
 }
 
+/// Or the status and the words of a refusal.
 fn question(
     request: &Request<Incoming>,
     names: &[String],
-) -> Result<Question, Response<Full<Bytes>>> {
+) -> Result<Question, (StatusCode, &'static str)> {
     if !is_addressed(request, names) {
         let text = "ask by an IP address, as localhost, or by one of `names` in [monitor]";
-        return Err(plain(StatusCode::FORBIDDEN, text));
+        return Err((StatusCode::FORBIDDEN, text));
     }
     if request.method() != Method::GET {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET alone");
-        let headers = response.headers_mut();
-        headers.insert(ALLOW, HeaderValue::from_static("GET"));
-        return Err(response);
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "GET alone"));
     }
     match request.uri().path() {
         "/metrics" => Ok(Question::Metrics),
         "/health" => Ok(Question::Health),
         "/ready" => Ok(Question::Ready),
-        _ => Err(plain(StatusCode::NOT_FOUND, "/metrics, /health or /ready")),
+        _ => Err((StatusCode::NOT_FOUND, "/metrics, /health or /ready")),
     }
+}
+
+fn refusal(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut response = plain(status, text);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let headers = response.headers_mut();
+        headers.insert(ALLOW, HeaderValue::from_static("GET"));
+    }
+    response
 }
 
 /// Whether the request names this machine as one does who means it. A browser that was led here

@@ -180,8 +180,8 @@ impl Site {
             match &entry.source {
                 Source::Token(hash) => {
                     assert!(may_enroll && *hash == self.token_hash);
-                    let same = |other: &&Entry| other.source == entry.source;
-                    assert!(self.issued.iter().find(same).is_none(), "twice by a token");
+                    let same = |other: &Entry| other.source == entry.source;
+                    assert!(!self.issued.iter().any(same), "twice by a token");
                 }
                 Source::Renewal(serial) => {
                     let current = Summary::of(&self.in_force).unwrap();

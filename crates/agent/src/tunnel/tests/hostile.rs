@@ -1,8 +1,8 @@
 //! What the other end of a tunnel may send, once it has proven who it is.
 
-use fieldlock_session::{Decoder, Side};
 use fieldlock_session::frame::{Checkpoint, ClientOpen, Outcome};
 use fieldlock_session::state::{MAX_BUNDLE, MAX_TRUST};
+use fieldlock_session::{Decoder, Side};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
