@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// Without progress: then a server has nothing left to do.
 const TURNS: usize = 8;
 /// Of real time: more than any server may take to end once its client has left.
-pub(crate) const TO_END: Duration = Duration::from_secs(10);
+pub(crate) const TO_END: Duration = Duration::from_secs(60);
 
 /// A handle: the server has another one.
 #[derive(Clone)]
