@@ -1,7 +1,8 @@
 //! The agents: async shells around the cores.
 //!
 //! - [`headend`] and [`edge`]: the two ends; neither knows the other.
-//! - [`tunnel`] and [`tls`]: what carries a session, and who is at its other end.
+//! - [`tunnel`] and [`tls`]: what carries a session, and who is at its other end. [`hello`]: what who
+//!   knocks wants.
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
 //! - [`ledger`], [`posture`], [`source`], [`bundle`], [`authority`], [`control`], [`reload`]: what every agent has.
 //! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
@@ -21,9 +22,10 @@ mod counter;
 mod edge;
 mod fieldbus;
 mod headend;
+pub mod hello;
 mod ledger;
 mod manager;
-mod monitor;
+pub mod monitor;
 mod posture;
 mod quota;
 mod reload;

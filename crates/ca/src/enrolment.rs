@@ -87,10 +87,22 @@ impl Ca {
         self.issue(keys, order, now)
     }
 
-    /// Whether [`Ca::enroll`] would take this token; nothing is put on record.
-    pub fn has_token(&self, credentials: &Credentials, now: Time) -> Result<bool, CaError> {
-        match self.find_token(credentials, now) {
-            Ok(_) => Ok(true),
+    /// Whether [`Ca::enroll`] would take this token for this key; nothing is put on record. A token
+    /// that was used is good for its own key alone.
+    pub fn has_token(
+        &self,
+        credentials: &Credentials,
+        key: &PublicKey,
+        now: Time,
+    ) -> Result<bool, CaError> {
+        let found = self.find_token(credentials, now).and_then(|token| {
+            match self.records().enrolled_by(&token.hash)? {
+                Some(entry) => self.repeat(&entry, key, now).map(|_| ()),
+                None => Ok(()),
+            }
+        });
+        match found {
+            Ok(()) => Ok(true),
             Err(refusal) if refusal.is_refusal() => Ok(false),
             Err(error) => Err(error),
         }

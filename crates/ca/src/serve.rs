@@ -8,6 +8,7 @@ mod http;
 mod limit;
 mod tls;
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rcgen::KeyPair;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -39,7 +41,7 @@ use crate::event::Source;
 use crate::generation as issuing;
 use crate::passphrase::Passphrase;
 use crate::settings::Serve;
-use http::Peer;
+pub use http::Peer;
 use limit::{Asker, Limits};
 use tls::Keys;
 
@@ -80,7 +82,7 @@ impl Published {
 
 /// What the tasks of the server share.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     directory: PathBuf,
     passphrase: Passphrase,
     /// Opened again when a CA was added that they lack.
@@ -131,31 +133,10 @@ impl Bound {
         passphrase: Passphrase,
         address: SocketAddr,
     ) -> Result<Self, CaError> {
-        let ca = Ca::open(directory, Access::Read)?;
-        ca.records().verify(|_| ())?;
-        let settings = ca.settings().serve.clone();
-        let list = Published::new(ca.trust()?);
-        let opened = ca.unlock(&passphrase)?;
-        drop(ca);
+        let server = Server::new(directory, passphrase)?;
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| CaError::Listen { address, error })?;
-        let limits = Limits::new(
-            settings.requests_per_minute,
-            settings.max_connections,
-            settings.max_connections_per_address,
-            Instant::now(),
-        );
-        let server = Arc::new(Server {
-            directory: directory.to_owned(),
-            passphrase,
-            opened: Mutex::new(Arc::new(opened)),
-            settings,
-            keys: Keys::new(list.list.clone()),
-            published: watch::Sender::new(Arc::new(list)),
-            limits: Mutex::new(limits),
-            own_issuer: Mutex::default(),
-        });
         server.maintain().await?;
         Ok(Self { server, listener })
     }
@@ -207,6 +188,58 @@ impl Bound {
 }
 
 impl Server {
+    /// Reads the CA and unlocks its key; opens no port.
+    pub fn new(directory: &Path, passphrase: Passphrase) -> Result<Arc<Self>, CaError> {
+        let ca = Ca::open(directory, Access::Read)?;
+        ca.records().verify(|_| ())?;
+        let settings = ca.settings().serve.clone();
+        let list = Published::new(ca.trust()?);
+        let opened = ca.unlock(&passphrase)?;
+        let limits = Limits::new(
+            settings.requests_per_minute,
+            settings.max_connections,
+            settings.max_connections_per_address,
+            Instant::now(),
+        );
+        Ok(Arc::new(Self {
+            directory: directory.to_owned(),
+            passphrase,
+            opened: Mutex::new(Arc::new(opened)),
+            settings,
+            keys: Keys::new(list.list.clone()),
+            published: watch::Sender::new(Arc::new(list)),
+            limits: Mutex::new(limits),
+            own_issuer: Mutex::default(),
+        }))
+    }
+
+    /// The tag of the trust list that is handed out (RFC 9110, section 8.8.3), with its quotes.
+    pub fn etag(&self) -> String {
+        self.published().etag.clone()
+    }
+
+    /// Answers one request of `peer` on a connection whose handshake is done. It ends after at most
+    /// 90 s, with an answer or, where nothing could be made of what came, without.
+    pub async fn converse<S>(self: Arc<Self>, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let address = peer.address;
+        let service = service_fn(move |request| {
+            let (server, peer) = (self.clone(), peer.clone());
+            async move { Ok::<_, Infallible>(http::answer(server, peer, request).await) }
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER)
+            .keep_alive(false)
+            .max_buf_size(MAX_HEADER)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Ok(Err(error)) = timeout(CONNECTION, serving).await {
+            debug!(%address, "connection: {error}");
+        }
+    }
+
     fn limits(&self) -> MutexGuard<'_, Limits> {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -340,7 +373,7 @@ fn warn_of_date(name: &str, begin: i64, end: i64, what: &str) {
     }
 }
 
-/// One connection, one request.
+/// One connection: its handshake, then one request.
 async fn connection(
     server: Arc<Server>,
     acceptor: TlsAcceptor,
@@ -361,19 +394,7 @@ async fn connection(
         address,
         certificate: certificate.map(|leaf| Arc::from(leaf.as_ref())),
     };
-    let service = service_fn(move |request| {
-        let (server, peer) = (server.clone(), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(http::answer(server, peer, request).await) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
-        .keep_alive(false)
-        .max_buf_size(MAX_HEADER)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Ok(Err(error)) = timeout(CONNECTION, serving).await {
-        debug!(%address, "connection: {error}");
-    }
+    server.converse(stream, peer).await;
 }
 
 const MAX_HEADER: usize = 16 * 1024;

@@ -19,9 +19,9 @@ use tokio_rustls::StartHandshake;
 use tracing::warn;
 
 use super::admission::{Pass, Verdict};
-use super::hello::{self, Wanted};
 use super::tunnel::TunnelHandler;
 use super::{Headend, splice};
+use crate::hello::{self, Wanted};
 use crate::socket;
 use crate::tls::{Negotiated, TrustError, group_name};
 use crate::tunnel::lane::{Token, WELCOME};

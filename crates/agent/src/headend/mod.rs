@@ -19,7 +19,6 @@ mod channel;
 mod client;
 mod devices;
 mod gate;
-mod hello;
 mod mbaps;
 mod metrics;
 mod request;

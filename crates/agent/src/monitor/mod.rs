@@ -1,28 +1,19 @@
 //! What a monitoring system asks an agent: metrics, whether it lives, whether it serves.
 //!
-//! Plain HTTP/1.1 on a local address, GET alone, one request a connection. It runs on the data
-//! path's own thread: an answer is a proof that this turns.
+//! Plain HTTP/1.1 on a local address, see [`http`]. It runs on the data path's own thread: an answer
+//! is a proof that this turns.
 
 mod common;
+pub mod http;
 mod page;
 mod process;
 
 use std::cell::Cell;
-use std::convert::Infallible;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::http::uri::Authority;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tracing::{debug, info};
 
 use crate::StartError;
@@ -30,15 +21,11 @@ use crate::ledger::Ledger;
 use crate::posture::Posture;
 use crate::settings::monitor::Monitor as Settings;
 use crate::vitals::Vitals;
+use http::{Question, Told};
 pub(crate) use page::{Kind, Page};
 
 /// Connections at once; one more is closed.
 const CONNECTIONS: usize = 8;
-/// For the head of a request, and for a connection as a whole.
-const HEAD: Duration = Duration::from_secs(5);
-const CONNECTION: Duration = Duration::from_secs(10);
-/// Octets of a request's head.
-const MAX_HEAD: usize = 8 * 1024;
 /// How long accepting rests when the process is out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -127,7 +114,9 @@ impl Monitor {
             open.set(open.get() + 1);
             let (agent, settings, open) = (agent.clone(), settings.clone(), open.clone());
             tokio::task::spawn_local(async move {
-                if let Err(error) = converse(stream, &agent, &settings).await {
+                let told = async |question| tell(&*agent, question).await;
+                let conversed = http::converse(stream, &settings.names, told).await;
+                if let Err(error) = conversed {
                     debug!(%address, "monitoring: {error}");
                 }
                 open.set(open.get() - 1);
@@ -136,96 +125,15 @@ impl Monitor {
     }
 }
 
-async fn converse(
-    stream: TcpStream,
-    agent: &Rc<impl Monitored>,
-    settings: &Rc<Settings>,
-) -> Result<(), hyper::Error> {
-    let service = service_fn(|request| {
-        let (agent, settings) = (agent.clone(), settings.clone());
-        async move { Ok::<_, Infallible>(answer(&*agent, &settings, &request).await) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .keep_alive(false)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    timeout(CONNECTION, serving).await.unwrap_or(Ok(()))
-}
-
-async fn answer(
-    agent: &impl Monitored,
-    settings: &Settings,
-    request: &Request<Incoming>,
-) -> Response<Full<Bytes>> {
-    if !is_addressed(request, settings) {
-        let text = "ask by an IP address, as localhost, or by one of `names` in [monitor]";
-        return plain(StatusCode::FORBIDDEN, text);
-    }
-    if request.method() != Method::GET {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET alone");
-        let headers = response.headers_mut();
-        headers.insert(ALLOW, HeaderValue::from_static("GET"));
-        return response;
-    }
-    match request.uri().path() {
-        "/metrics" => {
+async fn tell(agent: &impl Monitored, question: Question) -> Told {
+    match question {
+        Question::Metrics => {
             let mut page = Page::default();
             common::measure(agent, &mut page);
             agent.write_metrics(&mut page).await;
-            let format = "text/plain; version=0.0.4; charset=utf-8";
-            response(StatusCode::OK, format, page.into_text())
+            Told::Metrics(page.into_text())
         }
-        "/health" => verdict(health(agent)),
-        "/ready" => verdict(ready(agent)),
-        _ => plain(StatusCode::NOT_FOUND, "/metrics, /health or /ready"),
+        Question::Health => Told::Verdict(health(agent)),
+        Question::Ready => Told::Verdict(ready(agent)),
     }
-}
-
-/// Whether the request names this machine as one does who means it. A browser that was led here
-/// by a name of somebody else's (DNS rebinding) says that name.
-fn is_addressed(request: &Request<Incoming>, settings: &Settings) -> bool {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return false;
-    };
-    let stated = host.to_str().ok().and_then(|host| host.parse().ok());
-    let stated = stated.is_some_and(|host: Authority| is_ours(&host, settings));
-    stated
-        && request
-            .uri()
-            .authority()
-            .is_none_or(|host| is_ours(host, settings))
-}
-
-fn is_ours(authority: &Authority, settings: &Settings) -> bool {
-    let host = authority.host();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<IpAddr>().is_ok()
-        || host.eq_ignore_ascii_case("localhost")
-        || settings
-            .names
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(host))
-}
-
-fn verdict(verdict: Result<(), String>) -> Response<Full<Bytes>> {
-    match verdict {
-        Ok(()) => plain(StatusCode::OK, "ok"),
-        Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, &reason),
-    }
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    response(status, "text/plain; charset=utf-8", format!("{text}\n"))
-}
-
-fn response(status: StatusCode, format: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

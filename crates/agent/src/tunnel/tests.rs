@@ -17,6 +17,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::*;
 
+mod hostile;
+
 const NAME: &str = "tunnel.example";
 const PATIENCE: Duration = Duration::from_secs(10);
 

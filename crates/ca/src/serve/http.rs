@@ -30,9 +30,10 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Who asks: where from, and the certificate that the handshake has proven, if any.
 #[derive(Debug, Clone)]
-pub(super) struct Peer {
-    pub(super) address: IpAddr,
-    pub(super) certificate: Option<Arc<[u8]>>,
+pub struct Peer {
+    pub address: IpAddr,
+    /// DER.
+    pub certificate: Option<Arc<[u8]>>,
 }
 
 /// An answer under construction.
@@ -305,7 +306,7 @@ async fn enroll(
     let outcome = server
         .with_ca(move |ca, keys, now| {
             // Who guesses can't keep those out who have a token.
-            if !room && !ca.has_token(&credentials, now)? {
+            if !room && !ca.has_token(&credentials, &key, now)? {
                 return Err(CaError::Crowded);
             }
             ca.enroll(keys, &credentials, key, now)

@@ -64,6 +64,20 @@ fn after_a_lost_answer_the_same_key_gets_the_same_certificate() {
 }
 
 #[test]
+fn a_used_token_is_worth_nothing_with_another_key() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let right = credentials("press-07", &token(&mut site.ca, "press-07", now));
+    let kept = make::Key::generate().unwrap();
+    let has = |site: &Site, key| site.ca.has_token(&right, &key, now).unwrap();
+    assert!(has(&site, kept.public().unwrap()) && has(&site, key()));
+    let own = kept.public().unwrap();
+    site.ca.enroll(&site.authority, &right, own, now).unwrap();
+    assert!(has(&site, kept.public().unwrap()));
+    assert!(!has(&site, key()));
+}
+
+#[test]
 fn a_token_ends() {
     let mut site = Site::new();
     let now = Time::now();

@@ -26,7 +26,7 @@ fn run(name: &str, body: Body) {
     // Seconds of two stations' lives take their time.
     let mutations = match name {
         "profinet_bridge" => MUTATIONS / 200,
-        "quic_initial" => MUTATIONS / 20,
+        "quic_initial" | "est_http" | "monitor_http" => MUTATIONS / 20,
         "client_hello" | "certificate" | "crl" => MUTATIONS / 4,
         _ => MUTATIONS,
     };
@@ -70,6 +70,8 @@ bounded!(
     quic_initial,
     audit_log,
     capture_file,
+    est_http,
+    monitor_http,
 );
 
 /// Not a test: writes the inputs that come from the captures where `cargo fuzz` finds them.

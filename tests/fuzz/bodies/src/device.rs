@@ -17,7 +17,8 @@ const CLIENTS: usize = 4;
 
 /// Requests, releases, a device that sends anything, closes, and time, in any order: each
 /// request ends exactly once and by its deadline, is sent at most once and never while held
-/// or after its end, says truly whether it was sent, and nothing exceeds the settings.
+/// or after its end, says truly whether it was sent, and nothing exceeds the settings. Reads
+/// that several clients want share an answer only as [`Run::check_shared`] says.
 pub fn device_side(data: &[u8]) {
     let mut input = Input::new(data);
     let settings = settings(&mut input);
@@ -28,6 +29,9 @@ pub fn device_side(data: &[u8]) {
         now,
         asked: Vec::new(),
         flights: Vec::new(),
+        frames: Vec::new(),
+        shared: 0,
+        policy: 0,
         connecting: Vec::new(),
         open: Vec::new(),
         past: Vec::new(),
@@ -50,6 +54,15 @@ pub fn device_side(data: &[u8]) {
     assert!(run.asked.iter().all(|asked| asked.ended));
     let stats = run.side.stats();
     assert_eq!((stats.queued, stats.in_flight), (0, 0));
+    let sent = run.asked.iter().filter(|asked| asked.sent).count();
+    assert_eq!(stats.sent as usize, run.frames.len());
+    assert_eq!(stats.shared as usize, run.shared);
+    assert_eq!(sent, run.frames.len() + run.shared, "one leads each frame");
+    for client in 0..CLIENTS {
+        let of_client = run.asked.iter().filter(|asked| asked.client == client);
+        let frames: Vec<usize> = of_client.filter_map(|asked| asked.frame).collect();
+        assert!(frames.is_sorted_by(|a, b| a < b), "out of turn: {frames:?}");
+    }
 }
 
 fn settings(input: &mut Input<'_>) -> DeviceSettings {
@@ -78,6 +91,7 @@ fn settings(input: &mut Input<'_>) -> DeviceSettings {
         pause_after_connect: millis(1, 15),
         pause_between_requests: millis(2, 5),
         idle_close: Some(millis(4, 70)).filter(|idle| !idle.is_zero()),
+        shared_reads: pauses & 8 == 0,
         ..DeviceSettings::default()
     }
 }
@@ -89,6 +103,12 @@ struct Run {
     /// A request's key is its place.
     asked: Vec<Asked>,
     flights: Vec<Flight>,
+    /// All that were sent.
+    frames: Vec<Frame>,
+    /// Answers to requests that were not sent themselves.
+    shared: usize,
+    /// Counts the policies.
+    policy: usize,
     connecting: Vec<ConnId>,
     open: Vec<ConnId>,
     /// Connections that were closed.
@@ -99,22 +119,38 @@ struct Run {
     last_sent: [Option<usize>; CLIENTS],
 }
 
+/// A request as it left, and who was answered by what came to it.
+#[derive(Default)]
+struct Frame {
+    /// Those who had asked for it by then, where others may have.
+    askers: Vec<usize>,
+    answered: Vec<usize>,
+    led: bool,
+}
+
 struct Asked {
     client: usize,
     unit: u8,
     pdu: Vec<u8>,
     deadline: Instant,
     held: bool,
+    grounds: u64,
+    policy: usize,
     sent: bool,
+    /// Which it was, where that is known.
+    frame: Option<usize>,
     /// Answered, or taken back.
     ended: bool,
 }
 
-#[derive(Clone, Copy)]
 struct Flight {
     conn: ConnId,
     transaction: u16,
-    key: usize,
+    frame: usize,
+    unit: u8,
+    pdu: Vec<u8>,
+    /// Whose it is, unless others may have asked the same.
+    key: Option<usize>,
 }
 
 impl Run {
@@ -124,9 +160,16 @@ impl Run {
             0..=3 => self.submit(input),
             4 => self.release(input.u8()),
             5 => self.refuse(input.u8()),
-            6 => self
-                .side
-                .drop_client(now, ClientKey(input.below(CLIENTS) as u64)),
+            6 => match input.u8() {
+                0x80.. => {
+                    self.policy += 1;
+                    self.side.policy_changed();
+                }
+                client => {
+                    let client = u64::from(client) % CLIENTS as u64;
+                    self.side.drop_client(now, ClientKey(client));
+                }
+            },
             7 => self.connected(input.u8()),
             8 => self.answer(input.u8(), input.u8(), None),
             9 => {
@@ -152,13 +195,23 @@ impl Run {
     fn submit(&mut self, input: &mut Input<'_>) {
         let (flags, within) = (input.u8(), input.u8());
         let key = self.asked.len();
+        let (pdu, grounds) = match flags & 0x80 {
+            0 => (request(key as u16, flags >> 5), 0),
+            _ => {
+                let which = input.u8();
+                (common_read(which), u64::from(which >> 3 & 1))
+            }
+        };
         let asked = Asked {
             client: usize::from(flags) % CLIENTS,
             unit: [1, 1, 2, 0][usize::from(flags >> 3 & 3)],
-            pdu: request(key as u16, flags >> 5),
+            pdu,
             deadline: self.now + Duration::from_millis(1 + 4 * u64::from(within)),
             held: flags & 4 != 0,
+            grounds,
+            policy: self.policy,
             sent: false,
+            frame: None,
             ended: false,
         };
         let request = Request::parse(&asked.pdu).unwrap();
@@ -167,7 +220,7 @@ impl Run {
             client: ClientKey(asked.client as u64),
             unit: asked.unit,
             request: &request,
-            grounds: Grounds(0),
+            grounds: Grounds(grounds),
             deadline: asked.deadline,
             held: asked.held,
         };
@@ -219,6 +272,7 @@ impl Run {
     fn closed(&mut self, which: u8) {
         if let Some(&conn) = pick(&self.open, which) {
             self.open.retain(|other| *other != conn);
+            self.flights.retain(|flight| flight.conn != conn);
             self.past.push(conn);
             self.crossing.push(conn);
             self.side.handle_closed(self.now, conn, false);
@@ -228,23 +282,24 @@ impl Run {
     /// Answers a request in flight: rightly, with `other`, or (empty) with an exception; in
     /// two pieces.
     fn answer(&mut self, which: u8, cut: u8, other: Option<&[u8]>) {
-        let Some(&flight) = pick(&self.flights, which) else {
+        let Some(flight) = pick(&self.flights, which) else {
             return;
         };
-        let asked = &self.asked[flight.key];
         let pdu = match other {
-            None => right_answer(&asked.pdu),
-            Some([]) => vec![asked.pdu[0] | 0x80, 4],
+            None => right_answer(&flight.pdu, flight.frame),
+            Some([]) => vec![flight.pdu[0] | 0x80, 4],
+            Some(pdu) if frame_of(pdu).is_some() => return,
             Some(pdu) => pdu[..pdu.len().min(mbap::MAX_PDU)].to_vec(),
         };
         let mut bytes = Vec::new();
         match self.settings.framing {
-            Framing::Tcp => mbap::encode(&mut bytes, flight.transaction, asked.unit, &pdu),
-            Framing::Rtu { .. } => rtu::encode(&mut bytes, asked.unit, &pdu),
+            Framing::Tcp => mbap::encode(&mut bytes, flight.transaction, flight.unit, &pdu),
+            Framing::Rtu { .. } => rtu::encode(&mut bytes, flight.unit, &pdu),
         }
+        let conn = flight.conn;
         let (head, tail) = bytes.split_at(usize::from(cut).min(bytes.len()));
         for piece in [head, tail] {
-            self.side.handle_bytes(self.now, flight.conn, piece);
+            self.side.handle_bytes(self.now, conn, piece);
         }
     }
 
@@ -301,20 +356,43 @@ impl Run {
                     (0, frame[0], &frame[1..])
                 }
             };
-            let key = key_of(pdu);
-            let asked = &mut self.asked[key];
-            assert!(!asked.held && !asked.sent && !asked.ended);
-            assert_eq!((asked.unit, asked.pdu.as_slice()), (unit, pdu));
-            assert!(asked.deadline > self.now);
-            asked.sent = true;
-            assert!(self.last_sent[asked.client] < Some(key), "out of turn");
-            self.last_sent[asked.client] = Some(key);
+            let frame = self.frames.len();
+            let mut sent = Frame::default();
+            let key = match is_common(pdu) {
+                true => {
+                    sent.askers = self.keys(|asked| {
+                        let waits = !asked.held && !asked.ended && asked.deadline > self.now;
+                        waits && asked.unit == unit && asked.pdu == pdu
+                    });
+                    assert!(!sent.askers.is_empty(), "nobody asks for it");
+                    None
+                }
+                false => {
+                    let key = key_of(pdu);
+                    let asked = &mut self.asked[key];
+                    assert!(!asked.held && !asked.sent && !asked.ended);
+                    assert_eq!((asked.unit, asked.pdu.as_slice()), (unit, pdu));
+                    assert!(asked.deadline > self.now);
+                    asked.sent = true;
+                    asked.frame = Some(frame);
+                    assert!(self.last_sent[asked.client] < Some(key), "out of turn");
+                    self.last_sent[asked.client] = Some(key);
+                    Some(key)
+                }
+            };
+            self.frames.push(sent);
             // A serial line has no ids, and the end of its last request may wait to be told.
             let twice = |other: &Flight| other.conn == conn && other.transaction == transaction;
+            if self.is_serial() {
+                self.flights.retain(|flight| flight.key.is_some());
+            }
             assert!(self.is_serial() || !self.flights.iter().any(twice));
             self.flights.push(Flight {
                 conn,
                 transaction,
+                frame,
+                unit,
+                pdu: pdu.to_vec(),
                 key,
             });
         }
@@ -337,6 +415,7 @@ impl Run {
                 for list in [&mut self.connecting, &mut self.open, &mut self.crossing] {
                     list.retain(|other| *other != conn);
                 }
+                self.flights.retain(|flight| flight.conn != conn);
             }
             Event::Answer {
                 key,
@@ -345,9 +424,13 @@ impl Run {
                 shared,
                 pdu,
             } => {
-                assert!(!shared, "no two ask the same here");
                 let key = key.0 as usize;
-                self.flights.retain(|flight| flight.key != key);
+                self.flights.retain(|flight| flight.key != Some(key));
+                if is_common(&self.asked[key].pdu) {
+                    self.check_shared(key, outcome, shared, &pdu);
+                } else {
+                    assert!(!shared, "no two ask the same");
+                }
                 let serial = self.is_serial();
                 let asked = &mut self.asked[key];
                 assert!(!asked.ended, "answered twice");
@@ -357,6 +440,35 @@ impl Run {
                 check_outcome(asked, serial, outcome, &pdu);
             }
         }
+    }
+
+    /// A request that others may have asked too has ended: it was sent, or another of the same
+    /// octets was, later than it was asked, of another client, on the same grounds and under the
+    /// same policy; and one of those whom an answer goes to was sent itself.
+    fn check_shared(&mut self, key: usize, outcome: Outcome, shared: bool, pdu: &[u8]) {
+        let asked = &mut self.asked[key];
+        asked.sent = outcome.was_sent();
+        self.shared += usize::from(shared);
+        assert!(!shared || asked.sent && self.settings.shared_reads);
+        let sent_with = |frame: &Frame| frame.askers.contains(&key);
+        assert!(!asked.sent || self.frames.iter().any(sent_with));
+        let Some(number) = frame_of(pdu).filter(|_| outcome == Outcome::Answered) else {
+            return;
+        };
+        asked.frame = Some(number);
+        let frame = &mut self.frames[number];
+        assert!(sent_with(frame), "answered by what was sent before");
+        assert!(shared || !frame.led, "sent itself, as another was");
+        frame.led |= !shared;
+        frame.answered.push(key);
+        let asked = &self.asked[key];
+        for other in frame.answered.iter().filter(|other| **other != key) {
+            let other = &self.asked[*other];
+            assert_ne!(other.client, asked.client);
+            assert_eq!(other.grounds, asked.grounds);
+            assert_eq!(other.policy, asked.policy);
+        }
+        self.flights.retain(|flight| flight.frame != number);
     }
 
     /// Lets time pass from deadline to deadline.
@@ -441,8 +553,31 @@ fn key_of(pdu: &[u8]) -> usize {
     usize::from(u16::from_be_bytes([pdu[at], pdu[at + 1]]))
 }
 
-fn right_answer(pdu: &[u8]) -> Vec<u8> {
+/// A read of what all clients want, at one of two addresses: eight octets.
+fn common_read(which: u8) -> Vec<u8> {
+    let function = 1 + (which & 3);
+    let quantity = if function < 3 { 64 } else { 4 };
+    vec![function, 0xFF, which >> 2 & 1, 0, quantity]
+}
+
+fn is_common(pdu: &[u8]) -> bool {
+    matches!(pdu, [1..=4, 0xFF, ..])
+}
+
+/// To a common read it says which frame it answers.
+const MARK: [u8; 4] = *b"cmmn";
+
+fn frame_of(pdu: &[u8]) -> Option<usize> {
+    let number = pdu.get(2..)?.strip_prefix(&MARK)?;
+    Some(u32::from_be_bytes(number.try_into().ok()?) as usize)
+}
+
+fn right_answer(pdu: &[u8], frame: usize) -> Vec<u8> {
     match pdu[0] {
+        function if is_common(pdu) => {
+            let number = (frame as u32).to_be_bytes();
+            [&[function, 8][..], &MARK, &number].concat()
+        }
         3 => {
             let bytes = 2 * pdu[4];
             let mut answer = vec![3, bytes];

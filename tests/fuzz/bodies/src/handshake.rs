@@ -4,7 +4,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use fieldlock_session::ALPN;
+use fieldlock_agent::hello::{self, Wanted};
+use fieldlock_session::{ALPN, CYCLIC_ALPN};
 use rcgen::KeyPair;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -12,13 +13,19 @@ use rustls::server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use crate::input::pieces;
+use crate::wire::Wire;
 
 /// What a server may have to say at most: its certificates and an alert.
 const MOST_SAID: usize = 8 * 1024;
+/// Octets of a hello that are kept, and those of the read that is one too many.
+const MOST_READ: usize = 32 * 1024;
 
 /// The first octets of a TCP connection, in pieces: nobody gets through a handshake without a
 /// certificate, nor has the server send without bound.
+///
+/// And where it goes is said by what it asks for: to the CA goes every octet, and no answer of ours.
 pub fn client_hello(data: &[u8]) {
+    destination(data);
     let (_, pieces) = pieces(data);
     let mut acceptor = Acceptor::default();
     let mut accepted: Option<ServerConnection> = None;
@@ -55,6 +62,40 @@ pub fn client_hello(data: &[u8]) {
                 return;
             }
         }
+    }
+}
+
+fn destination(data: &[u8]) {
+    let (stream, pieces) = pieces(data);
+    let wire = Wire::new(pieces.map(<[u8]>::to_vec), true);
+    let (wanted, talk) = wire.clone().run(hello::read(wire.clone()));
+    assert!(talk.taken <= MOST_READ, "{} octets read", talk.taken);
+    assert!(talk.said.len() <= MOST_SAID, "{} said", talk.said.len());
+    let asks_for = |name: &[u8]| {
+        let mut acceptor = Acceptor::default();
+        let mut rest = stream;
+        while let Ok(1..) = acceptor.read_tls(&mut rest) {
+            if let Ok(Some(accepted)) = acceptor.accept() {
+                let hello = accepted.client_hello();
+                return hello
+                    .alpn()
+                    .is_some_and(|mut alpn| alpn.any(|own| own == name));
+            }
+        }
+        false
+    };
+    match wanted {
+        Ok(Wanted::Authority(rest, read)) => {
+            assert!(asks_for(b"http/1.1") && !asks_for(ALPN));
+            assert_eq!(read.len(), talk.taken);
+            assert_eq!([read, rest.unread()].concat(), stream);
+            assert!(talk.said.is_empty(), "the CA answers");
+        }
+        Ok(Wanted::Cyclic(_)) => assert!(asks_for(CYCLIC_ALPN) && !asks_for(ALPN)),
+        Ok(Wanted::Tunnel(_)) => {
+            assert!(asks_for(ALPN) || !asks_for(CYCLIC_ALPN) && !asks_for(b"http/1.1"));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 

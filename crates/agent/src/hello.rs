@@ -1,5 +1,6 @@
 //! What a TLS client wants, read from its ClientHello before anything is answered.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use fieldlock_session::{ALPN, CYCLIC_ALPN};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 /// A ClientHello with a hybrid key share has about 1.8 KiB.
@@ -16,17 +16,31 @@ const MAX_HELLO: usize = 16 * 1024;
 const HTTP: &[u8] = b"http/1.1";
 
 /// Where a connection on the tunnel port is to go.
-pub(super) enum Wanted {
+pub enum Wanted<S> {
     /// To this headend, or nowhere: its TLS says so.
-    Tunnel(Box<StartHandshake<TcpStream>>),
+    Tunnel(Box<StartHandshake<S>>),
     /// Beside a tunnel, for cyclic data.
-    Cyclic(Box<StartHandshake<TcpStream>>),
-    /// To the CA: the stream, and what was read from it.
-    Authority(TcpStream, Vec<u8>),
+    Cyclic(Box<StartHandshake<S>>),
+    /// To the CA: the stream, and all that was read from it, at most 16 KiB.
+    Authority(S, Vec<u8>),
 }
 
-/// Reads one ClientHello. The caller bounds the time.
-pub(super) async fn read(stream: TcpStream) -> io::Result<Wanted> {
+impl<S> fmt::Debug for Wanted<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tunnel(_) => "Tunnel(..)",
+            Self::Cyclic(_) => "Cyclic(..)",
+            Self::Authority(..) => "Authority(..)",
+        })
+    }
+}
+
+/// Reads one ClientHello. The caller bounds the time. An error is one of the stream, or says why what
+/// came is not the beginning of TLS; who sent it has been told by an alert.
+pub async fn read<S>(stream: S) -> io::Result<Wanted<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let recording = Recording {
         stream,
         octets: Vec::new(),
@@ -50,12 +64,12 @@ pub(super) async fn read(stream: TcpStream) -> io::Result<Wanted> {
 }
 
 /// A stream that keeps what was read from it.
-struct Recording {
-    stream: TcpStream,
+struct Recording<S> {
+    stream: S,
     octets: Vec<u8>,
 }
 
-impl AsyncRead for Recording {
+impl<S: AsyncRead + Unpin> AsyncRead for Recording<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -73,7 +87,7 @@ impl AsyncRead for Recording {
 }
 
 /// The acceptor writes alerts.
-impl AsyncWrite for Recording {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Recording<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
