@@ -39,14 +39,14 @@ fn program() -> [sock_filter; 6] {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{SocketAddr, UdpSocket};
     use std::time::Duration;
 
     use socket2::{Domain, Socket, Type};
 
     use super::*;
 
-    fn bind(address: std::net::SocketAddr) -> UdpSocket {
+    fn bind(address: SocketAddr) -> UdpSocket {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None).unwrap();
         socket.set_reuse_port(true).unwrap();
         socket.bind(&address.into()).unwrap();
@@ -58,7 +58,13 @@ mod tests {
 
     #[test]
     fn what_may_begin_a_connection_comes_to_the_first_socket_and_all_else_to_the_second() {
-        let first = bind("127.0.0.1:0".parse().unwrap());
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            sorts(loopback.parse().unwrap());
+        }
+    }
+
+    fn sorts(loopback: SocketAddr) {
+        let first = bind(loopback);
         let address = first.local_addr().unwrap();
         let second = bind(address);
         separate_knocks(&first).unwrap();
@@ -66,7 +72,7 @@ mod tests {
         let others: [&[u8]; 5] = [&[0x40; 1200], &[0xE1, 0], &[0xAF], &[0x00, 9], &[0x7F]];
         for number in 0..20 {
             // Another port each: without the program they would be spread.
-            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let sender = UdpSocket::bind(loopback).unwrap();
             let (knock, other) = (knocks[number % 5], others[number % 5]);
             sender.send_to(other, address).unwrap();
             sender.send_to(knock, address).unwrap();
