@@ -73,13 +73,13 @@ impl Passphrase {
         self.text.as_bytes()
     }
 
-    /// What a token is opened with.
-    #[cfg(feature = "pkcs11")]
     /// Whether tokens have a PIN of their own.
     pub(crate) fn has_pin(&self) -> bool {
         self.pin.is_some()
     }
 
+    /// What a token is opened with.
+    #[cfg(feature = "pkcs11")]
     pub(crate) fn pin(&self) -> &str {
         self.pin.as_ref().unwrap_or(&self.text)
     }
