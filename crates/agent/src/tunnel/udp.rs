@@ -31,6 +31,7 @@ pub(crate) fn endpoint(
     let socket = LeanSocket {
         inside: Queue::new(socket)?,
         knocks: knocks.map(Queue::new).transpose()?,
+        crowded: AtomicBool::new(false),
         full: AtomicBool::new(false),
     };
     Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), Arc::new(TokioRuntime))
@@ -111,6 +112,9 @@ struct LeanSocket {
     /// Of connections that are there; all are sent from here.
     inside: Queue,
     knocks: Option<Queue>,
+    /// There may be more of those inside than the last batch took. Anybody can send what looks like it
+    /// is theirs: a flood of that must not keep out who knocks.
+    crowded: AtomicBool,
     /// The last send found no room.
     full: AtomicBool,
 }
@@ -137,21 +141,31 @@ impl AsyncUdpSocket for LeanSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let received = self.inside.poll_recv(cx, bufs, meta);
-        let (Poll::Pending, Some(knocks)) = (&received, &self.knocks) else {
-            return received;
+        let Some(knocks) = &self.knocks else {
+            return self.inside.poll_recv(cx, bufs, meta);
         };
-        drop(ready!(knocks.fd.poll_read_ready(cx))?);
-        // The event of those inside is seen when this thread has nothing else to do. In a crowd that
-        // may be long.
-        let socket = self.inside.fd.get_ref();
-        match self.inside.state.recv(socket.into(), bufs, meta) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let most = KNOCKS.min(bufs.len());
-                knocks.poll_recv(cx, &mut bufs[..most], meta)
-            }
-            received => Poll::Ready(received),
+        let most = KNOCKS.min(bufs.len());
+        if self.crowded.swap(false, Ordering::Relaxed)
+            && let Poll::Ready(received) = knocks.poll_recv(cx, &mut bufs[..most], meta)
+        {
+            return Poll::Ready(received);
         }
+        let mut received = self.inside.poll_recv(cx, bufs, meta);
+        if received.is_pending() {
+            drop(ready!(knocks.fd.poll_read_ready(cx))?);
+            // The event of those inside is seen when this thread has nothing else to do. In a crowd
+            // that may be long.
+            let socket = self.inside.fd.get_ref();
+            received = match self.inside.state.recv(socket.into(), bufs, meta) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return knocks.poll_recv(cx, &mut bufs[..most], meta);
+                }
+                received => Poll::Ready(received),
+            };
+        }
+        let crowded = matches!(&received, Poll::Ready(Ok(count)) if *count == bufs.len());
+        self.crowded.store(crowded, Ordering::Relaxed);
+        received
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -210,6 +224,7 @@ mod tests {
         Arc::new(LeanSocket {
             inside: queue(),
             knocks: None,
+            crowded: AtomicBool::new(false),
             full: AtomicBool::new(false),
         })
     }
@@ -247,6 +262,7 @@ mod tests {
         let socket = LeanSocket {
             inside: queue(),
             knocks: Some(queue()),
+            crowded: AtomicBool::new(false),
             full: AtomicBool::new(false),
         };
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -266,6 +282,31 @@ mod tests {
             knocked += receive(&socket).await;
         }
         assert_eq!(knocked, 40, "and nobody is lost");
+    }
+
+    #[tokio::test]
+    async fn a_crowd_inside_keeps_nobody_out() {
+        let socket = LeanSocket {
+            inside: queue(),
+            knocks: Some(queue()),
+            crowded: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+        };
+        let knocks = socket.knocks.as_ref().unwrap().fd.get_ref();
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (inside, at) = (socket.local_addr().unwrap(), knocks.local_addr().unwrap());
+        for _ in 0..40 {
+            other.send_to(b"inside", inside).unwrap();
+        }
+        other.send_to(b"knock", at).unwrap();
+        let mut seen = 0;
+        while knocks.peek_from(&mut [0; 8]).is_ok() {
+            seen += receive(&socket).await;
+        }
+        assert!(seen < 40, "{seen}");
+        while seen < 41 {
+            seen += receive(&socket).await;
+        }
     }
 
     #[tokio::test]
