@@ -7,7 +7,7 @@ use crate::decision::{Reason, RuleId};
 use crate::function::Slot;
 use crate::phase::Phase;
 use crate::policy::{Policy, Via};
-use crate::rule::{Rule, Units};
+use crate::rule::{Repeat, Rule, Units};
 use crate::table::{Entry, IntervalTable};
 use crate::view::{Class, Row, View};
 
@@ -37,6 +37,11 @@ impl View {
             applying.partition(|rule| phase.counts(rule));
         let resting: Vec<&Rule> = resting.into_iter().filter(|r| r.is_allow()).collect();
         let step = |rule: &Rule| rule.step.filter(|_| via != Via::NotJudged);
+        let repeatable: Vec<&Rule> = counting
+            .iter()
+            .copied()
+            .filter(|rule| rule.repeat == Repeat::Allow)
+            .collect();
         let (limited, counting): (Vec<&Rule>, Vec<&Rule>) = counting
             .into_iter()
             .partition(|rule| rule.rate.is_some() || step(rule).is_some());
@@ -61,6 +66,7 @@ impl View {
             read_only: policy.read_only.contains(device),
             closed,
             conditional,
+            repeatable: (!repeatable.is_empty()).then(|| Box::new(Self::of(&repeatable))),
             ..Self::of(&counting)
         }
     }
@@ -76,6 +82,7 @@ impl View {
             read_only: false,
             closed: None,
             conditional: None,
+            repeatable: None,
             narrowing: None,
         }
     }

@@ -138,6 +138,7 @@ fn compile_rule(
         value: rule.value.valid(),
         rate: rule.rate.valid(),
         step,
+        repeat: rule.repeat.valid().unwrap_or_default(),
         time: rule.time.valid().unwrap_or_default(),
     })
 }
@@ -183,6 +184,11 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
         {
             add(span, "step", problem);
         }
+        if let (Effect::Allow, Some((span, _))) = (rule.effect, rule.repeat.as_valid())
+            && !functions.iter().any(Slot::may_change_state)
+        {
+            add(span, "repeat", Problem::RepeatWithoutWrite);
+        }
     }
     if let (Effect::Allow, Given::Valid(span, _)) = (rule.effect, &rule.reason) {
         add(span, "reason", Problem::ReasonInAllow);
@@ -192,6 +198,9 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
     }
     if let (Effect::Deny, Given::Valid(span, _)) = (rule.effect, &rule.step) {
         add(span, "step", Problem::StepInDeny);
+    }
+    if let (Effect::Deny, Given::Valid(span, _)) = (rule.effect, &rule.repeat) {
+        add(span, "repeat", Problem::RepeatInDeny);
     }
 }
 

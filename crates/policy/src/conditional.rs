@@ -84,7 +84,7 @@ impl View {
         }
     }
 
-    fn asked(&self, unit: u8, half: &Half<'_>) -> Result<RuleId, Refusal> {
+    pub(crate) fn asked(&self, unit: u8, half: &Half<'_>) -> Result<RuleId, Refusal> {
         self.row(self.class(unit), half.slot).allowing(half)
     }
 }

@@ -10,8 +10,8 @@
 //! - each region has an example that is decided differently.
 //!
 //! Rules with a time window count in some cases and not in others: the policies are compared with no
-//! window open, with each alone, and with all of them. Rates and steps depend on what came
-//! before, so they are left out of the comparison and listed rule by rule.
+//! window open, with each alone, and with all of them. Rates, steps and `repeat` depend on what
+//! came before, so they are left out of the comparison and listed rule by rule.
 //!
 //! Rules for stations of PROFINET are compared one by one, by name and by what they say: a rule under
 //! another name shows, though it may mean the same.
@@ -38,7 +38,7 @@ use serde::Serialize;
 use crate::client::Side;
 use crate::phase::Now;
 use crate::policy::{Policy, Via};
-use crate::rule::{ReadOnly, Rule, Units};
+use crate::rule::{ReadOnly, Repeat, Rule, Units};
 use crate::station::{self, StationChange};
 use crate::view::View;
 use origin::Group;
@@ -69,6 +69,8 @@ pub struct Diff {
     pub rates: Vec<ConditionChange>,
     /// The same for steps.
     pub steps: Vec<ConditionChange>,
+    /// The same for `repeat`.
+    pub repeats: Vec<ConditionChange>,
     /// Rules for stations that differ. They are compared rule by rule, not by meaning.
     pub stations: Vec<StationChange>,
 }
@@ -78,12 +80,13 @@ impl Diff {
         self.regions.is_empty()
             && self.rates.is_empty()
             && self.steps.is_empty()
+            && self.repeats.is_empty()
             && self.stations.is_empty()
     }
 }
 
-/// How often a rule lets a request through or how far it lets a value move, in words; `None`:
-/// without bound.
+/// How often a rule lets a request through, how far it lets a value move, or whether it lets a write
+/// of unknown outcome go again, in words; `None`: as where the key is left out.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConditionChange {
     pub rule: String,
@@ -197,6 +200,9 @@ pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
         regions,
         rates: conditions::changes(old, new, |rule| rule.rate),
         steps: conditions::changes(old, new, |rule| rule.step),
+        repeats: conditions::changes(old, new, |rule| {
+            (rule.repeat == Repeat::Allow).then_some(rule.repeat)
+        }),
         stations: station::changes(old, new),
     })
 }

@@ -257,6 +257,10 @@ pub enum Problem {
         "no function of this rule writes registers, so there is no step to bound; leave it out"
     )]
     StepWithoutRegisters,
+    #[error("only an [[allow]] has repeat: what a deny matches is not sent at all; leave it out")]
+    RepeatInDeny,
+    #[error("no function of this rule writes, and whatever reads may be repeated; leave it out")]
+    RepeatWithoutWrite,
     #[error("it fails: expected {expected}, but it is {got}")]
     TestFailed { expected: String, got: String },
     #[error("its request does not fit together: {0}")]

@@ -12,7 +12,7 @@ use crate::error::UnknownClient;
 use crate::half::{Half, Halves};
 use crate::phase::Now;
 use crate::policy::{Policy, Via};
-use crate::rule::{Interval, Rule, ValueBounds};
+use crate::rule::{Interval, Repeat, Rule, ValueBounds};
 use crate::table::Entry;
 use crate::view::out_of_bounds;
 use crate::window::Window;
@@ -148,6 +148,9 @@ impl<'q> Question<'q> {
         }
         if let Some(rate) = rule.rate {
             taken += &format!(", at most {rate}");
+        }
+        if rule.repeat == Repeat::Allow && self.asked.request.changes_state() {
+            taken += ", and again while the outcome of the first is not known";
         }
         Ok(taken)
     }

@@ -66,6 +66,11 @@ impl Slot {
         Request::parse(&sample.pdu()).is_ok_and(|request| request.changes_state())
     }
 
+    /// Whether some request of this slot may change the device's state.
+    pub(crate) fn may_change_state(self) -> bool {
+        self.has_sub_functions() || self.always_changes_state()
+    }
+
     /// Where the sub-functions of this slot's function stand among those of all; `None` where it has
     /// none.
     fn place(self) -> Option<usize> {

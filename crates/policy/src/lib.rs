@@ -30,6 +30,8 @@
 //!   request, one without a rate decides; of several with one, any.
 //! - `step`: judged by who knows the last values of registers ([`View::step`]), at the edge only;
 //!   otherwise like `rate`. Such a rule is for function 22 only if it names it.
+//! - `repeat`: says of the writes that an allow covers whether the same one may be sent again
+//!   before the outcome of the first is known ([`View::repeat`]); held by whoever sends them on.
 //! - `station` in place of `device`: see `station.rs`.
 //! - A policy can be narrowed by another ([`Policy::narrowed_by`]): both have to allow a request.
 //! - `via` is judged at the edge only, where the tunnel's certificate proves it.
@@ -82,6 +84,7 @@ pub use function::parse_function;
 pub use phase::{Now, Phase};
 pub use policy::Policy;
 pub use rate::Rate;
+pub use rule::Repeat;
 pub use sample::{Sample, SampleError};
 pub use source::is_device_name;
 pub use station::{

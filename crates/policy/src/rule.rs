@@ -1,6 +1,7 @@
 //! A rule, checked and resolved: what the source becomes and what views are built from.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use fieldlock_modbus::Table;
 
@@ -30,8 +31,27 @@ pub(crate) struct Rule {
     pub(crate) rate: Option<Rate>,
     /// How far a register that an allow lets a request write may be moved; `None`: anywhere.
     pub(crate) step: Option<Step>,
+    /// Whether a write that an allow lets through may go again before the outcome of the first is known.
+    pub(crate) repeat: Repeat,
     /// It applies while one of them is open; empty: always.
     pub(crate) time: Vec<Window>,
+}
+
+/// Whether a client may send the same write again while the outcome of the first is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Repeat {
+    #[default]
+    Refuse,
+    Allow,
+}
+
+impl fmt::Display for Repeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuse => "refuse",
+            Self::Allow => "allow",
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,9 +175,9 @@ impl Units {
     }
 }
 
-impl std::fmt::Display for Units {
+impl fmt::Display for Units {
     /// `any`, or ascending with runs as ranges: `1, 5-9`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::ANY {
             return f.write_str("any");
         }

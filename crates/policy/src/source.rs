@@ -28,7 +28,7 @@ pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
 pub(crate) use station::SourceStations;
 
 use crate::rate::Rate;
-use crate::rule::{Addresses, Effect, ReadOnly, Scope, Units, ValueBounds};
+use crate::rule::{Addresses, Effect, ReadOnly, Repeat, Scope, Units, ValueBounds};
 use crate::step::Step;
 use crate::trial::SourceTest;
 use crate::window::Window;
@@ -82,6 +82,7 @@ pub(crate) struct SourceRule {
     pub(crate) time: Given<Vec<Window>>,
     pub(crate) rate: Given<Rate>,
     pub(crate) step: Given<Step>,
+    pub(crate) repeat: Given<Repeat>,
     /// What makes it a rule for stations.
     pub(crate) stations: SourceStations,
 }
@@ -193,7 +194,7 @@ fn read_rule(
 ) -> SourceRule {
     const KEYS: &[&str] = &[
         "name", "client", "device", "unit", "function", "address", "value", "via", "comment",
-        "reason", "time", "rate", "step", "station", "service", "ar", "record", "slot",
+        "reason", "time", "rate", "step", "repeat", "station", "service", "ar", "record", "slot",
     ];
     let place = match effect {
         Effect::Allow => "allow",
@@ -216,6 +217,7 @@ fn read_rule(
         time: keys.value("time", Keys::windows),
         rate: keys.value("rate", Keys::rate),
         step: keys.value("step", Keys::step),
+        repeat: keys.value("repeat", Keys::repeat),
         stations: SourceStations::read(effect, &mut keys),
     }
 }

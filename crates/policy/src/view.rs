@@ -9,7 +9,7 @@ use crate::decision::{Decision, Reason, Refusal, RuleId};
 use crate::function::Slot;
 use crate::half::{Half, Halves};
 use crate::rate::Rate;
-use crate::rule::ValueBounds;
+use crate::rule::{Repeat, ValueBounds};
 use crate::step::Step;
 use crate::table::{Entry, IntervalTable};
 
@@ -28,6 +28,8 @@ pub struct View {
     pub(crate) closed: Option<Reason>,
     /// Allows that count only under conditions, if there are any.
     pub(crate) conditional: Option<Box<Conditional>>,
+    /// The allows with `repeat = "allow"`, if there are any.
+    pub(crate) repeatable: Option<Box<Self>>,
     /// What the policy that narrows this one says of the same origin and device.
     pub(crate) narrowing: Option<Arc<Self>>,
 }
@@ -84,6 +86,22 @@ impl View {
     pub fn step(&self, rule: RuleId) -> Option<&Step> {
         let own = self.conditional.as_ref().and_then(|c| c.step(rule));
         own.or_else(|| self.narrowing.as_ref()?.step(rule))
+    }
+
+    /// Whether a write that is allowed may be sent again by the same client while the outcome of
+    /// the first is not known: if an allow that says so covers what it writes, and one of the
+    /// policy that narrows this one too. To be asked only then; it looks at the rules anew.
+    pub fn repeat(&self, unit: u8, request: &Request<'_>) -> Repeat {
+        let halves = Halves::of(request);
+        let written = halves.second.as_ref().unwrap_or(&halves.first);
+        let covers = |allows: &Self| allows.asked(unit, written).is_ok();
+        match self.repeatable.as_deref().is_some_and(covers) {
+            true => match &self.narrowing {
+                Some(narrowing) => narrowing.repeat(unit, request),
+                None => Repeat::Allow,
+            },
+            false => Repeat::Refuse,
+        }
     }
 
     fn decide_alone(&self, unit: u8, request: &Request<'_>) -> Decision {

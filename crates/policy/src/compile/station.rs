@@ -60,6 +60,7 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
         ("value", rule.value.span()),
         ("rate", rule.rate.span()),
         ("step", rule.step.span()),
+        ("repeat", rule.repeat.span()),
     ];
     for (key, span) in of_devices {
         if let Some(span) = span {

@@ -1,9 +1,9 @@
-//! Conditions of rules: time windows, which become cases of their own, and rates and steps, which
-//! are compared rule by rule.
+//! Conditions of rules: time windows, which become cases of their own, and rates, steps and
+//! `repeat`, which are compared rule by rule.
 
 use super::ConditionChange;
 use crate::policy::Policy;
-use crate::rule::Rule;
+use crate::rule::{Repeat, Rule};
 use crate::window::Window;
 
 /// Which windows are open. Windows are compared as they are written: two that mean the same hours
@@ -58,6 +58,7 @@ impl Case {
         let bare = |rule: &Rule| Rule {
             rate: None,
             step: None,
+            repeat: Repeat::Refuse,
             time: Vec::new(),
             ..rule.clone()
         };

@@ -22,20 +22,24 @@ impl fmt::Display for Diff {
                 write!(f, "\n  {region}")?;
             }
         }
-        let rates = self.rates.iter().map(|change| ("rate", change));
-        let steps = self.steps.iter().map(|change| ("step", change));
-        for (place, (condition, change)) in rates.chain(steps).enumerate() {
+        let rates = self.rates.iter().map(|change| ("rate", "none", change));
+        let steps = self.steps.iter().map(|change| ("step", "none", change));
+        let repeats = self.repeats.iter();
+        let repeats = repeats.map(|change| ("repeat", "refuse", change));
+        let conditions = rates.chain(steps).chain(repeats);
+        for (place, (condition, left_out, change)) in conditions.enumerate() {
             if place > 0 || !self.regions.is_empty() {
                 writeln!(f)?;
             }
-            let words = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+            let words = |text: &Option<String>| text.clone().unwrap_or_else(|| left_out.to_owned());
             let (old, new) = (words(&change.old), words(&change.new));
             write!(f, "{condition} of {:?}: {new}, was {old}", change.rule)?;
         }
         if self.stations.is_empty() {
             return Ok(());
         }
-        if !(self.regions.is_empty() && self.rates.is_empty() && self.steps.is_empty()) {
+        let others = [&self.rates, &self.steps, &self.repeats];
+        if !self.regions.is_empty() || others.iter().any(|changes| !changes.is_empty()) {
             writeln!(f)?;
         }
         f.write_str("rules for stations, one by one")?;

@@ -12,7 +12,7 @@ use crate::address::parse_address;
 use crate::cidr::Cidr;
 use crate::error::{Problem, Problems, nearest};
 use crate::function::{self, Functions};
-use crate::rule::{Addresses, ReadOnly, Scope, Units, ValueBounds};
+use crate::rule::{Addresses, ReadOnly, Repeat, Scope, Units, ValueBounds};
 
 /// The keys of one table. Readers return `None` after they reported what is wrong.
 pub(super) struct Keys<'t> {
@@ -373,6 +373,14 @@ impl<'t> Keys<'t> {
             return None;
         }
         Some(ValueBounds { min, max })
+    }
+
+    pub(super) fn repeat(&mut self, key: &str, value: &'t Spanned<DeValue<'t>>) -> Option<Repeat> {
+        match value.get_ref().as_str() {
+            Some("refuse") => Some(Repeat::Refuse),
+            Some("allow") => Some(Repeat::Allow),
+            _ => self.wrong(key, value, "\"refuse\" or \"allow\""),
+        }
     }
 
     pub(super) fn register(&mut self, key: &str, value: &'t Spanned<DeValue<'t>>) -> Option<u16> {
