@@ -18,6 +18,8 @@ pub(super) struct Connection {
     in_flight_limit: usize,
     pause: Duration,
     flights: Vec<Flight>,
+    /// Requests that were given up while others were in flight: their answers may still come.
+    given_up: Vec<GivenUp>,
     next_transaction: Transaction,
     /// No request before this time.
     ready_at: Instant,
@@ -44,8 +46,17 @@ enum Wire {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) transaction: Transaction,
+    pub(super) unit: u8,
+    pub(super) sent_at: Instant,
     /// At least one; more where a read is shared.
     pub(super) askers: List,
+}
+
+#[derive(Debug)]
+struct GivenUp {
+    transaction: Transaction,
+    unit: u8,
+    sent_at: Instant,
 }
 
 /// What bytes, or silence, amounted to.
@@ -54,7 +65,9 @@ pub(super) enum Received {
     /// Nothing complete.
     Nothing,
     /// The answer to what these ask; it is at the first of them.
-    Answer(List),
+    Answer { askers: List, after: Duration },
+    /// On TCP: the answer to a request that was given up.
+    Late { unit: u8, after: Duration },
     /// On TCP: the connection can't be trusted any more, because of the answer to this
     /// request if it is known.
     Fault(Option<Transaction>, CloseReason),
@@ -88,6 +101,7 @@ impl Connection {
             in_flight_limit: settings.in_flight_limit(),
             pause: settings.pause_between_requests,
             flights: Vec::new(),
+            given_up: Vec::new(),
             next_transaction: 0,
             ready_at: now,
             active_at: now,
@@ -119,11 +133,16 @@ impl Connection {
         self.flights.len()
     }
 
+    pub(super) fn flights(&self) -> &[Flight] {
+        &self.flights
+    }
+
     /// Requests that it could take, now or once it is open.
     pub(super) fn room(&self) -> usize {
         match self.phase {
             Phase::Closed => 0,
-            _ => self.in_flight_limit.saturating_sub(self.flights.len()),
+            // What was given up keeps its place: the device may still be busy with it.
+            _ => (self.in_flight_limit).saturating_sub(self.flights.len() + self.given_up.len()),
         }
     }
 
@@ -137,6 +156,7 @@ impl Connection {
         self.id.generation = self.id.generation.wrapping_add(1);
         self.phase = Phase::Connecting { until };
         self.proven = false;
+        self.given_up.clear();
         match &mut self.wire {
             Wire::Tcp(reassembly) => reassembly.clear(),
             Wire::Rtu(line) => line.clear(),
@@ -191,6 +211,8 @@ impl Connection {
         }
         self.flights.push(Flight {
             transaction,
+            unit: entry.unit,
+            sent_at: now,
             askers,
         });
         self.active_at = now;
@@ -223,6 +245,25 @@ impl Connection {
         };
         flight.askers.remove(slab, place);
         true
+    }
+
+    /// On TCP: gives back who waits for the answer to a request, if the connection can do without:
+    /// others are in flight on it, and ids tell their answers apart.
+    pub(super) fn abandon(&mut self, transaction: Transaction) -> Option<List> {
+        if self.is_serial() || self.flights.len() < 2 {
+            return None;
+        }
+        let at = self
+            .flights
+            .iter()
+            .position(|f| f.transaction == transaction)?;
+        let flight = self.flights.remove(at);
+        self.given_up.push(GivenUp {
+            transaction,
+            unit: flight.unit,
+            sent_at: flight.sent_at,
+        });
+        Some(flight.askers)
     }
 
     /// Gives back who waits for the answer to the request in flight on a serial line, which stays
@@ -285,7 +326,7 @@ impl Connection {
         let Wire::Tcp(reassembly) = &mut self.wire else {
             return (bytes.len(), Received::Nothing);
         };
-        if self.flights.is_empty() {
+        if self.flights.is_empty() && self.given_up.is_empty() {
             let fault = Received::Fault(None, CloseReason::Unsolicited);
             return (bytes.len(), fault);
         }
@@ -295,6 +336,13 @@ impl Connection {
             Err(error) => return (bytes.len(), Received::Fault(None, error.into())),
         };
         let got = adu.transaction;
+        let given_up = |late: &GivenUp| late.transaction == got;
+        if let Some(at) = self.given_up.iter().position(given_up) {
+            let GivenUp { unit, sent_at, .. } = self.given_up.remove(at);
+            let after = now - sent_at;
+            self.answered(now, self.pause);
+            return (used, Received::Late { unit, after });
+        }
         let pending = |flight: &Flight| flight.transaction == got;
         let at = self.flights.iter().position(pending);
         let Some((at, place)) = at.and_then(|at| Some((at, self.flights[at].askers.front()?)))
@@ -318,7 +366,11 @@ impl Connection {
         entry.pdu.set(adu.pdu);
         let flight = self.flights.remove(at);
         self.answered(now, self.pause);
-        (used, Received::Answer(flight.askers))
+        let answer = Received::Answer {
+            askers: flight.askers,
+            after: now - flight.sent_at,
+        };
+        (used, answer)
     }
 
     fn receive_rtu(&mut self, now: Instant, bytes: &[u8], slab: &mut Slab) -> Received {
@@ -347,9 +399,14 @@ impl Connection {
             Ok(None) => Received::Nothing,
             Ok(Some((unit, pdu))) if unit == entry.unit && entry.expected.check(pdu).is_ok() => {
                 entry.pdu.set(pdu);
-                let askers = self.flights.pop().map(|f| f.askers).unwrap_or_default();
+                let Some(flight) = self.flights.pop() else {
+                    return Received::Nothing;
+                };
                 self.answered(now, self.pause.max(quiet));
-                Received::Answer(askers)
+                Received::Answer {
+                    askers: flight.askers,
+                    after: now - flight.sent_at,
+                }
             }
             Ok(Some(_)) | Err(_) => Received::Garbled,
         }
@@ -366,7 +423,9 @@ impl Connection {
         loop {
             let candidate = self.next_transaction;
             self.next_transaction = candidate.wrapping_add(1);
-            if self.flights.iter().all(|f| f.transaction != candidate) {
+            let in_flight = self.flights.iter().map(|f| f.transaction);
+            let mut pending = in_flight.chain(self.given_up.iter().map(|g| g.transaction));
+            if pending.all(|transaction| transaction != candidate) {
                 return candidate;
             }
         }

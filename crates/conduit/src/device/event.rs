@@ -74,6 +74,10 @@ pub enum Event {
     Connect(ConnId),
     /// Close this connection, or give up opening it. Nothing is expected in return.
     Close(ConnId, CloseReason),
+    /// Close this connection in an orderly way: send nothing more, say so to the device (FIN), and
+    /// wait until it has closed its side, two seconds at most; then say
+    /// [`DeviceSide::handle_sealed`](super::DeviceSide::handle_sealed).
+    Seal(ConnId, CloseReason),
     /// The end of a request; exactly one for each.
     Answer {
         key: Key,
@@ -94,8 +98,11 @@ pub enum Outcome {
     Answered,
     /// Sent to all devices of a serial line; none answers.
     Broadcast,
-    /// Never sent: its time was over before its turn came (0x0B), or its client left (0x0A).
+    /// Never sent: its time was over, or too short for an answer, before its turn came (0x06), or its
+    /// client left (0x0A).
     NotSent,
+    /// Never sent: its unit has not answered lately, and others have (0x0B).
+    HeldOff,
     /// Never sent: there was no connection to the device (0x0B).
     Unreachable,
     /// Sent, and the device may or may not have acted on it (0x0B).
@@ -116,7 +123,7 @@ pub enum Loss {
 impl Outcome {
     /// Whether the request may have reached the device.
     pub fn was_sent(self) -> bool {
-        !matches!(self, Self::NotSent | Self::Unreachable)
+        !matches!(self, Self::NotSent | Self::HeldOff | Self::Unreachable)
     }
 }
 
@@ -125,7 +132,8 @@ impl fmt::Display for Outcome {
         f.write_str(match self {
             Self::Answered => "answered",
             Self::Broadcast => "broadcast",
-            Self::NotSent => "not sent",
+            Self::NotSent => "not sent: its time was over before its turn came",
+            Self::HeldOff => "not sent: the unit has not answered lately, while others do",
             Self::Unreachable => "not sent, the device can't be reached",
             Self::Unknown(Loss::Timeout) => "no answer in time",
             Self::Unknown(Loss::Mismatch) => "answer that does not match",
@@ -212,13 +220,18 @@ pub struct Stats {
     pub queued: usize,
     /// Sent and not answered now.
     pub in_flight: usize,
+    /// Units that are not asked for now, since they do not answer.
+    pub held_off: usize,
     pub sent: u64,
     pub answered: u64,
     /// Requests that were not sent themselves, since a read that was answers them too.
     pub shared: u64,
     /// Requests that were sent and had no answer before their deadline.
     pub timeouts: u64,
-    /// Times that bytes came on a serial line while no answer was awaited.
+    /// Reads that were sent once more after their connection was lost.
+    pub asked_again: u64,
+    /// Answers to requests that had been given up, and times that bytes came on a serial line
+    /// while no answer was awaited.
     pub late: u64,
     /// Answers that do not match, and bytes that are not Modbus.
     pub mismatched: u64,

@@ -7,7 +7,7 @@
 //! drains what it says:
 //!
 //! 1. any inputs: [`submit`], [`release`], [`refuse`], [`drop_client`], [`handle_connected`],
-//!    [`handle_closed`], [`handle_bytes`], [`handle_timeout`];
+//!    [`handle_closed`], [`handle_sealed`], [`handle_bytes`], [`handle_timeout`];
 //! 2. [`poll_transmit`] for each open connection, and its bytes are written;
 //! 3. [`poll_event`] until `None`;
 //! 4. the timer is set to [`poll_timeout`]. It may be early: a call of [`handle_timeout`] for
@@ -23,14 +23,27 @@
 //! - A request is handed out by [`poll_transmit`] at most once, in its whole, and from then on
 //!   counts as sent: whatever the shell does with the bytes, a lost answer is
 //!   [`Outcome::Unknown`]. One that was not handed out was never sent.
-//! - A held request is not sent before its release. It stops the requests of its own client
-//!   that were submitted after it, and no others.
-//! - Clients take turns: a request waits for at most one of each other client before its
-//!   client's next is sent.
+//! - The requests of one client for one unit go to the device in the order of their submission, and
+//!   while one is in flight the next goes on the same connection or waits. Across units
+//!   there is no order: nothing waits for a unit but what is meant for it.
+//! - A held request is not sent before its release. It stops the requests of its own client for
+//!   its unit that were submitted after it, and no others.
+//! - Clients take turns, and within a client its units: a request waits for at most one of each other
+//!   client before its client's next is sent.
+//! - A write whose outcome is unknown is overtaken by no other to its unit: these go on the same
+//!   connection, or wait until the device has closed it ([`Event::Seal`], [`handle_sealed`]), two
+//!   seconds at most.
 //! - An answer is taken only by the request with its transaction id, unit, function and
-//!   length. Anything else, and silence until a deadline, closes the connection: what comes
-//!   late comes on no later connection. A serial line has no ids and stays open; there the
-//!   line must have been quiet before the next request.
+//!   length; anything else closes the connection. Silence until a deadline ends the one request, and
+//!   the connection with it unless others are in flight there: their answers are told apart by their
+//!   ids, and a late one is dropped. A serial line has no ids and stays open; there the line must
+//!   have been quiet before the next request.
+//! - A request in flight for longer than `response_timeout` is given up before its deadline if it keeps
+//!   requests of another unit from being sent. See [`Units`] for what a silent unit may cost the others.
+//! - A request that has waited for half of its time, and what remains is shorter than answers took
+//!   lately, is not sent (0x06).
+//! - A read of functions 1 to 4 whose connection is lost is sent once more, on another, if
+//!   its time allows and nothing of the same client and unit was sent behind it. No other request is.
 //! - A read that is sent answers those that other clients have next in turn at that moment and that
 //!   ask the same of the same unit on equal [`Grounds`](crate::admit::Grounds): no answer is older
 //!   than its request, and each client's requests keep their order. Each still ends at its own
@@ -43,6 +56,7 @@
 //! [`drop_client`]: DeviceSide::drop_client
 //! [`handle_connected`]: DeviceSide::handle_connected
 //! [`handle_closed`]: DeviceSide::handle_closed
+//! [`handle_sealed`]: DeviceSide::handle_sealed
 //! [`handle_bytes`]: DeviceSide::handle_bytes
 //! [`handle_timeout`]: DeviceSide::handle_timeout
 //! [`poll_transmit`]: DeviceSide::poll_transmit
@@ -51,30 +65,37 @@
 
 mod connection;
 mod event;
+mod fate;
 mod pool;
 mod queue;
 mod rtu;
 mod settings;
 mod slab;
 mod tcp;
+mod units;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fieldlock_modbus::{Exception, Expected};
 
-use self::connection::{Due, Received};
+use self::connection::{Due, Flight, Received};
+use self::fate::Unsettled;
 use self::pool::Pool;
 use self::queue::Queue;
 use self::slab::{Entry, List, Place, Share, Slab, State, Transaction};
+use self::units::Units;
 
 pub use self::event::{
     ClientKey, CloseReason, ConnId, Event, Key, Loss, Outcome, Pdu, QueueFull, Stats, Submit,
 };
 pub use self::settings::{Backoff, DeviceSettings, Framing};
+
+const BUSY: Exception = Exception::ServerDeviceBusy;
+const GATEWAY_TARGET: Exception = Exception::GatewayTargetFailedToRespond;
 
 /// One device, its connections and the requests for it. See the [module](self) for the order
 /// of calls.
@@ -85,6 +106,8 @@ pub struct DeviceSide {
     slab: Slab,
     queue: Queue,
     pool: Pool,
+    units: Units,
+    unsettled: Unsettled,
     held: HashMap<Key, Place>,
     /// Requests that ended; their answer was not collected yet.
     done: List,
@@ -106,6 +129,8 @@ impl DeviceSide {
             slab: Slab::default(),
             queue: Queue::new(&settings),
             pool: Pool::new(&settings, seed),
+            units: Units::new(settings.response_timeout, settings.max_hold_off),
+            unsettled: Unsettled::default(),
             held: HashMap::new(),
             done: List::default(),
             events: VecDeque::new(),
@@ -125,10 +150,13 @@ impl DeviceSide {
         }
         let place = self.enter(submit);
         self.queue.push(&mut self.slab, place);
-        self.connect_if_wanted();
-        if self.reach() >= submit.deadline {
+        if self.units.is_held_off(self.now, submit.unit) {
+            self.end_unsent(place, Outcome::HeldOff, GATEWAY_TARGET);
+        } else if self.reach() >= submit.deadline {
             self.expire(place);
         }
+        self.make_way();
+        self.connect_if_wanted();
         Ok(())
     }
 
@@ -187,7 +215,17 @@ impl DeviceSide {
             self.counters.connect_failures += 1;
         }
         self.lose(conn, None, Loss::Closed);
+        // All that was written was read or is lost with the connection.
+        self.unsettled.sealed(conn);
         self.reconsider(conn, true);
+        self.connect_if_wanted();
+    }
+
+    /// The device has closed its side of a connection after [`Event::Seal`], or was waited for in vain:
+    /// what was sent on it and not carried out never will be.
+    pub fn handle_sealed(&mut self, now: Instant, conn: ConnId) {
+        self.advance(now);
+        self.unsettled.sealed(conn);
         self.connect_if_wanted();
     }
 
@@ -224,6 +262,8 @@ impl DeviceSide {
             self.expire_until(self.now);
             self.earliest_deadline = self.slab.earliest_deadline();
         }
+        self.unsettled.pass(self.now);
+        self.make_way();
         self.connect_if_wanted();
     }
 
@@ -235,16 +275,31 @@ impl DeviceSide {
             let Some(connection) = self.pool.get(conn).filter(|c| c.may_send(self.now)) else {
                 break;
             };
-            let Some(place) = self.queue.pop(&mut self.slab) else {
+            let (units, unsettled) = (&self.units, &self.unsettled);
+            let may_go = |slab: &Slab, place: Place| {
+                let Entry {
+                    unit,
+                    changes_state,
+                    ..
+                } = slab[place];
+                !units.is_tried(unit) && (!changes_state || unsettled.allows(conn, unit))
+            };
+            let gives_way = |unit| units.gives_way(unit);
+            let Some(place) = self.queue.pop(&mut self.slab, conn, may_go, gives_way) else {
                 break;
             };
-            if self.slab[place].deadline <= self.now {
-                let exception = Exception::GatewayTargetFailedToRespond;
-                self.end(place, Outcome::NotSent, exception);
+            let least = match self.settings.is_broadcast(self.slab[place].unit) {
+                true => Duration::ZERO,
+                false => self.units.least_time(),
+            };
+            if !self.slab[place].is_in_time(self.now, least) {
+                self.queue.ended(&self.slab, place);
+                self.end(place, Outcome::NotSent, BUSY);
                 continue;
             }
-            let alike = self.queue.pop_alike(&mut self.slab, place, self.now);
+            let alike = (self.queue).pop_alike(&mut self.slab, place, conn, self.now);
             self.counters.shared += alike.len() as u64;
+            self.units.sent(self.slab[place].unit);
             connection.send(self.now, place, alike, &mut self.slab, out);
             self.counters.sent += 1;
         }
@@ -277,10 +332,13 @@ impl DeviceSide {
         let to_send = Some(self.now).filter(|_| self.queue.has_ready());
         let idle = self.settings.idle_close.filter(|_| !waits);
         let retry = self.pool.retry.blocked_until(self.now).filter(|_| waits);
+        let settled = self.unsettled.next().filter(|_| waits);
         self.pool
             .iter()
             .filter_map(|connection| connection.wake(to_send, idle))
             .chain(retry)
+            .chain(settled)
+            .chain(self.overstayed().map(|(at, ..)| at))
             .chain(self.earliest_deadline)
             .min()
     }
@@ -290,6 +348,7 @@ impl DeviceSide {
             connections: self.pool.open(),
             queued: self.queue.len(),
             in_flight: self.pool.in_flight(),
+            held_off: self.units.held_off(self.now),
             ..self.counters
         }
     }
@@ -308,8 +367,10 @@ impl DeviceSide {
             submit.held,
         );
         entry.pdu.set(submit.request.pdu());
-        let only_reads = matches!(submit.request.function().0, 1..=4);
-        entry.share = (self.settings.shared_reads && only_reads).then_some(Share {
+        entry.half_time = self.now + submit.deadline.saturating_duration_since(self.now) / 2;
+        entry.changes_state = submit.request.changes_state();
+        entry.only_reads = matches!(submit.request.function().0, 1..=4);
+        entry.share = (self.settings.shared_reads && entry.only_reads).then_some(Share {
             policy: self.policy,
             grounds: submit.grounds,
         });
@@ -325,8 +386,11 @@ impl DeviceSide {
     /// The first connection is opened for any request, also a held one: it is needed in a
     /// moment. A further one only when the others are full.
     fn connect_if_wanted(&mut self) {
-        let wanted = self.queue.has_ready() || (!self.queue.is_empty() && !self.pool.is_live());
-        if !wanted || self.pool.room() > 0 || self.pool.retry.blocked_until(self.now).is_some() {
+        if self.queue.is_empty() || self.pool.is_complete() || self.pool.room() > 0 {
+            return;
+        }
+        let wanted = !self.pool.is_live() || self.queue.wants_connection();
+        if !wanted || self.pool.retry.blocked_until(self.now).is_some() {
             return;
         }
         if let Some((conn, again)) = self.pool.connect(self.now, &self.settings) {
@@ -338,11 +402,12 @@ impl DeviceSide {
     fn conclude(&mut self, conn: ConnId, received: Received) {
         match received {
             Received::Nothing => {}
-            Received::Answer(mut askers) => {
+            Received::Answer { mut askers, after } => {
                 self.counters.answered += 1;
                 let Some(first) = askers.pop_front(&mut self.slab) else {
                     return;
                 };
+                self.heard(first, after);
                 self.finish(first, Outcome::Answered);
                 while let Some(place) = askers.pop_front(&mut self.slab) {
                     self.slab[place].pdu = self.slab[first].pdu;
@@ -364,6 +429,11 @@ impl DeviceSide {
                 self.give_up(conn, Outcome::Unknown(Loss::Mismatch));
             }
             Received::Noise => self.counters.late += 1,
+            Received::Late { unit, after } => {
+                self.counters.late += 1;
+                self.units.answered(unit, after);
+                self.unsettled.answered(conn, unit);
+            }
         }
     }
 
@@ -382,6 +452,63 @@ impl DeviceSide {
                     self.conclude(conn, received);
                 }
             }
+        }
+    }
+
+    /// An answer says of its unit that it is well, unless it is a gateway's word that it waited for the unit
+    /// in vain.
+    fn heard(&mut self, place: Place, after: Duration) {
+        let entry = &self.slab[place];
+        let unit = entry.unit;
+        let is_silence = *entry.pdu == GATEWAY_TARGET.pdu(entry.expected.function());
+        if is_silence && after >= self.settings.response_timeout / 8 {
+            self.fell_silent(unit);
+        } else {
+            self.units.answered(unit, after);
+        }
+    }
+
+    fn fell_silent(&mut self, unit: u8) {
+        if !self.units.fell_silent(self.now, unit) {
+            return;
+        }
+        for place in self.slab.places() {
+            let entry = &self.slab[place];
+            if entry.unit == unit && matches!(entry.state, State::Waiting { .. }) {
+                self.end_unsent(place, Outcome::HeldOff, GATEWAY_TARGET);
+            }
+        }
+    }
+
+    /// The request that has been in flight for longest of those that keep another unit's from being sent: when
+    /// its response time-out is over.
+    fn overstayed(&self) -> Option<(Instant, ConnId, Transaction)> {
+        if !self.units.are_several() || !self.queue.has_ready() || self.pool.room() > 0 {
+            return None;
+        }
+        let awaited = self.pool.iter().filter(|c| !c.is_broadcasting());
+        let flights = awaited.flat_map(|connection| {
+            let flights = connection.flights().iter();
+            flights.map(|flight| (connection.id(), flight))
+        });
+        let (conn, flight) = flights
+            .filter(|(_, flight)| {
+                let comes_first = |unit| unit != flight.unit && !self.units.gives_way(unit);
+                self.queue.any_ready_unit(comes_first)
+            })
+            .min_by_key(|(_, flight)| flight.sent_at)?;
+        let at = flight.sent_at + self.settings.response_timeout;
+        Some((at, conn, flight.transaction))
+    }
+
+    /// Gives up what keeps another unit's requests from being sent.
+    fn make_way(&mut self) {
+        while let Some((at, conn, transaction)) = self.overstayed() {
+            if at > self.now {
+                return;
+            }
+            self.counters.timeouts += 1;
+            self.give_up_flight(conn, transaction);
         }
     }
 
@@ -409,12 +536,11 @@ impl DeviceSide {
 
     /// Ends a request that waits and can't be sent in time.
     fn expire(&mut self, place: Place) {
-        let outcome = if self.pool.open() == 0 {
-            Outcome::Unreachable
+        if self.pool.open() == 0 {
+            self.end_unsent(place, Outcome::Unreachable, GATEWAY_TARGET);
         } else {
-            Outcome::NotSent
-        };
-        self.end_unsent(place, outcome, Exception::GatewayTargetFailedToRespond);
+            self.end_unsent(place, Outcome::NotSent, BUSY);
+        }
     }
 
     /// Ends a request that was sent and not answered in time.
@@ -429,16 +555,34 @@ impl DeviceSide {
         self.counters.timeouts += 1;
         if connection.leave(flight, place, &mut self.slab) {
             // Others still have time for the same answer.
-            let exception = Exception::GatewayTargetFailedToRespond;
-            self.end(place, Outcome::Unknown(Loss::Timeout), exception);
-        } else if connection.is_serial() {
-            self.give_up(conn, Outcome::Unknown(Loss::Timeout));
+            self.end(place, Outcome::Unknown(Loss::Timeout), GATEWAY_TARGET);
         } else {
-            let blamed = Some((flight, Loss::Timeout));
+            self.give_up_flight(conn, flight);
+        }
+    }
+
+    /// Ends a request in flight that has had time enough, for all who ask it.
+    fn give_up_flight(&mut self, conn: ConnId, transaction: Transaction) {
+        let Some(connection) = self.pool.get(conn) else {
+            return;
+        };
+        let mut flights = connection.flights().iter();
+        let unit = flights
+            .find(|f| f.transaction == transaction)
+            .map(|f| f.unit);
+        if connection.is_serial() {
+            self.give_up(conn, Outcome::Unknown(Loss::Timeout));
+        } else if let Some(askers) = connection.abandon(transaction) {
+            self.end_flight(conn, askers, Outcome::Unknown(Loss::Timeout));
+        } else {
+            let blamed = Some((transaction, Loss::Timeout));
             self.close(conn, blamed, Loss::Closed, CloseReason::Timeout);
             // Not a failure of the connection: time-outs are slow by themselves, and other
             // units behind the same gateway may be well.
             self.reconsider(conn, false);
+        }
+        if let Some(unit) = unit {
+            self.fell_silent(unit);
         }
     }
 
@@ -458,25 +602,65 @@ impl DeviceSide {
         reason: CloseReason,
     ) {
         self.lose(conn, blamed, others);
-        self.events.push_back(Event::Close(conn, reason));
+        self.events
+            .push_back(match self.unsettled.closing(self.now, conn) {
+                true => Event::Seal(conn, reason),
+                false => Event::Close(conn, reason),
+            });
     }
 
-    /// Ends a connection and every request in flight on it.
+    /// Ends a connection, and every request in flight on it that can't be sent once more.
     fn lose(&mut self, conn: ConnId, blamed: Option<(Transaction, Loss)>, others: Loss) {
         let Some(connection) = self.pool.get(conn) else {
             return;
         };
         let mut flights = connection.close();
+        let blamed_transaction = blamed.map(|(transaction, _)| transaction);
+        let again = match others {
+            Loss::Closed => self.queue_again(&mut flights, blamed_transaction),
+            // Each of them may be to blame.
+            Loss::Mismatch | Loss::Timeout => 0,
+        };
         for flight in flights.drain(..) {
             let loss = match blamed {
                 Some((transaction, loss)) if transaction == flight.transaction => loss,
                 _ => others,
             };
-            self.end_all(flight.askers, Outcome::Unknown(loss));
+            self.units.lost(flight.unit);
+            self.end_flight(conn, flight.askers, Outcome::Unknown(loss));
         }
+        self.counters.asked_again += again;
         if let Some(connection) = self.pool.at(conn.index()) {
             connection.reuse(flights);
         }
+    }
+
+    /// Puts reads that were lost with their connection back to the heads of their lanes, except the one that
+    /// is to blame; says how many. A read that something of its lane was sent behind is left: that
+    /// may have been carried out, and the read would come after it.
+    fn queue_again(&mut self, flights: &mut [Flight], blamed: Option<Transaction>) -> u64 {
+        let least = self.units.least_time();
+        let mut count = 0;
+        let flights = flights.iter_mut().rev();
+        for flight in flights.filter(|flight| Some(flight.transaction) != blamed) {
+            let mut lost = List::default();
+            while let Some(place) = flight.askers.pop_front(&mut self.slab) {
+                let entry = &self.slab[place];
+                let may =
+                    entry.only_reads && !entry.asked_again && entry.is_in_time(self.now, least);
+                if !may || !self.queue.is_last_sent(&self.slab, place) {
+                    lost.push_back(&mut self.slab, place);
+                    continue;
+                }
+                let entry = &mut self.slab[place];
+                entry.asked_again = true;
+                entry.shared = false;
+                self.queue.push_front(&mut self.slab, place);
+                count += 1;
+            }
+            flight.askers = lost;
+        }
+        count
     }
 
     /// After a connection was lost: one that had worked is replaced at once; after one that
@@ -501,16 +685,31 @@ impl DeviceSide {
         self.end(place, outcome, exception);
     }
 
+    /// Ends a request that was sent on a TCP connection, for all who asked it. What it was to change may be
+    /// changed later.
+    fn end_flight(&mut self, conn: ConnId, askers: List, outcome: Outcome) {
+        if let Some(entry) = askers.front().map(|place| &self.slab[place])
+            && entry.changes_state
+        {
+            self.unsettled.add(conn, entry.unit);
+        }
+        self.end_all(askers, outcome);
+    }
+
     /// Ends a request that was on a connection, for all who asked it.
     fn end_all(&mut self, mut askers: List, outcome: Outcome) {
         while let Some(place) = askers.pop_front(&mut self.slab) {
-            self.end(place, outcome, Exception::GatewayTargetFailedToRespond);
+            self.end(place, outcome, GATEWAY_TARGET);
         }
     }
 
     /// Ends a request in no queue and on no connection, without an answer of the device.
-    fn end(&mut self, place: Place, outcome: Outcome, exception: Exception) {
+    fn end(&mut self, place: Place, mut outcome: Outcome, mut exception: Exception) {
         let entry = &mut self.slab[place];
+        if entry.asked_again && !outcome.was_sent() {
+            // It was, once.
+            (outcome, exception) = (Outcome::Unknown(Loss::Closed), GATEWAY_TARGET);
+        }
         if outcome == Outcome::Broadcast {
             entry.pdu.set(&[]);
         } else {
@@ -521,6 +720,9 @@ impl DeviceSide {
     }
 
     fn finish(&mut self, place: Place, outcome: Outcome) {
+        if matches!(self.slab[place].state, State::Sent(..)) {
+            self.queue.ended(&self.slab, place);
+        }
         self.slab[place].state = State::Done(outcome);
         self.done.push_back(&mut self.slab, place);
     }

@@ -52,6 +52,11 @@ impl Pool {
         self.iter().filter(|c| c.is_open()).count()
     }
 
+    /// Whether there are as many connections as may be.
+    pub(super) fn is_complete(&self) -> bool {
+        self.iter().filter(|c| !c.is_closed()).count() >= self.limit
+    }
+
     /// Whether a connection is open or being opened.
     pub(super) fn is_live(&self) -> bool {
         self.iter().any(|c| !c.is_closed())

@@ -1,42 +1,59 @@
-//! Whose request is next: clients take turns, one request each; the requests of one client
-//! keep their order.
+//! Whose request is next: clients take turns, one request each, and so do the units that one client
+//! asks. The requests of one client for one unit are a *lane*: they keep their order, and
+//! while one of them is in flight the next goes on the same connection or waits, so that a device
+//! carries them out in the order in which they came.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::event::{ClientKey, QueueFull};
+use super::event::{ClientKey, ConnId, QueueFull};
 use super::settings::DeviceSettings;
 use super::slab::{List, Place, Slab, State};
 
-/// Requests that wait. A client is known only while one of its requests does.
+/// Requests that wait, and the lanes of those in flight. A client and a lane are known only while a
+/// request of theirs waits or is in flight.
 ///
-/// A client stands in the line `ready` exactly while its first request is not held; a held
-/// one stops its own client and nobody else.
+/// A lane is ready exactly while its first request is not held, and a client stands in the line
+/// exactly while one of its lanes is ready. Whether a connection may take a lane's request is asked
+/// when it is taken.
 #[derive(Debug)]
 pub(super) struct Queue {
     limit: usize,
     limit_per_client: usize,
     waiting: usize,
     clients: Vec<Client>,
-    unused: Vec<usize>,
+    unused_clients: Vec<usize>,
     by_key: HashMap<ClientKey, usize>,
-    ready: VecDeque<usize>,
+    lanes: Vec<Lane>,
+    unused_lanes: Vec<usize>,
+    /// Clients with a lane that is ready, in turn.
+    line: VecDeque<usize>,
 }
 
 #[derive(Debug)]
 struct Client {
     key: ClientKey,
-    requests: List,
-    in_line: bool,
+    lanes: Vec<usize>,
+    /// Of these, the ready ones, in turn.
+    ready: VecDeque<usize>,
+    waiting: usize,
 }
 
-impl Client {
-    /// Whether its first request may be sent.
-    fn may_go(&self, slab: &Slab) -> bool {
-        let first = self.requests.front();
-        first.is_some_and(|place| !slab[place].is_held())
-    }
+#[derive(Debug)]
+struct Lane {
+    client: usize,
+    unit: u8,
+    requests: List,
+    ready: bool,
+    in_flight: usize,
+    /// Counts what was sent.
+    sent: u64,
+    /// The connection that its requests in flight are on.
+    on: Option<ConnId>,
 }
+
+/// Where to look for the next request: in which place of the line, and of that client's ready lanes.
+type Turn = (usize, usize);
 
 impl Queue {
     pub(super) fn new(settings: &DeviceSettings) -> Self {
@@ -45,9 +62,11 @@ impl Queue {
             limit_per_client: settings.queue_per_client,
             waiting: 0,
             clients: Vec::new(),
-            unused: Vec::new(),
+            unused_clients: Vec::new(),
             by_key: HashMap::new(),
-            ready: VecDeque::new(),
+            lanes: Vec::new(),
+            unused_lanes: Vec::new(),
+            line: VecDeque::new(),
         }
     }
 
@@ -59,9 +78,24 @@ impl Queue {
         self.waiting == 0
     }
 
-    /// Whether [`Queue::pop`] has a request.
+    /// Whether a request waits that is not held.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.line.is_empty()
+    }
+
+    /// Whether a request is ready that any connection could take.
+    pub(super) fn wants_connection(&self) -> bool {
+        self.ready_lanes().any(|lane| lane.on.is_none())
+    }
+
+    /// Whether a request is ready of a unit of which `is_meant` says so.
+    pub(super) fn any_ready_unit(&self, is_meant: impl Fn(u8) -> bool) -> bool {
+        self.ready_lanes().any(|lane| is_meant(lane.unit))
+    }
+
+    fn ready_lanes(&self) -> impl Iterator<Item = &Lane> {
+        let clients = self.line.iter().map(|&at| &self.clients[at]);
+        clients.flat_map(|client| client.ready.iter().map(|&at| &self.lanes[at]))
     }
 
     pub(super) fn admit(&self, client: ClientKey) -> Result<(), QueueFull> {
@@ -69,123 +103,287 @@ impl Queue {
             return Err(QueueFull::Device { limit: self.limit });
         }
         let limit = self.limit_per_client;
-        match self.by_key.get(&client) {
-            Some(&at) if self.clients[at].requests.len() >= limit => {
-                Err(QueueFull::Client { limit })
-            }
-            None if limit == 0 => Err(QueueFull::Client { limit }),
-            _ => Ok(()),
+        let known = self.by_key.get(&client).map(|&at| self.clients[at].waiting);
+        if known.unwrap_or(0) >= limit {
+            return Err(QueueFull::Client { limit });
         }
+        Ok(())
     }
 
     pub(super) fn push(&mut self, slab: &mut Slab, place: Place) {
-        let at = self.client(slab[place].client);
-        self.clients[at].requests.push_back(slab, place);
+        let at = self.lane(slab[place].client, slab[place].unit);
+        slab[place].lane = at;
+        let lane = &mut self.lanes[at];
+        lane.requests.push_back(slab, place);
+        self.clients[lane.client].waiting += 1;
         self.waiting += 1;
         self.line_up(slab, at);
     }
 
-    /// Takes the next request in turn.
-    pub(super) fn pop(&mut self, slab: &mut Slab) -> Option<Place> {
-        let at = self.ready.pop_front()?;
-        let client = &mut self.clients[at];
-        client.in_line = false;
-        let place = client.requests.pop_front(slab)?;
-        self.waiting -= 1;
+    /// Whether nothing of its lane was sent behind a request that is in flight.
+    pub(super) fn is_last_sent(&self, slab: &Slab, place: Place) -> bool {
+        let entry = &slab[place];
+        entry.turn == self.lanes[entry.lane].sent
+    }
+
+    /// Puts the request of a lane that was sent last back to the head of the lane, to be sent once more.
+    pub(super) fn push_front(&mut self, slab: &mut Slab, place: Place) {
+        let at = slab[place].lane;
+        slab[place].state = State::Waiting { held: false };
+        let lane = &mut self.lanes[at];
+        lane.requests.push_front(slab, place);
+        lane.in_flight -= 1;
+        lane.sent -= 1;
+        if lane.in_flight == 0 {
+            lane.on = None;
+        }
+        self.clients[lane.client].waiting += 1;
+        self.waiting += 1;
         self.line_up(slab, at);
+    }
+
+    /// Takes the next request in turn that may go on `conn`: its lane is not on another connection,
+    /// and `may_go` says yes to it. What `gives_way`, by its unit, is taken only if nothing else can be.
+    pub(super) fn pop(
+        &mut self,
+        slab: &mut Slab,
+        conn: ConnId,
+        may_go: impl Fn(&Slab, Place) -> bool,
+        gives_way: impl Fn(u8) -> bool,
+    ) -> Option<Place> {
+        let mut last = None;
+        let turn = self.line.iter().enumerate().find_map(|(at, &client)| {
+            let lanes = self.clients[client].ready.iter().enumerate();
+            let mut lanes = lanes.filter(|(_, lane)| {
+                let lane = &self.lanes[**lane];
+                let first = lane.requests.front();
+                lane.on.is_none_or(|on| on == conn) && first.is_some_and(|p| may_go(slab, p))
+            });
+            let turn = lanes.find(|(_, lane)| {
+                let waits = gives_way(self.lanes[**lane].unit);
+                if waits && last.is_none() {
+                    last = Some(**lane);
+                }
+                !waits
+            });
+            turn.map(|(lane, _)| (at, lane))
+        });
+        let turn = turn.or_else(|| self.turn_of(last?))?;
+        self.take(slab, turn, conn)
+    }
+
+    fn turn_of(&self, lane: usize) -> Option<Turn> {
+        let client = self.lanes[lane].client;
+        let at = self.line.iter().position(|&other| other == client)?;
+        let ready = &self.clients[client].ready;
+        Some((at, ready.iter().position(|&other| other == lane)?))
+    }
+
+    /// Takes the first request of the lane whose turn it is; the client and the lane go to the end of their
+    /// lines.
+    fn take(&mut self, slab: &mut Slab, turn: Turn, conn: ConnId) -> Option<Place> {
+        let client = self.line.remove(turn.0)?;
+        let lane = self.clients[client].ready.remove(turn.1)?;
+        let place = self.send(slab, lane, conn)?;
+        if self.lanes[lane].may_go(slab) {
+            self.clients[client].ready.push_back(lane);
+        } else {
+            self.lanes[lane].ready = false;
+        }
+        if !self.clients[client].ready.is_empty() {
+            self.line.push_back(client);
+        }
         Some(place)
     }
 
-    /// Takes out what other clients wait for next and the read at `place`, which is about to be
-    /// sent, answers too. So who shares a read asked before it was sent, and no client's request
-    /// overtakes another of its own. None of them loses its place in the line.
-    pub(super) fn pop_alike(&mut self, slab: &mut Slab, place: Place, now: Instant) -> List {
+    /// Moves the first request of a lane from the waiting ones to those in flight.
+    fn send(&mut self, slab: &mut Slab, lane: usize, conn: ConnId) -> Option<Place> {
+        let lane = &mut self.lanes[lane];
+        let place = lane.requests.pop_front(slab)?;
+        lane.in_flight += 1;
+        lane.sent += 1;
+        lane.on = Some(conn);
+        slab[place].turn = lane.sent;
+        self.clients[lane.client].waiting -= 1;
+        self.waiting -= 1;
+        Some(place)
+    }
+
+    /// Takes out what other clients have next for the same unit and the read at `place`, which is
+    /// about to be sent on `conn`, answers too. So who shares a read asked before it was sent, and no
+    /// request overtakes another of its lane. None of them loses its place in the line.
+    pub(super) fn pop_alike(
+        &mut self,
+        slab: &mut Slab,
+        place: Place,
+        conn: ConnId,
+        now: Instant,
+    ) -> List {
         let mut alike = List::default();
         if slab[place].share.is_none() {
             return alike;
         }
-        let Self {
-            ready,
-            clients,
-            waiting,
-            by_key,
-            unused,
-            ..
-        } = self;
-        ready.retain(|&at| {
-            let client = &mut clients[at];
-            let first = client.requests.front();
-            let Some(first) = first.filter(|&p| slab[p].shares(&slab[place], now)) else {
-                return true;
-            };
-            client.requests.pop_front(slab);
-            *waiting -= 1;
-            slab[first].shared = true;
-            alike.push_back(slab, first);
-            client.in_line = client.may_go(slab);
-            if client.requests.front().is_none() {
-                by_key.remove(&client.key);
-                unused.push(at);
+        let unit = slab[place].unit;
+        let mut at = 0;
+        while let Some(&client) = self.line.get(at) {
+            let mut ready = self.clients[client].ready.iter();
+            let lane = ready.position(|&lane| {
+                let lane = &self.lanes[lane];
+                let first = lane.requests.front();
+                lane.unit == unit
+                    && lane.on.is_none_or(|on| on == conn)
+                    && first.is_some_and(|p| slab[p].shares(&slab[place], now))
+            });
+            if let Some(turn) = lane {
+                let lane = self.clients[client].ready[turn];
+                if let Some(first) = self.send(slab, lane, conn) {
+                    slab[first].shared = true;
+                    alike.push_back(slab, first);
+                }
+                if !self.lanes[lane].may_go(slab) {
+                    self.lanes[lane].ready = false;
+                    self.clients[client].ready.remove(turn);
+                }
+                if self.clients[client].ready.is_empty() {
+                    self.line.remove(at);
+                    continue;
+                }
             }
-            client.in_line
-        });
+            at += 1;
+        }
         alike
     }
 
     /// A request was released: it no longer is held.
     pub(super) fn released(&mut self, slab: &mut Slab, place: Place) {
         slab[place].state = State::Waiting { held: false };
-        if let Some(&at) = self.by_key.get(&slab[place].client) {
-            self.line_up(slab, at);
-        }
+        self.line_up(slab, slab[place].lane);
     }
 
     /// Takes out a request that waits, wherever it stands.
     pub(super) fn remove(&mut self, slab: &mut Slab, place: Place) {
-        if let Some(&at) = self.by_key.get(&slab[place].client) {
-            self.clients[at].requests.remove(slab, place);
-            self.waiting -= 1;
-            self.line_up(slab, at);
+        let at = slab[place].lane;
+        let lane = &mut self.lanes[at];
+        lane.requests.remove(slab, place);
+        self.clients[lane.client].waiting -= 1;
+        self.waiting -= 1;
+        self.line_up(slab, at);
+        self.forget_idle(at);
+    }
+
+    /// A request in flight has ended.
+    pub(super) fn ended(&mut self, slab: &Slab, place: Place) {
+        let at = slab[place].lane;
+        let lane = &mut self.lanes[at];
+        lane.in_flight -= 1;
+        if lane.in_flight == 0 {
+            lane.on = None;
+            self.forget_idle(at);
         }
     }
 
-    /// The first request of this client.
+    /// A request of this client that waits, of a lane the first.
     pub(super) fn first_of(&self, client: ClientKey) -> Option<Place> {
-        let at = *self.by_key.get(&client)?;
-        self.clients[at].requests.front()
+        let client = &self.clients[*self.by_key.get(&client)?];
+        let mut lanes = client.lanes.iter();
+        lanes.find_map(|&lane| self.lanes[lane].requests.front())
     }
 
-    /// The client's place in the table, newly made if it has no request yet.
+    /// The lane of this client and unit, newly made if it has no request yet.
+    fn lane(&mut self, key: ClientKey, unit: u8) -> usize {
+        let client = self.client(key);
+        let mut lanes = self.clients[client].lanes.iter();
+        if let Some(&lane) = lanes.find(|&&lane| self.lanes[lane].unit == unit) {
+            return lane;
+        }
+        let lane = Lane {
+            client,
+            unit,
+            requests: List::default(),
+            ready: false,
+            in_flight: 0,
+            sent: 0,
+            on: None,
+        };
+        let at = match self.unused_lanes.pop() {
+            Some(at) => {
+                self.lanes[at] = lane;
+                at
+            }
+            None => {
+                self.lanes.push(lane);
+                self.lanes.len() - 1
+            }
+        };
+        self.clients[client].lanes.push(at);
+        at
+    }
+
     fn client(&mut self, key: ClientKey) -> usize {
         if let Some(&at) = self.by_key.get(&key) {
             return at;
         }
-        let at = self.unused.pop().unwrap_or_else(|| {
-            self.clients.push(Client {
-                key,
-                requests: List::default(),
-                in_line: false,
-            });
-            self.clients.len() - 1
-        });
+        let at = match self.unused_clients.pop() {
+            Some(at) => at,
+            None => {
+                self.clients.push(Client {
+                    key,
+                    lanes: Vec::new(),
+                    ready: VecDeque::new(),
+                    waiting: 0,
+                });
+                self.clients.len() - 1
+            }
+        };
         self.clients[at].key = key;
         self.by_key.insert(key, at);
         at
     }
 
-    /// Puts a client into the line or takes it out, as its first request says now.
+    /// Puts a lane into the line or takes it out, as its first request says now.
     fn line_up(&mut self, slab: &Slab, at: usize) {
-        let client = &mut self.clients[at];
-        let wanted = client.may_go(slab);
-        if wanted && !client.in_line {
-            self.ready.push_back(at);
-        } else if !wanted && client.in_line {
-            self.ready.retain(|&other| other != at);
+        let lane = &mut self.lanes[at];
+        let wanted = lane.may_go(slab);
+        if wanted == lane.ready {
+            return;
         }
-        client.in_line = wanted;
-        if client.requests.front().is_none() {
-            self.by_key.remove(&client.key);
-            self.unused.push(at);
+        lane.ready = wanted;
+        let client = lane.client;
+        let ready = &mut self.clients[client].ready;
+        if wanted {
+            ready.push_back(at);
+            if ready.len() == 1 {
+                self.line.push_back(client);
+            }
+        } else {
+            ready.retain(|&other| other != at);
+            if ready.is_empty() {
+                self.line.retain(|&other| other != client);
+            }
         }
+    }
+
+    /// Forgets a lane without a request, and a client without a lane.
+    fn forget_idle(&mut self, at: usize) {
+        let lane = &self.lanes[at];
+        if lane.in_flight > 0 || lane.requests.front().is_some() {
+            return;
+        }
+        let client = lane.client;
+        self.unused_lanes.push(at);
+        let lanes = &mut self.clients[client].lanes;
+        lanes.retain(|&other| other != at);
+        if lanes.is_empty() {
+            self.by_key.remove(&self.clients[client].key);
+            self.unused_clients.push(client);
+        }
+    }
+}
+
+impl Lane {
+    /// Whether its first request is not held.
+    fn may_go(&self, slab: &Slab) -> bool {
+        let first = self.requests.front();
+        first.is_some_and(|place| !slab[place].is_held())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use fieldlock_modbus::rtu::BROADCAST;
+
 /// How one device is reached and how much is asked of it at a time.
 ///
 /// Memory of a device at its worst: about 350 bytes for each request that may wait
@@ -23,6 +25,12 @@ pub struct DeviceSettings {
     pub queue: usize,
     /// Requests waiting, of one client, default 16.
     pub queue_per_client: usize,
+    /// How long a request in flight may keep those of other units from being sent, default 500 ms.
+    /// Where nobody else waits, it has until its deadline.
+    pub response_timeout: Duration,
+    /// For how long at most a unit that stays silent while others answer is not asked at all, default
+    /// 16 s; zero: it is always asked.
+    pub max_hold_off: Duration,
     /// From the wish to connect to the established connection, default 2 s.
     pub connect_timeout: Duration,
     /// From the established connection to the first request, default 0.
@@ -43,6 +51,8 @@ impl Default for DeviceSettings {
             shared_reads: true,
             queue: 64,
             queue_per_client: 16,
+            response_timeout: Duration::from_millis(500),
+            max_hold_off: Duration::from_secs(16),
             connect_timeout: Duration::from_secs(2),
             pause_after_connect: Duration::ZERO,
             pause_between_requests: Duration::ZERO,
@@ -66,6 +76,11 @@ impl DeviceSettings {
             Framing::Tcp => usize::from(self.in_flight.max(1)),
             Framing::Rtu { .. } => 1,
         }
+    }
+
+    /// Whether no device answers what is sent to this unit.
+    pub(super) fn is_broadcast(&self, unit: u8) -> bool {
+        unit == BROADCAST && self.framing != Framing::Tcp
     }
 
     /// Requests that are waiting, in flight, or answered and not yet collected.

@@ -2,7 +2,7 @@
 //! reused, and lists that run through them, so that a request allocates nothing.
 
 use std::ops::{Index, IndexMut};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fieldlock_modbus::Expected;
 
@@ -23,6 +23,18 @@ pub(super) struct Entry {
     pub(super) unit: u8,
     pub(super) expected: Expected,
     pub(super) deadline: Instant,
+    /// Half of the time that it had when it was submitted is over.
+    pub(super) half_time: Instant,
+    /// It may change the state of the device.
+    pub(super) changes_state: bool,
+    /// It is of functions 1 to 4, which certainly change nothing.
+    pub(super) only_reads: bool,
+    /// Which of the [`Queue`](super::queue::Queue)'s lanes it is in.
+    pub(super) lane: usize,
+    /// The how many-th it was to be sent of its lane.
+    pub(super) turn: u64,
+    /// It was sent, its connection was lost, and it may not be sent a third time.
+    pub(super) asked_again: bool,
     pub(super) state: State,
     /// With whom it may share a read; `None`: it is sent by itself.
     pub(super) share: Option<Share>,
@@ -64,6 +76,12 @@ impl Entry {
             unit,
             expected,
             deadline,
+            half_time: deadline,
+            changes_state: false,
+            only_reads: false,
+            lane: 0,
+            turn: 0,
+            asked_again: false,
             state: State::Waiting { held },
             share: None,
             shared: false,
@@ -80,6 +98,12 @@ impl Entry {
             && self.pdu == sent.pdu
             && self.client != sent.client
             && self.deadline > now
+    }
+
+    /// Whether it may still be sent, where an answer takes up to `least`. One that has waited for less than half
+    /// of its time always may.
+    pub(super) fn is_in_time(&self, now: Instant, least: Duration) -> bool {
+        now < self.deadline && (now + least < self.deadline || now < self.half_time)
     }
 
     pub(super) fn is_held(&self) -> bool {

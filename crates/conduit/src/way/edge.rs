@@ -26,6 +26,8 @@ pub(super) struct Edge {
     meter: Meter,
     pub(super) device: DeviceSide,
     lines: BTreeMap<Line, ConnId>,
+    /// Closed by us, and not by the PLC yet.
+    sealing: BTreeMap<Line, ConnId>,
     /// Where the answer goes: the tunnel and the headend's id.
     under_way: BTreeMap<u64, (usize, u64, u8)>,
     next_key: u64,
@@ -54,6 +56,7 @@ impl Edge {
             meter: Meter::default(),
             device: DeviceSide::new(settings, start.into(), world.start),
             lines: BTreeMap::new(),
+            sealing: BTreeMap::new(),
             under_way: BTreeMap::new(),
             next_key: 0,
             held: VecDeque::new(),
@@ -251,6 +254,8 @@ impl World {
     pub(super) fn line_closed(&mut self, line: Line) {
         if let Some(conn) = self.edge.lines.remove(&line) {
             self.edge.device.handle_closed(self.now, conn, false);
+        } else if let Some(conn) = self.edge.sealing.remove(&line) {
+            self.edge.device.handle_sealed(self.now, conn);
         }
     }
 
@@ -283,7 +288,8 @@ impl World {
         let (connections, in_flight) = (self.shape.max_connections, self.shape.in_flight);
         assert!(stats.connections <= usize::from(connections));
         assert!(stats.in_flight <= usize::from(connections * in_flight));
-        assert!(stats.queued <= usize::from(QUEUE));
+        // Reads that are asked once more wait again.
+        assert!(stats.queued <= usize::from(QUEUE + IN_FLIGHT));
         assert!(self.edge.under_way.len() <= usize::from(QUEUE + IN_FLIGHT));
     }
 
@@ -295,11 +301,14 @@ impl World {
                 let after = self.dice.millis(0..5);
                 self.later(after, Happening::PlcConnect { line });
             }
-            Said::Close(conn, _) => {
+            Said::Close(conn, _) | Said::Seal(conn, _) => {
                 let line = self.edge.lines.iter().find(|(_, other)| **other == conn);
                 if let Some((&line, _)) = line {
                     self.edge.lines.remove(&line);
                     self.edge_left_line(line);
+                    if matches!(said, Said::Seal(..)) {
+                        self.edge.sealing.insert(line, conn);
+                    }
                 }
             }
             Said::Answer {
@@ -310,7 +319,7 @@ impl World {
                 };
                 let outcome = match outcome {
                     Ended::Answered | Ended::Broadcast => Outcome::Answered,
-                    Ended::NotSent | Ended::Unreachable => Outcome::NotSent,
+                    Ended::NotSent | Ended::HeldOff | Ended::Unreachable => Outcome::NotSent,
                     Ended::Unknown(_) => Outcome::Unknown,
                 };
                 self.edge_answers(tunnel, id, outcome, &pdu);

@@ -77,8 +77,6 @@ pub(super) struct Ledger {
     pub(super) forbidding: u32,
     /// Who was told of which moment.
     told: BTreeMap<Moment, Vec<usize>>,
-    /// The PLC serves one request after the other.
-    in_order: bool,
     /// Clients that wait for the same read may get one answer.
     shared_reads: bool,
 }
@@ -94,9 +92,8 @@ fn group(client: usize) -> usize {
 }
 
 impl Ledger {
-    pub(super) fn new(in_order: bool, shared_reads: bool) -> Self {
+    pub(super) fn new(shared_reads: bool) -> Self {
         Self {
-            in_order,
             shared_reads,
             ..Self::default()
         }
@@ -191,9 +188,18 @@ impl Ledger {
     }
 
     /// The PLC writes something.
-    pub(super) fn wrote(&mut self, number: u16) {
+    pub(super) fn wrote(&mut self, number: u16, now: Instant) {
         self.moment += 1;
         assert!(self.done.insert(number, self.moment).is_none());
+        // A write is carried out before each that its client asked later, also one whose answer was
+        // lost. What is read after that was told may be older.
+        let this = &self.asked[usize::from(number)];
+        let later = self.done.keys().filter(|&&later| later > number);
+        for later in later.map(|&later| &self.asked[usize::from(later)]) {
+            let same = (this.conn, this.tunnel) == (later.conn, later.tunnel)
+                && at_device(this.unit) == at_device(later.unit);
+            assert!(!same, "{now:?}: {this:?} after {later:?}");
+        }
     }
 
     pub(super) fn refused(&mut self) {
@@ -263,14 +269,13 @@ impl Ledger {
         }
     }
 
-    /// What one client asked over one tunnel of a device with one connection happened in that order.
+    /// What one client asked of one unit happened in that order.
     fn check_order(&self, number: usize, moment: Moment) {
-        if !self.in_order {
-            return;
-        }
         let this = &self.asked[number];
+        let unit = at_device(this.unit);
         for (other, asked) in self.asked.iter().enumerate() {
-            let same = asked.conn == this.conn && asked.tunnel == this.tunnel;
+            let same = (asked.conn, asked.tunnel) == (this.conn, this.tunnel)
+                && at_device(asked.unit) == unit;
             if let (true, Some(End::Done(at))) = (same, asked.end) {
                 assert_eq!(
                     other.cmp(&number),

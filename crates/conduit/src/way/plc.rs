@@ -23,6 +23,8 @@ pub(super) struct Served {
     input: Vec<u8>,
     work: VecDeque<(u16, u8, Vec<u8>)>,
     busy: bool,
+    /// The edge has closed its side: what it sent is carried out all the same, then the PLC closes.
+    left: bool,
     pipe: Pipe,
 }
 
@@ -43,10 +45,25 @@ impl World {
         self.at(at, Happening::ToPlc { line, bytes });
     }
 
-    /// What was written before still arrives.
+    /// What was written before still arrives, and is carried out.
     pub(super) fn edge_left_line(&mut self, line: Line) {
         let at = self.to_plc.get_mut(&line).unwrap().arrival(self.now);
         self.at(at, Happening::EdgeLeft { line });
+    }
+
+    pub(super) fn edge_has_left(&mut self, line: Line) {
+        let Some(served) = self.plc.lines.get_mut(&line) else {
+            // It does not know the connection, or has no power to say so.
+            if self.now >= self.plc.off_until {
+                let after = self.dice.millis(0..3);
+                self.later(after, Happening::LineClosed { line });
+            }
+            return;
+        };
+        served.left = true;
+        if !served.busy {
+            self.plc_closes(line);
+        }
     }
 
     pub(super) fn plc_connect(&mut self, line: Line) {
@@ -56,6 +73,7 @@ impl World {
                 input: Vec::new(),
                 work: VecDeque::new(),
                 busy: false,
+                left: false,
                 pipe: Pipe::new(self.now),
             };
             self.plc.lines.insert(line, served);
@@ -96,6 +114,9 @@ impl World {
         };
         let Some((transaction, unit, pdu)) = served.work.pop_front() else {
             served.busy = false;
+            if served.left {
+                self.plc_closes(line);
+            }
             return;
         };
         let mut next = self.dice.millis(1..40);
@@ -151,7 +172,7 @@ impl World {
                 [&[3, 6, high, low][..], &moment].concat()
             }
             [6, .., high, low] => {
-                self.ledger.wrote(u16::from_be_bytes([high, low]));
+                self.ledger.wrote(u16::from_be_bytes([high, low]), self.now);
                 pdu.to_vec()
             }
             _ => panic!("nobody asked {pdu:02x?}"),

@@ -182,7 +182,7 @@ impl World {
                 lines: BTreeMap::new(),
                 off_until: start,
             },
-            ledger: Ledger::new(max_connections == 1, shape.shared_reads),
+            ledger: Ledger::new(shape.shared_reads),
             clients: std::iter::repeat_with(|| Client::new(start))
                 .take(CLIENTS)
                 .collect(),
@@ -348,9 +348,7 @@ impl World {
             Happening::PlcWorks { line } => self.plc_works(line),
             Happening::FromPlc { line, bytes } => self.edge_hears_plc(line, &bytes),
             Happening::LineClosed { line } => self.line_closed(line),
-            Happening::EdgeLeft { line } => {
-                self.plc.lines.remove(&line);
-            }
+            Happening::EdgeLeft { line } => self.edge_has_left(line),
             Happening::PolicyBack { at } => {
                 self.ledger.forbidding -= 1;
                 self.set_policy(at, 0);

@@ -30,7 +30,8 @@ fn wrong_answers_close_the_connection_and_end_the_request_at_once() {
         });
         let conn = bench.open[0];
         bench.ask(Ask::read(1, 1));
-        bench.ask(Ask::read(2, 1));
+        bench.ask(Ask::held(2, 2));
+        bench.release(2);
         bench.answer_with(1, answer_unit, pdu);
         assert_eq!(
             bench.outcomes(),

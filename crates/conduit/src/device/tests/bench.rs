@@ -19,6 +19,8 @@ pub(super) struct Bench {
     pub(super) connecting: Vec<ConnId>,
     pub(super) open: Vec<ConnId>,
     pub(super) closed: Vec<(ConnId, CloseReason)>,
+    /// Of these, those that the device has not closed yet.
+    pub(super) sealing: Vec<ConnId>,
     pub(super) sent: Vec<Sent>,
     pub(super) answers: Vec<(u64, Outcome, Vec<u8>)>,
     /// The keys of those answers that were to the read of another.
@@ -119,6 +121,7 @@ impl Bench {
             connecting: Vec::new(),
             open: Vec::new(),
             closed: Vec::new(),
+            sealing: Vec::new(),
             sent: Vec::new(),
             answers: Vec::new(),
             shared: Vec::new(),
@@ -131,8 +134,11 @@ impl Bench {
         let mut bench = Self::new(settings);
         bench.ask(Ask::read(999, 999));
         bench.connect();
-        bench.pass(100);
+        while bench.sent.is_empty() {
+            bench.pass(1);
+        }
         bench.answer(999);
+        bench.pass(10);
         assert_eq!(bench.outcomes(), [(999, Outcome::Answered)]);
         bench.sent.clear();
         bench.start = bench.now;
@@ -200,6 +206,14 @@ impl Bench {
     pub(super) fn close(&mut self, conn: ConnId) {
         self.open.retain(|other| *other != conn);
         self.device.handle_closed(self.now, conn, false);
+        self.drain();
+    }
+
+    /// The device closes its side of all connections that it was asked to close.
+    pub(super) fn seal(&mut self) {
+        for conn in std::mem::take(&mut self.sealing) {
+            self.device.handle_sealed(self.now, conn);
+        }
         self.drain();
     }
 
@@ -291,7 +305,10 @@ impl Bench {
         while let Some(event) = self.device.poll_event() {
             match event {
                 Event::Connect(conn) => self.connecting.push(conn),
-                Event::Close(conn, reason) => {
+                Event::Close(conn, reason) | Event::Seal(conn, reason) => {
+                    if matches!(event, Event::Seal(..)) {
+                        self.sealing.push(conn);
+                    }
                     self.open.retain(|other| *other != conn);
                     self.connecting.retain(|other| *other != conn);
                     self.closed.push((conn, reason));

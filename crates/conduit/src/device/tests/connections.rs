@@ -185,7 +185,8 @@ fn what_a_past_connection_says_means_nothing() {
 #[test]
 fn a_lost_connection_leaves_sent_requests_unknown_and_waiting_ones_waiting() {
     let mut bench = Bench::connected(DeviceSettings::default());
-    bench.ask(Ask::read(1, 1));
+    bench.ask(Ask::held(1, 1));
+    bench.release(1);
     bench.ask(Ask::read(2, 2));
     bench.close(bench.open[0]);
     assert_eq!(bench.outcomes(), [(1, Outcome::Unknown(Loss::Closed))]);

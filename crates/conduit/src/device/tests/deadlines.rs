@@ -22,25 +22,47 @@ fn a_request_without_answer_ends_at_its_deadline_and_with_it_the_connection() {
 }
 
 #[test]
-fn a_time_out_ends_what_else_is_in_flight_but_not_what_waits() {
+fn a_time_out_costs_only_its_own_transaction_where_ids_tell_answers_apart() {
     let mut bench = Bench::connected(DeviceSettings {
         in_flight: 2,
         ..DeviceSettings::default()
     });
-    bench.ask(Ask::read(1, 1).within(100));
+    bench.ask(Ask::read(1, 1).unit(9).within(100));
     bench.ask(Ask::held(2, 2).within(900));
     bench.release(2);
     bench.ask(Ask::read(3, 3).within(900));
     bench.pass(100);
+    assert_eq!(bench.outcomes(), [(1, Outcome::Unknown(Loss::Timeout))]);
+    assert_eq!(
+        bench.sent_keys(),
+        [1, 2],
+        "the device may be busy with the first yet"
+    );
+    bench.answer(2);
+    assert_eq!(bench.sent_keys(), [1, 2, 3]);
+    bench.answer(1);
+    assert_eq!(bench.device.stats().late, 1);
+    bench.answer(3);
     assert_eq!(
         bench.outcomes(),
-        [
-            (1, Outcome::Unknown(Loss::Timeout)),
-            (2, Outcome::Unknown(Loss::Closed))
-        ]
+        [(2, Outcome::Answered), (3, Outcome::Answered)]
     );
-    bench.connect();
-    assert_eq!(bench.sent_keys(), [1, 2, 3], "and the write only once");
+    assert_eq!(bench.closed, []);
+}
+
+#[test]
+fn a_time_out_with_nothing_else_in_flight_closes_the_connection() {
+    let mut bench = Bench::connected(DeviceSettings {
+        in_flight: 3,
+        ..DeviceSettings::default()
+    });
+    bench.ask(Ask::read(1, 1).within(100));
+    bench.ask(Ask::read(2, 2).within(200));
+    bench.pass(150);
+    assert_eq!(bench.closed, []);
+    bench.pass(50);
+    assert_eq!(bench.closed.len(), 1);
+    assert_eq!(bench.outcomes().len(), 2);
 }
 
 #[test]

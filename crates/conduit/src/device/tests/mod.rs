@@ -7,9 +7,11 @@ mod bench;
 mod connections;
 mod deadlines;
 mod model;
+mod order;
 mod reference;
 mod serial;
 mod shared;
+mod silence;
 mod turns;
 
 const MS: Duration = Duration::from_millis(1);

@@ -12,11 +12,14 @@ use crate::device::{ConnId, DeviceSettings, Framing, Key, Outcome};
 
 const QUEUE: usize = 10;
 const QUEUE_PER_CLIENT: usize = 4;
+/// Longer than any request has: none is given up for another.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 enum Operation {
     Submit {
         client: u64,
+        unit: u8,
         what: What,
         within_millis: u64,
     },
@@ -41,6 +44,8 @@ enum Operation {
     /// The right answer to something that was sent at any time before.
     Late(prop::sample::Index),
     Close(prop::sample::Index),
+    /// The device closes what it was asked to close.
+    Seal,
     Pass(u64),
 }
 
@@ -70,9 +75,11 @@ fn what() -> impl Strategy<Value = What> {
 fn operation() -> impl Strategy<Value = Operation> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
-        12 => (0..4_u64, what(), 1..400_u64).prop_map(|(client, what, within_millis)| {
-            Operation::Submit { client, what, within_millis }
-        }),
+        12 => (0..4_u64, 1..3_u8, what(), 1..400_u64).prop_map(
+            |(client, unit, what, within_millis)| Operation::Submit {
+                client, unit, what, within_millis
+            }
+        ),
         1 => Just(Operation::ChangePolicy),
         6 => index().prop_map(Operation::Release),
         1 => index().prop_map(Operation::Refuse),
@@ -85,8 +92,9 @@ fn operation() -> impl Strategy<Value = Operation> {
             }
         ),
         1 => (index(), 0..5_u8).prop_map(|(which, way)| Operation::Wrong { which, way }),
-        1 => index().prop_map(Operation::Late),
+        2 => index().prop_map(Operation::Late),
         1 => index().prop_map(Operation::Close),
+        2 => Just(Operation::Seal),
         6 => (1..200_u64).prop_map(Operation::Pass),
     ]
 }
@@ -97,6 +105,9 @@ fn tcp(max_connections: u16, in_flight: u16) -> DeviceSettings {
         in_flight,
         queue: QUEUE,
         queue_per_client: QUEUE_PER_CLIENT,
+        // What silence costs has tests of its own.
+        response_timeout: RESPONSE_TIMEOUT,
+        max_hold_off: Duration::ZERO,
         ..DeviceSettings::default()
     }
 }
@@ -191,10 +202,11 @@ impl Run {
         } else {
             usize::from(settings.in_flight)
         };
+        let bench = Bench::new(settings.clone());
         Self {
             limit: QUEUE + in_flight * usize::from(settings.max_connections),
-            bench: Bench::new(settings),
-            reference: Reference::new(in_flight),
+            reference: Reference::new(in_flight, RESPONSE_TIMEOUT, bench.now),
+            bench,
             in_flight,
             requests: Vec::new(),
             sent_before: Vec::new(),
@@ -211,9 +223,10 @@ impl Run {
         match operation {
             Operation::Submit {
                 client,
+                unit,
                 what,
                 within_millis,
-            } => self.submit(*client, *what, *within_millis),
+            } => self.submit((*client, *unit), *what, *within_millis),
             Operation::ChangePolicy => {
                 self.policy += 1;
                 self.bench.device.policy_changed();
@@ -223,7 +236,7 @@ impl Run {
             Operation::DropClient(client) => self.drop_client(*client),
             Operation::Connect => {
                 for conn in self.bench.connecting.clone() {
-                    self.reference.flights.push((conn, Vec::new()));
+                    self.reference.connected(conn);
                 }
                 self.bench.connect();
             }
@@ -239,9 +252,16 @@ impl Run {
             Operation::Close(index) => {
                 if !self.bench.open.is_empty() {
                     let conn = *index.get(&self.bench.open);
-                    self.reference.closed(conn);
+                    self.reference.close(conn, None, true);
+                    self.reference.sealed(conn);
                     self.bench.close(conn);
                 }
+            }
+            Operation::Seal => {
+                for conn in self.bench.sealing.clone() {
+                    self.reference.sealed(conn);
+                }
+                self.bench.seal();
             }
             Operation::Pass(millis) => {
                 self.bench.pass(*millis);
@@ -253,7 +273,7 @@ impl Run {
         self.check();
     }
 
-    fn submit(&mut self, client: u64, what: What, within_millis: u64) {
+    fn submit(&mut self, (client, unit): (u64, u8), what: What, within_millis: u64) {
         let key = self.requests.len() as u64;
         let (ask, share) = match what {
             What::Read => (Ask::read(key, client), None),
@@ -264,7 +284,7 @@ impl Run {
             ),
         };
         let within = Duration::from_millis(within_millis) + Duration::from_micros(key);
-        let ask = Ask { within, ..ask };
+        let ask = Ask { within, ..ask }.unit(unit);
         let sent_before = self.bench.sent.len();
         let waiting = &self.reference.waiting;
         let full = waiting.len() >= QUEUE
@@ -278,8 +298,12 @@ impl Run {
             let request = Request {
                 key,
                 client,
+                unit,
                 deadline: self.bench.now + ask.within,
+                half_time: self.bench.now + ask.within / 2,
+                is_write: ask.held,
                 held: ask.held,
+                asked_again: false,
                 share,
             };
             self.sent_before.push(sent_before);
@@ -334,12 +358,14 @@ impl Run {
     }
 
     /// Who may wait for the answer to what was sent: submitted before it, and without an end.
-    fn askers(&self, sent: &Sent) -> impl Iterator<Item = &Request> {
+    fn askers<'a>(&'a self, sent: &'a Sent) -> impl Iterator<Item = &'a Request> {
         let at = usize::from(sent.number) - 1;
         let address = sent.key();
         let asked = self.requests.iter().zip(&self.sent_before);
+        let is_it =
+            move |request: &Request| address_of(request) == address && request.unit == sent.unit;
         asked
-            .filter(move |(request, before)| address_of(request) == address && **before <= at)
+            .filter(move |(request, before)| is_it(request) && **before <= at)
             .map(|(request, _)| request)
     }
 
@@ -357,12 +383,6 @@ impl Run {
             .filter(waits)
             .cloned()
             .collect()
-    }
-
-    /// One of those who wait for the answer to this, as the reference has it.
-    fn pending(&self, sent: &Sent) -> Option<u64> {
-        let (_, keys) = self.reference.sent.get(usize::from(sent.number) - 1)?;
-        self.reference.pending(keys)
     }
 
     fn answer(
@@ -384,7 +404,7 @@ impl Run {
         outstanding.truncate(how_many);
         let bytes: Vec<u8> = outstanding
             .iter()
-            .flat_map(|sent| self.bench.frame(sent.transaction, 1, &sent.right()))
+            .flat_map(|sent| self.bench.frame(sent.transaction, sent.unit, &sent.right()))
             .collect();
         // All bytes first: what the answers make room for is sent afterwards.
         let now = self.bench.now;
@@ -394,9 +414,7 @@ impl Run {
         self.bench.drain();
         for sent in &outstanding {
             self.answered.insert(sent.number);
-            if let Some(key) = self.pending(sent) {
-                self.reference.answered(key);
-            }
+            self.reference.answered(place(sent));
         }
     }
 
@@ -408,17 +426,21 @@ impl Run {
         let sent = which.get(&outstanding);
         let right = sent.right();
         let bytes = match way {
-            0 => self.bench.frame(sent.transaction, 2, &right),
-            1 => self.bench.frame(sent.transaction, 1, &[right[0] ^ 1, 0]),
+            0 => self.bench.frame(sent.transaction, 9, &right),
+            1 => self
+                .bench
+                .frame(sent.transaction, sent.unit, &[right[0] ^ 1, 0]),
             2 => self
                 .bench
-                .frame(sent.transaction, 1, &[&right[..], &[0]].concat()),
+                .frame(sent.transaction, sent.unit, &[&right[..], &[0]].concat()),
             3 => self
                 .bench
-                .frame(sent.transaction.wrapping_add(99), 1, &right),
+                .frame(sent.transaction.wrapping_add(99), sent.unit, &right),
             _ => b"SSH-2.0-OpenSSH".to_vec(),
         };
-        self.reference.closed(sent.conn);
+        let blamed = (way < 3).then(|| place(sent));
+        self.reference.close(sent.conn, blamed, blamed.is_some());
+        self.reference.closing(sent.conn);
         self.bench.bytes(sent.conn, &bytes);
     }
 
@@ -427,14 +449,14 @@ impl Run {
             return;
         }
         let sent = index.get(&self.bench.sent).clone();
-        let pending = self.pending(&sent);
         let mut bytes = Vec::new();
-        mbap::encode(&mut bytes, sent.transaction, 1, &sent.right());
-        if let Some(key) = pending {
+        mbap::encode(&mut bytes, sent.transaction, sent.unit, &sent.right());
+        if self.reference.expects(place(&sent)) {
             self.answered.insert(sent.number);
-            self.reference.answered(key);
+            self.reference.answered(place(&sent));
         } else {
-            self.reference.closed(sent.conn);
+            self.reference.close(sent.conn, None, false);
+            self.reference.closing(sent.conn);
         }
         self.bench.bytes(sent.conn, &bytes);
     }
@@ -443,8 +465,14 @@ impl Run {
     fn told_early(&mut self, answers_before: usize) {
         let live = !self.bench.open.is_empty() || !self.bench.connecting.is_empty();
         for (key, outcome, _) in &self.bench.answers[answers_before..] {
-            let waits = self.reference.waiting.iter().any(|r| r.key == *key);
-            if *outcome == Outcome::Unreachable && waits {
+            let waits = self.reference.waiting.iter().find(|r| r.key == *key);
+            let Some(request) = waits else { continue };
+            let early = match outcome {
+                Outcome::Unreachable => true,
+                Outcome::Unknown(_) => request.asked_again && !live,
+                _ => false,
+            };
+            if early {
                 assert!(!live, "{key} was told too early");
                 self.reference.unsent(*key, End::NotSent);
             }
@@ -461,8 +489,7 @@ impl Run {
         let due = self.reference.sent.iter();
         let due: Vec<(ConnId, u64)> = due.map(|(conn, keys)| (*conn, address(keys))).collect();
         assert_eq!(sent, due);
-        let followers = self.reference.sent.iter().flat_map(|(_, keys)| &keys[1..]);
-        let followers: HashSet<u64> = followers.copied().collect();
+        let followers = &self.reference.followers;
         let shared = self.bench.answers.iter().map(|(key, ..)| key);
         let shared: Vec<u64> = shared
             .filter(|key| followers.contains(key))
@@ -495,25 +522,29 @@ impl Run {
             assert!(!was_sent || outcome.was_sent() || request.share.is_some());
             assert!(!pdu.is_empty());
         }
-        let mut sent = HashSet::new();
+        let (mut sent, mut again) = (HashSet::new(), HashSet::new());
         for frame in &self.bench.sent {
             let mut askers = self.askers(frame);
             let in_time = |asked: &Request| frame.at < asked.deadline;
             let released = |asked: &Request| !asked.held || self.released.contains(&asked.key);
             assert!(askers.any(|asked| in_time(asked) && released(asked)));
             let alone = frame.key() < u64::from(COMMON);
-            assert!(!alone || sent.insert(frame.key()), "sent twice: {frame:?}");
+            let is_write = frame.pdu[0] == 6;
+            let once =
+                sent.insert((frame.key(), frame.unit)) || (!is_write && again.insert(frame.key()));
+            assert!(!alone || once, "sent too often: {frame:?}");
         }
         for request in &self.requests {
             let over = request.deadline <= self.bench.now;
             assert!(!over || ended.contains(&request.key), "{request:?} is late");
         }
-        for client in 0..4 {
-            let requests = self.requests.iter().filter(|r| r.client == client);
+        for lane in (0..4).flat_map(|client| [(client, 1), (client, 2)]) {
+            let requests = self.requests.iter();
+            let requests = requests.filter(|r| (r.client, r.unit) == lane);
             let frames: Vec<u16> = requests.filter_map(|r| self.frame_of(r)).collect();
             // Twice the same would be an answer that a client shared with itself.
             let in_order = frames.is_sorted_by(|one, next| one < next);
-            assert!(in_order, "order of client {client}: {frames:?}");
+            assert!(in_order, "order of {lane:?}: {frames:?}");
         }
         for conn in &self.bench.open {
             let outstanding = self.outstanding();
@@ -522,9 +553,9 @@ impl Run {
         }
     }
 
-    /// The number of what was sent for this request; of one to be shared, where its answer says so.
+    /// The number of what was sent for this request; of a read, where its answer says so.
     fn frame_of(&self, request: &Request) -> Option<u16> {
-        if request.share.is_none() {
+        if request.is_write {
             let mut sent = self.bench.sent.iter();
             return Some(sent.find(|sent| sent.key() == request.key)?.number);
         }
@@ -552,6 +583,7 @@ impl Run {
         self.perform(&Operation::Connect);
         let more = Operation::Submit {
             client: 0,
+            unit: 1,
             what: What::Read,
             within_millis: 500,
         };
@@ -573,6 +605,13 @@ fn end(outcome: Outcome) -> End {
     match outcome {
         Outcome::Answered => End::Answered,
         Outcome::Unknown(_) => End::Unknown,
-        Outcome::Broadcast | Outcome::NotSent | Outcome::Unreachable => End::NotSent,
+        Outcome::Broadcast | Outcome::NotSent | Outcome::HeldOff | Outcome::Unreachable => {
+            End::NotSent
+        }
     }
+}
+
+/// Its place in what the reference has sent.
+fn place(sent: &Sent) -> usize {
+    usize::from(sent.number) - 1
 }

@@ -1,0 +1,74 @@
+//! Writes that were sent and not answered, and that the device may still carry out: from its own receive
+//! buffer, or out of the network. A newer write to the same unit must not overtake one of these.
+
+use std::time::{Duration, Instant};
+
+use super::event::ConnId;
+
+/// How long a newer write waits at most for the device to close a connection that was given up. A device
+/// that has not read what it was sent by then is taken for one that never will.
+pub(super) const SEAL_WITHIN: Duration = Duration::from_secs(2);
+
+/// The units with a write of unknown fate, each with the connection it was sent on. Few, and nearly
+/// always none: one for each unit and connection at most.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled(Vec<Write>);
+
+#[derive(Debug)]
+struct Write {
+    unit: u8,
+    conn: ConnId,
+    /// When it counts as settled whatever happens; `None` while the connection is open.
+    until: Option<Instant>,
+}
+
+impl Unsettled {
+    pub(super) fn add(&mut self, conn: ConnId, unit: u8) {
+        if !self
+            .0
+            .iter()
+            .any(|write| write.conn == conn && write.unit == unit)
+        {
+            let until = None;
+            self.0.push(Write { unit, conn, until });
+        }
+    }
+
+    /// Whether a write to this unit may be sent on `conn`: what is unsettled was sent before it on the
+    /// same connection, which a device reads in order, or is none.
+    pub(super) fn allows(&self, conn: ConnId, unit: u8) -> bool {
+        self.0
+            .iter()
+            .all(|write| write.unit != unit || write.conn == conn)
+    }
+
+    /// A late answer came: nothing of this unit is left on this connection.
+    pub(super) fn answered(&mut self, conn: ConnId, unit: u8) {
+        self.0
+            .retain(|write| write.conn != conn || write.unit != unit);
+    }
+
+    /// We close this connection. True: something on it is unsettled, and the device is to be waited for.
+    pub(super) fn closing(&mut self, now: Instant, conn: ConnId) -> bool {
+        let mut any = false;
+        for write in self.0.iter_mut().filter(|write| write.conn == conn) {
+            write.until = Some(now + SEAL_WITHIN);
+            any = true;
+        }
+        any
+    }
+
+    /// The device has closed this connection: what it has not carried out, it never will.
+    pub(super) fn sealed(&mut self, conn: ConnId) {
+        self.0.retain(|write| write.conn != conn);
+    }
+
+    pub(super) fn pass(&mut self, now: Instant) {
+        self.0
+            .retain(|write| write.until.is_none_or(|until| until > now));
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.iter().filter_map(|write| write.until).min()
+    }
+}
