@@ -188,6 +188,18 @@ impl Writer {
         }
     }
 
+    /// Sends nothing more, not even what waits, and says so to the peer (FIN).
+    pub(crate) fn end(&self) {
+        self.backlog.borrow_mut().clear();
+        self.farewell();
+        let _ = SockRef::from(self.half.as_ref()).shutdown(Shutdown::Write);
+    }
+
+    /// When the connection is dropped, the peer gets a reset, and the system forgets what it has not sent.
+    pub(crate) fn reset_on_close(&self) {
+        let _ = SockRef::from(self.half.as_ref()).set_linger(Some(Duration::ZERO));
+    }
+
     /// Ends the connection at once in both directions, whoever else still holds it.
     pub(crate) fn cut(&self) {
         self.farewell();

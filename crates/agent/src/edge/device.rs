@@ -350,13 +350,14 @@ impl Device {
             match event {
                 Event::Connect(conn) => self.open(conn),
                 Event::Close(conn, reason) => {
-                    debug!(device = %self.name, %conn, "connection closed: {reason}");
-                    match reason {
-                        CloseReason::ConnectTimeout => self.unreachable(&reason.to_string()),
-                        CloseReason::Idle | CloseReason::Timeout => {}
-                        fault => self.note_fault(fault),
+                    self.note_close(conn, reason);
+                    self.take_line(conn);
+                }
+                Event::Seal(conn, reason) => {
+                    self.note_close(conn, reason);
+                    if let Some(line) = self.take_line(conn) {
+                        line.seal();
                     }
-                    self.drop_line(conn);
                 }
                 Event::Answer {
                     key,
@@ -377,6 +378,15 @@ impl Device {
         if !later {
             self.timer_at.set(next);
             self.timer.notify_one();
+        }
+    }
+
+    fn note_close(&self, conn: ConnId, reason: CloseReason) {
+        debug!(device = %self.name, %conn, "connection closed: {reason}");
+        match reason {
+            CloseReason::ConnectTimeout => self.unreachable(&reason.to_string()),
+            CloseReason::Idle | CloseReason::Timeout => {}
+            fault => self.note_fault(fault),
         }
     }
 
@@ -432,7 +442,9 @@ impl Device {
             Ended::Answered if shared => (Wire::Answered, Outcome::Shared),
             Ended::Answered => (Wire::Answered, Outcome::Answered),
             Ended::Broadcast => (Wire::Answered, Outcome::Sent),
-            Ended::NotSent | Ended::Unreachable => (Wire::NotSent, Outcome::NotSent),
+            Ended::NotSent | Ended::HeldOff | Ended::Unreachable => {
+                (Wire::NotSent, Outcome::NotSent)
+            }
             Ended::Unknown(_) => (Wire::Unknown, Outcome::Unknown),
         };
         let end = match recorded {
@@ -451,7 +463,7 @@ impl Device {
                 }
                 String::new()
             }
-            Ended::NotSent | Ended::Unreachable => {
+            Ended::NotSent | Ended::HeldOff | Ended::Unreachable => {
                 self.counters.not_sent.add();
                 outcome.to_string()
             }
@@ -550,10 +562,16 @@ impl Device {
         }
     }
 
-    fn drop_line(&self, conn: ConnId) {
-        if let Some(place) = self.lines.borrow_mut().get_mut(conn.index()) {
-            place.take_if(|line| line.conn == conn);
-        }
+    fn take_line(&self, conn: ConnId) -> Option<Line> {
+        let mut lines = self.lines.borrow_mut();
+        lines
+            .get_mut(conn.index())?
+            .take_if(|line| line.conn == conn)
+    }
+
+    pub(super) fn sealed(self: &Rc<Self>, conn: ConnId) {
+        self.core.borrow_mut().handle_sealed(Instant::now(), conn);
+        self.pump();
     }
 
     pub(super) fn connected(self: &Rc<Self>, conn: ConnId) {
@@ -593,7 +611,7 @@ impl Device {
     }
 
     pub(super) fn closed(self: &Rc<Self>, conn: ConnId, connect_failed: bool) {
-        self.drop_line(conn);
+        self.take_line(conn);
         self.core
             .borrow_mut()
             .handle_closed(Instant::now(), conn, connect_failed);
@@ -617,6 +635,8 @@ fn core_settings(config: &Config) -> DeviceSettings {
         queue: config.queue.into(),
         queue_per_client: config.queue_per_client.into(),
         shared_reads: config.shared_reads,
+        response_timeout: config.response_timeout(),
+        max_hold_off: config.unit_hold_off.0,
         reconnect: Backoff {
             first: Duration::from_millis(50),
             // A device that comes back is asked again within a second.

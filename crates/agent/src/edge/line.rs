@@ -2,11 +2,14 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use fieldlock_conduit::device::ConnId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_serial::{DataBits, Parity, SerialPortBuilderExt, SerialStream, StopBits};
 
 use super::device::Device;
@@ -19,10 +22,14 @@ use crate::tunnel::Outbox;
 
 const READ: usize = 4096;
 
+/// How long a device is waited for that was told that nothing more comes. The core waits no longer.
+const SEAL_WITHIN: Duration = Duration::from_secs(2);
+
 /// Dropping it closes the connection, or gives up opening it.
 pub(super) struct Line {
     pub(super) conn: ConnId,
-    task: JoinHandle<()>,
+    /// `None` once it closes by itself.
+    task: Option<JoinHandle<()>>,
     out: Rc<Out>,
 }
 
@@ -30,13 +37,17 @@ pub(super) struct Line {
 struct Out {
     tcp: std::cell::OnceCell<Rc<Writer>>,
     serial: std::cell::OnceCell<Rc<Outbox>>,
+    /// Nothing more is to be sent: the device is waited for to close.
+    seal: Notify,
     /// Of a device that speaks MBAPS.
     proof: std::cell::OnceCell<Proof>,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -46,9 +57,16 @@ impl Line {
         let task = run(device.clone(), conn, out.clone());
         Self {
             conn,
-            task: tokio::task::spawn_local(task),
+            task: Some(tokio::task::spawn_local(task)),
             out,
         }
+    }
+
+    /// Lets the connection end in an orderly way: the device hears that nothing more comes, carries out
+    /// what it has, and closes; [`Device::sealed`] is told then.
+    pub(super) fn seal(mut self) {
+        self.task = None;
+        self.out.seal.notify_one();
     }
 
     /// What the certificate of a device that speaks MBAPS has proved.
@@ -80,7 +98,7 @@ async fn run(device: Rc<Device>, conn: ConnId, out: Rc<Out>) {
 }
 
 async fn run_tcp(device: &Rc<Device>, settings: &ModbusTcp, conn: ConnId, out: &Out) {
-    let (reader, writer) = match connect(device, settings, out).await {
+    let (mut reader, writer) = match connect(device, settings, out).await {
         Ok(halves) => halves,
         Err(error) => {
             device.connect_failed(conn, &format!("{}: {error}", settings.address));
@@ -90,8 +108,23 @@ async fn run_tcp(device: &Rc<Device>, settings: &ModbusTcp, conn: ConnId, out: &
     let writer = Rc::new(writer);
     let _ = out.tcp.set(writer.clone());
     device.connected(conn);
-    let why = converse_tcp(device, conn, reader, &writer).await;
-    device.lost(conn, &why);
+    tokio::select! {
+        why = converse_tcp(device, conn, &mut reader, &writer) => device.lost(conn, &why),
+        () = out.seal.notified() => {
+            writer.end();
+            // It is reset if it does not close: what it has not read by then it shall not read later.
+            writer.reset_on_close();
+            let _ = timeout(SEAL_WITHIN, until_end(&mut reader)).await;
+            device.sealed(conn);
+        }
+    }
+}
+
+async fn until_end(reader: &mut Reader) {
+    let mut late = Vec::with_capacity(READ);
+    while reader.read(&mut late).await.is_ok_and(|count| count > 0) {
+        late.clear();
+    }
 }
 
 /// What it takes counts against the time that the core gives a connection to stand.
@@ -118,7 +151,7 @@ async fn connect(
 async fn converse_tcp(
     device: &Rc<Device>,
     conn: ConnId,
-    mut reader: Reader,
+    reader: &mut Reader,
     writer: &Writer,
 ) -> String {
     let mut input = Vec::with_capacity(READ);

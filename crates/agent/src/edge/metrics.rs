@@ -24,7 +24,7 @@ const OUTCOMES: [(&str, Pick); 5] = [
 type Read = fn(&Device) -> u64;
 
 /// Counters and gauges with a sample for each device.
-const OF_DEVICES: [(Kind, &str, &str, Read); 10] = [
+const OF_DEVICES: [(Kind, &str, &str, Read); 12] = [
     (
         Kind::Counter,
         "fieldlock_requests_received_total",
@@ -70,8 +70,20 @@ const OF_DEVICES: [(Kind, &str, &str, Read); 10] = [
     (
         Kind::Counter,
         "fieldlock_device_late_total",
-        "Times that bytes came on a serial line when none were due.",
+        "Answers that came after their request was given up, and bytes on a serial line when none were due.",
         |device| device.stats().late,
+    ),
+    (
+        Kind::Counter,
+        "fieldlock_device_asked_again_total",
+        "Reads that were sent once more after their connection was lost.",
+        |device| device.stats().asked_again,
+    ),
+    (
+        Kind::Gauge,
+        "fieldlock_device_units_held_off",
+        "Units that are not asked at present, since they stay silent while others answer.",
+        |device| device.stats().held_off as u64,
     ),
     (
         Kind::Counter,

@@ -102,6 +102,8 @@ fn device(device: &Device) -> Value {
         "sent": stats.sent,
         "timeouts": stats.timeouts,
         "late": stats.late,
+        "asked_again": stats.asked_again,
+        "units_held_off": stats.held_off,
         "mismatched": stats.mismatched,
         "connect_failures": stats.connect_failures,
         "last_error": device.failure(),

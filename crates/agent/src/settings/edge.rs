@@ -1,6 +1,7 @@
 //! `edge.toml`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fieldlock_pki::{Name, PublicKey};
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
@@ -110,6 +111,13 @@ pub struct Device {
     /// Time within which a client gets an answer, if need be a gateway exception.
     #[serde(default = "default_answer_within")]
     pub answer_within: Span,
+    /// How long a request may keep those of other units from being sent; half of `answer_within` by
+    /// default.
+    response_timeout: Option<Span>,
+    /// For how long at most a unit that stays silent while others answer is not asked; zero: it
+    /// always is.
+    #[serde(default = "default_unit_hold_off")]
+    pub unit_hold_off: Span,
     /// Requests that may wait for the device, all clients together.
     #[serde(default = "default_queue")]
     pub queue: u16,
@@ -277,6 +285,16 @@ impl Device {
                 )
             },
         )?;
+        ensure(
+            file,
+            self.response_timeout() <= self.answer_within.0 && !self.response_timeout().is_zero(),
+            || {
+                format!(
+                    "device `{name}`: `response_timeout` is 1ms to `answer_within` ({:?})",
+                    self.answer_within
+                )
+            },
+        )?;
         ensure(file, self.credit() <= MAX_CREDIT, || {
             format!(
                 "device `{name}`: `queue` and `max_connections` times `in_flight` come to {}, \
@@ -294,6 +312,15 @@ impl Device {
             ensure(file, counts, || {
                 format!("device `{name}`: `max_connections` and `in_flight` must be at least 1")
             })?;
+            let pause = tcp.pause_after_connect;
+            ensure(file, pause.0 <= self.answer_within.0 / 2, || {
+                format!(
+                    "device `{name}`: the first request after a connect can't be answered in time: \
+                     `pause_after_connect` is {pause:?}, and `answer_within` {:?}; make `answer_within` \
+                     at least twice the pause",
+                    self.answer_within
+                )
+            })?;
         }
         if let Some(rtu) = &self.modbus_rtu {
             ensure(file, (300..=4_000_000).contains(&rtu.baud), || {
@@ -307,6 +334,11 @@ impl Device {
             })?;
         }
         Ok(())
+    }
+
+    pub(crate) fn response_timeout(&self) -> Duration {
+        let given = self.response_timeout.map(|span| span.0);
+        given.unwrap_or(self.answer_within.0 / 2)
     }
 
     /// Requests that may be under way at once, waiting or with the device.
@@ -353,6 +385,10 @@ fn default_drain() -> Span {
 
 fn default_answer_within() -> Span {
     Span::from_millis(1_000)
+}
+
+fn default_unit_hold_off() -> Span {
+    Span::from_millis(16_000)
 }
 
 fn default_queue() -> u16 {
