@@ -9,6 +9,7 @@
 //! - [`sniffer`]: tshark on such a wire.
 //! - [`rogue`]: a tunnel peer that says what a test wants.
 //! - [`Hosted`]: a server of the simulation with its own runtime.
+//! - [`machine`]: a device that says in which order it carried out what.
 //! - [`chaos`]: agents, PLC and clients apart, a wire that can be anything, and ledgers of writes.
 //! - [`clock`], [`tmpfs`]: wrong clocks, full disks.
 //! - [`trial`]: tests by name, skipped by name where a foreign program is missing.
@@ -24,6 +25,7 @@ pub mod chaos;
 pub mod clock;
 mod host;
 pub mod live;
+pub mod machine;
 mod pair;
 pub mod plant;
 pub mod rig;

@@ -24,6 +24,7 @@ mod malformed;
 mod mbaps;
 mod monitor;
 mod negative;
+mod order;
 mod profinet;
 mod profinet_cm;
 mod rig;
@@ -83,6 +84,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(rig::trials());
     trials.extend(rtu::trials());
     trials.extend(negative::trials());
+    trials.extend(order::trials());
     trials.extend(splice::trials());
     trials.extend(steps::trials());
     trials.extend(enroll::trials());

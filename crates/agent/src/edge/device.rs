@@ -187,6 +187,10 @@ impl Device {
         self.core.borrow().stats()
     }
 
+    pub(crate) fn units_held_off(&self) -> Vec<u8> {
+        self.core.borrow().units_held_off(Instant::now()).collect()
+    }
+
     /// Takes a request that `policy` permits; [`Device::pump`] moves it on. Exactly one answer
     /// follows; `false`: it was refused and answered here and now.
     pub(crate) fn submit(

@@ -83,7 +83,7 @@ const OF_DEVICES: [(Kind, &str, &str, Read); 12] = [
         Kind::Gauge,
         "fieldlock_device_units_held_off",
         "Units that are not asked at present, since they stay silent while others answer.",
-        |device| device.stats().held_off as u64,
+        |device| device.units_held_off().len() as u64,
     ),
     (
         Kind::Counter,

@@ -103,7 +103,7 @@ fn device(device: &Device) -> Value {
         "timeouts": stats.timeouts,
         "late": stats.late,
         "asked_again": stats.asked_again,
-        "units_held_off": stats.held_off,
+        "units_held_off": device.units_held_off(),
         "mismatched": stats.mismatched,
         "connect_failures": stats.connect_failures,
         "last_error": device.failure(),

@@ -220,8 +220,6 @@ pub struct Stats {
     pub queued: usize,
     /// Sent and not answered now.
     pub in_flight: usize,
-    /// Units that are not asked for now, since they do not answer.
-    pub held_off: usize,
     pub sent: u64,
     pub answered: u64,
     /// Requests that were not sent themselves, since a read that was answers them too.

@@ -348,9 +348,13 @@ impl DeviceSide {
             connections: self.pool.open(),
             queued: self.queue.len(),
             in_flight: self.pool.in_flight(),
-            held_off: self.units.held_off(self.now),
             ..self.counters
         }
+    }
+
+    /// Units that are not asked at `now`, since they do not answer and others do.
+    pub fn units_held_off(&self, now: Instant) -> impl Iterator<Item = u8> {
+        self.units.held_off(now)
     }
 
     fn advance(&mut self, now: Instant) {

@@ -122,9 +122,12 @@ impl Units {
     }
 
     /// Units that are held off now.
-    pub(super) fn held_off(&self, now: Instant) -> usize {
-        let held_off = |silent: &&Silent| silent.held_off_until.is_some_and(|at| at > now);
-        self.silent.iter().filter(held_off).count()
+    pub(super) fn held_off(&self, now: Instant) -> impl Iterator<Item = u8> {
+        let held_off = move |silent: &&Silent| silent.held_off_until.is_some_and(|at| at > now);
+        self.silent
+            .iter()
+            .filter(held_off)
+            .map(|silent| silent.unit)
     }
 
     /// How much of its time a request must have left to be sent: a quarter more than answers took

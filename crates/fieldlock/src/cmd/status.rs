@@ -234,6 +234,9 @@ fn devices(out: &mut String, status: &Value) -> std::fmt::Result {
                 write!(out, ", {} {count}", name.replace('_', " "))?;
             }
         }
+        for unit in list(&device["units_held_off"]) {
+            write!(out, ", unit {unit} does not answer and is held off")?;
+        }
         if let Some(error) = device["last_error"].as_str() {
             write!(out, ", can't be reached: {error}")?;
         }

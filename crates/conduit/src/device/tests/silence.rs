@@ -129,6 +129,10 @@ fn the_others_keep_95_percent_of_what_they_do_without_a_dead_unit() {
     }
 }
 
+fn held_off(bench: &Bench) -> Vec<u8> {
+    bench.device.units_held_off(bench.now).collect()
+}
+
 #[test]
 fn a_unit_that_is_held_off_is_refused_at_once_and_tried_again() {
     let mut bench = Bench::connected(DeviceSettings::default());
@@ -147,14 +151,14 @@ fn a_unit_that_is_held_off_is_refused_at_once_and_tried_again() {
     silence(&mut bench);
     bench.ask(Ask::read(100, 1).unit(2));
     assert_eq!(bench.outcomes(), [(100, Outcome::HeldOff)]);
-    assert_eq!(bench.device.stats().held_off, 1);
+    assert_eq!(held_off(&bench), [2]);
     bench.pass(2000);
     bench.ask(Ask::read(101, 1).unit(2));
     bench.ask(Ask::read(102, 3).unit(2));
     assert_eq!(bench.sent.last().unwrap().key(), 101, "one tries");
     bench.answer(101);
     bench.answer(102);
-    assert_eq!(bench.device.stats().held_off, 0);
+    assert_eq!(held_off(&bench), []);
 }
 
 #[test]
