@@ -10,8 +10,9 @@
 //! CA/lock              held by the command that works here
 //! ```
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use fieldlock_pki::bundle::{self, Bundle, BundleError};
@@ -23,7 +24,7 @@ use fieldlock_pki::{Crl, ModbusRole, Name, Role, Serial, Summary, TrustList, cer
 use crate::ceremony;
 use crate::clock::Time;
 use crate::error::CaError;
-use crate::event::{Change, Entry, Event, Level, Source};
+use crate::event::{Change, Entry, Event, Level, Source, TokenEntry};
 use crate::file;
 use crate::generation::{self, Generation, Keys, MORE};
 use crate::keyfile;
@@ -143,12 +144,20 @@ impl Ca {
 
     /// Fails early, before anyone is asked for a passphrase.
     pub fn check(directory: &Path) -> Result<(), CaError> {
-        if directory.join(SETTINGS).is_file() {
-            return Ok(());
+        let directory = || directory.to_owned();
+        match fs::metadata(directory().join(SETTINGS)) {
+            Ok(data) if data.is_file() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let owner = fs::metadata(directory()).map(|data| data.uid()).ok();
+                Err(CaError::Denied {
+                    directory: directory(),
+                    owner: owner.map_or("somebody else".to_owned(), |uid| format!("user {uid}")),
+                })
+            }
+            _ => Err(CaError::NoCa {
+                directory: directory(),
+            }),
         }
-        Err(CaError::NoCa {
-            directory: directory.to_owned(),
-        })
     }
 
     pub fn settings(&self) -> &Settings {
@@ -229,6 +238,7 @@ impl Ca {
         }
         let authority = keys.of(&self.active().certificate)?;
         let still_valid = self.valid_certificates(order.role, &order.name, now)?;
+        let still_valid = still_valid.into_iter().map(|entry| entry.serial).collect();
         let serial = random_serial()?;
         let identity = fieldlock_pki::Identity {
             site: self.settings.site.clone(),
@@ -405,15 +415,15 @@ impl Ca {
         Ok([issuing, only_crl(&self.path(ROOT_CRL))?])
     }
 
-    /// True if half the life of the issuing CA's CRL has passed, or if it lacks a revocation
-    /// (the command that recorded it was interrupted).
+    /// True if half the life of the issuing CA's CRL has passed, if it lacks a revocation (the
+    /// command that recorded it was interrupted), or if it is dated ahead (by a clock that was).
     pub fn crl_due(&self, now: Time) -> Result<bool, CaError> {
         let revoked = self.records.revoked()?;
         for generation in &self.generations {
             let der = only_crl(&self.path(&Generation::file(&generation.mark, "crl.pem")))?;
             let crl = Crl::parse(&der)?;
             let half = crl.this_update + (crl.next_update - crl.this_update) / 2;
-            if now.0 >= half {
+            if now.0 >= half || crl.this_update > now.0 {
                 return Ok(true);
             }
             for (serial, _, _) in &revoked {
@@ -434,10 +444,7 @@ impl Ca {
 
     /// The certificates meant by a name, a role and name (`edge/press-07`) or a serial number.
     pub fn find(&self, what: &str) -> Result<Vec<Entry>, CaError> {
-        let (role, name) = match what.split_once('/') {
-            Some((role, name)) => (Some(role), name),
-            None => (None, what),
-        };
+        let (role, name) = role_and_name(what);
         let mut named = self.records.certificates_named(name)?;
         named.retain(|entry| role.is_none_or(|role| role == entry.role.as_str()));
         if !named.is_empty() {
@@ -451,10 +458,22 @@ impl Ca {
         Ok(vec![numbered])
     }
 
-    /// The certificates that `revoke` should hit: of one identity, not expired, not revoked yet.
-    pub fn find_revocable(&self, what: &str, now: Time) -> Result<Vec<Serial>, CaError> {
-        let found = self.find(what)?;
+    /// What a revocation of `what` hits. By a name that is everything which the identity could still
+    /// show: certificates that are valid or may yet be renewed, tokens that may yet be used; and if
+    /// all has expired for good, the certificate that was issued last. By a serial number it is that
+    /// certificate alone.
+    pub fn find_revocable(&self, what: &str, now: Time) -> Result<Revocable, CaError> {
+        let (role, name) = role_and_name(what);
+        let mut tokens = self.open_tokens(now)?;
+        tokens.retain(|token| {
+            token.name.as_str() == name && role.is_none_or(|role| role == token.role.as_str())
+        });
+        let found = match self.find(what) {
+            Err(CaError::Unknown(_)) if !tokens.is_empty() => Vec::new(),
+            found => found?,
+        };
         let mut roles: Vec<Role> = found.iter().map(|entry| entry.role).collect();
+        roles.extend(tokens.iter().map(|token| token.role));
         roles.sort_unstable();
         roles.dedup();
         if let [first, second, ..] = roles.as_slice() {
@@ -464,17 +483,48 @@ impl Ca {
                 second: *second,
             });
         }
-        let mut serials = Vec::new();
+        let by_name = found.iter().all(|entry| entry.name.as_str() == name);
+        let mut entries = Vec::new();
         for entry in found {
-            let revoked = self.records.revocation(&entry.serial)?.is_some();
-            if !revoked && entry.not_after >= now {
-                serials.push(entry.serial);
+            if self.records.revocation(&entry.serial)?.is_none() {
+                entries.push(entry);
             }
         }
-        if serials.is_empty() {
+        if by_name {
+            let newest = entries.last().cloned();
+            entries.retain(|entry| self.last_renewal(entry) >= now);
+            if entries.is_empty() {
+                entries.extend(newest);
+            }
+        }
+        if entries.is_empty() && tokens.is_empty() {
             return Err(CaError::NothingToRevoke(what.to_owned()));
         }
-        Ok(serials)
+        Ok(Revocable { entries, tokens })
+    }
+
+    /// Revokes what [`Ca::find_revocable`] finds now, and issues the CRL that tells of it.
+    pub fn revoke_all(
+        &mut self,
+        keys: &Keys,
+        what: &str,
+        reason: Reason,
+        now: Time,
+    ) -> Result<(Revocable, Crl), CaError> {
+        let revocable = self.find_revocable(what, now)?;
+        for token in &revocable.tokens {
+            let hash = token.hash.clone();
+            self.records.append(now, Event::TokenCancelled { hash })?;
+        }
+        let serials: Vec<Serial> = revocable.serials().cloned().collect();
+        let crl = self.revoke(keys, &serials, reason, now)?;
+        Ok((revocable, crl))
+    }
+
+    /// Until when the holder of this certificate may have it renewed.
+    pub(crate) fn last_renewal(&self, entry: &Entry) -> Time {
+        let days = self.settings.serve.renew_expired_days;
+        entry.not_after.plus_days(days)
     }
 
     pub fn state(&self, entry: &Entry, now: Time) -> Result<State, CaError> {
@@ -536,16 +586,17 @@ impl Ca {
         Ok((validity, cut_short))
     }
 
-    fn valid_certificates(
+    /// Of one identity, oldest first.
+    pub fn valid_certificates(
         &self,
         role: Role,
         name: &Name,
         now: Time,
-    ) -> Result<Vec<Serial>, CaError> {
+    ) -> Result<Vec<Entry>, CaError> {
         let mut valid = Vec::new();
         for entry in self.records.certificates_named(name.as_str())? {
             if entry.role == role && self.state(&entry, now)? == State::Valid {
-                valid.push(entry.serial);
+                valid.push(entry);
             }
         }
         Ok(valid)
@@ -588,6 +639,29 @@ impl Ca {
         self.records.append(now, event)?;
         file::replace(path, bundle::crl_pem(&der).as_bytes())?;
         Ok(Crl::parse(&der)?)
+    }
+}
+
+/// What can be revoked at once.
+#[derive(Debug)]
+pub struct Revocable {
+    /// Oldest first.
+    pub entries: Vec<Entry>,
+    /// To be cancelled with them.
+    pub tokens: Vec<TokenEntry>,
+}
+
+impl Revocable {
+    pub fn serials(&self) -> impl Iterator<Item = &Serial> {
+        self.entries.iter().map(|entry| &entry.serial)
+    }
+}
+
+/// `edge/press-07`, or a name alone.
+fn role_and_name(what: &str) -> (Option<&str>, &str) {
+    match what.split_once('/') {
+        Some((role, name)) => (Some(role), name),
+        None => (None, what),
     }
 }
 

@@ -108,8 +108,8 @@ impl Ca {
         }
     }
 
-    /// A new certificate for who holds `current` (DER), of the same identity. It may have ended
-    /// within the site's window, and must not be revoked.
+    /// A new certificate for who holds `current` (DER), of the same identity. It may have expired
+    /// within the site's window; neither it nor, if it has expired, a later one may be revoked.
     pub fn reenroll(
         &mut self,
         keys: &Keys,
@@ -207,26 +207,56 @@ impl Ca {
                 serial: entry.serial.clone(),
             });
         }
-        let days = self.settings().serve.renew_expired_days;
-        if now > entry.not_after.plus_days(days) {
+        if now > self.last_renewal(entry) {
             return Err(CaError::TooLate {
-                ended: entry.not_after,
-                days,
+                expired: entry.not_after,
+                days: self.settings().serve.renew_expired_days,
             });
+        }
+        if now > entry.not_after {
+            self.not_succeeded_by_revoked(entry)?;
         }
         Ok(())
     }
 
-    /// A clock that was set back makes no token and no window last longer: what is on record has
-    /// passed. By a clock that is far behind nothing is issued over the network.
-    fn not_before_now(&self, now: Time) -> Result<Time, CaError> {
-        match self.records().last_time()? {
-            Some(last) if last.0 > now.0 + BACKDATE_SECONDS => {
-                Err(CaError::ClockBehind { now, last })
+    /// That an expired certificate still counts is a favour to a box that was off. It is none to who
+    /// kept one from before the identity was revoked.
+    fn not_succeeded_by_revoked(&self, entry: &Entry) -> Result<(), CaError> {
+        let mut later = self.records().certificates_named(entry.name.as_str())?;
+        later.retain(|other| other.role == entry.role);
+        let later = later
+            .into_iter()
+            .skip_while(|other| other.serial != entry.serial);
+        for Entry {
+            serial, role, name, ..
+        } in later
+        {
+            if self.records().revocation(&serial)?.is_some() {
+                return Err(CaError::RevokedIdentity { role, name, serial });
             }
-            Some(last) => Ok(last.max(now)),
-            None => Ok(now),
         }
+        Ok(())
+    }
+
+    /// A clock that was set back makes no token and no window last longer: what has passed by the
+    /// records has passed. By a clock that is far behind nothing is issued over the network.
+    fn not_before_now(&self, now: Time) -> Result<Time, CaError> {
+        let passed = self.records().passed(now)?;
+        match passed.0 > now.0 + BACKDATE_SECONDS {
+            true => Err(CaError::ClockBehind { now, last: passed }),
+            false => Ok(passed.max(now)),
+        }
+    }
+
+    /// Puts on record that the clock is right now and was ahead when later times were recorded; up to
+    /// when these go.
+    pub fn confirm_clock(&mut self, now: Time) -> Result<Time, CaError> {
+        let ahead = self.records().passed(now)?;
+        if ahead.0 <= now.0 + BACKDATE_SECONDS {
+            return Err(CaError::ClockFine { now });
+        }
+        self.record(now, Event::Clock { ahead })?;
+        Ok(ahead)
     }
 
     /// Puts a refusal on record on its way out.

@@ -24,6 +24,11 @@ pub enum CaError {
         directory = directory.display()
     )]
     NoCa { directory: PathBuf },
+    #[error(
+        "{directory}: permission denied. The CA's directory belongs to {owner}: run the command as that user, or as root",
+        directory = directory.display()
+    )]
+    Denied { directory: PathBuf, owner: String },
     #[error("{path} exists: nothing is overwritten; choose another directory", path = path.display())]
     Exists { path: PathBuf },
     #[error("{path} is not what a CA directory should hold there: restore it from a backup", path = path.display())]
@@ -69,13 +74,15 @@ pub enum CaError {
     )]
     RevokedKey { serial: Serial },
     #[error(
-        "the clock says {now}, and the last record is of {last}: set the clock; if it was wrong when that was recorded, restore a backup of before"
+        "the clock says {now}, and the records have come to {last}: set the clock. If it is right and was ahead then, say so with `fieldlock ca clock --is-right`"
     )]
     ClockBehind { now: Time, last: Time },
-    #[error("the issuing CA ended on {end}: make the next one with `fieldlock ca issuing new`")]
+    #[error("the clock says {now}, and no record is later: there is nothing to confirm")]
+    ClockFine { now: Time },
+    #[error("the issuing CA expired on {end}: make the next one with `fieldlock ca issuing new`")]
     IssuingEnded { end: Time },
     #[error(
-        "the certificate would end on {not_after}, after the issuing CA ({end}): give fewer `--days`"
+        "the certificate would expire on {not_after}, after the issuing CA ({end}): give fewer `--days`"
     )]
     BeyondIssuing { end: Time, not_after: Time },
     #[error("no certificate has the name or serial number {0:?}: see `fieldlock ca list`")]
@@ -88,7 +95,7 @@ pub enum CaError {
         first: Role,
         second: Role,
     },
-    #[error("every certificate of {0:?} is revoked or expired already")]
+    #[error("every certificate of {0:?} is revoked already, and no token of it can be used")]
     NothingToRevoke(String),
     #[error(
         "standard input can't be both the request and the passphrase: give `--passphrase-file`"
@@ -100,7 +107,7 @@ pub enum CaError {
     TokenUnknown,
     #[error("no token of {role}/{name} can still be used: see `fieldlock ca tokens`")]
     NoToken { role: Role, name: Name },
-    #[error("the token ended on {expires}: have another one made with `fieldlock ca token`")]
+    #[error("the token expired on {expires}: have another one made with `fieldlock ca token`")]
     TokenExpired { expires: Time },
     #[error(
         "the token was used already, for another key: if that was not you, revoke the certificate; then have another token made"
@@ -111,9 +118,17 @@ pub enum CaError {
     #[error("the certificate {serial} is revoked: this identity must be enrolled anew")]
     RevokedCertificate { serial: Serial },
     #[error(
-        "the certificate ended on {ended}, more than the {days} days ago within which it may be renewed: enroll anew with a token"
+        "the certificate has expired, and the one issued to {role}/{name} after it, {serial}, is revoked: this identity must be enrolled anew"
     )]
-    TooLate { ended: Time, days: u16 },
+    RevokedIdentity {
+        role: Role,
+        name: Name,
+        serial: Serial,
+    },
+    #[error(
+        "the certificate expired on {expired}, more than the {days} days ago within which it may be renewed: enroll anew with a token"
+    )]
+    TooLate { expired: Time, days: u16 },
     #[error("the certificate was not issued by this CA")]
     NotOurs,
     #[error(
@@ -192,6 +207,7 @@ impl CaError {
                 | CaError::TokenExpired { .. }
                 | CaError::TokenUsed
                 | CaError::RevokedCertificate { .. }
+                | CaError::RevokedIdentity { .. }
                 | CaError::TooLate { .. }
                 | CaError::NotOurs
         )
@@ -206,6 +222,7 @@ impl CaError {
         matches!(
             self,
             CaError::NoCa { .. }
+                | CaError::Denied { .. }
                 | CaError::Settings(_)
                 | CaError::KeyUri(_)
                 | CaError::OneStdin

@@ -51,6 +51,11 @@ pub enum Event {
     TokenCancelled {
         hash: String,
     },
+    /// Somebody confirmed that the clock is right, and that records up to `ahead` are of one that was
+    /// not.
+    Clock {
+        ahead: Time,
+    },
     /// A certificate was asked for and not given.
     Refused {
         role: Role,

@@ -27,6 +27,7 @@ pub mod hsm;
 pub mod init;
 pub mod keyfile;
 pub mod make;
+mod passed;
 pub mod passphrase;
 pub mod records;
 pub mod serve;

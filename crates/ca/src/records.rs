@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 use crate::clock::Time;
 use crate::event::{Change, Entry, Event, Level, TokenEntry};
 use crate::file::{self, FileError};
+use crate::passed::Passed;
 
 /// One event with its place.
 #[derive(Debug, Serialize, Deserialize)]
@@ -212,10 +213,29 @@ impl Records {
         Ok(last.saturating_add(1).max(now))
     }
 
-    /// When the last record was made.
-    pub(crate) fn last_time(&self) -> Result<Option<Time>, RecordsError> {
-        self.sql(|db| db.query_row("SELECT max(time) FROM event", (), |row| row.get(0)))
-            .map(|time: Option<i64>| time.map(Time))
+    /// What time has passed by the records, see [`Passed`]; `now` is what the clock says.
+    pub(crate) fn passed(&self, now: Time) -> Result<Time, RecordsError> {
+        let latest: Option<i64> =
+            self.sql(|db| db.query_row("SELECT max(time) FROM event", (), |row| row.get(0)))?;
+        let latest = Time(latest.unwrap_or(i64::MIN));
+        if latest <= now {
+            return Ok(latest);
+        }
+        let mut passed = Passed::default();
+        self.sql(|db| {
+            let mut statement =
+                db.prepare_cached("SELECT time, kind = 'clock' FROM event ORDER BY seq")?;
+            let mut rows = statement.query(())?;
+            while let Some(row) = rows.next()? {
+                if row.get(1)? {
+                    passed = Passed::default();
+                }
+                passed.see(Time(row.get(0)?));
+            }
+            Ok(())
+        })?;
+        passed.see(now);
+        Ok(passed.time)
     }
 
     /// Gives the records that match every filter to `see`, oldest first.

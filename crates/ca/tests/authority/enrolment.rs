@@ -186,6 +186,137 @@ fn renewal_goes_by_the_present_certificate_until_the_window_closes() {
 }
 
 #[test]
+fn revoking_an_identity_takes_every_certificate_that_could_be_renewed() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let mut between = |from: i64, to: i64| {
+        let life = Life::Between(Time(now.0 + from * DAY), Time(now.0 + to * DAY));
+        site.issue_for(Role::Edge, "press-07", life).unwrap().1
+    };
+    let long_ago = between(-200, -40);
+    let ended = between(-90, -5);
+    let valid = between(-30, 60);
+    site.issue(Role::Edge, "press-08");
+    let (revoked, crl) = site
+        .ca
+        .revoke_all(&site.authority, "press-07", Reason::KeyCompromise, now)
+        .unwrap();
+    let hit = [&ended.summary.serial, &valid.summary.serial];
+    assert!(revoked.serials().eq(hit), "{revoked:?}");
+    assert!(hit.iter().all(|serial| crl.is_revoked(serial)));
+    for leaf in [&ended.bundle.leaf, &valid.bundle.leaf] {
+        let refused = site.ca.reenroll(&site.authority, leaf, key(), now);
+        assert!(matches!(refused, Err(CaError::RevokedCertificate { .. })));
+    }
+    // Nor when somebody makes the window longer afterwards.
+    let settings = std::fs::read_to_string(site.path("ca/ca.toml")).unwrap();
+    let longer = settings.replace("renew_expired_days = 30", "renew_expired_days = 90");
+    assert_ne!(longer, settings);
+    std::fs::write(site.path("ca/ca.toml"), longer).unwrap();
+    let directory = site.path("ca");
+    drop(site.ca);
+    let mut ca = Ca::open(&directory, Access::Write).unwrap();
+    let refused = ca.reenroll(&site.authority, &long_ago.bundle.leaf, key(), now);
+    assert!(matches!(refused, Err(CaError::RevokedIdentity { .. })));
+    // Nothing of press-08 was touched.
+    assert!(ca.find_revocable("press-08", now).is_ok());
+}
+
+#[test]
+fn an_expired_certificate_is_worth_nothing_once_a_later_one_was_revoked() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let short = Life::Between(Time(now.0 - 10 * DAY), Time(now.0 - DAY));
+    let (_, ended) = site.issue_for(Role::Edge, "press-07", short).unwrap();
+    let lost = site.issue(Role::Edge, "press-07");
+    // The answer with the second one may have been lost: the first still does.
+    let leaf = &ended.bundle.leaf;
+    assert!(site.ca.reenroll(&site.authority, leaf, key(), now).is_ok());
+    let serial = lost.summary.serial.to_string();
+    site.ca
+        .revoke_all(&site.authority, &serial, Reason::KeyCompromise, now)
+        .unwrap();
+    let refused = site.ca.reenroll(&site.authority, leaf, key(), now);
+    assert!(matches!(refused, Err(CaError::RevokedIdentity { .. })));
+}
+
+#[test]
+fn a_certificate_that_expired_within_the_window_is_revoked() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let short = Life::Between(Time(now.0 - 10 * DAY), Time(now.0 - DAY));
+    let (_, ended) = site.issue_for(Role::Edge, "press-07", short).unwrap();
+    let serial = ended.summary.serial.to_string();
+    for what in ["press-07", "edge/press-07", &serial] {
+        let found = site.ca.find_revocable(what, now).unwrap();
+        assert!(found.serials().eq([&ended.summary.serial]), "{what}");
+    }
+    let (_, crl) = site
+        .ca
+        .revoke_all(&site.authority, "press-07", Reason::KeyCompromise, now)
+        .unwrap();
+    assert!(crl.is_revoked(&ended.summary.serial));
+    let leaf = &ended.bundle.leaf;
+    let refused = site.ca.reenroll(&site.authority, leaf, key(), now);
+    assert!(matches!(refused, Err(CaError::RevokedCertificate { .. })));
+    for what in ["press-07", &serial] {
+        let nothing = site.ca.find_revocable(what, now);
+        assert!(matches!(nothing, Err(CaError::NothingToRevoke(_))));
+    }
+}
+
+#[test]
+fn revoking_an_identity_cancels_its_tokens() {
+    let mut site = Site::new();
+    let now = Time::now();
+    site.issue(Role::Edge, "press-07");
+    let open = credentials("press-07", &token(&mut site.ca, "press-07", now));
+    let other = credentials("press-08", &token(&mut site.ca, "press-08", now));
+    let (revoked, _) = site
+        .ca
+        .revoke_all(&site.authority, "edge/press-07", Reason::KeyCompromise, now)
+        .unwrap();
+    assert_eq!((revoked.entries.len(), revoked.tokens.len()), (1, 1));
+    let refused = site.ca.enroll(&site.authority, &open, key(), now);
+    assert!(matches!(refused, Err(CaError::TokenUnknown)));
+    // One that was never used is all that this identity has.
+    let (revoked, _) = site
+        .ca
+        .revoke_all(&site.authority, "press-08", Reason::KeyCompromise, now)
+        .unwrap();
+    assert_eq!((revoked.entries.len(), revoked.tokens.len()), (0, 1));
+    let refused = site.ca.enroll(&site.authority, &other, key(), now);
+    assert!(matches!(refused, Err(CaError::TokenUnknown)));
+}
+
+#[test]
+fn a_certificate_of_a_clock_that_was_ahead_holds_nothing_up() {
+    let mut site = Site::new();
+    let now = Time::now();
+    let ahead = now.plus_days(700);
+    let early = credentials("press-07", &token(&mut site.ca, "press-07", now));
+    token(&mut site.ca, "press-08", ahead);
+    let issued = site.ca.enroll(&site.authority, &early, key(), now).unwrap();
+    assert!(issued.summary.not_before <= now.0);
+    let leaf = &issued.bundle.leaf;
+    assert!(site.ca.reenroll(&site.authority, leaf, key(), now).is_ok());
+    site.ca.records().verify(|_| ()).unwrap();
+
+    // Where the clock stood there for days, only a person can tell.
+    let right = credentials("press-09", &token(&mut site.ca, "press-09", now));
+    for day in [0, 2] {
+        token(&mut site.ca, "press-08", ahead.plus_days(day));
+    }
+    let refused = site.ca.enroll(&site.authority, &right, key(), now);
+    assert!(matches!(refused, Err(CaError::ClockBehind { .. })));
+    assert_eq!(site.ca.confirm_clock(now).unwrap(), ahead.plus_days(2));
+    site.ca.enroll(&site.authority, &right, key(), now).unwrap();
+    let nothing = site.ca.confirm_clock(now);
+    assert!(matches!(nothing, Err(CaError::ClockFine { .. })));
+    site.ca.records().verify(|_| ()).unwrap();
+}
+
+#[test]
 fn the_modbus_role_of_a_token_stays_with_its_certificates() {
     let mut site = Site::new();
     let now = Time::now();

@@ -23,7 +23,7 @@ use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{ModbusRole, Name, Role, Site};
 
-use report::{describe, output, print, tell_crl, tell_issued};
+use report::{describe, output, print, tell_crl, tell_issued, tell_revoked};
 
 /// Make and run the certificate authority of a site
 #[derive(Debug, Parser)]
@@ -52,6 +52,7 @@ enum Command {
     Show(records::Show),
     Log(records::Log),
     Verify(records::Verify),
+    Clock(records::Clock),
     Revoke(Revoke),
     Crl(PrintCrl),
     Backup(backup::Backup),
@@ -199,7 +200,9 @@ struct Sign {
 /// Revoke the certificates of a name, or one by serial number, and issue the CRL
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:
-  fieldlock ca revoke edge/press-07 --dir ca --reason key-compromise")]
+  fieldlock ca revoke edge/press-07 --dir ca --reason key-compromise
+By name it takes everything from the identity: certificates that are valid or could still be renewed,
+and tokens that could still be used. By serial number it takes that certificate alone.")]
 struct Revoke {
     #[command(flatten)]
     unlock: Unlock,
@@ -239,6 +242,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Show(args) => records::show(&args),
         Command::Log(args) => records::log(&args),
         Command::Verify(args) => records::verify(&args),
+        Command::Clock(args) => records::clock(&args),
         Command::Revoke(args) => revoke(&args),
         Command::Crl(args) => crl(&args),
         Command::Backup(args) => backup::make(&args),
@@ -372,12 +376,12 @@ fn sign(args: Sign) -> Result<(), CaError> {
 
 fn revoke(args: &Revoke) -> Result<(), CaError> {
     let now = Time::now();
-    let serials = Ca::open(&args.unlock.at.dir, Access::Read)?.find_revocable(&args.what, now)?;
+    // Before anyone is asked for a passphrase; while it is typed an agent may renew.
+    Ca::open(&args.unlock.at.dir, Access::Read)?.find_revocable(&args.what, now)?;
     let (mut ca, authority) = unlock(&args.unlock)?;
-    let crl = ca.revoke(&authority, &serials, args.reason, now)?;
-    for serial in &serials {
-        eprintln!("revoked {serial} ({})", args.reason);
-    }
+    let now = Time::now();
+    let (revoked, crl) = ca.revoke_all(&authority, &args.what, args.reason, now)?;
+    tell_revoked(&ca, &revoked, args.reason, now)?;
     tell_crl(&crl);
     let path = ca.crl_path(Level::Issuing);
     eprintln!("Agents learn of it from this file; on each machine that holds a state directory:");

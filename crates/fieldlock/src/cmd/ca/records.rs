@@ -81,7 +81,7 @@ pub(super) fn list(args: &List) -> Result<(), CaError> {
     }
     let mut text = format!(
         "{:<9} {:<24} {:<14} {:>5}  {:<20}  {}\n",
-        "ROLE", "NAME", "STATE", "DAYS", "ENDS", "SERIAL"
+        "ROLE", "NAME", "STATE", "DAYS", "EXPIRES", "SERIAL"
     );
     for (entry, state) in known {
         text.push_str(&format!(
@@ -142,7 +142,7 @@ pub(super) fn show(args: &Show) -> Result<(), CaError> {
 pub(super) struct Log {
     #[command(flatten)]
     at: At,
-    /// issued, refused, revoked, token, token-cancelled, crl, authority, authority-revoked,
+    /// issued, refused, revoked, token, token-cancelled, crl, clock, authority, authority-revoked,
     /// issuing, root-dropped
     #[arg(long)]
     kind: Option<String>,
@@ -190,6 +190,32 @@ pub(super) fn verify(args: &Verify) -> Result<(), CaError> {
         Some(last) => print(&format!("{} {} {}\n", last.seq, last.hash, last.time)),
         None => Ok(()),
     }
+}
+
+/// Put on record that the clock is right, and was ahead when later times were recorded
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:
+  fieldlock ca clock --is-right --dir ca
+Nothing is issued over the network while the clock is behind the records: either it was set back, and
+then it is to be set, or it was ahead once. Nobody but you can tell. The records stay as they are.")]
+pub(super) struct Clock {
+    #[command(flatten)]
+    at: At,
+    /// I have compared this machine's clock with another one
+    #[arg(long, required = true)]
+    is_right: bool,
+}
+
+pub(super) fn clock(args: &Clock) -> Result<(), CaError> {
+    let now = Time::now();
+    let ahead = Ca::open(&args.at.dir, Access::Write)?.confirm_clock(now)?;
+    eprintln!(
+        "on record: it is {now}, and what was recorded as up to {ahead} was by a clock that was ahead"
+    );
+    eprintln!(
+        "Certificates of that time are not valid yet: find them with `fieldlock ca list --state not-yet-valid`"
+    );
+    Ok(())
 }
 
 fn with_states(ca: &Ca, entries: Vec<Entry>, now: Time) -> Result<Vec<Known>, CaError> {

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use fieldlock_ca::authority::State;
+use fieldlock_ca::authority::{Revocable, State};
 use fieldlock_ca::{Ca, CaError, Entry, Issued, Source, Time};
+use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Crl, Summary};
 use serde_json::json;
 
@@ -14,13 +15,59 @@ pub(super) type Known = (Entry, State);
 pub(super) fn tell_issued(issued: &Issued) {
     describe("certificate", &issued.summary);
     if issued.cut_short {
-        eprintln!("note: it ends early, with the issuing CA: renew the CA soon");
+        eprintln!("note: it expires early, with the issuing CA: renew the CA soon");
     }
     for serial in &issued.still_valid {
         eprintln!(
             "note: an earlier certificate of this name is still valid: {serial} (`fieldlock ca revoke {serial} --reason superseded` ends it)"
         );
     }
+}
+
+/// Whom it hit, and what the same identity can still show.
+pub(super) fn tell_revoked(
+    ca: &Ca,
+    revoked: &Revocable,
+    reason: Reason,
+    now: Time,
+) -> Result<(), CaError> {
+    let identity = match (revoked.entries.first(), revoked.tokens.first()) {
+        (Some(entry), _) => (entry.role, entry.name.clone()),
+        (None, Some(token)) => (token.role, token.name.clone()),
+        (None, None) => return Ok(()),
+    };
+    let (role, name) = identity;
+    for entry in &revoked.entries {
+        let until = match entry.not_after >= now {
+            true => "valid until",
+            false => "expired on",
+        };
+        eprintln!(
+            "revoked {role}/{name}: certificate {}, {until} {} ({reason})",
+            entry.serial, entry.not_after
+        );
+    }
+    for token in &revoked.tokens {
+        eprintln!(
+            "cancelled a token of {role}/{name} that could be used until {}",
+            token.expires
+        );
+    }
+    for entry in ca.valid_certificates(role, &name, now)? {
+        eprintln!(
+            "note: {role}/{name} has another certificate, {}, valid until {} (`fieldlock ca revoke {role}/{name}` takes all)",
+            entry.serial, entry.not_after
+        );
+    }
+    let mut open = ca.open_tokens(now)?;
+    open.retain(|token| token.role == role && token.name == name);
+    for token in open {
+        eprintln!(
+            "note: {role}/{name} has a token that can be used until {} (`fieldlock ca tokens --cancel {role}/{name}` cancels it)",
+            token.expires
+        );
+    }
+    Ok(())
 }
 
 pub(super) fn tell_crl(crl: &Crl) {
