@@ -95,6 +95,18 @@ impl Place {
         self.settle();
     }
 
+    /// The tunnel `newer` comes from the socket address that `older` has, over QUIC, where a handshake
+    /// needs the answers: so no living process has `older` any more. One that lives keeps its socket,
+    /// and gets what is sent there. Whether that made the place free.
+    pub fn handle_same_address(&mut self, newer: Number, older: Number) -> bool {
+        let waits = |c: &Contender| (c.tunnel.number, c.asked) == (newer, older);
+        let gone = self.contender.as_ref().is_some_and(waits);
+        if gone {
+            self.handle_probed(older, false);
+        }
+        gone
+    }
+
     /// A tunnel gave a sign of life, or not.
     pub fn handle_probed(&mut self, number: Number, alive: bool) {
         let asked = |contender: &mut Contender| contender.asked == number;
@@ -254,6 +266,27 @@ mod tests {
             holder: 2,
         };
         assert_eq!(place.steps(), [refused]);
+    }
+
+    #[test]
+    fn another_process_at_the_same_address_waits_for_no_answer() {
+        let mut place = Place::taken();
+        place.handle_hello(2, OTHER);
+        assert!(place.handle_same_address(2, 1));
+        assert_eq!(
+            place.steps(),
+            [Step::Probe(1), Step::Close(1), Step::Accept(2)]
+        );
+    }
+
+    /// All tunnels of one process come from one socket.
+    #[test]
+    fn the_same_address_of_one_process_says_nothing() {
+        let mut place = Place::taken();
+        place.handle_hello(2, OTHER);
+        place.handle_hello(3, EDGE);
+        assert!(!place.handle_same_address(3, 1));
+        assert_eq!(place.steps(), [Step::Probe(1), Step::Accept(3)]);
     }
 
     /// It would be refused as a second process beside itself.

@@ -55,6 +55,10 @@ const LASTING: Duration = Duration::from_secs(1);
 /// After a headend said that it is busy: thousands that come back within a second would keep it so.
 const BUSY_MAX: Duration = Duration::from_secs(8);
 const REFUSED_MAX: Duration = Duration::from_secs(10);
+/// How long a headend that said that it stops is expected back at any moment, as one that is restarted is.
+const RETURN: Duration = Duration::from_secs(1);
+/// Between two rounds meanwhile, at most.
+const ROUND_RETURN: Duration = Duration::from_millis(100);
 
 /// Why an attempt did not come to a session, from the least to the most reason to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +83,9 @@ pub struct Race {
     backoff: Backoff,
     busy: Backoff,
     refused: Backoff,
+    /// Until when the headend is expected back, and how often it is looked for.
+    expected: Option<Instant>,
+    returning: Backoff,
     /// The worst of this round.
     failure: Failure,
 }
@@ -98,6 +105,8 @@ impl Race {
             backoff: Backoff::new(ROUND_FIRST, ROUND_MAX, seed),
             busy: Backoff::new(ROUND_MAX, BUSY_MAX, seed.rotate_left(16)),
             refused: Backoff::new(ROUND_MAX, REFUSED_MAX, seed.rotate_left(32)),
+            expected: None,
+            returning: Backoff::new(ROUND_RETURN, ROUND_RETURN, seed.rotate_left(48)),
             failure: Failure::Network,
         }
     }
@@ -119,9 +128,15 @@ impl Race {
     /// Plans attempts on `addresses` addresses.
     pub fn start_round(&mut self, now: Instant, addresses: usize) {
         self.started = now;
+        self.expected.take_if(|until| now >= *until);
+        let transports = match self.expected {
+            // The way was good a moment ago. The other transport would wait for its own time-out.
+            Some(_) => &self.transports[..1],
+            None => &self.transports[..],
+        };
         let mut at = now;
         for address in 0..addresses {
-            for (rank, &transport) in (0u32..).zip(&self.transports) {
+            for (rank, &transport) in (0u32..).zip(transports) {
                 let attempt = Attempt { transport, address };
                 self.waiting.push((at + HEAD_START * rank, attempt));
             }
@@ -129,7 +144,11 @@ impl Race {
         }
         self.waiting.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         self.failure = Failure::Network;
-        self.next_round = now + self.backoff.delay();
+        let rest = match self.expected {
+            Some(_) => self.returning.delay(),
+            None => self.backoff.delay(),
+        };
+        self.next_round = now + rest;
     }
 
     /// The next attempt that is due.
@@ -190,6 +209,14 @@ impl Race {
         self.busy.reset();
         self.refused.reset();
         self.next_round = now;
+    }
+
+    /// After [`Race::won`]: the headend ended the session because it stops. For a second it is dialled
+    /// often, and only by the transport that served, so that a restart costs no more than it takes.
+    pub fn expect_back(&mut self, now: Instant) {
+        if now >= self.started + LASTING {
+            self.expected = Some(now + RETURN);
+        }
     }
 
     /// What was refused before may be let in now, with another certificate: the next round is due.
@@ -332,6 +359,50 @@ mod tests {
         race.poll_attempt(now).unwrap();
         race.won(now + LASTING, Transport::Quic);
         assert!(race.round_due(now + LASTING));
+    }
+
+    #[test]
+    fn a_headend_that_stops_is_looked_for_often_for_a_second() {
+        let mut now = Instant::now();
+        let mut race = Race::new(None, now, 1);
+        race.start_round(now, 1);
+        race.poll_attempt(now).unwrap();
+        race.connected();
+        now += LASTING;
+        let stopped = now;
+        race.won(now, Transport::Tls);
+        race.expect_back(now);
+        let mut last = now;
+        while now < stopped + RETURN {
+            assert!(race.round_due(now));
+            assert!(now - last <= ROUND_RETURN, "{:?}", now - last);
+            last = now;
+            race.start_round(now, 1);
+            assert_eq!(race.poll_attempt(now), attempt(Transport::Tls, 0));
+            race.failed(now, Failure::Network);
+            assert_eq!(race.poll_attempt(now), None);
+            now = race.poll_timeout();
+        }
+        // It stays away: the other transport gets its turn.
+        race.start_round(now, 1);
+        assert_eq!(race.poll_attempt(now), attempt(Transport::Tls, 0));
+        race.failed(now, Failure::Network);
+        assert_eq!(race.poll_attempt(now), attempt(Transport::Quic, 0));
+    }
+
+    #[test]
+    fn a_headend_that_stops_all_the_time_is_not_expected_back() {
+        let now = Instant::now();
+        let mut race = Race::new(None, now, 1);
+        race.start_round(now, 1);
+        race.poll_attempt(now).unwrap();
+        race.connected();
+        race.won(now, Transport::Tls);
+        race.expect_back(now);
+        race.start_round(now, 1);
+        race.poll_attempt(now).unwrap();
+        race.failed(now, Failure::Network);
+        assert_eq!(race.poll_attempt(now), attempt(Transport::Quic, 0));
     }
 
     #[test]

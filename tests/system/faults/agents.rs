@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use fieldlock_audit::{Kind, Outcome};
+use fieldlock_audit::{Kind, Outcome, Record};
 use fieldlock_testkit::modbus::{Client, registers, write_register};
 use fieldlock_testkit::ports::free_address;
 use fieldlock_testkit::process::Process;
-use fieldlock_tests::answers::{read_one, read_registers, write_one};
+use fieldlock_tests::answers::{
+    NO_ANSWER, NO_PATH, exception, read_one, read_registers, write_one,
+};
 use fieldlock_tests::trial::{both, test};
 use fieldlock_tests::{
     Agent, DEVICE, EDGE, OPEN_POLICY, Pair, Role, SOON, Setup, Site, Transport, binary, eventually,
@@ -22,6 +24,18 @@ pub(crate) fn trials() -> Vec<Trial> {
         both("faults::sigterm_drains_the_headend", headend_drains),
         both("faults::sigterm_drains_the_edge", edge_drains),
         both("faults::one_of_two_headends_killed", one_of_two),
+        both(
+            "faults::a_headend_that_stops_takes_no_new_tunnel_and_is_found_again",
+            stops_and_is_found,
+        ),
+        both(
+            "faults::what_is_asked_while_the_headend_stops_is_answered",
+            asked_while_stopping,
+        ),
+        both(
+            "faults::what_is_still_under_way_at_the_end_of_drain_is_answered",
+            end_of_drain,
+        ),
     ]
     .into_iter()
     .flatten()
@@ -30,6 +44,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.push(test(
         "faults::headend_restarted_is_noticed_at_once",
         headend_restarted,
+    ));
+    trials.push(test(
+        "faults::an_edge_that_was_killed_has_its_place_back_at_once",
+        edge_back,
     ));
     trials
 }
@@ -104,6 +122,77 @@ fn headend_drains(transport: Transport) {
         .wait_record("the end", |r| r.kind == Kind::TunnelDown);
     let reason = down.reason.unwrap_or_default();
     assert!(reason.contains("shutdown"), "{reason}");
+}
+
+/// Edges dial anew as soon as they hear that it stops: the one that stops is not to take them.
+fn stops_and_is_found(transport: Transport) {
+    let mut pair = Pair::up(transport);
+    for _ in 0..3 {
+        read_registers(&mut pair.client(), 0, 1);
+        let status = pair.headend.terminate();
+        assert_eq!(status.code(), Some(0), "{status}");
+        pair.headend.start();
+        pair.wait_up();
+    }
+    read_registers(&mut pair.client(), 0, 1);
+    let kinds = [Kind::Start, Kind::TunnelUp, Kind::TunnelDown, Kind::Stop];
+    let records = pair.headend.audit().into_iter().map(|record| record.kind);
+    let seen: Vec<Kind> = records.filter(|kind| kinds.contains(kind)).collect();
+    for life in seen.split_inclusive(|kind| *kind == Kind::Stop) {
+        assert_eq!(life, &kinds[..life.len()], "{seen:?}");
+    }
+}
+
+fn asked_while_stopping(transport: Transport) {
+    let mut pair = Pair::up(transport);
+    let (mut client, _) = in_the_middle_of_a_write(&pair, Duration::from_millis(900));
+    pair.headend.process().terminate();
+    pair.headend.wait_that("the end to begin", |headend| {
+        headend.log().contains("stopping:")
+    });
+    let late = client.send_request(1, &read_one(0)).unwrap();
+    let mut answers = [client.read_adu(SOON), client.read_adu(SOON)].map(Result::unwrap);
+    // Whichever came first.
+    answers.sort_by_key(|answer| answer[..2] == late.to_be_bytes());
+    assert_eq!(&answers[0][7..], write_register(42, 7), "{answers:02x?}");
+    assert_eq!(exception(&answers[1][7..]), Some(NO_PATH), "{answers:02x?}");
+    client.read_to_close(SOON).unwrap();
+    assert_eq!(pair.headend.wait_exit().code(), Some(0));
+    wrote(&pair.headend, Outcome::Answered);
+    wrote(&pair.edge, Outcome::Answered);
+    let lost = pair.headend.audit_kind(Kind::Lost);
+    let stops = |record: &&Record| record.reason.as_deref() == Some("the headend stops");
+    assert_eq!(lost.iter().filter(stops).count(), 1, "{lost:?}");
+}
+
+fn end_of_drain(transport: Transport) {
+    let mut pair = Setup::new(transport).answer_within("30s").prepare();
+    pair.headend
+        .write_config(&format!("drain = \"100ms\"\n{}", pair.headend_config));
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    let (mut client, _) = in_the_middle_of_a_write(&pair, Duration::from_secs(20));
+    let status = pair.headend.terminate();
+    assert_eq!(status.code(), Some(0), "{status}");
+    let answer = client.read_adu(SOON).unwrap();
+    assert_eq!(exception(&answer[7..]), Some(NO_ANSWER), "{answer:02x?}");
+    client.read_to_close(SOON).unwrap();
+    wrote(&pair.headend, Outcome::Unknown);
+}
+
+/// Its QUIC comes from the same port again: who has it has nothing to prove to who had it.
+fn edge_back() {
+    let mut pair = Pair::up(Transport::Quic);
+    read_registers(&mut pair.client(), 0, 1);
+    let from = || pair.headend.status()["tunnels"][0]["address"].clone();
+    let before = from();
+    pair.edge.kill();
+    pair.edge.start();
+    pair.wait_served();
+    assert_eq!(from(), before);
+    let log = pair.headend.log();
+    assert!(log.contains("started anew"), "{log}");
 }
 
 fn edge_drains(transport: Transport) {

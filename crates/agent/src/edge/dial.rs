@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_pki::{Identity, Role};
 use fieldlock_session::race::Attempt;
-use fieldlock_session::{ALPN, Failure, Race, Transport};
+use fieldlock_session::{ALPN, Close, Failure, Race, Transport};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -132,6 +132,7 @@ impl Failed {
 struct Ended {
     transport: Transport,
     was_up: bool,
+    round_trip: Option<Duration>,
     end: End,
 }
 
@@ -150,6 +151,7 @@ pub(crate) async fn keep(edge: Rc<Edge>, dialled: Rc<Dialled>) {
         transport: None,
         return_at: None,
         return_after: RETURN_FIRST,
+        round_trip: None,
     };
     while !dialler.is_done() {
         dialler.step().await;
@@ -178,6 +180,8 @@ struct Dialler {
     transport: Option<Transport>,
     return_at: Option<Instant>,
     return_after: Duration,
+    /// Of the tunnel to a headend that said that it stops: how soon it may answer when it is back.
+    round_trip: Option<Duration>,
 }
 
 impl Dialler {
@@ -242,8 +246,9 @@ impl Dialler {
         };
         let edge = self.edge.clone();
         let name = self.dialled.settings.name.clone();
+        let round_trip = self.round_trip;
         self.attempts.spawn_local(async move {
-            let connecting = connect(&edge, &name, attempt.transport, address);
+            let connecting = connect(&edge, &name, attempt.transport, address, round_trip);
             let outcome = timeout(ATTEMPT, connecting)
                 .await
                 .unwrap_or_else(|_| Err(Failed::network("no answer in time")));
@@ -259,6 +264,7 @@ impl Dialler {
                 // Those under way, and those that have come through in the meantime: one
                 // tunnel is enough.
                 self.attempts = JoinSet::new();
+                self.round_trip = None;
                 self.race.connected();
                 self.start(connected);
             }
@@ -324,6 +330,7 @@ impl Dialler {
             Ended {
                 transport,
                 was_up: link.was_up(),
+                round_trip: link.round_trip(),
                 end,
             }
         });
@@ -340,6 +347,10 @@ impl Dialler {
             self.complaints.clear();
             if self.tunnels.is_empty() {
                 self.race.won(now, ended.transport);
+                if ended.end.is_goodbye(Close::Shutdown) {
+                    self.race.expect_back(now);
+                    self.round_trip = ended.round_trip;
+                }
             }
         } else {
             self.complain(format!("{}: {}", ended.transport.name(), ended.end));
@@ -416,6 +427,7 @@ async fn connect(
     headend: &str,
     transport: Transport,
     address: SocketAddr,
+    round_trip: Option<Duration>,
 ) -> Result<Connected, Failed> {
     let trust = edge.posture.trust();
     let expected = Identity {
@@ -430,7 +442,11 @@ async fn connect(
             let stations = edge.stations.borrow().len();
             let channels = edge.devices.borrow().len() + stations;
             let streams = u32::try_from(channels).unwrap_or(u32::MAX);
-            config.transport_config(Arc::new(quic::transport(streams, stations > 0)));
+            let mut transport = quic::transport(streams, stations > 0);
+            if let Some(round_trip) = round_trip {
+                quic::expect_answer(&mut transport, round_trip);
+            }
+            config.transport_config(Arc::new(transport));
             let address = reachable(edge, address);
             let connecting = edge
                 .endpoint

@@ -20,14 +20,15 @@ mod tunnel;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
 use fieldlock_conduit::meter::Meter;
-use fieldlock_pki::{Name, Role, TrustList};
+use fieldlock_pki::{Name, Role, TrustList, store};
 use fieldlock_sandbox::Sandbox;
 use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
 use quinn::{Endpoint, EndpointConfig};
@@ -156,6 +157,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     };
     let unproven = Unproven::at_start(&settings.state);
     let control = Control::bind(&settings.state)?;
+    let secret = std::fs::read(settings.state.join(store::KEY))?;
     let edge = Rc::new(Edge {
         file: file.to_owned(),
         settings: RefCell::new(Rc::new(settings)),
@@ -167,7 +169,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         vitals: Vitals::default(),
         instance: random()?,
         started: Instant::now(),
-        endpoint: endpoint()?,
+        endpoint: endpoint(&secret)?,
         devices: RefCell::default(),
         stations: RefCell::default(),
         dialled: RefCell::default(),
@@ -198,11 +200,20 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Where QUIC is dialled from: both families where the system has both.
-fn endpoint() -> Result<Endpoint, StartError> {
-    let dual = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    socket::bind(dual, Type::DGRAM)
-        .or_else(|_| socket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), Type::DGRAM))
+/// Ports that no system gives out by itself.
+const PORTS: RangeInclusive<u16> = 61_000..=65_535;
+
+/// Where QUIC is dialled from: both families where the system has both. After a restart it is the same
+/// port again, if it is free, so that the headend sees at once that nobody has the tunnel of the
+/// process before this one any more. `secret`: of this edge alone, and the same in all runs.
+fn endpoint(secret: &[u8]) -> Result<Endpoint, StartError> {
+    let own = udp::lasting_port(secret, PORTS);
+    let at = |ip: IpAddr, port| socket::bind((ip, port).into(), Type::DGRAM);
+    let (v6, v4) = (Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into());
+    at(v6, own)
+        .or_else(|_| at(v6, 0))
+        .or_else(|_| at(v4, own))
+        .or_else(|_| at(v4, 0))
         .and_then(|socket| udp::endpoint(socket.into(), None, EndpointConfig::default()))
         .map_err(StartError::Io)
 }
@@ -595,8 +606,7 @@ impl Edge {
             }
         };
         let _ = timeout(Duration::from_secs(1), gone).await;
-        self.endpoint.close(1u8.into(), b"shutdown");
-        let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+        udp::close(&self.endpoint).await;
         self.ledger.close();
     }
 }

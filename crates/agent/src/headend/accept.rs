@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use socket2::Type;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::StartHandshake;
 use tracing::warn;
@@ -41,6 +42,7 @@ pub(crate) struct Port {
     pub(crate) address: SocketAddr,
     endpoint: Endpoint,
     listener: RefCell<Option<TcpListener>>,
+    closing: Notify,
 }
 
 impl Port {
@@ -66,6 +68,7 @@ impl Port {
                 address: bound,
                 endpoint,
                 listener: RefCell::new(Some(TcpListener::from_std(tcp.into())?)),
+                closing: Notify::new(),
             });
         }
     }
@@ -86,21 +89,28 @@ impl Port {
         Ok(())
     }
 
-    /// Serves until the task is aborted.
+    /// Serves until [`Port::stop_accepting`].
     pub(crate) async fn serve(self: Rc<Self>, headend: Rc<Headend>) {
         let Some(listener) = self.listener.take() else {
             return;
         };
-        tokio::join!(
-            accept_quic(&headend, &self.endpoint),
-            accept_tls(&headend, &listener)
-        );
+        tokio::select! {
+            () = accept_quic(&headend, &self.endpoint) => {}
+            () = accept_tls(&headend, &listener) => {}
+            () = self.closing.notified() => {}
+        }
+    }
+
+    /// No tunnel comes in here any more; those that are there go on. Who dials sees what he would see
+    /// if nobody were here: no word that would keep him from trying again at once.
+    pub(crate) fn stop_accepting(&self) {
+        self.endpoint.set_server_config(None);
+        self.closing.notify_one();
     }
 
     /// Waits until the last words of closed connections have left.
     pub(crate) async fn close(&self) {
-        self.endpoint.close(1u8.into(), b"shutdown");
-        let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+        udp::close(&self.endpoint).await;
     }
 }
 

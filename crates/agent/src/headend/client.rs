@@ -15,7 +15,7 @@ use fieldlock_modbus::{FramingError, mbap};
 use fieldlock_policy::{Phase, Policy, RuleId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
+use tokio::time::{Instant as TokioInstant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::channel::Channel;
@@ -123,6 +123,11 @@ impl ClientConn {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.core.borrow().in_flight()
+    }
+
+    /// Nothing that it asked is without its answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight() == 0 && !self.writer.has_backlog()
     }
 
     pub(crate) fn set_policy(&self, policy: &Arc<Policy>, phase: &Phase) {
@@ -258,17 +263,23 @@ fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, service:
     tokio::task::spawn_local(serve(headend, arrival, reader));
 }
 
-pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, reader: Reader) {
+pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Reader) {
     let client = ClientConn::new(&headend, arrival);
     headend.add_client(&client);
     headend.ledger.note(Record {
         client: Some(client.party.clone()),
         ..Record::new(Kind::ClientOpen)
     });
-    let why = converse(&headend, &client, reader).await;
+    let mut input = Vec::with_capacity(READ);
+    let why = converse(&headend, &client, &mut reader, &mut input).await;
     match client.ending.get() {
         // Answers under way would keep the socket open.
-        Some(_) => client.writer.cut(),
+        Some(_) => {
+            if headend.vitals.is_stopping() {
+                refuse_rest(&headend, &client, &mut reader, &mut input).await;
+            }
+            client.writer.cut();
+        }
         None => client.writer.farewell(),
     }
     headend.remove_client(&client);
@@ -286,9 +297,13 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, reader: Reader
 }
 
 /// Serves one client until either side ends it; says why it ended.
-async fn converse(headend: &Rc<Headend>, client: &Rc<ClientConn>, mut reader: Reader) -> String {
+async fn converse(
+    headend: &Rc<Headend>,
+    client: &Rc<ClientConn>,
+    reader: &mut Reader,
+    input: &mut Vec<u8>,
+) -> String {
     let idle = headend.settings().client.idle_timeout.0;
-    let mut input = Vec::with_capacity(READ);
     let timer = sleep_until(TokioInstant::now() + idle);
     tokio::pin!(timer);
     loop {
@@ -304,12 +319,12 @@ async fn converse(headend: &Rc<Headend>, client: &Rc<ClientConn>, mut reader: Re
                     return format!("writing failed: {error}");
                 }
             }
-            received = reader.read(&mut input), if !client.writer.has_backlog() => match received {
+            received = reader.read(input), if !client.writer.has_backlog() => match received {
                 Ok(0) => return "closed by the client".into(),
                 // Nobody would wait for the answers.
                 Ok(_) if client.ending.get().is_some() => {}
                 Ok(_) => {
-                    if let Err(error) = take_requests(headend, client, &mut input) {
+                    if let Err(error) = take_requests(headend, client, input) {
                         return refuse_framing(headend, client, &error);
                     }
                 }
@@ -325,6 +340,23 @@ async fn converse(headend: &Rc<Headend>, client: &Rc<ClientConn>, mut reader: Re
                 timer.as_mut().reset(deadline.into());
             }
         }
+    }
+}
+
+/// While the headend stops: what the client asked before it could know gets its answer too.
+async fn refuse_rest(
+    headend: &Headend,
+    client: &Rc<ClientConn>,
+    reader: &mut Reader,
+    input: &mut Vec<u8>,
+) {
+    loop {
+        if take_requests(headend, client, input).is_err() {
+            return;
+        }
+        let Ok(Ok(1..)) = timeout(Duration::ZERO, reader.read(input)).await else {
+            return;
+        };
     }
 }
 

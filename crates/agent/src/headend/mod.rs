@@ -92,6 +92,10 @@ struct Listening {
     task: JoinHandle<()>,
 }
 
+/// Between two looks at what is to end, while the headend stops.
+const LOOK: Duration = Duration::from_millis(2);
+const STOPS: &str = "the headend stops";
+
 /// A running headend.
 pub(crate) struct Headend {
     file: PathBuf,
@@ -629,41 +633,47 @@ impl Headend {
 
     // --- end ------------------------------------------------------------------------
 
+    /// Lets go of all ports first, then of clients and edges. What was asked before is answered; what
+    /// is asked in the meantime is refused.
     async fn stop(&self, drain: Duration) {
         self.posture.keep_time(&self.settings().state);
         info!("stopping: requests under way may finish within {drain:?}");
         for listening in self.listeners.borrow().values() {
             listening.task.abort();
         }
-        let drained = async {
-            loop {
-                for client in self.clients.borrow().values() {
-                    if client.in_flight() == 0 {
-                        client.close("the headend stops");
-                    }
-                }
-                if self.clients.borrow().is_empty() {
-                    return;
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if timeout(drain, drained).await.is_err() {
+        for port in &self.ports {
+            port.stop_accepting();
+        }
+        if timeout(drain, self.see_off_clients()).await.is_err() {
             warn!("requests were still under way at the end of `drain`");
         }
         for link in self.links.borrow().values() {
-            link.close(Close::Shutdown, "the headend stops");
+            link.close(Close::Shutdown, STOPS);
         }
         let gone = async {
             while !self.links.borrow().is_empty() {
-                sleep(Duration::from_millis(5)).await;
+                sleep(LOOK).await;
             }
+            // Those that had to wait for the end of their tunnel.
+            self.see_off_clients().await;
         };
         let _ = timeout(Duration::from_secs(1), gone).await;
         for port in &self.ports {
             port.close().await;
         }
         self.ledger.close();
+    }
+
+    /// Closes each client as soon as it has its answers.
+    async fn see_off_clients(&self) {
+        while !self.clients.borrow().is_empty() {
+            for client in self.clients.borrow().values() {
+                if client.is_idle() {
+                    client.close(STOPS);
+                }
+            }
+            sleep(LOOK).await;
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use fieldlock_conduit::admit::{Permit, Refused};
 use fieldlock_conduit::client::Target;
 use fieldlock_modbus::Exception;
 
-use super::Headend;
 use super::channel::Unsent;
 use super::client::ClientConn;
 use super::devices::Device;
+use super::{Headend, STOPS};
 use crate::ledger::{denial, describe};
 
 /// Who waits for the answer, and under which transaction id and unit.
@@ -42,12 +42,18 @@ impl Headend {
         let Some(device) = self.devices.borrow().get(device).cloned() else {
             return;
         };
-        let channel = device.live.borrow().clone();
-        let Some(channel) = channel else {
-            device.counters.not_sent.add();
-            let path = Exception::GatewayPathUnavailable;
-            self.unsent(asked, &device, permit, path, "no tunnel");
-            return;
+        let channel = match self.vitals.is_stopping() {
+            true => Err(STOPS),
+            false => device.live.borrow().clone().ok_or("no tunnel"),
+        };
+        let channel = match channel {
+            Ok(channel) => channel,
+            Err(reason) => {
+                device.counters.not_sent.add();
+                let path = Exception::GatewayPathUnavailable;
+                self.unsent(asked, &device, permit, path, reason);
+                return;
+            }
         };
         let reason = match channel.submit(now, asked, permit) {
             Ok(()) => {

@@ -103,7 +103,15 @@ impl TunnelHandler {
         }
         let instance = hello.instance;
         headend.put_hello(link, hello);
-        headend.decide(edge, |place| place.handle_hello(link.number, instance));
+        let same_address = headend.at_address_of(link);
+        headend.decide(edge, |place| {
+            place.handle_hello(link.number, instance);
+            for older in same_address {
+                if place.handle_same_address(link.number, older) {
+                    info!(edge, "started anew: nobody has its old tunnel any more");
+                }
+            }
+        });
     }
 
     fn up(&self, link: &Rc<Link>) {
@@ -219,6 +227,19 @@ impl Headend {
         Ok(())
     }
 
+    /// Other tunnels of the same edge that come from the socket address of this one, over QUIC.
+    fn at_address_of(&self, link: &Link) -> Vec<u32> {
+        let address = link.quic_address();
+        let links = self.links.borrow();
+        let same = links.values().filter(|other| {
+            address.is_some()
+                && other.quic_address() == address
+                && other.peer.identity == link.peer.identity
+                && other.number != link.number
+        });
+        same.map(|other| other.number).collect()
+    }
+
     /// Something happened to a tunnel of `edge`: does what follows from it for all of them.
     fn decide(self: &Rc<Self>, edge: &str, happened: impl FnOnce(&mut Place)) {
         let mut places = self.places.borrow_mut();
@@ -259,6 +280,14 @@ impl Headend {
                 }
             }
             Step::Close(number) => {
+                let older = self.tunnel_of(edge);
+                if let Some(older) = older.filter(|older| older.link.number == number) {
+                    // Nobody is there who could answer.
+                    self.release_devices(&older);
+                    for channel in older.channels.borrow().iter() {
+                        channel.fail_all();
+                    }
+                }
                 if let Some(link) = link(number) {
                     link.close(Close::Replaced, "another tunnel has its place");
                 }

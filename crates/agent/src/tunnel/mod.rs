@@ -108,6 +108,11 @@ impl End {
         }
     }
 
+    /// The other side said `reason`.
+    pub(crate) fn is_goodbye(&self, reason: Close) -> bool {
+        matches!(self, Self::Goodbye { code, .. } if Close::from_code(*code) == Some(reason))
+    }
+
     /// Whether the other side, or we, refused the peer as such: dialling again at once
     /// would change nothing.
     pub(crate) fn is_refusal(&self) -> bool {
@@ -254,6 +259,14 @@ impl Link {
     pub(crate) fn channel(&self, channel: u16) -> Option<Rc<Outbox>> {
         let index = usize::from(channel).checked_sub(1)?;
         self.channels.borrow().get(index).cloned()
+    }
+
+    /// Over QUIC: where the other side's packets come from now.
+    pub(crate) fn quic_address(&self) -> Option<SocketAddr> {
+        match &self.path {
+            Path::Quic(connection) => Some(connection.remote_address()),
+            Path::Tls => None,
+        }
     }
 
     pub(crate) fn round_trip(&self) -> Option<Duration> {

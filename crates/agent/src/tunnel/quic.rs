@@ -23,6 +23,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// Below quinn's 333 ms, so that a lost first packet costs a dial 0.3 s and not a second.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// The least that is assumed of a way that is known: the first packet is sent again after three times this
+/// long, then after twice as long each.
+const LEAST_RTT: Duration = Duration::from_millis(5);
 
 /// Octets of datagrams that wait to leave; when there are more the oldest go. All stations may send
 /// at once, and by the floor of the window so much leaves within a round trip.
@@ -52,6 +55,12 @@ pub(crate) fn transport(streams: u32, stations: bool) -> TransportConfig {
             .congestion_controller_factory(Arc::<Floored>::default());
     }
     config
+}
+
+/// For a dial whose first packets may come too early: they are repeated by the round trip that the way
+/// had a moment ago.
+pub(crate) fn expect_answer(config: &mut TransportConfig, round_trip: Duration) {
+    config.initial_rtt(round_trip.clamp(LEAST_RTT, INITIAL_RTT));
 }
 
 /// How long the last words of a closing tunnel may take.

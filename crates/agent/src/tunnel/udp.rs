@@ -7,6 +7,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime, UdpPoller};
 use quinn_proto::HashedConnectionIdGenerator;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
 
 /// A QUIC endpoint on `socket`, which does not block; it refuses connections until it gets a server
 /// configuration. Who accepts some has `knocks` too: a socket of the same address, on which
@@ -32,6 +34,7 @@ pub(crate) fn endpoint(
         inside: Queue::new(socket)?,
         knocks: knocks.map(Queue::new).transpose()?,
         crowded: AtomicBool::new(false),
+        rested: AtomicBool::new(false),
         full: AtomicBool::new(false),
     };
     Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), Arc::new(TokioRuntime))
@@ -62,6 +65,26 @@ pub(crate) fn lasting(secret: &[u8], address: SocketAddr) -> EndpointConfig {
         .min_reset_interval(RESETS);
     config
 }
+
+/// The port of `ports` that belongs to a `secret`, which is the same in all runs: whoever has another most
+/// likely gets another.
+pub(crate) fn lasting_port(secret: &[u8], ports: RangeInclusive<u16>) -> u16 {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let tag = hmac::sign(&key, b"fieldlock udp port");
+    let number = u16::from_be_bytes([tag.as_ref()[0], tag.as_ref()[1]]);
+    ports.start() + number % (ports.end() - ports.start() + 1)
+}
+
+/// Ends what is still open, once every tunnel had its own end. quinn would wait for as long as late packets
+/// of closed connections may come, which is of use to nobody when the process ends: only what has
+/// to leave now is waited for.
+pub(crate) async fn close(endpoint: &Endpoint) {
+    endpoint.close(1u8.into(), b"shutdown");
+    let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
+}
+
+/// For the tasks of connections to send their last packet.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// Between two resets: all edges of a large site within seconds, and no flood of them.
 const RESETS: Duration = Duration::from_millis(1);
@@ -115,6 +138,9 @@ struct LeanSocket {
     /// There may be more of those inside than the last batch took. Anybody can send what looks like it
     /// is theirs: a flood of that must not keep out who knocks.
     crowded: AtomicBool,
+    /// Nothing had come when it was last looked. What comes then is taken from those who knock first: a
+    /// handshake ends there, and what follows it inside is lost on who has not seen its end.
+    rested: AtomicBool,
     /// The last send found no room.
     full: AtomicBool,
 }
@@ -145,20 +171,28 @@ impl AsyncUdpSocket for LeanSocket {
             return self.inside.poll_recv(cx, bufs, meta);
         };
         let most = KNOCKS.min(bufs.len());
-        if self.crowded.swap(false, Ordering::Relaxed)
+        let crowded = self.crowded.swap(false, Ordering::Relaxed);
+        let rested = self.rested.swap(false, Ordering::Relaxed);
+        if (crowded || rested)
             && let Poll::Ready(received) = knocks.poll_recv(cx, &mut bufs[..most], meta)
         {
             return Poll::Ready(received);
         }
         let mut received = self.inside.poll_recv(cx, bufs, meta);
         if received.is_pending() {
-            drop(ready!(knocks.fd.poll_read_ready(cx))?);
+            if knocks.fd.poll_read_ready(cx)?.is_pending() {
+                self.rested.store(true, Ordering::Relaxed);
+                return Poll::Pending;
+            }
             // The event of those inside is seen when this thread has nothing else to do. In a crowd
             // that may be long.
             let socket = self.inside.fd.get_ref();
             received = match self.inside.state.recv(socket.into(), bufs, meta) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return knocks.poll_recv(cx, &mut bufs[..most], meta);
+                    let received = knocks.poll_recv(cx, &mut bufs[..most], meta);
+                    let rests = received.is_pending();
+                    self.rested.store(rests, Ordering::Relaxed);
+                    return received;
                 }
                 received => Poll::Ready(received),
             };
@@ -225,6 +259,7 @@ mod tests {
             inside: queue(),
             knocks: None,
             crowded: AtomicBool::new(false),
+            rested: AtomicBool::new(false),
             full: AtomicBool::new(false),
         })
     }
@@ -263,6 +298,7 @@ mod tests {
             inside: queue(),
             knocks: Some(queue()),
             crowded: AtomicBool::new(false),
+            rested: AtomicBool::new(false),
             full: AtomicBool::new(false),
         };
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -285,11 +321,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_end_of_a_handshake_is_read_before_what_follows_it() {
+        let socket = LeanSocket {
+            inside: queue(),
+            knocks: Some(queue()),
+            crowded: AtomicBool::new(false),
+            rested: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+        };
+        let knocks = socket.knocks.as_ref().unwrap().fd.get_ref();
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (inside, at) = (socket.local_addr().unwrap(), knocks.local_addr().unwrap());
+        for _ in 0..20 {
+            let nothing = tokio::time::timeout(Duration::ZERO, receive(&socket)).await;
+            assert!(nothing.is_err());
+            other.send_to(b"end of a handshake", at).unwrap();
+            other.send_to(b"first words", inside).unwrap();
+            // Both are there when they are looked for.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            assert_eq!(receive(&socket).await, 1);
+            assert!(knocks.peek_from(&mut [0; 8]).is_err());
+            assert_eq!(receive(&socket).await, 1);
+        }
+    }
+
+    #[tokio::test]
     async fn a_crowd_inside_keeps_nobody_out() {
         let socket = LeanSocket {
             inside: queue(),
             knocks: Some(queue()),
             crowded: AtomicBool::new(false),
+            rested: AtomicBool::new(false),
             full: AtomicBool::new(false),
         };
         let knocks = socket.knocks.as_ref().unwrap().fd.get_ref();

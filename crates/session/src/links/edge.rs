@@ -240,8 +240,13 @@ impl World {
                 }
             }
             Event::Goodbye { code, .. } => {
-                let refused = Close::from_code(code).is_some_and(Close::is_refusal);
-                self.edge_ends(number, refused);
+                let close = Close::from_code(code);
+                let pair = (self.conns[number].process, self.conns[number].head);
+                self.edge_ends(number, close.is_some_and(Close::is_refusal));
+                if close == Some(Close::Shutdown) {
+                    let now = self.now;
+                    self.dialler(pair).race.expect_back(now);
+                }
             }
             Event::HelloTimeout | Event::Dead => self.edge_ends(number, false),
             _ => {}
