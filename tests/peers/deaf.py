@@ -6,8 +6,8 @@ import socket
 import ssl
 import sys
 
-# Read 57 holding registers of unit 1, many times.
-REQUESTS = bytes.fromhex("000100000006010300000039") * 1000
+# Read 57 holding registers of unit 1, many times, each with an id of its own.
+REQUESTS = b"".join(id.to_bytes(2) + bytes.fromhex("00000006010300000039") for id in range(1000))
 
 
 def main(host, port, folder):

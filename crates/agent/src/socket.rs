@@ -1,7 +1,7 @@
 //! Sockets of Modbus clients and devices: their options, and writing from outside the task that
 //! reads. With TLS on them ([`Sealed`]) or not, they look the same from outside.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
@@ -105,6 +105,8 @@ pub(crate) struct Writer {
     backlog: RefCell<Vec<u8>>,
     attention: Notify,
     sealed: Option<Rc<Sealed>>,
+    /// Nobody takes anything any more.
+    discards: Cell<bool>,
 }
 
 /// The receiving half of a connection.
@@ -143,6 +145,7 @@ impl Writer {
             backlog: RefCell::default(),
             attention: Notify::new(),
             sealed,
+            discards: Cell::new(false),
         }
     }
 
@@ -151,13 +154,26 @@ impl Writer {
         append(&mut self.backlog.borrow_mut())
     }
 
+    /// Nobody takes what waits, nor what comes.
+    pub(crate) fn discard(&self) {
+        self.discards.set(true);
+        self.backlog.borrow_mut().clear();
+    }
+
     pub(crate) fn has_backlog(&self) -> bool {
+        if self.discards.get() {
+            return false;
+        }
         let sealed = self.sealed.as_ref();
         !self.backlog.borrow().is_empty() || sealed.is_some_and(|sealed| sealed.has_backlog())
     }
 
     /// Writes what waits as far as the socket takes it; [`Writer::drain`] does the rest.
     pub(crate) fn flush(&self) -> io::Result<()> {
+        if self.discards.get() {
+            self.backlog.borrow_mut().clear();
+            return Ok(());
+        }
         let mut backlog = self.backlog.borrow_mut();
         if let Some(sealed) = &self.sealed {
             sealed.write(&mut backlog, &self.half)?;

@@ -95,6 +95,8 @@ pub enum Why {
     InFlight {
         limit: usize,
     },
+    /// Another request of the client has this transaction id, and no answer yet.
+    IdInUse,
     /// No device is mapped to the unit that the client used.
     NoRoute {
         unit: u8,
@@ -120,6 +122,9 @@ impl fmt::Display for Why {
                 "a write of holding {address} is under way: wait for its answer"
             ),
             Self::InFlight { limit } => write!(f, "{limit} requests without an answer already"),
+            Self::IdInUse => {
+                f.write_str("another request with this transaction id has no answer yet")
+            }
             Self::NoRoute { unit } => write!(f, "unit {unit} is not mapped to a device"),
         }
     }

@@ -128,7 +128,8 @@ fn never_reads(transport: Transport) {
     stream
         .set_write_timeout(Some(Duration::from_secs(1)))
         .unwrap();
-    let burst = adu(1, 1, &read(3, 0, 100)).repeat(256);
+    let asked = |id| adu(id, 1, &read(3, 0, 100));
+    let burst: Vec<u8> = (0..256).flat_map(asked).collect();
     let mut sent = 0_u64;
     let refused = loop {
         match stream.write(&burst) {

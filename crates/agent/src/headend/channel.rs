@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Decision, Kind, Outcome, Record, Ticket};
 use fieldlock_conduit::admit::Permit;
-use fieldlock_conduit::client::UnderWay;
+use fieldlock_conduit::client::{By, Place, UnderWay};
 use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Answer, Exception, Expected, Range};
 use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
@@ -57,6 +57,7 @@ struct Pending {
     id: u64,
     client: Rc<ClientConn>,
     since: Instant,
+    place: Place,
     transaction: u16,
     client_unit: u8,
     unit: u8,
@@ -137,6 +138,7 @@ impl Channel {
             id,
             client: client.clone(),
             since: now,
+            place: asked.place,
             transaction: asked.transaction,
             client_unit: asked.unit,
             unit: permit.unit(),
@@ -148,7 +150,6 @@ impl Channel {
         };
         table.fill(id, pending);
         drop(table);
-        client.begin();
         self.send(now, id, client, permit);
         if !self.armed.replace(true) {
             self.arm.notify_one();
@@ -313,10 +314,11 @@ impl Channel {
 
     fn finish(&self, pending: Pending, outcome: Outcome, pdu: &[u8], reason: &'static str) {
         let client = &pending.client;
-        client.end();
-        if !pdu.is_empty() {
-            client.answer(pending.transaction, pending.client_unit, pdu);
-        }
+        let by = match outcome {
+            Outcome::Answered | Outcome::Exception | Outcome::Sent => By::Device,
+            _ => By::Agent,
+        };
+        client.answer(pending.place, pdu, by);
         let counters = &self.device.counters;
         match outcome {
             Outcome::Answered | Outcome::Shared | Outcome::Exception | Outcome::Sent => {
@@ -361,6 +363,7 @@ impl Channel {
     fn read_record(&self, kind: Kind, pending: &Pending) -> Record {
         let asked = Asked {
             client: &pending.client,
+            place: pending.place,
             transaction: pending.transaction,
             unit: pending.client_unit,
         };

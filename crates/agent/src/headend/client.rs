@@ -2,16 +2,17 @@
 //! same after its handshake.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::admit::Permit;
-use fieldlock_conduit::client::{ClientSide, Origins, Routes, Verdict};
+use fieldlock_conduit::client::{By, ClientSide, Origins, Place, Routes, Verdict};
 use fieldlock_conduit::meter::Meter;
-use fieldlock_modbus::{FramingError, mbap};
+use fieldlock_modbus::FramingError;
 use fieldlock_policy::{Phase, Policy, RuleId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -20,8 +21,9 @@ use tracing::{debug, warn};
 
 use super::channel::Channel;
 use super::request::Asked;
-use super::seats::Seat;
-use super::{Headend, mbaps};
+use super::seats::{Full, Seat};
+use super::{Counters, Headend, mbaps};
+use crate::counter::Counter;
 use crate::ledger::denial;
 use crate::socket::{self, Reader, Writer};
 use crate::tls::Proof;
@@ -41,16 +43,21 @@ pub(crate) struct ClientConn {
     pub(crate) proof: Option<Proof>,
     pub(crate) since: Instant,
     pub(crate) requests: Cell<u64>,
+    /// Answers that were kept from it, since it had given up waiting.
+    pub(crate) given_up: Counter,
+    counters: Rc<Counters>,
     core: RefCell<ClientSide>,
     policy: RefCell<Arc<Policy>>,
     writer: Writer,
     last_request: Cell<Instant>,
     /// Channels that have heard of this client.
     introduced: RefCell<Vec<Weak<Channel>>>,
-    /// Wakes the task: an end from outside.
+    /// Wakes the task: an end from outside, or something that it waits for has been answered.
     attention: Notify,
     ending: Cell<Option<&'static str>>,
-    _seat: Seat,
+    /// Its task waits for an answer.
+    waits: Cell<bool>,
+    seat: Cell<Option<Seat>>,
 }
 
 /// A client to be served.
@@ -97,6 +104,8 @@ impl ClientConn {
             proof,
             since: now,
             requests: Cell::new(0),
+            given_up: Counter::default(),
+            counters: headend.counters.clone(),
             core: RefCell::new(core),
             policy: RefCell::new(policy),
             writer,
@@ -104,16 +113,9 @@ impl ClientConn {
             introduced: RefCell::default(),
             attention: Notify::new(),
             ending: Cell::new(None),
-            _seat: seat,
+            waits: Cell::new(false),
+            seat: Cell::new(Some(seat)),
         })
-    }
-
-    pub(crate) fn begin(&self) {
-        self.core.borrow_mut().begin();
-    }
-
-    pub(crate) fn end(&self) {
-        self.core.borrow_mut().end();
     }
 
     /// A permitted request is not sent on after all.
@@ -165,21 +167,39 @@ impl ClientConn {
         );
     }
 
-    /// Queues an answer; [`ClientConn::flush`] writes it.
-    pub(crate) fn answer(&self, transaction: u16, unit: u8, pdu: &[u8]) {
-        self.writer
-            .push(|out| mbap::encode(out, transaction, unit, pdu));
+    /// Queues an answer, and what waited for it; [`ClientConn::flush`] writes them.
+    pub(crate) fn answer(&self, place: Place, pdu: &[u8], by: By) {
+        let mut core = self.core.borrow_mut();
+        let given_up = self.writer.push(|out| core.answer(place, pdu, by, out));
+        for _ in 0..given_up {
+            self.given_up.add();
+            self.counters.given_up.add();
+        }
+        if self.waits.get() {
+            self.attention.notify_one();
+        }
     }
 
     /// Writes the answers that wait.
     pub(crate) fn flush(&self) {
         if self.writer.flush().is_err() {
-            self.close("writing failed");
+            self.gone();
         }
     }
 
-    /// Ends the connection from outside its task.
+    /// It takes no answers any more; what it has asked goes on.
+    fn gone(&self) {
+        self.core.borrow_mut().gone();
+        self.writer.discard();
+    }
+
+    /// Ends the connection from outside its task. What has no answer gets 0x0B first: some clients
+    /// ask anew by themselves when a connection is closed under a request.
     pub(crate) fn close(&self, why: &'static str) {
+        let mut core = self.core.borrow_mut();
+        self.writer.push(|out| core.give_up(out));
+        drop(core);
+        self.flush();
         self.ending.set(Some(why));
         self.attention.notify_one();
     }
@@ -226,10 +246,15 @@ pub(crate) async fn listen(
 
 fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, service: Service) {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let seat = headend.seats.take(address.ip(), &headend.settings().client);
+    let limits = &headend.settings().client;
+    let seat = headend.seats.take(address.ip(), limits);
+    let seat = seat.or_else(|full| {
+        headend.make_room(full, address.ip());
+        headend.seats.take(address.ip(), limits)
+    });
     let seat = match seat {
         Ok(seat) => seat,
-        Err(reason) => {
+        Err(full) => {
             headend.counters.clients_refused.add();
             let party = Arc::new(Party {
                 address: Some(address.ip()),
@@ -237,7 +262,7 @@ fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, service:
             });
             headend
                 .ledger
-                .repeated(denial(Kind::ClientRefused, &party, reason));
+                .repeated(denial(Kind::ClientRefused, &party, full));
             return;
         }
     };
@@ -263,6 +288,26 @@ fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, service:
     tokio::task::spawn_local(serve(headend, arrival, reader));
 }
 
+impl Headend {
+    /// Closes the connection that has been idle for the longest time, if that is at least
+    /// `client.idle_timeout`: many clients never come back from a close between two polls.
+    fn make_room(&self, full: Full, address: IpAddr) {
+        let idle = self.settings().client.idle_timeout.0;
+        let clients = self.clients.borrow();
+        let may_go = |client: &&Rc<ClientConn>| {
+            (full == Full::Everywhere || client.address.ip() == address)
+                && client.in_flight() == 0
+                && !client.writer.has_backlog()
+                && client.last_request.get().elapsed() >= idle
+        };
+        let longest = clients.values().filter(may_go);
+        if let Some(client) = longest.min_by_key(|client| client.last_request.get()) {
+            client.seat.take();
+            client.close("idle, and another client needs its place");
+        }
+    }
+}
+
 pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Reader) {
     let client = ClientConn::new(&headend, arrival);
     headend.add_client(&client);
@@ -273,7 +318,7 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Re
     let mut input = Vec::with_capacity(READ);
     let why = converse(&headend, &client, &mut reader, &mut input).await;
     match client.ending.get() {
-        // Answers under way would keep the socket open.
+        // What is under way holds this client, and would keep the socket open.
         Some(_) => {
             if headend.vitals.is_stopping() {
                 refuse_rest(&headend, &client, &mut reader, &mut input).await;
@@ -296,7 +341,8 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Re
     });
 }
 
-/// Serves one client until either side ends it; says why it ended.
+/// Serves one client until either side ends it and all that it asked has its answer; says why it
+/// ended.
 async fn converse(
     headend: &Rc<Headend>,
     client: &Rc<ClientConn>,
@@ -304,6 +350,7 @@ async fn converse(
     input: &mut Vec<u8>,
 ) -> String {
     let idle = headend.settings().client.idle_timeout.0;
+    let mut end = None;
     let timer = sleep_until(TokioInstant::now() + idle);
     tokio::pin!(timer);
     loop {
@@ -311,33 +358,65 @@ async fn converse(
         if let Some(why) = client.ending.get() {
             return why.into();
         }
+        if !input.is_empty()
+            && !matches!(end, Some(End::NotModbus(_)))
+            && let Err(error) = take_requests(headend, client, input)
+        {
+            end = Some(End::NotModbus(refuse_framing(headend, client, &error)));
+        }
+        let full = client.core.borrow().is_full();
+        client.waits.set(full || end.is_some());
+        if let Some(end) = &end
+            && client.in_flight() == 0
+            && !client.writer.has_backlog()
+        {
+            return end.to_string();
+        }
+        let reads = match &end {
+            None => !full && !client.writer.has_backlog(),
+            Some(End::NotModbus(_)) => true,
+            Some(End::Closed | End::Failed(_)) => false,
+        };
         tokio::select! {
             biased;
             // A client that does not read its answers is not read from either.
             drained = client.writer.drain() => {
                 if let Err(error) = drained {
-                    return format!("writing failed: {error}");
+                    client.gone();
+                    end = end.or(Some(End::Failed(format!("writing failed: {error}"))));
                 }
             }
-            received = reader.read(input), if !client.writer.has_backlog() => match received {
-                Ok(0) => return "closed by the client".into(),
-                // Nobody would wait for the answers.
-                Ok(_) if client.ending.get().is_some() => {}
-                Ok(_) => {
-                    if let Err(error) = take_requests(headend, client, input) {
-                        return refuse_framing(headend, client, &error);
-                    }
+            received = reader.read(input), if reads => match received {
+                // Perhaps it only has nothing more to ask, and waits for its answers.
+                Ok(0) => end = Some(match end {
+                    Some(End::NotModbus(why)) => End::Failed(why),
+                    _ => End::Closed,
+                }),
+                Ok(_) => match end {
+                    None => client.last_request.set(Instant::now()),
+                    Some(_) => input.clear(),
+                },
+                Err(error) => {
+                    client.gone();
+                    end = Some(End::Failed(format!("reading failed: {error}")));
                 }
-                Err(error) => return format!("reading failed: {error}"),
             },
             () = client.attention.notified() => {}
             () = &mut timer => {
+                let now = Instant::now();
                 let deadline = client.last_request.get() + idle;
-                if Instant::now() >= deadline {
-                    let stuck = client.writer.has_backlog();
-                    return if stuck { "does not read its answers" } else { "idle" }.into();
+                if now < deadline {
+                    timer.as_mut().reset(deadline.into());
+                    continue;
                 }
-                timer.as_mut().reset(deadline.into());
+                if client.writer.has_backlog() {
+                    return "does not read its answers".into();
+                }
+                if !input.is_empty() && !full {
+                    return "did not finish its request".into();
+                }
+                // Between two polls: that is no reason to close it, see `make_room`.
+                timer.as_mut().reset((now + idle).into());
             }
         }
     }
@@ -350,7 +429,7 @@ async fn refuse_rest(
     reader: &mut Reader,
     input: &mut Vec<u8>,
 ) {
-    loop {
+    while !client.core.borrow().is_full() {
         if take_requests(headend, client, input).is_err() {
             return;
         }
@@ -360,13 +439,31 @@ async fn refuse_rest(
     }
 }
 
+/// Why nothing more is taken from a client.
+enum End {
+    /// By the client, in this direction at least.
+    Closed,
+    /// Nothing more comes.
+    Failed(String),
+    /// What comes is not looked at.
+    NotModbus(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed by the client",
+            Self::Failed(why) | Self::NotModbus(why) => why,
+        })
+    }
+}
+
 fn take_requests(
     headend: &Headend,
     client: &Rc<ClientConn>,
     input: &mut Vec<u8>,
 ) -> Result<(), FramingError> {
     let now = Instant::now();
-    client.last_request.set(now);
     let mut used = 0;
     let outcome = loop {
         let step = {
@@ -381,14 +478,24 @@ fn take_requests(
         };
         used += size;
         client.requests.set(client.requests.get() + 1);
-        let asked = Asked {
+        let asked = |place| Asked {
             client,
+            place,
             transaction: step.transaction,
             unit: step.unit,
         };
         match &step.verdict {
-            Verdict::Forward { device, permit } => headend.forward(now, asked, *device, permit),
-            Verdict::Refuse { target, refused } => headend.refuse(asked, *target, refused),
+            Verdict::Forward {
+                place,
+                device,
+                permit,
+            } => headend.forward(now, asked(*place), *device, permit),
+            Verdict::Refuse {
+                place,
+                target,
+                refused,
+            } => headend.refuse(asked(*place), *target, refused),
+            Verdict::Repeated => headend.counters.repeated.add(),
         }
     };
     input.drain(..used);

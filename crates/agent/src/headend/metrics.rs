@@ -60,7 +60,7 @@ const OF_DEVICES: [(Kind, &str, &str, Read); 4] = [
 
 type PickAny = fn(&Counters) -> &Counter;
 
-const OF_ALL: [(&str, &str, PickAny); 6] = [
+const OF_ALL: [(&str, &str, PickAny); 8] = [
     (
         "fieldlock_clients_refused_total",
         "Connections of clients that were closed at once: limits, certificates.",
@@ -90,6 +90,16 @@ const OF_ALL: [(&str, &str, PickAny); 6] = [
         "fieldlock_no_route_total",
         "Requests for a unit that leads to no device.",
         |counters| &counters.no_route,
+    ),
+    (
+        "fieldlock_requests_repeated_total",
+        "Requests that came again under a transaction id that was under way.",
+        |counters| &counters.repeated,
+    ),
+    (
+        "fieldlock_answers_given_up_total",
+        "Answers 0x0B kept from clients that had asked again: their time-out is below answer_within.",
+        |counters| &counters.given_up,
     ),
 ];
 

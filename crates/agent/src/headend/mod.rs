@@ -78,6 +78,10 @@ use tunnel::EdgeTunnel;
 pub(crate) struct Counters {
     pub(crate) not_modbus: Counter,
     pub(crate) no_route: Counter,
+    /// Requests that were under way already, under the same transaction id.
+    pub(crate) repeated: Counter,
+    /// Answers 0x0B that were kept from clients which had given up waiting for them.
+    pub(crate) given_up: Counter,
     pub(crate) clients_refused: Counter,
     pub(crate) handshakes_refused: Counter,
     /// Neither refused nor begun: too many at a time.
@@ -131,7 +135,7 @@ pub(crate) struct Headend {
     duplicates: RefCell<HashMap<String, Instant>>,
     next_client: Cell<u32>,
     next_link: Cell<u32>,
-    counters: Counters,
+    counters: Rc<Counters>,
     peer_logs: PeerLogs,
     unproven: Rc<Unproven>,
     bundles: RefCell<Bundles>,
@@ -226,7 +230,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         duplicates: RefCell::default(),
         next_client: Cell::new(0),
         next_link: Cell::new(0),
-        counters: Counters::default(),
+        counters: Rc::default(),
         peer_logs: PeerLogs::default(),
         unproven,
         bundles: RefCell::default(),

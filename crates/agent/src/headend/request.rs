@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use fieldlock_audit::{Kind, Outcome, Record};
 use fieldlock_conduit::admit::{Permit, Refused};
-use fieldlock_conduit::client::Target;
+use fieldlock_conduit::client::{By, Place, Target};
 use fieldlock_modbus::Exception;
 
 use super::channel::Unsent;
@@ -14,10 +14,11 @@ use super::devices::Device;
 use super::{Headend, STOPS};
 use crate::ledger::{denial, describe};
 
-/// Who waits for the answer, and under which transaction id and unit.
+/// Who waits for the answer, in which place, and under which transaction id and unit.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) client: &'a Rc<ClientConn>,
+    pub(crate) place: Place,
     pub(crate) transaction: u16,
     /// The unit that the client used.
     pub(crate) unit: u8,
@@ -25,8 +26,8 @@ pub(crate) struct Asked<'a> {
 
 impl Asked<'_> {
     fn answer(&self, exception: Exception, function: u8) {
-        self.client
-            .answer(self.transaction, self.unit, &exception.pdu(function));
+        let pdu = exception.pdu(function);
+        self.client.answer(self.place, &pdu, By::Agent);
     }
 }
 

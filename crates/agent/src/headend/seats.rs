@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -21,20 +22,32 @@ pub(super) struct Seat {
     address: IpAddr,
 }
 
+/// Which limit stands against one client more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    Everywhere,
+    Address,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Everywhere => "client.max_connections are connected",
+            Self::Address => "client.max_connections_per_address are connected from this address",
+        })
+    }
+}
+
 impl Seats {
-    /// A place for a client from `address`, or which limit stands against it.
-    pub(super) fn take(
-        self: &Rc<Self>,
-        address: IpAddr,
-        limits: &Clients,
-    ) -> Result<Seat, &'static str> {
+    /// A place for a client from `address`.
+    pub(super) fn take(self: &Rc<Self>, address: IpAddr, limits: &Clients) -> Result<Seat, Full> {
         let mut per_address = self.per_address.borrow_mut();
         let same = per_address.get(&address).copied().unwrap_or(0);
         if self.taken.get() >= limits.max_connections {
-            return Err("client.max_connections are connected");
+            return Err(Full::Everywhere);
         }
         if same >= limits.max_connections_per_address {
-            return Err("client.max_connections_per_address are connected from this address");
+            return Err(Full::Address);
         }
         per_address.insert(address, same + 1);
         self.taken.set(self.taken.get() + 1);
@@ -73,9 +86,9 @@ mod tests {
         let take = |last: u8| seats.take([10, 0, 0, last].into(), &limits);
         let first = take(1).unwrap();
         let _second = take(1).unwrap();
-        assert!(take(1).unwrap_err().contains("per_address"));
+        assert_eq!(take(1).unwrap_err(), Full::Address);
         let third = take(2).unwrap();
-        assert!(take(3).unwrap_err().contains("max_connections are"));
+        assert_eq!(take(3).unwrap_err(), Full::Everywhere);
         drop(first);
         let _again = take(1).unwrap();
         assert!(take(3).is_err());

@@ -25,7 +25,7 @@ impl Headend {
         status["mbaps_listeners"] = self.listeners_status(true);
         status["ca_connections"] = self.splices.borrow().open().into();
         status["profinet"] = json!(self.fieldbus.get().map(|fieldbus| fieldbus.status()));
-        status["counters"] = json!(self.counters);
+        status["counters"] = json!(*self.counters);
         status
     }
 
@@ -86,6 +86,7 @@ impl Headend {
                 "modbus_role": client.party.role,
                 "connected_seconds": client.since.elapsed().as_secs(),
                 "requests": client.requests.get(),
+                "given_up": client.given_up,
                 "in_flight": client.in_flight(),
             })
         });

@@ -188,7 +188,8 @@ pub struct Clients {
     pub max_connections_per_address: usize,
     /// Requests without an answer on one connection.
     pub in_flight: usize,
-    /// A connection without a request for this long is closed.
+    /// A connection without a request for this long makes room when no place is left; one with a
+    /// part of a request, or that does not read its answers, is closed.
     pub idle_timeout: Span,
 }
 

@@ -1,19 +1,30 @@
 //! The headend's half: one client's Modbus/TCP connection.
 
 mod route;
+#[cfg(test)]
+mod tests;
+mod turns;
 mod under_way;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use fieldlock_modbus::{Exception, FramingError, mbap};
+use fieldlock_modbus::exception::EXCEPTION_BIT;
+use fieldlock_modbus::{Adu, Exception, FramingError, mbap};
 use fieldlock_policy::{Client, Origin, Phase, Policy, Side, View};
 
 use crate::admit::{Count, Permit, Refused, Why, admit};
 use crate::meter::{Meter, Who};
 pub use route::{Routes, Target};
+pub use turns::{By, Place};
+use turns::{Lane, Turns};
 pub use under_way::UnderWay;
+
+/// Who asks again after less than this does not wait for one answer before the next question. The
+/// shortest time-out that a client library is delivered with is 500 ms.
+const PIPELINES_WITHIN: Duration = Duration::from_millis(200);
 
 /// Who a client is, as far as the headend knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,21 +66,40 @@ pub struct Step<'a> {
 
 #[derive(Debug)]
 pub enum Verdict<'a> {
-    /// To be sent to this device; [`ClientSide::begin`] once it is.
-    Forward { device: usize, permit: Permit<'a> },
+    /// To be sent to this device.
+    Forward {
+        place: Place,
+        device: usize,
+        permit: Permit<'a>,
+    },
     /// To be answered with the exception at once.
     Refuse {
+        place: Place,
         /// Where the unit leads, if anywhere.
         target: Option<Target>,
         refused: Refused<'a>,
     },
+    /// It is under way already, with this transaction id: its answer is that of the first.
+    Repeated,
 }
 
-/// Cuts a client's bytes into requests and judges each.
+/// Cuts a client's bytes into requests, judges each, and lets answers out.
 ///
 /// Feed [`ClientSide::next`] what has arrived until it gives nothing; an error means that
-/// the framing is lost and the connection must be closed. [`ClientSide::begin`] and
-/// [`ClientSide::end`] count the requests under way.
+/// the framing is lost and nothing more can be read. Each request that is forwarded or refused
+/// gets one [`ClientSide::answer`], in any order and at any time.
+///
+/// # What holds
+///
+/// - Answers of one unit of one device leave in the order in which the client asked, whoever made
+///   them; units do not wait for each other.
+/// - A transaction id that is under way is no new request: the same octets are not sent again, other
+///   octets are refused.
+/// - 0x0B that an agent made is kept from a client that has given up waiting for it: one that had
+///   asked nothing else, then asked the next, and never was seen to ask without waiting. It would
+///   take it for the answer to what it asked next.
+/// - What has no answer yet is bounded: [`ClientSide::next`] stops at twice the limit
+///   ([`ClientSide::is_full`]).
 #[derive(Debug)]
 pub struct ClientSide {
     origin: Origins,
@@ -79,8 +109,15 @@ pub struct ClientSide {
     phase: Phase,
     /// What this client may do, by device; looked up once per policy and phase.
     views: Vec<(usize, Arc<View>)>,
-    in_flight: usize,
+    turns: Turns,
     limit: usize,
+    /// It asks without waiting for answers.
+    pipelines: bool,
+    /// Nobody takes answers any more.
+    gone: bool,
+    /// Tells requests under way apart in eight octets each. Who finds two that it does not tell
+    /// apart has kept a request of his own from being sent.
+    hash: RandomState,
 }
 
 impl ClientSide {
@@ -100,8 +137,11 @@ impl ClientSide {
             policy,
             phase,
             views: Vec::new(),
-            in_flight: 0,
+            turns: Turns::default(),
             limit,
+            pipelines: false,
+            gone: false,
+            hash: RandomState::new(),
         }
     }
 
@@ -129,71 +169,141 @@ impl ClientSide {
         meter: &mut Meter,
         now: Instant,
     ) -> Result<Option<(Step<'a>, usize)>, FramingError> {
+        if self.is_full() {
+            return Ok(None);
+        }
         let Some((adu, consumed)) = mbap::decode(input)? else {
             return Ok(None);
         };
         let step = Step {
             transaction: adu.transaction,
             unit: adu.unit,
-            verdict: self.judge(adu.unit, adu.pdu, meter, now),
+            verdict: self.take(&adu, meter, now),
         };
         Ok(Some((step, consumed)))
     }
 
+    fn take<'a>(&mut self, adu: &Adu<'a>, meter: &mut Meter, now: Instant) -> Verdict<'a> {
+        let octets = self.hash.hash_one((adu.unit, adu.pdu));
+        let mut used = None;
+        for turn in self.turns.iter() {
+            if turn.transaction == adu.transaction {
+                if turn.octets == octets {
+                    return Verdict::Repeated;
+                }
+                used = Some(turn.lane);
+            }
+        }
+        self.note_impatience(now);
+        let target = self.routes.target(adu.unit);
+        let own = target.map_or(Lane::Unmapped(adu.unit), Lane::To);
+        let judged = match used {
+            // Behind the request that has the id, whatever its unit: its answer is not this one.
+            Some(_) => Err(refused(adu.pdu, Exception::ServerDeviceBusy, Why::IdInUse)),
+            None => self.judge(target, adu, meter, now),
+        };
+        let asked = (adu.transaction, adu.unit, adu.pdu);
+        let place = self.turns.push(used.unwrap_or(own), asked, octets, now);
+        match judged {
+            Ok((device, permit)) => Verdict::Forward {
+                place,
+                device,
+                permit,
+            },
+            Err(refused) => Verdict::Refuse {
+                place,
+                target,
+                refused,
+            },
+        }
+    }
+
+    /// Another request comes: what has no answer yet is either one of several that the client waits
+    /// for, or it has given up waiting.
+    fn note_impatience(&mut self, now: Instant) {
+        if self.pipelines {
+            return;
+        }
+        for turn in self.turns.iter_mut() {
+            match now.saturating_duration_since(turn.since) < PIPELINES_WITHIN {
+                true => self.pipelines = true,
+                false => turn.given_up = true,
+            }
+        }
+    }
+
     fn judge<'a>(
         &mut self,
-        unit: u8,
-        pdu: &'a [u8],
+        target: Option<Target>,
+        adu: &Adu<'a>,
         meter: &mut Meter,
         now: Instant,
-    ) -> Verdict<'a> {
-        let Some(target) = self.routes.target(unit) else {
-            return Verdict::Refuse {
-                target: None,
-                refused: refused(
-                    pdu,
-                    Exception::GatewayPathUnavailable,
-                    Why::NoRoute { unit },
-                ),
-            };
+    ) -> Result<(usize, Permit<'a>), Refused<'a>> {
+        let Some(target) = target else {
+            let why = Why::NoRoute { unit: adu.unit };
+            return Err(refused(adu.pdu, Exception::GatewayPathUnavailable, why));
         };
-        let device = target.device;
-        let index = self.view(device);
+        let index = self.view(target.device);
         let count = Count {
             meter: &mut *meter,
             who: &self.who,
             registers: None,
             now,
         };
-        match admit(&self.views[index].1, target.unit, pdu, count) {
-            Err(refused) => Verdict::Refuse {
-                target: Some(target),
-                refused,
-            },
-            Ok(permit) if self.in_flight >= self.limit => {
-                self.put_back(&permit, meter);
-                let why = Why::InFlight { limit: self.limit };
-                Verdict::Refuse {
-                    target: Some(target),
-                    refused: refused(pdu, Exception::ServerDeviceBusy, why),
-                }
-            }
-            Ok(permit) => Verdict::Forward { device, permit },
+        let permit = admit(&self.views[index].1, target.unit, adu.pdu, count)?;
+        if self.in_flight() >= self.limit {
+            self.put_back(&permit, meter);
+            let why = Why::InFlight { limit: self.limit };
+            return Err(refused(adu.pdu, Exception::ServerDeviceBusy, why));
         }
+        Ok((target.device, permit))
     }
 
-    /// A forwarded request is under way.
-    pub fn begin(&mut self) {
-        self.in_flight += 1;
+    /// The answer to the request at `place`: a PDU, or nothing where nobody answers. What leaves by
+    /// that is appended to `out`, other answers that waited for this one included. Returns how many
+    /// were kept from a client that has given up waiting for them.
+    pub fn answer(&mut self, place: Place, pdu: &[u8], by: By, out: &mut Vec<u8>) -> usize {
+        let (pipelines, gone) = (self.pipelines, self.gone);
+        let mut kept = 0;
+        self.turns.answer(place, pdu, by, |turn, pdu, by| {
+            if gone || pdu.is_empty() {
+                return;
+            }
+            if turn.given_up && !pipelines && by == By::Agent && is_no_answer(pdu) {
+                kept += 1;
+                return;
+            }
+            turn.encode(pdu, out);
+        });
+        kept
     }
 
-    /// A request under way has been answered, or never will be.
-    pub fn end(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// The connection is about to be closed from this side: whatever has no answer gets 0x0B, and
+    /// nothing else comes of it.
+    pub fn give_up(&mut self, out: &mut Vec<u8>) {
+        let gone = self.gone;
+        self.turns.end(|turn, answer| {
+            let unknown = Exception::GatewayTargetFailedToRespond.pdu(turn.function);
+            let pdu = answer.map_or(&unknown[..], |(pdu, _)| pdu);
+            if !gone && !pdu.is_empty() {
+                turn.encode(pdu, out);
+            }
+        });
     }
 
+    /// The client takes no answers any more. What it has asked goes on.
+    pub fn gone(&mut self) {
+        self.gone = true;
+    }
+
+    /// Requests without an answer, those whose answer waits for an earlier one included.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.turns.len()
+    }
+
+    /// Nothing more is taken before something is answered.
+    pub fn is_full(&self) -> bool {
+        self.turns.len() >= 2 * self.limit
     }
 
     /// The place in the views of that of the device.
@@ -213,6 +323,12 @@ impl ClientSide {
     }
 }
 
+/// 0x0B: the device gave no answer.
+fn is_no_answer(pdu: &[u8]) -> bool {
+    matches!(pdu, [function, code] if function & EXCEPTION_BIT != 0
+        && *code == Exception::GatewayTargetFailedToRespond.code())
+}
+
 fn refused(pdu: &[u8], exception: Exception, why: Why) -> Refused<'_> {
     Refused {
         function: pdu.first().copied().unwrap_or(0),
@@ -220,211 +336,5 @@ fn refused(pdu: &[u8], exception: Exception, why: Why) -> Refused<'_> {
         why,
         rule: None,
         request: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use fieldlock_policy::Now;
-
-    use super::*;
-
-    const POLICY: &str = r#"
-        syntax = 1
-        [[client]]
-        name = "hmi-1"
-        address = ["192.0.2.1/32"]
-        [[allow]]
-        name = "reads"
-        client = ["hmi-1"]
-        device = ["press-07"]
-        function = ["read"]
-        address = ["holding 0-9"]
-    "#;
-
-    fn side(routes: Routes) -> ClientSide {
-        let origin = Origins {
-            address: Some([192, 0, 2, 1].into()),
-            ..Origins::default()
-        };
-        let policy = Policy::parse(POLICY, "policy.toml").unwrap();
-        let phase = policy.phase(Now::Unknown);
-        ClientSide::new(origin, Arc::new(routes), Arc::new(policy), phase, 2)
-    }
-
-    fn one_device() -> Routes {
-        Routes::all_units(0, &["press-07".into()].into())
-    }
-
-    fn read(unit: u8, start: u8, count: u8) -> Vec<u8> {
-        vec![0, 9, 0, 0, 0, 6, unit, 3, 0, start, 0, count]
-    }
-
-    fn exception(step: &Step<'_>) -> u8 {
-        match &step.verdict {
-            Verdict::Refuse { refused, .. } => refused.exception.code(),
-            Verdict::Forward { .. } => 0,
-        }
-    }
-
-    #[test]
-    fn what_is_allowed_goes_to_its_device() {
-        let mut side = side(one_device());
-        let input = read(1, 0, 10);
-        let (step, consumed) = side
-            .next(&input, &mut Meter::default(), Instant::now())
-            .unwrap()
-            .unwrap();
-        assert_eq!((step.transaction, step.unit, consumed), (9, 1, 12));
-        let Verdict::Forward { device: 0, permit } = step.verdict else {
-            panic!("{step:?}");
-        };
-        assert_eq!(permit.request().pdu(), &input[7..]);
-    }
-
-    #[test]
-    fn refusals_carry_their_exception() {
-        let mut side = side(one_device());
-        for (input, expected) in [
-            (read(1, 5, 6), 0x02),
-            (read(1, 0, 0), 0x03),
-            (vec![0, 1, 0, 0, 0, 6, 1, 6, 0, 0, 0, 1], 0x01),
-        ] {
-            let (step, _) = side
-                .next(&input, &mut Meter::default(), Instant::now())
-                .unwrap()
-                .unwrap();
-            assert_eq!(exception(&step), expected, "{input:?}");
-        }
-    }
-
-    #[test]
-    fn units_lead_to_devices_and_are_mapped() {
-        let devices = ["press-07".into(), "press-08".into()].into();
-        let routes = Routes::by_unit([(7, Target { device: 0, unit: 1 })], &devices);
-        let mut side = side(routes);
-        let input = read(7, 0, 1);
-        let (step, _) = side
-            .next(&input, &mut Meter::default(), Instant::now())
-            .unwrap()
-            .unwrap();
-        let Verdict::Forward { permit, .. } = step.verdict else {
-            panic!("{step:?}");
-        };
-        assert_eq!((step.unit, permit.unit()), (7, 1));
-        let input = read(8, 0, 1);
-        let (step, _) = side
-            .next(&input, &mut Meter::default(), Instant::now())
-            .unwrap()
-            .unwrap();
-        assert_eq!(exception(&step), 0x0a);
-    }
-
-    #[test]
-    fn requests_beyond_the_limit_are_busy() {
-        let mut side = side(one_device());
-        let input = read(1, 0, 1);
-        side.begin();
-        side.begin();
-        assert_eq!(
-            exception(
-                &side
-                    .next(&input, &mut Meter::default(), Instant::now())
-                    .unwrap()
-                    .unwrap()
-                    .0
-            ),
-            0x06
-        );
-        side.end();
-        assert_eq!(
-            exception(
-                &side
-                    .next(&input, &mut Meter::default(), Instant::now())
-                    .unwrap()
-                    .unwrap()
-                    .0
-            ),
-            0
-        );
-    }
-
-    #[test]
-    fn a_new_policy_judges_the_next_request() {
-        let mut side = side(one_device());
-        let input = read(1, 0, 1);
-        assert_eq!(
-            exception(
-                &side
-                    .next(&input, &mut Meter::default(), Instant::now())
-                    .unwrap()
-                    .unwrap()
-                    .0
-            ),
-            0
-        );
-        let policy = Policy::deny_all();
-        let phase = policy.phase(Now::Unknown);
-        side.set_policy(Arc::new(policy), phase);
-        assert_eq!(
-            exception(
-                &side
-                    .next(&input, &mut Meter::default(), Instant::now())
-                    .unwrap()
-                    .unwrap()
-                    .0
-            ),
-            0x01
-        );
-    }
-
-    #[test]
-    fn lost_framing_is_an_error() {
-        let mut side = side(one_device());
-        assert!(
-            side.next(b"GET / HTTP/1.1\r\n", &mut Meter::default(), Instant::now())
-                .is_err()
-        );
-        assert!(matches!(
-            side.next(&[0, 1, 0, 0, 0], &mut Meter::default(), Instant::now()),
-            Ok(None)
-        ));
-    }
-
-    #[test]
-    fn a_rate_outlives_the_connection_and_is_not_used_by_what_is_refused() {
-        let text = format!("{POLICY}rate = {{ count = 2, per = \"1h\" }}\n");
-        let policy = Arc::new(Policy::parse(&text, "policy.toml").unwrap());
-        let connect = |last: u8| {
-            let origin = Origins {
-                address: Some([192, 0, 2, last].into()),
-                ..Origins::default()
-            };
-            let phase = policy.phase(Now::Unknown);
-            ClientSide::new(
-                origin,
-                Arc::new(one_device()),
-                Arc::clone(&policy),
-                phase,
-                1,
-            )
-        };
-        let (mut meter, now) = (Meter::default(), Instant::now());
-        let (fits, beyond) = (read(1, 0, 1), read(1, 0, 11));
-        let mut asks = |side: &mut ClientSide, input: &[u8]| {
-            let (step, _) = side.next(input, &mut meter, now).unwrap().unwrap();
-            exception(&step)
-        };
-        let mut side = connect(1);
-        assert_eq!(asks(&mut side, &beyond), 0x02);
-        side.begin();
-        // In flight already.
-        assert_eq!(asks(&mut side, &fits), 0x06);
-        side.end();
-        assert_eq!(asks(&mut side, &fits), 0);
-        let mut side = connect(1);
-        assert_eq!(asks(&mut side, &fits), 0);
-        let mut side = connect(1);
-        assert_eq!(asks(&mut side, &fits), 0x06);
     }
 }

@@ -16,7 +16,7 @@ use super::ledger::Conn;
 use super::tunnel::{End, HeadEnd, Pipe};
 use super::world::{ANSWER_WITHIN, CREDIT, Happening, UNITS, World, phase};
 use crate::admit::Permit;
-use crate::client::{ClientSide, Origins, Routes, Target, UnderWay, Verdict};
+use crate::client::{By, ClientSide, Origins, Place as Turn, Routes, Target, UnderWay, Verdict};
 use crate::meter::Meter;
 
 const MARGIN: Duration = Duration::from_millis(20);
@@ -45,8 +45,7 @@ pub(super) struct ClientConn {
 #[derive(Debug)]
 pub(super) struct Pending {
     conn: Conn,
-    transaction: u16,
-    unit: u8,
+    turn: Turn,
     expected: Expected,
 }
 
@@ -91,21 +90,23 @@ impl World {
                 .expect("clients speak Modbus");
             let Some((step, size)) = step else { break };
             used += size;
-            let asked = (step.transaction, step.unit);
-            let answered = match step.verdict {
-                Verdict::Refuse { refused, .. } => Some(refused.exception.pdu(refused.function)),
-                Verdict::Forward { permit, .. } => {
-                    let pdu = permit.request().pdu();
-                    let forwarded = self.forward(conn, &mut state, asked, &permit);
-                    forwarded.err().map(|exception| {
-                        state.side.put_back(&permit, &mut self.head.meter);
-                        exception.pdu(pdu[0])
-                    })
+            let (turn, pdu) = match step.verdict {
+                Verdict::Repeated => continue,
+                Verdict::Refuse { place, refused, .. } => {
+                    (place, refused.exception.pdu(refused.function))
+                }
+                Verdict::Forward { place, permit, .. } => {
+                    let asked = (step.transaction, place);
+                    match self.forward(conn, &mut state, asked, &permit) {
+                        Ok(()) => continue,
+                        Err(exception) => {
+                            state.side.put_back(&permit, &mut self.head.meter);
+                            (place, exception.pdu(permit.request().function().0))
+                        }
+                    }
                 }
             };
-            if let Some(pdu) = answered {
-                self.tell_client(conn, &mut state.pipe, asked, &pdu);
-            }
+            self.answer_client(conn, &mut state, turn, &pdu, By::Agent);
         }
         state.input = input[used..].to_vec();
         self.head.conns.insert(conn, state);
@@ -115,7 +116,7 @@ impl World {
         &mut self,
         conn: Conn,
         state: &mut ClientConn,
-        (transaction, unit): (u16, u8),
+        (transaction, turn): (u16, Turn),
         permit: &Permit<'_>,
     ) -> Result<(), Exception> {
         let live = self.head.live.ok_or(Exception::GatewayPathUnavailable)?;
@@ -125,8 +126,7 @@ impl World {
         table.watch(self.now + ANSWER_WITHIN, id);
         let pending = Pending {
             conn,
-            transaction,
-            unit,
+            turn,
             expected: Expected::of(permit.request()),
         };
         table.fill(id, pending);
@@ -134,7 +134,6 @@ impl World {
         let round_trip = head.session.round_trip().unwrap_or_default();
         let within = ANSWER_WITHIN.saturating_sub(round_trip + MARGIN);
         let within = within.max(ANSWER_WITHIN / 2).as_millis() as u32;
-        state.side.begin();
         let mut bytes = Vec::new();
         if state.introduced.insert(live) {
             let open = ClientOpen {
@@ -159,18 +158,24 @@ impl World {
         Ok(())
     }
 
-    fn tell_client(
+    /// An answer, and those that waited for it.
+    fn answer_client(
         &mut self,
         conn: Conn,
-        pipe: &mut Pipe,
-        (transaction, unit): (u16, u8),
+        state: &mut ClientConn,
+        turn: Turn,
         pdu: &[u8],
+        by: By,
     ) {
-        self.ledger
-            .leaves(conn, transaction, self.now, ANSWER_WITHIN);
         let mut bytes = Vec::new();
-        mbap::encode(&mut bytes, transaction, unit, pdu);
-        let at = pipe.arrival(self.now + self.dice.millis(0..4));
+        self.ledger.kept += state.side.answer(turn, pdu, by, &mut bytes);
+        let mut rest = &bytes[..];
+        while let Some((adu, used)) = mbap::decode(rest).expect("Modbus") {
+            self.ledger
+                .leaves(conn, adu.transaction, self.now, ANSWER_WITHIN);
+            rest = &rest[used..];
+        }
+        let at = state.pipe.arrival(self.now + self.dice.millis(0..4));
         self.at(at, Happening::ToClient { conn, bytes });
     }
 
@@ -288,8 +293,8 @@ impl World {
         };
         if let Some(pending) = head.under_way.take(id) {
             match (outcome, pending.expected.check(pdu)) {
-                (Outcome::Answered, Ok(_)) => self.finish(&pending, pdu),
-                (_, Ok(Answer::Exception(_))) => self.finish(&pending, pdu),
+                (Outcome::Answered, Ok(_)) => self.finish(&pending, pdu, By::Device),
+                (_, Ok(Answer::Exception(_))) => self.finish(&pending, pdu, By::Agent),
                 other => panic!("{other:?}"),
             }
         }
@@ -311,14 +316,16 @@ impl World {
 
     fn lose(&mut self, pending: &Pending) {
         let exception = Exception::GatewayTargetFailedToRespond;
-        self.finish(pending, &exception.pdu(pending.expected.function()));
+        self.finish(
+            pending,
+            &exception.pdu(pending.expected.function()),
+            By::Agent,
+        );
     }
 
-    fn finish(&mut self, pending: &Pending, pdu: &[u8]) {
+    fn finish(&mut self, pending: &Pending, pdu: &[u8], by: By) {
         if let Some(mut state) = self.head.conns.remove(&pending.conn) {
-            state.side.end();
-            let asked = (pending.transaction, pending.unit);
-            self.tell_client(pending.conn, &mut state.pipe, asked, pdu);
+            self.answer_client(pending.conn, &mut state, pending.turn, pdu, by);
             self.head.conns.insert(pending.conn, state);
         }
     }

@@ -79,6 +79,8 @@ pub(super) struct Ledger {
     told: BTreeMap<Moment, Vec<usize>>,
     /// Clients that wait for the same read may get one answer.
     shared_reads: bool,
+    /// Answers that were kept from clients that had given up waiting for them.
+    pub(super) kept: usize,
 }
 
 fn at_device(unit: u8) -> u8 {
@@ -215,6 +217,7 @@ impl Ledger {
         let asked = &self.asked[number];
         assert_eq!(unit, asked.unit, "{asked:?}");
         assert!(asked.end.is_none(), "answered twice: {asked:?}");
+        self.check_turn(number);
         let end = self.judge(number, pdu);
         self.asked[number].end = Some(end);
         if let End::Done(moment) = end {
@@ -269,6 +272,17 @@ impl Ledger {
         }
     }
 
+    /// Answers of one unit reach a client in the order in which it asked.
+    fn check_turn(&self, number: usize) {
+        let this = &self.asked[number];
+        let same = |asked: &&Asked| {
+            asked.conn == this.conn && at_device(asked.unit) == at_device(this.unit)
+        };
+        for later in self.asked[number + 1..].iter().filter(same) {
+            assert!(later.end.is_none(), "{later:?} overtook {this:?}");
+        }
+    }
+
     /// What one client asked of one unit happened in that order.
     fn check_order(&self, number: usize, moment: Moment) {
         let this = &self.asked[number];
@@ -301,8 +315,10 @@ impl Ledger {
 
     /// Everything has an end, and none that the PLC belies.
     pub(super) fn close(&self) {
+        let open = self.asked.iter().filter(|asked| asked.end.is_none());
+        let open: Vec<_> = open.collect();
+        assert!(open.len() <= self.kept, "no answer: {open:?}");
         for (number, asked) in self.asked.iter().enumerate() {
-            assert!(asked.end.is_some(), "no answer: {asked:?}");
             let reached = self.received.contains_key(&(number as u16));
             if asked.what == What::Write && matches!(asked.end, Some(End::NotSent(_))) {
                 assert!(!reached, "told as not sent, and was: {asked:?}");

@@ -262,11 +262,18 @@ fn clients(out: &mut String, status: &Value) -> std::fmt::Result {
             let role = client["modbus_role"].as_str().unwrap_or("none");
             write!(out, ", {identity}, Modbus role {role}")?;
         }
-        writeln!(
+        write!(
             out,
             ", {} requests, {} in flight",
             client["requests"], client["in_flight"],
         )?;
+        if let Some(count @ 1..) = client["given_up"].as_u64() {
+            write!(
+                out,
+                ", {count} answers after the client asked again: its time-out is below answer_within"
+            )?;
+        }
+        writeln!(out)?;
     }
     Ok(())
 }

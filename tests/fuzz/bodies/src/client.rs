@@ -1,9 +1,9 @@
 //! A Modbus client at the headend.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use fieldlock_conduit::client::{ClientSide, Origins, Routes, Step, Target, Verdict};
+use fieldlock_conduit::client::{By, ClientSide, Origins, Place, Routes, Step, Target, Verdict};
 use fieldlock_conduit::meter::Meter;
 use fieldlock_modbus::{Request, mbap};
 use fieldlock_policy::{Client, Decision, Now, Origin, Policy, Side};
@@ -44,6 +44,7 @@ pub fn client_side(data: &[u8]) {
         buffer: Vec::new(),
         meter: Meter::default(),
         now: Instant::now(),
+        open: Vec::new(),
     };
     while !input.is_empty() {
         match input.below(8) {
@@ -52,9 +53,9 @@ pub fn client_side(data: &[u8]) {
                     return;
                 }
             }
-            5 => run.side.end(),
+            5 => run.answer(input.below(2 * limit)),
             6 => run.set_policy(&SAMPLES[input.below(SAMPLES.len())]),
-            _ => run.side.begin(),
+            _ => run.now += Duration::from_millis(100),
         }
     }
 }
@@ -84,6 +85,15 @@ struct Run {
     buffer: Vec<u8>,
     meter: Meter,
     now: Instant,
+    /// Without an answer, by place: unit of a device, transaction id, unit, whether it is answered.
+    open: Vec<Open>,
+}
+
+struct Open {
+    place: Place,
+    lane: (Option<(usize, u8)>, u8),
+    id: (u16, u8),
+    answered: bool,
 }
 
 struct Lost;
@@ -105,16 +115,67 @@ impl Run {
             .map_err(|_| Lost)?
         {
             let adu = &buffer[used..used + size];
-            let forwarded = matches!(step.verdict, Verdict::Forward { .. });
             self.check(&step, adu);
-            if forwarded {
-                self.side.begin();
+            if let Verdict::Forward { place, .. } | Verdict::Refuse { place, .. } = step.verdict {
+                self.open.push(Open {
+                    place,
+                    lane: self.lane(&step),
+                    id: (step.transaction, step.unit),
+                    answered: false,
+                });
             }
             used += size;
         }
+        assert!(self.open.len() <= 2 * self.limit);
+        assert_eq!(self.open.len(), self.side.in_flight());
         self.buffer = buffer[used..].to_vec();
-        assert!(self.buffer.len() < mbap::MAX_ADU);
+        assert!(self.side.is_full() || self.buffer.len() < mbap::MAX_ADU);
         Ok(())
+    }
+
+    /// Where the order of answers counts: behind who has the id already, or of its unit.
+    fn lane(&self, step: &Step<'_>) -> (Option<(usize, u8)>, u8) {
+        let same = self
+            .open
+            .iter()
+            .rev()
+            .find(|open| open.id.0 == step.transaction);
+        same.map_or_else(
+            || match self.target(step.unit) {
+                Some(target) => (Some(target), 0),
+                None => (None, step.unit),
+            },
+            |open| open.lane,
+        )
+    }
+
+    /// Answers one of what is open: it leaves once all before it of its lane have left.
+    fn answer(&mut self, at: usize) {
+        let Some(open) = self.open.get_mut(at).filter(|open| !open.answered) else {
+            return;
+        };
+        open.answered = true;
+        let (place, lane) = (open.place, open.lane);
+        let mut out = Vec::new();
+        self.side.answer(place, &[0x83, 4], By::Device, &mut out);
+        let mut waits = false;
+        let mut expected = Vec::new();
+        self.open.retain(|open| {
+            waits |= open.lane == lane && !open.answered;
+            let leaves = open.lane == lane && open.answered && !waits;
+            if leaves {
+                expected.push(open.id);
+            }
+            !leaves
+        });
+        let mut rest = &out[..];
+        for id in expected {
+            let (adu, used) = mbap::decode(rest).unwrap().unwrap();
+            assert_eq!((adu.transaction, adu.unit), id);
+            rest = &rest[used..];
+        }
+        assert!(rest.is_empty());
+        assert_eq!(self.open.len(), self.side.in_flight());
     }
 
     fn check(&self, step: &Step<'_>, adu: &[u8]) {
@@ -124,10 +185,14 @@ impl Run {
         let target = self.target(step.unit);
         let decision = target.and_then(|(device, unit)| self.decide(device, unit, pdu));
         match &step.verdict {
-            Verdict::Forward { device, permit } => {
+            Verdict::Repeated => {
+                let id = (step.transaction, step.unit);
+                assert!(self.open.iter().any(|open| open.id == id));
+            }
+            Verdict::Forward { device, permit, .. } => {
                 assert_eq!(target, Some((*device, permit.unit())));
                 assert_eq!(permit.request().pdu(), pdu);
-                assert!(self.side.in_flight() < self.limit);
+                assert!(self.open.len() < self.limit);
                 let rule = permit.rule();
                 let decided =
                     matches!(decision, Some(Decision::Allow { rule: r, .. }) if r == rule);
@@ -139,16 +204,22 @@ impl Run {
             Verdict::Refuse {
                 target: stated,
                 refused,
+                ..
             } => {
                 assert_eq!(stated.map(|to| (to.device, to.unit)), target);
                 assert_eq!(refused.function, pdu[0]);
                 assert!(!refused.why.to_string().is_empty());
+                let has_id = |open: &Open| open.id.0 == step.transaction;
+                if self.open.iter().any(has_id) {
+                    assert_eq!(refused.exception.code(), 0x06);
+                    return;
+                }
                 let expected = match decision {
                     _ if target.is_none() => 0x0A,
                     None => Request::parse(pdu).unwrap_err().exception.code(),
                     Some(Decision::Refuse(refusal)) => refusal.exception.code(),
                     Some(Decision::Allow { .. }) => {
-                        assert!(self.side.in_flight() >= self.limit);
+                        assert!(self.open.len() >= self.limit);
                         0x06
                     }
                 };
