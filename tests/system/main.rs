@@ -8,6 +8,7 @@ mod audit;
 mod bundles;
 mod captures;
 mod cli;
+mod clients;
 mod clock;
 mod custody;
 mod enroll;
@@ -75,6 +76,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(smoke::trials());
     trials.extend(captures::trials());
     trials.extend(cli::trials());
+    trials.extend(clients::trials());
     trials.extend(faults::trials());
     trials.extend(floods::trials());
     trials.extend(scale::trials());
