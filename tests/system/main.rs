@@ -13,6 +13,7 @@ mod clock;
 mod custody;
 mod enroll;
 mod est;
+mod est_clients;
 mod export;
 mod faults;
 mod floods;
@@ -91,6 +92,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(steps::trials());
     trials.extend(enroll::trials());
     trials.extend(est::trials());
+    trials.extend(est_clients::trials());
     trials.extend(custody::trials());
     trials.extend(clock::trials());
     trials.extend(hsm::trials());

@@ -24,7 +24,7 @@ use fieldlock_pki::{Crl, ModbusRole, Name, Role, Serial, Summary, TrustList, cer
 use crate::ceremony;
 use crate::clock::Time;
 use crate::error::CaError;
-use crate::event::{Change, Entry, Event, Level, Source, TokenEntry};
+use crate::event::{Change, Entry, Event, Level, Refusal, Source, TokenEntry};
 use crate::file;
 use crate::generation::{self, Generation, Keys, MORE};
 use crate::keyfile;
@@ -223,13 +223,14 @@ impl Ca {
     pub fn issue(&mut self, keys: &Keys, order: Order, now: Time) -> Result<Issued, CaError> {
         let profile = Profile::of(order.role)?;
         if let Err(refusal) = self.admit(&order, &profile) {
-            let event = Event::Refused {
-                role: order.role,
-                name: order.name,
-                key_hash: order.key.hash().to_owned(),
+            let event = Refusal {
+                role: Some(order.role),
+                name: Some(order.name),
+                key_hash: Some(order.key.hash().to_owned()),
                 reason: refusal.to_string(),
+                ..Refusal::default()
             };
-            self.records.append(now, event)?;
+            self.records.append(now, Event::Refused(event))?;
             return Err(refusal);
         }
         let (validity, cut_short) = self.validity(&order, &profile, now)?;
@@ -540,6 +541,12 @@ impl Ca {
         check_modbus_role(order.role, order.modbus_role.as_ref())?;
         if !profile.keys.contains(&order.key.kind()) {
             return Err(CaError::KeyKind { role: order.role });
+        }
+        let least = self.settings.serve.min_rsa_bits;
+        if let Some(bits) = order.key.rsa_bits()
+            && least.is_none_or(|least| bits < least)
+        {
+            return Err(CaError::RsaKey { bits });
         }
         for entry in self.records.certificates_of_key(order.key.hash())? {
             let Entry {

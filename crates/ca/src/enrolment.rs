@@ -10,7 +10,7 @@ use fieldlock_pki::{ModbusRole, Name, Role, Summary, certificate, hex};
 use crate::authority::{BACKDATE_SECONDS, Ca, Issued, Life, Order, check_modbus_role};
 use crate::clock::Time;
 use crate::error::CaError;
-use crate::event::{Entry, Event, Source, TokenEntry};
+use crate::event::{Entry, Event, Refusal, Source, TokenEntry};
 use crate::generation::Keys;
 
 /// A token to be made.
@@ -71,10 +71,15 @@ impl Ca {
     ) -> Result<Issued, CaError> {
         let now = self.not_before_now(now)?;
         let found = self.find_token(credentials, now);
-        let token = self.on_record(&credentials.role, &credentials.name, &key, now, found)?;
+        let asked = Asked {
+            role: credentials.role,
+            name: &credentials.name,
+            key: Some(&key),
+        };
+        let token = self.on_record(asked, now, found)?;
         if let Some(entry) = self.records().enrolled_by(&token.hash)? {
             let repeated = self.repeat(&entry, &key, now);
-            return self.on_record(&credentials.role, &credentials.name, &key, now, repeated);
+            return self.on_record(asked, now, repeated);
         }
         let order = Order {
             role: credentials.role,
@@ -87,18 +92,18 @@ impl Ca {
         self.issue(keys, order, now)
     }
 
-    /// Whether [`Ca::enroll`] would take this token for this key; nothing is put on record. A token
-    /// that was used is good for its own key alone.
+    /// Whether [`Ca::enroll`] would take this token, for this key if it is known yet; nothing is put
+    /// on record. A token that was used is good for its own key alone.
     pub fn has_token(
         &self,
         credentials: &Credentials,
-        key: &PublicKey,
+        key: Option<&PublicKey>,
         now: Time,
     ) -> Result<bool, CaError> {
         let found = self.find_token(credentials, now).and_then(|token| {
-            match self.records().enrolled_by(&token.hash)? {
-                Some(entry) => self.repeat(&entry, key, now).map(|_| ()),
-                None => Ok(()),
+            match (self.records().enrolled_by(&token.hash)?, key) {
+                (Some(entry), Some(key)) => self.repeat(&entry, key, now).map(|_| ()),
+                _ => Ok(()),
             }
         });
         match found {
@@ -106,6 +111,36 @@ impl Ca {
             Err(refusal) if refusal.is_refusal() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Refuses credentials that [`Ca::enroll`] would refuse for every key.
+    pub fn judge_token(&mut self, credentials: &Credentials, now: Time) -> Result<(), CaError> {
+        let now = self.not_before_now(now)?;
+        let found = self.find_token(credentials, now).map(|_| ());
+        let asked = Asked {
+            role: credentials.role,
+            name: &credentials.name,
+            key: None,
+        };
+        self.on_record(asked, now, found)
+    }
+
+    /// Refuses a certificate that [`Ca::reenroll`] would refuse for every key.
+    pub fn judge_renewal(&mut self, current: &[u8], now: Time) -> Result<(), CaError> {
+        let now = self.not_before_now(now)?;
+        let entry = self.entry_of(current, now)?;
+        let renewable = self.renewable(&entry, now);
+        let asked = Asked {
+            role: entry.role,
+            name: &entry.name,
+            key: None,
+        };
+        self.on_record(asked, now, renewable)
+    }
+
+    /// Puts on record that somebody was turned away.
+    pub fn refuse(&mut self, refusal: Refusal, now: Time) -> Result<(), CaError> {
+        self.record(now, Event::Refused(refusal))
     }
 
     /// A new certificate for who holds `current` (DER), of the same identity. It may have expired
@@ -118,16 +153,14 @@ impl Ca {
         now: Time,
     ) -> Result<Issued, CaError> {
         let now = self.not_before_now(now)?;
-        let serial = Summary::of(current)
-            .map_err(|_| CaError::Unreadable)?
-            .serial;
-        let pem = bundle::certificate_pem(current);
-        let known = self.records().certificate(&serial)?;
-        let entry = known
-            .filter(|entry| entry.certificate == pem)
-            .ok_or(CaError::NotOurs)?;
+        let entry = self.entry_of(current, now)?;
         let renewable = self.renewable(&entry, now);
-        self.on_record(&entry.role, &entry.name, &key, now, renewable)?;
+        let asked = Asked {
+            role: entry.role,
+            name: &entry.name,
+            key: Some(&key),
+        };
+        self.on_record(asked, now, renewable)?;
         let order = Order {
             role: entry.role,
             name: entry.name,
@@ -201,6 +234,25 @@ impl Ca {
         })
     }
 
+    /// What is on record of a certificate (DER) that was shown.
+    fn entry_of(&mut self, current: &[u8], now: Time) -> Result<Entry, CaError> {
+        let summary = Summary::of(current).map_err(|_| CaError::Unreadable)?;
+        let pem = bundle::certificate_pem(current);
+        let known = self.records().certificate(&summary.serial)?;
+        if let Some(entry) = known.filter(|entry| entry.certificate == pem) {
+            return Ok(entry);
+        }
+        let identity = summary.identity;
+        let refusal = Refusal {
+            role: identity.as_ref().map(|identity| identity.role),
+            name: identity.map(|identity| identity.name),
+            reason: format!("certificate {}: {}", summary.serial, CaError::NotOurs),
+            ..Refusal::default()
+        };
+        self.refuse(refusal, now)?;
+        Err(CaError::NotOurs)
+    }
+
     fn renewable(&self, entry: &Entry, now: Time) -> Result<(), CaError> {
         if self.records().revocation(&entry.serial)?.is_some() {
             return Err(CaError::RevokedCertificate {
@@ -262,21 +314,28 @@ impl Ca {
     /// Puts a refusal on record on its way out.
     fn on_record<T>(
         &mut self,
-        role: &Role,
-        name: &Name,
-        key: &PublicKey,
+        asked: Asked<'_>,
         now: Time,
         outcome: Result<T, CaError>,
     ) -> Result<T, CaError> {
         if let Err(refusal) = &outcome {
-            let event = Event::Refused {
-                role: *role,
-                name: name.clone(),
-                key_hash: key.hash().to_owned(),
+            let refusal = Refusal {
+                role: Some(asked.role),
+                name: Some(asked.name.clone()),
+                key_hash: asked.key.map(|key| key.hash().to_owned()),
                 reason: refusal.to_string(),
+                ..Refusal::default()
             };
-            self.record(now, event)?;
+            self.refuse(refusal, now)?;
         }
         outcome
     }
+}
+
+/// Who asks, for the record.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    role: Role,
+    name: &'a Name,
+    key: Option<&'a PublicKey>,
 }

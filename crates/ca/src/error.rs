@@ -63,8 +63,12 @@ pub enum CaError {
         "a certificate of the role {role} carries no Modbus role: leave out `--modbus-role`, or use the role client (or edge)"
     )]
     ModbusRole { role: Role },
-    #[error("the request's key is of a kind that the profile of the role {role} does not accept")]
+    #[error("the request's key is of a kind that the role {role} can't have: use a P-256 key")]
     KeyKind { role: Role },
+    #[error(
+        "the request's key is RSA with {bits} bits: use a P-256 key, or have the CA accept it (`min_rsa_bits` under [serve] in ca.toml)"
+    )]
+    RsaKey { bits: u16 },
     #[error(
         "this key belongs to {role}/{name}: an identity needs a key of its own; make a new request with `fieldlock enroll request`"
     )]
@@ -201,6 +205,7 @@ impl CaError {
             self,
             CaError::Request(_)
                 | CaError::KeyKind { .. }
+                | CaError::RsaKey { .. }
                 | CaError::UsedKey { .. }
                 | CaError::RevokedKey { .. }
                 | CaError::TokenUnknown

@@ -1,5 +1,7 @@
 //! What can happen in a CA, as its records spell it.
 
+use std::net::IpAddr;
+
 use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Identity, ModbusRole, Name, Role, Serial, Site};
 use serde::{Deserialize, Serialize};
@@ -57,12 +59,40 @@ pub enum Event {
         ahead: Time,
     },
     /// A certificate was asked for and not given.
-    Refused {
-        role: Role,
-        name: Name,
-        key_hash: String,
-        reason: String,
-    },
+    Refused(Refusal),
+}
+
+/// A refusal, with what is known of who asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refusal {
+    /// As asked for, or as the certificate shown says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    pub reason: String,
+    /// How many before it are not on record, since so many in a time are not.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unrecorded: u32,
+}
+
+impl Refusal {
+    /// Of somebody who is not known.
+    pub fn of(reason: String) -> Self {
+        Self {
+            reason,
+            ..Self::default()
+        }
+    }
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A step in the life of an issuing CA.

@@ -6,6 +6,7 @@
 
 mod http;
 mod limit;
+mod spelling;
 mod tls;
 
 use std::convert::Infallible;
@@ -14,20 +15,22 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fieldlock_pki::csr::PublicKey;
-use fieldlock_pki::{Role, Summary, TrustList};
+use fieldlock_pki::{Role, Summary, TrustList, est};
 use fieldlock_sandbox::{Needs, Sandbox, confines_files};
+use hyper::http::Extensions;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rcgen::KeyPair;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -37,7 +40,7 @@ use zeroize::Zeroizing;
 use crate::authority::{Access, Ca, Life, Order};
 use crate::clock::Time;
 use crate::error::CaError;
-use crate::event::Source;
+use crate::event::{Refusal, Source};
 use crate::generation as issuing;
 use crate::passphrase::Passphrase;
 use crate::settings::Serve;
@@ -51,6 +54,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEADER: Duration = Duration::from_secs(10);
 /// Of a whole connection, which carries one request: a long poll takes up to 60 s of it.
 const CONNECTION: Duration = Duration::from_secs(90);
+/// How long what a refused asker still sends is read, so that its own answer reaches it.
+const LINGER: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Life of the server's own certificate, in days; it is renewed in time.
 const OWN_DAYS: u16 = 7;
@@ -91,6 +96,9 @@ pub struct Server {
     keys: Arc<Keys>,
     published: watch::Sender<Arc<Published>>,
     limits: Mutex<Limits>,
+    spelling: OnceCell<Extensions>,
+    /// When the server's own certificate begins, in seconds since 1970.
+    own_begins: AtomicI64,
     /// The issuing CA (DER) that signed the server's own certificate.
     own_issuer: Mutex<Vec<u8>>,
 }
@@ -147,8 +155,6 @@ impl Bound {
 
     /// Serves until SIGTERM or SIGINT; answers under way may finish.
     pub async fn run(self) -> Result<(), CaError> {
-        let config = self.server.keys.config()?;
-        let acceptor = TlsAcceptor::from(config);
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop_signal());
         let mut watching = std::pin::pin!(watch_directory(&self.server));
@@ -164,9 +170,8 @@ impl Bound {
                     let asker = Asker::from(address.ip());
                     if self.server.limits().open(asker.clone(), Instant::now()) {
                         let server = self.server.clone();
-                        let acceptor = acceptor.clone();
                         connections.spawn(async move {
-                            connection(server.clone(), acceptor, stream, address.ip()).await;
+                            connection(server.clone(), stream, address.ip()).await;
                             server.limits().close(&asker);
                         });
                     } else {
@@ -205,10 +210,12 @@ impl Server {
             directory: directory.to_owned(),
             passphrase,
             opened: Mutex::new(Arc::new(opened)),
+            keys: Keys::new(list.list.clone(), settings.tls12),
             settings,
-            keys: Keys::new(list.list.clone()),
             published: watch::Sender::new(Arc::new(list)),
             limits: Mutex::new(limits),
+            spelling: OnceCell::new(),
+            own_begins: AtomicI64::new(0),
             own_issuer: Mutex::default(),
         }))
     }
@@ -225,18 +232,63 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let address = peer.address;
-        let service = service_fn(move |request| {
-            let (server, peer) = (self.clone(), peer.clone());
-            async move { Ok::<_, Infallible>(http::answer(server, peer, request).await) }
+        // What is read after a refusal is thrown away.
+        let refused = Arc::new(AtomicBool::new(false));
+        let service = service_fn(|request| {
+            let (server, peer, refused) = (self.clone(), peer.clone(), refused.clone());
+            async move {
+                let mut response = http::answer(server.clone(), peer, request).await;
+                refused.store(!response.status().is_success(), Ordering::Relaxed);
+                let spelling = server.spelling.get_or_try_init(spelling::of_rfcs).await;
+                *response.extensions_mut() = spelling.cloned().unwrap_or_default();
+                Ok::<_, Infallible>(response)
+            }
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER)
             .keep_alive(false)
+            .title_case_headers(true)
             .max_buf_size(MAX_HEADER)
-            .serve_connection(TokioIo::new(stream), service);
-        if let Ok(Err(error)) = timeout(CONNECTION, serving).await {
-            debug!(%address, "connection: {error}");
+            .serve_connection(TokioIo::new(stream), service)
+            .without_shutdown();
+        match timeout(CONNECTION, serving).await {
+            Ok(Ok(parts)) => {
+                let refused = refused.load(Ordering::Relaxed);
+                close(parts.io.into_inner(), refused).await;
+            }
+            Ok(Err(error)) if error.is_parse() => {
+                let reason = format!("what it sent is not HTTP/1.1: {error}");
+                self.refuse_stranger(address, Refusal::of(reason)).await;
+            }
+            Ok(Err(error)) => debug!(%address, "connection: {error}"),
+            Err(_) => {}
+        }
+    }
+
+    /// A line and a record of who was turned away without having proven an identity. Of more than
+    /// [`Limits`] puts on record there is a count alone.
+    async fn refuse_stranger(self: &Arc<Self>, address: IpAddr, refusal: Refusal) {
+        let recorded = self
+            .limits()
+            .record_stranger(address.into(), Instant::now());
+        let Some(unrecorded) = recorded else {
+            debug!(%address, "refused: {}", refusal.reason);
+            return;
+        };
+        warn!(%address, "refused: {}", refusal.reason);
+        self.put_on_record(Refusal {
+            address: Some(address),
+            unrecorded,
+            ..refusal
+        })
+        .await;
+    }
+
+    async fn put_on_record(self: &Arc<Self>, refusal: Refusal) {
+        let recorded = self.with_ca(move |ca, _, now| ca.refuse(refusal, now));
+        if let Err(error) = recorded.await {
+            error!("a refusal is not on record: {error}");
         }
     }
 
@@ -334,6 +386,8 @@ impl Server {
             .with_ca(move |ca, keys, now| ca.issue(keys, order, now))
             .await?;
         self.keys.set_own(&issued.bundle, &pkcs8)?;
+        self.own_begins
+            .store(issued.summary.not_before, Ordering::Relaxed);
         let issuer = issued.bundle.trust.issuer_of(&issued.bundle.leaf);
         *self.own_issuer() = issuer.unwrap_or_default().to_vec();
         Ok(())
@@ -374,16 +428,24 @@ fn warn_of_date(name: &str, begin: i64, end: i64, what: &str) {
 }
 
 /// One connection: its handshake, then one request.
-async fn connection(
-    server: Arc<Server>,
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    address: IpAddr,
-) {
+async fn connection(server: Arc<Server>, stream: TcpStream, address: IpAddr) {
+    let (config, judge) = match server.keys.config() {
+        Ok(config) => config,
+        Err(error) => return error!("TLS: {error}"),
+    };
+    let acceptor = TlsAcceptor::from(config);
     let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            debug!(%address, "handshake: {error}");
+            let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+            match tls {
+                Some(tls) => {
+                    let refusal = Refusal::of(judge.reason(tls));
+                    server.refuse_stranger(address, refusal).await;
+                }
+                // Who closes without a word has asked for nothing.
+                None => debug!(%address, "handshake: {error}"),
+            }
             return;
         }
         Err(_) => return,
@@ -398,6 +460,18 @@ async fn connection(
 }
 
 const MAX_HEADER: usize = 16 * 1024;
+
+/// Ends a connection. What is not read when a socket closes turns into a reset, which may overtake the
+/// answer: a refused asker, who may be sending a body yet, is heard out for a moment.
+async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin, refused: bool) {
+    let ending = async {
+        if stream.shutdown().await.is_ok() && refused {
+            let mut rest = stream.take(est::MAX_BODY as u64);
+            let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+        }
+    };
+    let _ = timeout(LINGER, ending).await;
+}
 
 /// Sees what other commands change, and what time brings; returns when the server can't go on.
 async fn watch_directory(server: &Arc<Server>) -> CaError {
@@ -421,6 +495,10 @@ async fn watch_directory(server: &Arc<Server>) -> CaError {
         if hourly {
             hour = Instant::now();
             server.warn_of_dates();
+            // Made by a clock that was ahead: nobody takes it yet.
+            if server.own_begins.load(Ordering::Relaxed) > Time::now().0 {
+                own_due = hour;
+            }
         }
         if Instant::now() >= own_due {
             let next = match server.renew_own().await {

@@ -33,7 +33,7 @@ pub struct Serve {
     /// `HOST:PORT` that tokens say, where they are not told otherwise: of a headend, or of this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// How long after its end a certificate may still be renewed.
+    /// How long after it expired a certificate may still be renewed.
     pub renew_expired_days: u16,
     /// Connections at once.
     pub max_connections: usize,
@@ -41,6 +41,11 @@ pub struct Serve {
     pub max_connections_per_address: usize,
     /// From one address (IPv6: one /64).
     pub requests_per_minute: u32,
+    /// TLS 1.2 is spoken too, for clients that can't do 1.3.
+    pub tls12: bool,
+    /// RSA keys of this size and above are accepted in requests of clients, devices and operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_rsa_bits: Option<u16>,
     /// The server confines itself to the CA's directory.
     pub sandbox: bool,
 }
@@ -55,6 +60,8 @@ impl Default for Serve {
             max_connections: 512,
             max_connections_per_address: 256,
             requests_per_minute: 600,
+            tls12: false,
+            min_rsa_bits: None,
             sandbox: true,
         }
     }
@@ -118,7 +125,10 @@ impl Settings {
                 root: self.root.days,
             });
         }
-        Ok(())
+        match self.serve.min_rsa_bits {
+            Some(bits) if !RSA_BITS.contains(&bits) => Err(SettingsError::RsaBits { bits }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -170,6 +180,11 @@ pub enum SettingsError {
     Days { key: &'static str, days: u16 },
     #[error("the issuing CA would live for {issuing} days, longer than the root ({root} days)")]
     Outlives { issuing: u16, root: u16 },
+    #[error(
+        "`serve.min_rsa_bits` is {bits}, allowed are {} to {}",
+        RSA_BITS.start(), RSA_BITS.end()
+    )]
+    RsaBits { bits: u16 },
     #[error("the built-in profile lacks a lifetime")]
     BuiltIn,
     #[error("the settings can't be written as TOML")]
@@ -189,6 +204,8 @@ const BUILT_IN: &str = include_str!("../../../pki/profiles/site.toml");
 const MAX_SETTINGS: u64 = 64 << 10;
 /// Thirty years: what is meant to last longer than a plant is a mistake.
 pub const MAX_DAYS: u16 = 10_950;
+/// Below is weak, above is not verified.
+const RSA_BITS: std::ops::RangeInclusive<u16> = 2048..=8192;
 
 #[cfg(test)]
 mod tests {
@@ -230,6 +247,7 @@ mod tests {
             "[root]\ndays = 0",
             "[days]\nplc = 3",
             "[days]\nedge = 60000",
+            "[serve]\nmin_rsa_bits = 1024",
         ] {
             std::fs::write(&path, text).unwrap();
             assert!(

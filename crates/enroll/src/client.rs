@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use fieldlock_pki::bundle::Bundle;
 use fieldlock_pki::est::{self, EstError};
 use fieldlock_pki::store::{self, Installed};
-use fieldlock_pki::{Identity, Name, Role, Secret, TrustList, TrustListError, csr};
+use fieldlock_pki::{Identity, Name, Role, Secret, Summary, TrustList, TrustListError, csr};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -205,11 +205,9 @@ impl Client {
             .exchange(request, est::MAX_BODY, Duration::ZERO)
             .await?;
         let message = est::decode(&answer.check()?.body)?;
-        let certificates = est::parse_certs_only(&message)?;
-        match <[Vec<u8>; 1]>::try_from(certificates) {
-            Ok([leaf]) => Ok(leaf),
-            Err(_) => Err(ClientError::Unfit("expected one certificate".to_owned())),
-        }
+        let key = csr::PublicKey::from_request_der(der.contents());
+        let key = key.map_err(|error| ClientError::Unfit(error.to_string()))?;
+        certificate_of(&key, est::parse_certs_only(&message)?)
     }
 
     /// Sends a request once; another address is tried only while nothing was sent.
@@ -283,6 +281,25 @@ impl Client {
             .await
             .map_err(|_| late())?
     }
+}
+
+/// The certificate for `key`. A server may send its CAs too, and they are a SET, sorted by their
+/// octets (RFC 5652, section 10.2.3): the order says nothing.
+fn certificate_of(
+    key: &csr::PublicKey,
+    certificates: Vec<Vec<u8>>,
+) -> Result<Vec<u8>, ClientError> {
+    let fits = |der: &Vec<u8>| Summary::of(der).is_ok_and(|shown| shown.key_hash == key.hash());
+    let found: Vec<_> = certificates.into_iter().filter(fits).collect();
+    <[Vec<u8>; 1]>::try_from(found)
+        .map(|[leaf]| leaf)
+        .map_err(|found| {
+            let text = format!(
+                "{} certificates of the answer are for our key, expected one",
+                found.len()
+            );
+            ClientError::Unfit(text)
+        })
 }
 
 /// What our own verifier said, without the wrappings of TLS.
@@ -387,4 +404,43 @@ pub enum ClientError {
     Key(rcgen::Error),
     #[error("a name is not one that TLS can carry")]
     Name,
+}
+
+#[cfg(test)]
+mod tests {
+    use fieldlock_pki::issue::{Authority, Validity};
+
+    use super::*;
+
+    #[test]
+    fn the_leaf_is_found_by_its_key_wherever_it_stands() {
+        let validity = Validity {
+            not_before: 1_700_000_000,
+            not_after: 1_900_000_000,
+        };
+        let site = "plant1.example".parse().unwrap();
+        let serial = "41".parse().unwrap();
+        let ca = || {
+            let key = Box::new(KeyPair::generate().unwrap());
+            Authority::root(&site, "1", key, &serial, validity).unwrap()
+        };
+        let own = KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::default()
+            .self_signed(&own)
+            .unwrap();
+        let leaf = leaf.der().to_vec();
+        let key = csr::PublicKey::of(&own).unwrap();
+        let other = ca().certificate().to_vec();
+        for sent in [
+            vec![leaf.clone()],
+            vec![leaf.clone(), other.clone()],
+            vec![other.clone(), leaf.clone()],
+        ] {
+            assert_eq!(certificate_of(&key, sent).unwrap(), leaf);
+        }
+        for sent in [vec![], vec![other], vec![leaf.clone(), leaf]] {
+            let refused = certificate_of(&key, sent);
+            assert!(matches!(refused, Err(ClientError::Unfit(_))));
+        }
+    }
 }

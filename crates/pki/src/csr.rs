@@ -6,6 +6,7 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, KeyPair, SigningKey, SubjectPublicKeyInfo,
 };
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
+use x509_parser::public_key;
 
 use crate::certificate;
 use crate::identity::{Name, Role};
@@ -15,6 +16,8 @@ use crate::profile::KeyKind;
 pub struct PublicKey {
     pub(crate) info: SubjectPublicKeyInfo,
     kind: KeyKind,
+    /// Of an RSA key.
+    bits: Option<u16>,
     hash: String,
 }
 
@@ -65,6 +68,11 @@ impl PublicKey {
         self.kind
     }
 
+    /// Size of an RSA key.
+    pub fn rsa_bits(&self) -> Option<u16> {
+        self.bits
+    }
+
     /// See [`certificate::key_hash`].
     pub fn hash(&self) -> &str {
         &self.hash
@@ -73,18 +81,36 @@ impl PublicKey {
     fn from_info(der: &[u8]) -> Result<Self, RequestError> {
         let info = SubjectPublicKeyInfo::from_der(der).map_err(|_| RequestError::Key)?;
         let algorithm = rcgen::PublicKeyData::algorithm(&info);
+        let mut bits = None;
         let kind = if algorithm == &rcgen::PKCS_ECDSA_P256_SHA256 {
             KeyKind::P256
         } else if algorithm == &rcgen::PKCS_ECDSA_P384_SHA384 {
             KeyKind::P384
         } else if algorithm == &rcgen::PKCS_ED25519 {
             KeyKind::Ed25519
+        } else if algorithm == &rcgen::PKCS_RSA_SHA256 {
+            bits = Some(rsa_bits(der).ok_or(RequestError::Key)?);
+            KeyKind::Rsa
         } else {
             return Err(RequestError::Key);
         };
         // Hashed as it will stand in the certificate, not as the asker spelled it.
         let hash = certificate::key_hash(&rcgen::PublicKeyData::subject_public_key_info(&info));
-        Ok(Self { info, kind, hash })
+        Ok(Self {
+            info,
+            kind,
+            bits,
+            hash,
+        })
+    }
+}
+
+/// Octets of the modulus without leading zeros, in bits; none for a key that is malformed.
+fn rsa_bits(info: &[u8]) -> Option<u16> {
+    let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(info).ok()?;
+    match info.parsed().ok()? {
+        public_key::PublicKey::RSA(key) => u16::try_from(key.key_size()).ok(),
+        _ => None,
     }
 }
 
@@ -123,6 +149,6 @@ pub enum RequestError {
     Trailing { octets: usize },
     #[error("its signature is wrong: it was damaged, or the asker does not have the key")]
     Signature,
-    #[error("its key is not on P-256 or P-384 and not Ed25519")]
+    #[error("its key is of a kind that is not known here: use P-256, P-384 or Ed25519")]
     Key,
 }

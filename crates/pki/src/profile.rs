@@ -24,14 +24,15 @@ pub enum Usage {
     ClientAuth,
 }
 
-/// Public key algorithms of leaves. RSA is left out: no agent needs it, and its handshakes are
-/// slow on the small machines that edges are.
+/// Public key algorithms of leaves. Agents have no RSA: its handshakes are slow on the small machines
+/// that edges are. For others a site can allow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
     P256,
     P384,
     Ed25519,
+    Rsa,
 }
 
 impl Profile {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Name, the Debian package that brings it, and where else to look.
-const KNOWN: [(&str, &str); 20] = [
+const KNOWN: [(&str, &str); 21] = [
     ("openssl", "openssl"),
     ("mbpoll", "mbpoll"),
     ("haproxy", "haproxy"),
@@ -23,6 +23,10 @@ const KNOWN: [(&str, &str); 20] = [
     ("pymodbus", "python3-pymodbus or pip install pymodbus"),
     ("scapy", "python3-scapy or pip install scapy"),
     ("pnio_dcp", "pip install pnio_dcp"),
+    (
+        "cryptography",
+        "python3-cryptography or pip install cryptography",
+    ),
     ("ip", "iproute2"),
     ("setpriv", "util-linux"),
     ("promtool", "prometheus"),
@@ -30,7 +34,14 @@ const KNOWN: [(&str, &str); 20] = [
 ];
 
 /// Those that are no programs, but something that a Python can import.
-const MODULES: [&str; 5] = ["pymodbus", "pkilint", "jsonschema", "scapy", "pnio_dcp"];
+const MODULES: [&str; 6] = [
+    "pymodbus",
+    "pkilint",
+    "jsonschema",
+    "scapy",
+    "pnio_dcp",
+    "cryptography",
+];
 
 /// Debian keeps daemons out of an ordinary user's PATH.
 const ALSO: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];

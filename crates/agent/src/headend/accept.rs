@@ -31,6 +31,7 @@ use crate::tunnel::{End, Link, Path, Peer, quic, tcp, udp};
 /// From the first packet to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const NOT_IN_TIME: &str = "no complete handshake in time";
+const NO_ALPN: &str = "it offered no ALPN: an edge offers `fieldlock/1`, a client of the CA `http/1.1`; one that can't is let in by `listen` under [ca]";
 const CHURN: &str = "this edge comes too often: one tunnel a second is enough";
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// What quinn may hold of connections that nobody has accepted yet.
@@ -295,6 +296,7 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
             return;
         }
     };
+    let has_alpn = start.client_hello().alpn().is_some();
     let connected = async {
         let config = headend.posture.trust().tls_server();
         let config = config.ok_or("no server configuration")?;
@@ -321,6 +323,10 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
             headend.add_link(&link);
             let end = tcp::run(stream.into(), link.clone(), &*handler).await;
             finish(&headend, &link, &handler, &end);
+        }
+        Err(reason) if !has_alpn => {
+            let reason = format!("{reason}; {NO_ALPN}");
+            headend.handshake_refused(Some(address), Transport::Tls, &reason);
         }
         Err(reason) => headend.handshake_refused(Some(address), Transport::Tls, &reason),
     }

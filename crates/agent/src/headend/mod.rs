@@ -113,6 +113,7 @@ pub(crate) struct Headend {
     instance: [u8; 16],
     started: Instant,
     ports: Vec<Rc<Port>>,
+    doors: Vec<Rc<splice::Door>>,
     devices: RefCell<Devices>,
     /// Of the settings in force.
     bindings: RefCell<Bindings>,
@@ -196,6 +197,12 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
             Port::bind(address, &secret).map_err(|source| StartError::Bind { address, source })?;
         ports.push(Rc::new(port));
     }
+    let mut doors = Vec::new();
+    for &address in settings.ca.iter().flat_map(|ca| &ca.listen) {
+        let door = splice::Door::bind(address);
+        let door = door.map_err(|source| StartError::Bind { address, source })?;
+        doors.push(Rc::new(door));
+    }
     let drain = settings.drain.0;
     let monitor = match &settings.monitor {
         Some(monitor) => Some(Monitor::bind(monitor).await?),
@@ -215,6 +222,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         instance: random()?,
         started: Instant::now(),
         ports,
+        doors,
         devices: RefCell::default(),
         bindings: RefCell::default(),
         listeners: RefCell::default(),
@@ -291,6 +299,10 @@ impl Headend {
             self.vitals
                 .spawn("tunnels", port.clone().serve(self.clone()));
             info!(address = %port.address, "tunnels: listening on UDP and TCP");
+        }
+        for door in &self.doors {
+            self.vitals
+                .spawn("connections to the CA", door.clone().serve(self.clone()));
         }
         let state = &self.settings().state;
         self.posture.watch_dates(state, &self.ledger);
@@ -590,8 +602,17 @@ impl Headend {
             self.ledger.clear(alarm::CONFIGURATION, "");
             return;
         }
-        if settings.tunnel.listen != old.tunnel.listen || settings.state != old.state {
-            warn!("`tunnel.listen` and `state` take effect at the next start");
+        let doors = |settings: &File| {
+            settings
+                .ca
+                .as_ref()
+                .map_or(Vec::new(), |ca| ca.listen.clone())
+        };
+        if settings.tunnel.listen != old.tunnel.listen
+            || settings.state != old.state
+            || doors(&settings) != doors(&old)
+        {
+            warn!("`tunnel.listen`, `ca.listen` and `state` take effect at the next start");
         }
         if settings.monitor != old.monitor {
             warn!("[monitor] takes effect at the next start");

@@ -1,5 +1,7 @@
 //! Connections to the CA, carried as octets: TLS ends there, so that this headend sees neither
 //! token nor pin, and a cell needs one outbound address.
+//!
+//! They come to the port of the tunnels, and are known by their ALPN, or to a [`Door`].
 
 use std::cell::Cell;
 use std::io;
@@ -9,10 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
+use socket2::Type;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout};
-use tracing::info;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, sleep_until, timeout};
+use tracing::{info, warn};
 
 use super::Headend;
 use super::gate::Limits;
@@ -20,6 +23,7 @@ use crate::ledger::denial;
 use crate::settings::headend::Authority;
 use crate::socket;
 
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longer than a long poll of the trust list (50 s).
 const IDLE: Duration = Duration::from_secs(90);
@@ -27,6 +31,48 @@ const LIFE: Duration = Duration::from_secs(3600);
 /// Both ways together. The longest trust list has 16 MiB.
 const MAX_OCTETS: u64 = 64 << 20;
 const BUFFER: usize = 8 * 1024;
+
+/// An address where every connection is for the CA.
+pub(super) struct Door {
+    address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl Door {
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let tcp = socket::bind(address, Type::STREAM)?;
+        tcp.listen(128)?;
+        Ok(Self {
+            address: tcp.local_addr()?.as_socket().unwrap_or(address),
+            listener: TcpListener::from_std(tcp.into())?,
+        })
+    }
+
+    /// Serves until the task is aborted.
+    pub(super) async fn serve(self: Rc<Self>, headend: Rc<Headend>) {
+        info!(address = %self.address, "connections to the CA: listening");
+        let mut failing = false;
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, address)) => {
+                    failing = false;
+                    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                    if socket::prepare_client(&stream).is_ok() {
+                        let carried = carry(headend.clone(), stream, Vec::new(), address);
+                        tokio::task::spawn_local(carried);
+                    }
+                }
+                Err(error) => {
+                    if !failing {
+                        warn!(%error, "accepting a connection to the CA failed; trying on");
+                    }
+                    failing = true;
+                    sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+}
 
 /// Carries one connection until it ends; `read` is what was read from it already.
 pub(super) async fn carry(
@@ -44,7 +90,7 @@ pub(super) async fn carry(
     let Some(authority) = &settings.ca else {
         headend.refuse_splice(
             &peer,
-            "EST (ALPN `http/1.1`) was asked for, and no `[ca]` is configured",
+            "the CA (EST, ALPN `http/1.1`) was asked for, and no `[ca]` is configured",
         );
         return;
     };

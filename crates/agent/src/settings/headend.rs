@@ -16,7 +16,12 @@ use super::profinet::{self, Controller, Profinet, Station};
 use super::{MinimumTls, SettingsError, Span, Trust, ensure, load, on};
 
 /// Keys that hold lists of scalars, for the environment.
-pub(super) const LISTS: &[&str] = &["tunnel.listen", "bundle.files", "monitor.names"];
+pub(super) const LISTS: &[&str] = &[
+    "tunnel.listen",
+    "ca.listen",
+    "bundle.files",
+    "monitor.names",
+];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,6 +117,10 @@ pub struct Authority {
     /// NAME in its certificate.
     #[serde(default = "Name::ca")]
     pub name: Name,
+    /// Where every connection is for the CA, whatever it offers: for clients without ALPN, which
+    /// can't be told from edges at the port of the tunnels.
+    #[serde(default)]
+    pub listen: Vec<SocketAddr>,
     /// Connections passed on at once.
     #[serde(default = "default_ca_connections")]
     pub max_connections: usize,
@@ -234,6 +243,15 @@ impl File {
                 .map(|(_, port)| port.parse::<u16>());
             ensure(file, matches!(port, Some(Ok(1..))), || {
                 format!("ca.address `{}` is not HOST:PORT", ca.address)
+            })?;
+            let both = ca
+                .listen
+                .iter()
+                .find(|own| self.tunnel.listen.contains(own));
+            ensure(file, both.is_none(), || {
+                "ca.listen and tunnel.listen have an address in common: give the CA's clients one of \
+                 their own"
+                    .into()
             })?;
         }
         let mut addresses = HashSet::new();

@@ -1,5 +1,5 @@
-//! How often one address may ask, how many connections it may have, and how often an identity may be
-//! asked for in vain.
+//! How often one address may ask, how many connections it may have, how often an identity may be
+//! asked for in vain, and how many refusals of strangers are put on record.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -48,6 +48,9 @@ pub(super) struct Limits {
     open: usize,
     askers: HashMap<Asker, Counts>,
     failures: Window,
+    strangers: Window,
+    /// Refusals of strangers since the last that was put on record.
+    unrecorded: u32,
 }
 
 #[derive(Debug)]
@@ -55,41 +58,49 @@ struct Counts {
     open: usize,
     requests: Window,
     failures: Window,
+    strange: Window,
 }
 
-/// How many in the minute that began at `since`.
+/// How many in the time that began at `since`.
 #[derive(Debug)]
 struct Window {
     since: Instant,
+    length: Duration,
     count: u32,
 }
 
 impl Window {
-    fn new(now: Instant) -> Self {
+    fn new(length: Duration, now: Instant) -> Self {
         Self {
             since: now,
+            length,
             count: 0,
         }
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        now >= self.since + MINUTE
+        now >= self.since + self.length
     }
 
     fn has_room(&mut self, most: u32, now: Instant) -> bool {
         if self.is_over(now) {
-            *self = Self::new(now);
+            *self = Self::new(self.length, now);
         }
         self.count < most
     }
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 /// Failures that are put on record within a minute, of everybody: each costs a write to the disk,
 /// and nobody who asks has to be known.
 const MAX_FAILURES: u32 = 30;
 /// And of one identity.
 const MAX_FAILURES_EACH: u32 = 5;
+/// Refusals of strangers (who name no identity, or prove none) that are put on record within an
+/// hour, and of one address: records are kept for ever, and any stranger can be refused.
+const MAX_STRANGERS: u32 = 120;
+const MAX_STRANGE_EACH: u32 = 20;
 
 impl Limits {
     pub(super) const MAX_ASKERS: usize = 4096;
@@ -101,7 +112,9 @@ impl Limits {
             open_each,
             open: 0,
             askers: HashMap::new(),
-            failures: Window::new(now),
+            failures: Window::new(MINUTE, now),
+            strangers: Window::new(HOUR, now),
+            unrecorded: 0,
         }
     }
 
@@ -155,6 +168,23 @@ impl Limits {
         }
     }
 
+    /// Whether a refusal of a stranger is to be put on record; if so, how many were not since the last.
+    pub(super) fn record_stranger(&mut self, address: Asker, now: Instant) -> Option<u32> {
+        let room = self.strangers.has_room(MAX_STRANGERS, now);
+        let counts = self.counts(address, now);
+        let own = counts.is_some_and(|counts| {
+            let own = room && counts.strange.has_room(MAX_STRANGE_EACH, now);
+            counts.strange.count += u32::from(own);
+            own
+        });
+        if !own {
+            self.unrecorded = self.unrecorded.saturating_add(1);
+            return None;
+        }
+        self.strangers.count += 1;
+        Some(std::mem::take(&mut self.unrecorded))
+    }
+
     fn counts(&mut self, asker: Asker, now: Instant) -> Option<&mut Counts> {
         if self.askers.len() >= Self::MAX_ASKERS && !self.askers.contains_key(&asker) {
             self.askers.retain(|_, counts| {
@@ -166,8 +196,9 @@ impl Limits {
         }
         let counts = self.askers.entry(asker).or_insert_with(|| Counts {
             open: 0,
-            requests: Window::new(now),
-            failures: Window::new(now),
+            requests: Window::new(MINUTE, now),
+            failures: Window::new(MINUTE, now),
+            strange: Window::new(HOUR, now),
         });
         Some(counts)
     }
@@ -220,6 +251,22 @@ mod tests {
             assert_eq!(count, MAX_FAILURES.min((n + 1) * MAX_FAILURES_EACH));
         }
         assert!(limits.may_fail(identity(0), now + MINUTE));
+    }
+
+    #[test]
+    fn strangers_fill_no_records_and_are_counted() {
+        let now = Instant::now();
+        let mut limits = Limits::new(1000, 1, 1, now);
+        let recorded = |limits: &mut Limits, from: &str, now| {
+            let tries = (0..100).filter(|_| limits.record_stranger(asker(from), now).is_some());
+            tries.count() as u32
+        };
+        assert_eq!(recorded(&mut limits, "10.0.0.1", now), MAX_STRANGE_EACH);
+        let next = limits.record_stranger(asker("10.0.0.2"), now);
+        assert_eq!(next, Some(100 - MAX_STRANGE_EACH), "those that were not");
+        let rest = (3..20).map(|n| recorded(&mut limits, &format!("10.0.0.{n}"), now));
+        assert_eq!(rest.sum::<u32>(), MAX_STRANGERS - MAX_STRANGE_EACH - 1);
+        assert!(recorded(&mut limits, "10.0.0.1", now + HOUR) > 0);
     }
 
     #[test]

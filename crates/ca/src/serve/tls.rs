@@ -1,8 +1,8 @@
-//! TLS of the enrolment server: TLS 1.3, HTTP/1.1 only, a certificate of its own CA, and clients
-//! that may show one.
+//! TLS of the enrolment server: TLS 1.3 (1.2 too where the settings say so), HTTP/1.1 only, a
+//! certificate of its own CA, and clients that may show one.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use fieldlock_pki::bundle::Bundle;
 use fieldlock_pki::{Identity, Summary, TrustList};
@@ -13,8 +13,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    ServerConfig, SignatureScheme,
 };
 use zeroize::Zeroizing;
 
@@ -23,6 +23,19 @@ pub(super) struct Keys {
     own: RwLock<Option<Arc<CertifiedKey>>>,
     trust: RwLock<Arc<TrustList>>,
     provider: Arc<CryptoProvider>,
+    tls12: bool,
+}
+
+/// Judges the certificate of one client, and keeps what can be told of one that is refused.
+pub(super) struct Judge {
+    keys: Arc<Keys>,
+    refused: OnceLock<String>,
+}
+
+impl fmt::Debug for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Judge")
+    }
 }
 
 impl fmt::Debug for Keys {
@@ -32,8 +45,9 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    pub(super) fn new(trust: Arc<TrustList>) -> Arc<Self> {
+    pub(super) fn new(trust: Arc<TrustList>, tls12: bool) -> Arc<Self> {
         Arc::new(Self {
+            tls12,
             own: RwLock::default(),
             trust: RwLock::new(trust),
             provider: Arc::new(aws_lc_rs::default_provider()),
@@ -61,19 +75,28 @@ impl Keys {
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
     }
 
-    pub(super) fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, Error> {
+    /// For one connection, and who judges there.
+    pub(super) fn config(self: &Arc<Self>) -> Result<(Arc<ServerConfig>, Arc<Judge>), Error> {
+        let judge = Arc::new(Judge {
+            keys: self.clone(),
+            refused: OnceLock::new(),
+        });
+        let versions: &[_] = match self.tls12 {
+            true => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            false => &[&rustls::version::TLS13],
+        };
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(self.clone())
+            .with_protocol_versions(versions)?
+            .with_client_cert_verifier(judge.clone())
             .with_cert_resolver(self.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
-        Ok(Arc::new(config))
+        Ok((Arc::new(config), judge))
     }
 
-    /// Signature and names are judged here; end and revocation by the CA's records, which know
+    /// Signature and names are judged here; expiry and revocation by the CA's records, which know
     /// the window for renewals and put a refusal on record.
     fn judge(&self, leaf: &[u8], now: UnixTime) -> Result<(), CertificateError> {
         let trust = self.trust.read().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +121,30 @@ impl ResolvesServerCert for Keys {
     }
 }
 
-impl ClientCertVerifier for Keys {
+impl Judge {
+    /// Why the handshake failed, in words for the log and the records.
+    pub(super) fn reason(&self, error: &Error) -> String {
+        if let Some(refused) = self.refused.get() {
+            return refused.clone();
+        }
+        match error {
+            Error::PeerIncompatible(
+                PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::Tls13RequiredForQuic,
+            ) if !self.keys.tls12 => {
+                "it can't do TLS 1.3; `tls12 = true` under [serve] in ca.toml lets it in".to_owned()
+            }
+            Error::InvalidMessage(_) => format!("it does not speak TLS ({error})"),
+            Error::AlertReceived(alert) => {
+                format!("it does not take this server's certificate, or gave up ({alert:?})")
+            }
+            error => error.to_string(),
+        }
+    }
+}
+
+impl ClientCertVerifier for Judge {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -113,17 +159,34 @@ impl ClientCertVerifier for Keys {
         _: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(leaf, now)?;
+        self.keys.judge(leaf, now).map_err(|error| {
+            let why = match error {
+                CertificateError::UnknownIssuer => "it is of another CA",
+                CertificateError::NotValidYet => "it is not valid yet",
+                _ => "it can't be read",
+            };
+            let _ = self.refused.set(match Summary::of(leaf) {
+                Ok(shown) => format!(
+                    "its certificate ({:.200}, serial {:.40}, by {:.200}): {why}",
+                    format!("{:?}", shown.subject),
+                    shown.serial.to_string(),
+                    format!("{:?}", shown.issuer)
+                ),
+                Err(_) => format!("its certificate: {why}"),
+            });
+            error
+        })?;
         Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2 is not spoken here".into()))
+        let algorithms = &self.keys.provider.signature_verification_algorithms;
+        crypto::verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -132,12 +195,13 @@ impl ClientCertVerifier for Keys {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
+        let algorithms = &self.keys.provider.signature_verification_algorithms;
         crypto::verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
+        self.keys
+            .provider
             .signature_verification_algorithms
             .supported_schemes()
     }

@@ -69,7 +69,7 @@ fn a_used_token_is_worth_nothing_with_another_key() {
     let now = Time::now();
     let right = credentials("press-07", &token(&mut site.ca, "press-07", now));
     let kept = make::Key::generate().unwrap();
-    let has = |site: &Site, key| site.ca.has_token(&right, &key, now).unwrap();
+    let has = |site: &Site, key| site.ca.has_token(&right, Some(&key), now).unwrap();
     assert!(has(&site, kept.public().unwrap()) && has(&site, key()));
     let own = kept.public().unwrap();
     site.ca.enroll(&site.authority, &right, own, now).unwrap();
