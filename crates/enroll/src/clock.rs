@@ -44,6 +44,11 @@ impl AgentClock {
         self.read().steady
     }
 
+    /// What to date records by, and what the system clock says where it is known to be wrong.
+    pub fn date(&self) -> (SystemTime, Option<SystemTime>) {
+        self.with(|clock, now| clock.date(SystemTime::now(), now))
+    }
+
     /// The site's CA signed this time.
     pub fn witness(&self, time: i64) {
         self.with(|clock, now| clock.witness(time, system(), now));

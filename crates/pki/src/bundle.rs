@@ -4,6 +4,7 @@ use pem::{EncodeConfig, LineEnding, Pem};
 use x509_parser::prelude::X509Certificate;
 
 use crate::certificate::{self, CertificateError};
+use crate::clock::date;
 use crate::crl::Crl;
 use crate::identity::{Identity, IdentityError};
 use crate::serial::Serial;
@@ -237,21 +238,25 @@ pub enum BundleError {
     #[error("the {part} with serial {serial} is revoked")]
     Revoked { part: Part, serial: Serial },
     #[error(
-        "the {part} is not valid yet (clock: {now}, valid from {not_before}): is this machine's clock right?"
+        "the {part} is not valid before {}, and it is {}: is this machine's clock right?",
+        date(*not_before),
+        date(*now)
     )]
     NotYetValid {
         part: Part,
         not_before: i64,
         now: i64,
     },
-    #[error("the {part} has expired (clock: {now}, valid until {not_after})")]
+    #[error("the {part} expired on {}, and it is {}", date(*not_after), date(*now))]
     Expired {
         part: Part,
         not_after: i64,
         now: i64,
     },
     #[error(
-        "the CRL of the {part} is out of date (clock: {now}, next one due {next_update}): get a fresh one from the CA with `fieldlock ca crl`"
+        "the CRL of the {part} is out of date (the next one was due on {}, and it is {}): get a fresh one from the CA with `fieldlock ca crl`",
+        date(*next_update),
+        date(*now)
     )]
     CrlStale {
         part: Part,

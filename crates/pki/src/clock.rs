@@ -11,7 +11,7 @@
 //! Input: the system clock's reading `system` (seconds since 1970-01-01 UTC) and the monotonic
 //! `now`, with each call. No clock is read here.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Time as an agent goes by it.
 #[derive(Debug, Clone)]
@@ -79,6 +79,20 @@ impl Clock {
         }
     }
 
+    /// What to date by: the system clock's reading, but where it is known to be wrong the time that
+    /// lives are judged by. The second is then the system clock's reading.
+    pub fn date(&mut self, system: SystemTime, now: Instant) -> (SystemTime, Option<SystemTime>) {
+        let seconds = system.duration_since(UNIX_EPOCH).map_or(0, |since| {
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        });
+        if self.read(seconds, now).skew == Skew::None {
+            return (system, None);
+        }
+        let certain = Duration::from_secs(self.certain.unsigned_abs());
+        let elapsed = now.saturating_duration_since(self.since);
+        (UNIX_EPOCH + certain + elapsed, Some(system))
+    }
+
     /// A CA of the site has signed `time`, so it has passed. That is news only where the system
     /// clock is known to be wrong: elsewhere a CA whose own clock is ahead would spread it.
     pub fn witness(&mut self, time: i64, system: i64, now: Instant) {
@@ -119,14 +133,22 @@ impl Clock {
     pub const EPOCH: i64 = 1_767_225_600;
 }
 
+/// Seconds since 1970-01-01 UTC as a person reads them, RFC 3339.
+pub(crate) fn date(unix: i64) -> String {
+    let Ok(time) = time::OffsetDateTime::from_unix_timestamp(unix) else {
+        return format!("{unix} s after 1970");
+    };
+    let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
+    let (hour, minute, second) = time.to_hms();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// What a system clock is corrected by, or lags, without being called wrong, seconds.
 const SLEW: i64 = 60;
 const NEGATIVE_SLEW: i64 = -SLEW;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const DAY: i64 = 86_400;
@@ -161,6 +183,33 @@ mod tests {
 
         fn confirm(&mut self) {
             self.clock.confirm(NOW + 90 * DAY, self.system, self.now);
+        }
+    }
+
+    #[test]
+    fn dates_are_read_by_people() {
+        assert_eq!(date(Clock::EPOCH + 3_661), "2026-01-01T01:01:01Z");
+        assert_eq!(date(0), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn records_are_dated_by_what_is_known() {
+        let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs());
+        // A right clock; one at 2020; one years ahead, beyond the certificate.
+        for (system, dated, told) in [
+            (NOW, NOW, None),
+            (
+                Clock::EPOCH - 2_000 * DAY,
+                NOW,
+                Some(Clock::EPOCH - 2_000 * DAY),
+            ),
+            (NOW + 1_000 * DAY, NOW, Some(NOW + 1_000 * DAY)),
+        ] {
+            let mut machine = Machine::boot(NOW, system);
+            let ahead = Duration::from_millis(2_500);
+            let found = machine.clock.date(at(system) + ahead, machine.now + ahead);
+            let told = told.map(|told| at(told) + ahead);
+            assert_eq!(found, (at(dated) + ahead, told));
         }
     }
 
