@@ -17,10 +17,10 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rcgen::KeyPair;
+use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{CertificateError, ClientConfig};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,6 +30,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::AgentClock;
 use crate::verify::{CaVerifier, Known};
+use crate::words;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -263,7 +264,7 @@ impl Client {
         for address in &self.addresses {
             match self.connect_to(address).await {
                 Ok(stream) => return Ok((address.clone(), stream)),
-                Err(error) => tried.push(format!("{address}: {}", reason(&error))),
+                Err(error) => tried.push(format!("{address}: {}", words::io_error(&error))),
             }
         }
         Err(ClientError::Unreachable {
@@ -300,15 +301,6 @@ fn certificate_of(
             );
             ClientError::Unfit(text)
         })
-}
-
-/// What our own verifier said, without the wrappings of TLS.
-fn reason(error: &std::io::Error) -> String {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match tls {
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(own))) => own.0.to_string(),
-        _ => error.to_string(),
-    }
 }
 
 struct Answer {
