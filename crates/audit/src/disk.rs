@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::clock::Stamp;
 use crate::journal::JournalError;
 use crate::record::Head;
 use crate::recover::{Recovered, Scan};
@@ -26,8 +27,11 @@ pub(crate) trait Disk: Send {
     fn rewind(&mut self, length: u64) -> io::Result<u64>;
     /// After a sync: closes the file and begins the next where a limit says so; whether it did.
     fn rotate(&mut self, now: SystemTime) -> io::Result<bool>;
-    /// Closed files that have to go, oldest first.
-    fn surplus(&self, now: SystemTime) -> Vec<Head>;
+    /// Whether the log has used half of what it may, where nothing is dropped.
+    fn is_filling(&self) -> bool;
+    /// Closed files that have to go, oldest first. By a clock that is known to be wrong none is
+    /// too old.
+    fn surplus(&self, now: Stamp) -> Vec<Head>;
     /// Deletes one of these.
     fn remove(&mut self, name: &str) -> io::Result<()>;
 }
@@ -186,14 +190,24 @@ impl Disk for LogFile {
         Ok(true)
     }
 
-    fn surplus(&self, now: SystemTime) -> Vec<Head> {
+    fn is_filling(&self) -> bool {
+        self.limits.when_full == WhenFull::Stop
+            && self.closed + self.length >= self.limits.max_bytes / 2
+    }
+
+    fn surplus(&self, now: Stamp) -> Vec<Head> {
         let closed = segment::segments(self.folder()).unwrap_or_default();
         let mut total = total(&closed) + self.limits.segment_bytes;
         let mut surplus = Vec::new();
+        let keep = self.limits.keep.filter(|_| now.system.is_none());
+        // Records were written in their order: one that is dated before those that came before it
+        // was dated by a clock that was behind.
+        let mut latest = SystemTime::UNIX_EPOCH;
         for segment in closed {
-            let expired = self.limits.keep.is_some_and(|keep| {
-                now.duration_since(segment.modified)
-                    .is_ok_and(|age| age > keep)
+            let expired = keep.is_some_and(|keep| {
+                let written = segment.last_written().unwrap_or(now.time);
+                latest = latest.max(written);
+                now.time.duration_since(latest).is_ok_and(|age| age > keep)
             });
             let full =
                 total > self.limits.max_bytes && self.limits.when_full == WhenFull::DropOldest;

@@ -1,6 +1,7 @@
 //! Records in the forms that collectors read.
 
 pub mod cef;
+pub mod csv;
 pub mod syslog;
 
 use crate::record::{Decision, Kind, Record};
@@ -26,6 +27,7 @@ impl Weight {
             | Kind::AlarmStart
             | Kind::DeviceFault
             | Kind::AuditGap
+            | Kind::LeftOut
             | Kind::TornTail
             | Kind::ChainBroken => Self::Warning,
             _ if record.decision == Some(Decision::Deny) => Self::Warning,

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use std::{io, thread};
 
 use crate::chain::Hash;
+use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, LogFile};
 use crate::record::{Head, Kind, Record};
 use crate::recover::Recovered;
@@ -50,6 +51,8 @@ pub struct Options {
     /// to 10 KiB with the largest writes the moment they are formatted.
     pub capacity: usize,
     pub limits: Limits,
+    /// What records are stamped with, and files aged by; the system clock by default.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Signs checkpoints with the agent's key. Called on the journal's thread.
@@ -72,6 +75,7 @@ impl Options {
             agent: agent.into(),
             capacity: 4096,
             limits: Limits::default(),
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -184,7 +188,7 @@ impl Journal {
         options: &Options,
         notify: impl Fn(Progress) + Send + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(end.next, options.capacity));
+        let shared = Arc::new(Shared::new(end.next, options));
         let agent = Arc::clone(&options.agent);
         let writer = Writer::new(disk, end, Arc::clone(&shared), agent, notify);
         thread::Builder::new()
@@ -212,10 +216,15 @@ impl Journal {
     }
 
     /// Hands a record to the thread and never blocks. The ticket is the record's `seq`.
+    ///
+    /// Records of outsiders find room in half of the queue only, and are not missed in the log's
+    /// own account where there is none: whoever keeps their [`Budget`](crate::Budget) says so.
     pub fn append(&self, mut record: Record) -> Result<Ticket, Unavailable> {
         let shared = &self.handle.shared;
-        record.time.get_or_insert_with(SystemTime::now);
         let mut queue = shared.lock();
+        if record.time.is_none() {
+            shared.stamp(&mut record);
+        }
         let ticket = queue.push(record, shared.capacity)?;
         let wake = match queue.asleep {
             Asleep::No => false,
@@ -233,6 +242,12 @@ impl Journal {
     /// All records with a ticket up to this one are on the disk.
     pub fn durable(&self) -> Ticket {
         self.handle.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// Whether the rest of the log is kept for the plant's own records: with
+    /// [`WhenFull::Stop`](crate::WhenFull::Stop), from half of its size on.
+    pub fn is_filling(&self) -> bool {
+        self.handle.shared.filling.load(Ordering::Relaxed)
     }
 
     pub fn state(&self) -> State {

@@ -1,12 +1,15 @@
 //! The audit log: what crossed, what was refused, and what came of each write.
 //!
-//! [`Record`] is one line of `audit.jsonl`; its fields are the schema. [`DenialFilter`] keeps
-//! a flood of refusals from filling the disk. [`Journal`] writes: its handle never blocks, a
+//! [`Record`] is one line of `audit.jsonl`; its fields are the schema. [`DenialFilter`] joins
+//! what repeats, and a [`Budget`] bounds what outsiders can cause, so that no flood pushes out
+//! what operators did. [`Journal`] writes: its handle never blocks, a
 //! thread of its own formats, writes and makes durable. On start it picks up where a crash
 //! left off and returns the writes whose outcome nobody recorded ([`Recovered`]). Each line is
 //! chained to the one before it; [`Verifier`] reads a log and says where that was broken.
 
 mod chain;
+mod class;
+mod clock;
 mod content;
 mod denial;
 mod disk;
@@ -21,6 +24,8 @@ mod segment;
 mod verify;
 
 pub use chain::Hash;
+pub use class::{Budget, Class};
+pub use clock::{Clock, Stamp};
 pub use content::{Address, Table, Values};
 pub use denial::DenialFilter;
 pub use journal::{

@@ -22,6 +22,14 @@ pub(crate) fn write(record: &Record, out: &mut Vec<u8>) -> serde_json::Result<()
     record.serialize(&mut Serializer::with_formatter(out, Plain))
 }
 
+/// How many bytes [`write`] appends.
+pub(crate) fn length(record: &Record) -> u64 {
+    let mut out = Vec::with_capacity(512);
+    // Nothing in a record can fail to serialize.
+    let _ = write(record, &mut out);
+    out.len() as u64
+}
+
 struct Plain;
 
 impl Formatter for Plain {

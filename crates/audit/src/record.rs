@@ -35,6 +35,10 @@ pub struct Record {
     /// [`Journal::append`]: crate::Journal::append
     #[serde(with = "time", default)]
     pub time: Option<SystemTime>,
+    /// What the system clock said, where it was known to be wrong: `time` is then by the agent's
+    /// own reckoning.
+    #[serde(with = "time", skip_serializing_if = "Option::is_none", default)]
+    pub clock: Option<SystemTime>,
     /// The agent that writes this log (its name from the certificate). Filled in by the journal.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub agent: Option<Arc<str>>,
@@ -82,6 +86,10 @@ pub struct Record {
     /// What the request addresses; of FC 23 the half that writes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub address: Option<Address>,
+    /// On a record that stands for several requests: all that they addressed, where it is not
+    /// the same. Of more than 16 ranges those nearest to each other stand as one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tried: Option<Box<[Address]>>,
     /// Number of elements addressed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub quantity: Option<u16>,
@@ -182,6 +190,9 @@ pub enum Kind {
     Revoked,
     AlarmStart,
     AlarmEnd,
+    /// Connections and refusals of people outside the policy that were left out, since their
+    /// share of the log was used up; `count` says how many.
+    LeftOut,
     /// Records could not be kept (queue full, or the log could not be written); `count` says
     /// how many.
     AuditGap,
@@ -230,6 +241,7 @@ impl Kind {
             Kind::Revoked => "revoked",
             Kind::AlarmStart => "alarm-start",
             Kind::AlarmEnd => "alarm-end",
+            Kind::LeftOut => "left-out",
             Kind::AuditGap => "audit-gap",
             Kind::TornTail => "torn-tail",
             Kind::Checkpoint => "checkpoint",
@@ -287,6 +299,9 @@ pub struct Party {
     /// What a certificate proves (a SPIFFE URI).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub identity: Option<Arc<str>>,
+    /// The serial number of a certificate of the site's CA, where it is what was refused.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub serial: Option<Arc<str>>,
     /// The Modbus role in that certificate.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub role: Option<Arc<str>>,
@@ -335,6 +350,7 @@ impl Record {
             v: SCHEMA_VERSION,
             seq: 0,
             time: None,
+            clock: None,
             agent: None,
             kind,
             tunnel: None,
@@ -351,6 +367,7 @@ impl Record {
             set: None,
             function: None,
             address: None,
+            tried: None,
             quantity: None,
             read_address: None,
             values: None,
@@ -547,6 +564,7 @@ mod tests {
             Kind::ArDown,
             Kind::StationSet,
             Kind::AlarmEnd,
+            Kind::LeftOut,
             Kind::AuditGap,
             Kind::TornTail,
         ] {

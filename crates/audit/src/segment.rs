@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::chain::Hash;
@@ -67,8 +68,6 @@ pub struct Segment {
     pub first: Ticket,
     pub path: PathBuf,
     pub bytes: u64,
-    /// When its last record was written, by the file's own date.
-    pub modified: SystemTime,
 }
 
 /// The closed files in `dir`, oldest first.
@@ -85,7 +84,6 @@ pub fn segments(dir: &Path) -> io::Result<Vec<Segment>> {
             first,
             path: entry.path(),
             bytes: about.len(),
-            modified: about.modified()?,
         });
     }
     found.sort_by_key(|segment| segment.first);
@@ -163,6 +161,8 @@ struct Ends {
     seq: Ticket,
     #[serde(default)]
     hash: Hash,
+    #[serde(default)]
+    time: Option<String>,
 }
 
 /// `seq` of the first record of `file`.
@@ -178,12 +178,7 @@ pub(crate) fn first_record(file: &File) -> io::Result<Ticket> {
 impl Segment {
     /// The place of its last record.
     pub(crate) fn head(&self) -> io::Result<Head> {
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.bytes.saturating_sub(MAX_LINE as u64)))?;
-        let mut end = Vec::new();
-        file.take(MAX_LINE as u64).read_to_end(&mut end)?;
-        let last = end.trim_ascii_end().rsplit(|&octet| octet == b'\n').next();
-        let last: Ends = serde_json::from_slice(last.unwrap_or_default())?;
+        let last = self.end()?;
         Ok(Head {
             file: self
                 .path
@@ -191,6 +186,21 @@ impl Segment {
                 .map(|name| name.to_string_lossy().into()),
             ..Head::new(last.seq, last.hash)
         })
+    }
+
+    /// When its last record was written, as that record says.
+    pub(crate) fn last_written(&self) -> Option<SystemTime> {
+        let time: Timestamp = self.end().ok()?.time?.parse().ok()?;
+        SystemTime::try_from(time).ok()
+    }
+
+    fn end(&self) -> io::Result<Ends> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.bytes.saturating_sub(MAX_LINE as u64)))?;
+        let mut end = Vec::new();
+        file.take(MAX_LINE as u64).read_to_end(&mut end)?;
+        let last = end.trim_ascii_end().rsplit(|&octet| octet == b'\n').next();
+        Ok(serde_json::from_slice(last.unwrap_or_default())?)
     }
 }
 

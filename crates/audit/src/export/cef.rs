@@ -79,11 +79,7 @@ pub fn format(record: &Record) -> String {
             ("cs4", "ar", ar),
         ],
         None => [
-            (
-                "cs2",
-                "address",
-                record.address.map(|address| address.to_string()),
-            ),
+            ("cs2", "address", addresses(record)),
             ("cs3", "values", json(record.values.as_ref())),
             ("cs4", "answer", json(record.answer.as_ref())),
         ],
@@ -163,6 +159,18 @@ fn escape(value: &str, out: &mut String) {
             plain => out.push(plain),
         }
     }
+}
+
+/// All that a record is about.
+fn addresses(record: &Record) -> Option<String> {
+    let tried = record.tried.as_deref().unwrap_or_default().iter();
+    let all: Vec<_> = record
+        .address
+        .iter()
+        .chain(tried)
+        .map(ToString::to_string)
+        .collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 #[cfg(test)]

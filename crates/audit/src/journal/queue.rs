@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::{LINGER, RETRY, Sign, State, Ticket, Unavailable};
+use super::{LINGER, Options, RETRY, Sign, State, Ticket, Unavailable};
+use crate::class::Class;
+use crate::clock::Clock;
 use crate::record::{Head, Kind, Record};
 
 pub(super) struct Shared {
@@ -15,7 +17,10 @@ pub(super) struct Shared {
     pub(super) ended: Condvar,
     /// The last ticket that is on the disk.
     pub(super) durable: AtomicU64,
+    /// The rest of the log is kept for the plant's own records.
+    pub(super) filling: AtomicBool,
     pub(super) capacity: usize,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 pub(super) struct Queue {
@@ -51,12 +56,16 @@ impl Queue {
         // The outcome of an intent that was taken always finds room, or the log would leave it
         // open. There are no more of these than writes under way.
         let is_promised = record.intent.is_some();
+        let (missed, capacity) = match Class::of(&record) {
+            Class::Plant => (1, capacity),
+            Class::Identified | Class::Stranger => (0, capacity / 2),
+        };
         if self.closing || self.state != State::Ok && !is_promised {
-            self.refused += 1;
+            self.refused += missed;
             return Err(Unavailable::Failed);
         }
         if self.records.len() >= capacity && !is_promised {
-            self.refused += 1;
+            self.refused += missed;
             return Err(Unavailable::Full);
         }
         let ticket = self.next;
@@ -68,26 +77,27 @@ impl Queue {
     }
 
     /// Takes a record of the thread's own, which always finds room.
-    fn push_own(&mut self, mut record: Record) {
-        record.seq = self.next;
-        record.time = Some(SystemTime::now());
+    fn push_own(&mut self, record: Record) {
+        let record = Record {
+            seq: self.next,
+            ..record
+        };
         self.next += 1;
         self.records.push_back(record);
     }
 
     /// Says in the log what it does not hold.
-    fn push_gap(&mut self) {
-        let count = std::mem::take(&mut self.refused);
-        self.push_own(Record {
+    fn gap(&mut self) -> Record {
+        Record {
             reason: Some("records that came while the log could not take them".into()),
-            count: Some(count),
+            count: Some(std::mem::take(&mut self.refused)),
             ..Record::new(Kind::AuditGap)
-        });
+        }
     }
 }
 
 impl Shared {
-    pub(super) fn new(next: Ticket, capacity: usize) -> Self {
+    pub(super) fn new(next: Ticket, options: &Options) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 records: VecDeque::new(),
@@ -104,8 +114,16 @@ impl Shared {
             work: Condvar::new(),
             ended: Condvar::new(),
             durable: AtomicU64::new(next - 1),
-            capacity: capacity.max(1),
+            filling: AtomicBool::new(false),
+            capacity: options.capacity.max(1),
+            clock: Arc::clone(&options.clock),
         }
+    }
+
+    /// Dates `record` now, and where that is not what the system clock says, says so.
+    pub(super) fn stamp(&self, record: &mut Record) {
+        let stamp = self.clock.stamp();
+        (record.time, record.clock) = (Some(stamp.time), stamp.system);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -152,9 +170,12 @@ impl Shared {
         queue.asleep = Asleep::No;
         let gap = queue.refused > 0;
         if gap {
-            queue.push_gap();
+            own.insert(0, queue.gap());
         }
-        own.drain(..).for_each(|record| queue.push_own(record));
+        for mut record in own.drain(..) {
+            self.stamp(&mut record);
+            queue.push_own(record);
+        }
         std::mem::swap(&mut queue.records, batch);
         Taken {
             urgent: std::mem::take(&mut queue.urgent) || gap,

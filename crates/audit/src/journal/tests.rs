@@ -6,7 +6,8 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::*;
-use crate::record::Outcome;
+use crate::clock::Stamp;
+use crate::record::{Outcome, Party};
 
 mod files;
 
@@ -195,6 +196,24 @@ fn a_full_queue_refuses_at_once_and_the_log_says_so() {
 }
 
 #[test]
+fn strangers_leave_half_of_the_queue_to_the_plant() {
+    let disk = FakeDisk::default();
+    let (journal, progress) = start(&disk, 8);
+    disk.hold_syncs(true);
+    journal.append(intent()).unwrap();
+    disk.wait_until_syncing();
+    let taken = (0..100).filter(|_| journal.append(stranger()).is_ok());
+    assert_eq!(taken.count(), 4);
+    for _ in 0..4 {
+        journal.append(intent()).unwrap();
+    }
+    disk.hold_syncs(false);
+    wait_for(&progress, Progress::Durable(9));
+    journal.close(SOON).unwrap();
+    assert!(!disk.log().contains("audit-gap"), "{}", disk.log());
+}
+
+#[test]
 fn after_a_failed_sync_everything_since_the_last_good_one_is_written_again() {
     let disk = FakeDisk::default();
     let (journal, progress) = start(&disk, 4096);
@@ -323,6 +342,16 @@ fn intent() -> Record {
         device: Some("press-07".into()),
         function: Some(6),
         ..Record::new(Kind::WriteIntent)
+    }
+}
+
+fn stranger() -> Record {
+    Record {
+        client: Some(Arc::new(Party {
+            address: Some([10, 9, 8, 7].into()),
+            ..Party::default()
+        })),
+        ..Record::new(Kind::ClientOpen)
     }
 }
 
@@ -496,7 +525,11 @@ impl Disk for FakeDisk {
         Ok(false)
     }
 
-    fn surplus(&self, _now: SystemTime) -> Vec<Head> {
+    fn is_filling(&self) -> bool {
+        false
+    }
+
+    fn surplus(&self, _now: Stamp) -> Vec<Head> {
         Vec::new()
     }
 

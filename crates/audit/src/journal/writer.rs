@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::checkpoint::Checkpoints;
 use super::queue::{Ended, Shared};
@@ -146,8 +146,13 @@ impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
             // One that somebody else took away is gone as well.
             let _ = self.disk.remove(&file);
         }
-        let now = SystemTime::now();
-        if self.disk.rotate(now)? {
+        let shared = &self.shared.0;
+        let now = shared.clock.stamp();
+        let rotated = self.disk.rotate(now.time)?;
+        shared
+            .filling
+            .store(self.disk.is_filling(), Ordering::Relaxed);
+        if rotated {
             self.synced_length = 0;
             self.checkpoints.begin_file();
             let surplus = self.disk.surplus(now).into_iter();
@@ -172,7 +177,7 @@ impl<D: Disk, N: Fn(Progress)> Writer<D, N> {
     /// Tries until the log can be written again; false when it is closed without.
     fn outlast(&mut self, error: &io::Error) -> bool {
         self.shared.0.lock().state = State::Failed {
-            since: SystemTime::now(),
+            since: self.shared.0.clock.stamp().time,
             error: error.to_string().into(),
         };
         (self.notify)(Progress::Failed);
