@@ -8,7 +8,7 @@ use fieldlock_audit::Kind;
 use fieldlock_tests::answers::{exception, read_one, read_registers, write_one};
 use fieldlock_tests::clock::{Settable, set};
 use fieldlock_tests::{
-    Agent, OPEN_POLICY, Pair, Role, SOON, Setup, Site, Transport, trial, within,
+    Agent, OPEN_POLICY, Pair, Role, SOON, Setup, Site, Transport, binary, trial, within,
 };
 use libtest_mimic::Trial;
 
@@ -24,6 +24,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("clock::jumps_drop_no_tunnel::tls", || jumps(Transport::Tls)),
         test("clock::windows_are_closed_while_it_is_wrong", windows_close),
         test("clock::a_box_without_a_clock_starts", no_clock),
+        test("clock::records_carry_the_time_that_is_known", dated),
+        test(
+            "clock::one_that_is_ahead_is_one_alarm_and_deletes_nothing",
+            ahead,
+        ),
         test("clock::a_box_without_a_clock_asks_the_ca", asks_the_ca),
     ]
 }
@@ -146,6 +151,65 @@ fn no_clock() {
     let kept: i64 = kept().unwrap().trim().parse().unwrap();
     let now = jiff::Timestamp::now().as_second();
     assert!((now - 86_400..=now).contains(&kept), "{kept}, it is {now}");
+}
+
+/// A start with a clock at 2020: its records are found where they belong, and the log verifies.
+fn dated() {
+    let mut pair = Setup::new(Transport::Auto).prepare();
+    pair.headend.start();
+    pair.headend.wait_ready();
+    pair.headend.terminate();
+    set(&mut pair.headend, "@2020-01-02 00:00:00");
+    pair.headend.start();
+    pair.headend.wait_ready();
+    pair.headend.terminate();
+    pair.headend.set_environment("FAKETIME", "+0");
+    pair.headend.start();
+    pair.headend.wait_ready();
+    pair.headend.terminate();
+
+    let starts = pair.headend.audit_kind(Kind::Start);
+    let said: Vec<bool> = starts.iter().map(|record| record.clock.is_some()).collect();
+    assert_eq!(said, [false, true, false]);
+    let state = pair.headend.state();
+    let verified = binary::run_ok(&[&"audit", &"verify", &"--state", &state]);
+    assert!(verified.contains("in order"), "{verified}");
+    let found = binary::run_ok(&[
+        &"audit", &"query", &"--state", &state, &"--kind", &"start", &"--since", &"40d",
+    ]);
+    assert_eq!(found.lines().count(), 3, "{found}");
+    assert!(
+        found.contains("the system clock said 2020-01-02"),
+        "{found}"
+    );
+}
+
+/// A start years ahead, beyond all certificates and lists.
+fn ahead() {
+    let limits = "[audit]\nsegment_size = \"64KiB\"\nsegment_age = \"1m\"\nkeep = \"730d\"\n";
+    let mut pair = Setup::new(Transport::Auto).headend(limits).prepare();
+    pair.headend.start();
+    pair.headend.wait_ready();
+    pair.headend.terminate();
+    set(&mut pair.headend, "+1100d");
+    pair.headend.start();
+    pair.headend.wait_ready();
+    within(LOOK, "the alarm", || has_alarm(&pair.headend));
+    assert_eq!(pair.headend.alarms(), ["clock-wrong"]);
+    pair.headend.terminate();
+    let records = pair.headend.audit();
+    assert_eq!(records[0].seq, 1);
+    let text = records
+        .iter()
+        .rfind(|record| record.alarm.is_some())
+        .unwrap();
+    let said = text.reason.as_deref().unwrap_or_default();
+    assert!(
+        said.contains("by it this agent's certificate has expired"),
+        "{said}"
+    );
+    let now = std::time::SystemTime::now();
+    assert!(records.iter().all(|record| record.time <= Some(now)));
 }
 
 /// The same box was off until its certificate ended. By its own dates it is still valid: only the CA

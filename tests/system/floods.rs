@@ -1,17 +1,18 @@
 //! Floods: of those who prove nothing, and of one that has a certificate.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Instant;
 
-use fieldlock_audit::Kind;
+use fieldlock_audit::{Kind, log_files};
 use fieldlock_session::frame::CONTROL;
 use fieldlock_session::{ALPN, Frame, Outcome};
 use fieldlock_testkit::modbus::Client;
 use fieldlock_testkit::usage::Snapshot;
-use fieldlock_tests::answers::read_registers;
+use fieldlock_tests::answers::{read_registers, write_one};
 use fieldlock_tests::rogue::{Credentials, Face, Rogue};
 use fieldlock_tests::trial::{both, test};
 use fieldlock_tests::{Pair, Role, Setup, Site, Transport, eventually};
@@ -31,7 +32,104 @@ pub(crate) fn trials() -> Vec<Trial> {
         "attacks::a13_a_crowd_that_knocks_fills_no_queue_but_its_own",
         crowd,
     ));
+    for when_full in ["drop-oldest", "stop"] {
+        let name = format!("floods::strangers_push_out_no_write::{when_full}");
+        trials.push(test(&name, move || strangers(when_full)));
+    }
+    trials.push(test(
+        "floods::refused_writes_name_the_ranges_that_were_tried",
+        ranges,
+    ));
     trials
+}
+
+/// The policy knows 127.0.0.2, which may write holding registers up to 999.
+const OPERATOR: [u8; 4] = [127, 0, 0, 2];
+const KNOWN: &str = "syntax = 1\n[[client]]\nname = \"hmi-1\"\naddress = [\"127.0.0.2/32\"]\n\
+    [[allow]]\nname = \"hmi\"\nclient = [\"hmi-1\"]\ndevice = [\"any\"]\n\
+    function = [\"read\", \"write\"]\n\
+    address = [\"holding 0-99\"]\n";
+
+/// Addresses that no client of the policy names connect and close, and ask, as fast as they can.
+fn strangers(when_full: &str) {
+    const CONNECTIONS: u64 = 4_000;
+    let limits = format!(
+        "[client]\nmax_connections_per_address = 1000\n[audit]\nsegment_size = \"64KiB\"\n\
+         max_size = \"256KiB\"\nwhen_full = \"{when_full}\"\n"
+    );
+    let mut pair = Setup::new(Transport::Tls)
+        .policy(KNOWN)
+        .headend(&limits)
+        .up();
+    let mut operator = pair.client_from(OPERATOR);
+    write_one(&mut operator, 42, 1);
+    for n in 0..CONNECTIONS {
+        let local = IpAddr::from([127, 77, 0, (n % 8) as u8 + 1]);
+        let mut stranger = Client::connect_from(local, pair.clients).unwrap();
+        if n % 16 == 0 {
+            let _ = stranger.request(1, &[6, 0, 42, 0, (n % 256) as u8]);
+        }
+    }
+    // Who came before and who is known still writes.
+    write_one(&mut operator, 42, 2);
+    pair.headend.terminate();
+
+    let records = pair.headend.audit();
+    assert_eq!(records[0].seq, 1, "the log still begins where it began");
+    let intents = records
+        .iter()
+        .filter(|record| record.kind == Kind::WriteIntent);
+    assert_eq!(intents.count(), 2);
+    let counted = |kind| {
+        let of_kind = records.iter().filter(|record| record.kind == kind);
+        of_kind.map(|record| record.count.unwrap_or(1)).sum::<u64>()
+    };
+    // The operator's connection, and those of strangers, each once: on record, joined or left out.
+    let (opened, left_out) = (counted(Kind::ClientOpen), counted(Kind::LeftOut));
+    assert!(opened <= CONNECTIONS + 1, "{opened}");
+    if left_out == 0 {
+        assert_eq!(opened, CONNECTIONS + 1);
+        assert_eq!(counted(Kind::Denied), CONNECTIONS / 16);
+    }
+    let log = pair.headend.state().join("audit");
+    let bytes: u64 = log_files(&log)
+        .unwrap()
+        .iter()
+        .map(|file| fs::metadata(file).unwrap().len())
+        .sum();
+    // A sixteenth of the log, and the agent's own records.
+    assert!(bytes < 256 * 1024 / 16 + 16 * 1024, "{bytes}");
+}
+
+fn ranges() {
+    let mut pair = Setup::new(Transport::Tls).policy(KNOWN).up();
+    let mut operator = pair.client_from(OPERATOR);
+    for n in 0..600_u16 {
+        let address = if n % 100 == 7 { 9000 } else { 100 + n % 50 };
+        let [high, low] = address.to_be_bytes();
+        let answer = operator.request(1, &[6, high, low, 0, 1]).unwrap();
+        assert_eq!(answer, [0x86, 2]);
+    }
+    pair.headend.terminate();
+    let denied = pair.headend.audit_kind(Kind::Denied);
+    let count: u64 = denied.iter().map(|record| record.count.unwrap_or(1)).sum();
+    assert_eq!(count, 600);
+    let names = |address: u16| {
+        denied.iter().any(|record| {
+            let tried = record.tried.as_deref().unwrap_or_default().iter();
+            let mut ranges = tried.chain(&record.address);
+            ranges.any(|range| (range.first, range.last) == (address, address))
+        })
+    };
+    assert!(names(9000), "{denied:?}");
+    let others = denied
+        .iter()
+        .flat_map(|record| record.tried.as_deref().unwrap_or_default());
+    assert!(
+        others
+            .into_iter()
+            .all(|range| range.last < 150 || range.first == 9000)
+    );
 }
 
 /// Different client hellos, each as the datagrams that carry it.

@@ -127,7 +127,8 @@ pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unpr
             }
             Err(reason) => {
                 let text = format!("the certificate can't be renewed: {reason}");
-                member.ledger().raise(alarm::RENEWAL, "", &text);
+                let posture = member.posture();
+                posture.raise_for_authority(member.ledger(), alarm::RENEWAL, &text);
                 sleep(backoff.delay()).await;
             }
         }
@@ -208,7 +209,8 @@ pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
                 // The rest is a try: there are plants without a CA on the network.
                 if must {
                     let text = format!("no trust list from the CA: {reason}");
-                    member.ledger().raise(alarm::AUTHORITY, "", &text);
+                    let posture = member.posture();
+                    posture.raise_for_authority(member.ledger(), alarm::AUTHORITY, &text);
                     sleep(backoff.delay()).await;
                 }
             }

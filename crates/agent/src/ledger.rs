@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{
-    Decision, DenialFilter, Head, Journal, JournalError, Kind, Options, Party, ReadFilter, Reads,
-    Record, Recovered, Sign, State, Ticket, Unavailable,
+    Budget, Class, Clock, Decision, DenialFilter, Head, Journal, JournalError, Kind, Options,
+    Party, ReadFilter, Reads, Record, Recovered, Sign, Stamp, State, Ticket, Unavailable,
 };
+use fieldlock_enroll::AgentClock;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
@@ -42,6 +43,7 @@ pub(crate) mod alarm {
     pub(crate) const PEER_LOG: &str = "peer-log-cut";
     pub(crate) const FIELDBUS: &str = "profinet-interface-down";
     pub(crate) const CHAIN: &str = "audit-log-changed";
+    pub(crate) const OUTSIDERS: &str = "audit-share-used-up";
     pub(crate) const FALLBACK: &str = "fallback-transport";
 
     pub(crate) const ALL: &[&str] = &[
@@ -62,6 +64,7 @@ pub(crate) mod alarm {
         PEER_LOG,
         FIELDBUS,
         CHAIN,
+        OUTSIDERS,
         FALLBACK,
     ];
 }
@@ -70,6 +73,9 @@ pub(crate) mod alarm {
 pub(crate) struct Ledger {
     journal: Journal,
     denials: RefCell<DenialFilter>,
+    shares: RefCell<Shares>,
+    /// Records that were left out, since the start.
+    left_out: Cell<u64>,
     reads: RefCell<ReadFilter>,
     /// SHA-256 of the policy in force, as records carry it.
     policy: RefCell<Arc<str>>,
@@ -87,6 +93,44 @@ pub(crate) struct Ledger {
     /// The last checkpoint of the log.
     checkpoint: RefCell<Option<Head>>,
     new_checkpoint: Notify,
+}
+
+/// What is left of the log for those who can cause records at will.
+#[derive(Debug)]
+struct Shares([(Class, Budget); 2]);
+
+impl Shares {
+    fn new(log_bytes: u64) -> Self {
+        let now = Instant::now();
+        let share = |class| (class, Budget::new(log_bytes, now));
+        Self([Class::Identified, Class::Stranger].map(share))
+    }
+
+    /// None of a class that has no bounds.
+    fn of(&mut self, class: Class) -> Option<&mut Budget> {
+        let share = self.0.iter_mut().find(|(of, _)| *of == class);
+        share.map(|(_, budget)| budget)
+    }
+
+    /// Says of each class how many records were left out of which it was not said yet.
+    fn told(&mut self, take: impl Fn(&mut Budget) -> Option<u64>) -> Vec<Record> {
+        let told = self.0.iter_mut().filter_map(|(class, budget)| {
+            let count = take(budget)?;
+            Some(left_out_of(*class, count))
+        });
+        told.collect()
+    }
+}
+
+/// The agent's own reckoning of the time.
+#[derive(Debug)]
+struct Reckoned(Arc<AgentClock>);
+
+impl Clock for Reckoned {
+    fn stamp(&self) -> Stamp {
+        let (time, system) = self.0.date();
+        Stamp { time, system }
+    }
 }
 
 /// Folder of the audit log in the state directory.
@@ -111,6 +155,7 @@ impl Ledger {
         state: &Path,
         agent: &str,
         settings: &settings::audit::Audit,
+        clock: &Arc<AgentClock>,
     ) -> Result<Rc<Self>, JournalError> {
         let progress = Arc::new(Notify::new());
         let notify = {
@@ -119,12 +164,15 @@ impl Ledger {
         };
         let options = Options {
             limits: settings.limits(),
+            clock: Arc::new(Reckoned(clock.clone())),
             ..Options::new(state.join(FOLDER), agent)
         };
         let (journal, recovered) = Journal::open(options, notify)?;
         let ledger = Rc::new(Self {
             journal,
             denials: RefCell::default(),
+            shares: RefCell::new(Shares::new(settings.limits().max_bytes)),
+            left_out: Cell::new(0),
             reads: RefCell::new(ReadFilter::new(settings.reads())),
             policy: RefCell::new("".into()),
             progress,
@@ -198,12 +246,69 @@ impl Ledger {
         self.listeners.borrow_mut().push(listener);
     }
 
-    /// Puts `record` on record. When the log can't take it that is counted, and said.
+    /// Puts `record` on record. When the log can't take it that is counted, and said; so is
+    /// what people outside the policy cause beyond their share of it.
     pub(crate) fn note(&self, record: Record) {
+        if !self.is_within_share(&record) {
+            self.left_out.set(self.left_out.get() + 1);
+            return;
+        }
         // Why it was not taken is the journal's own alarm; the count is for `status`.
         if self.append(record).is_err() {
             self.not_recorded.set(self.not_recorded.get() + 1);
         }
+    }
+
+    fn is_within_share(&self, record: &Record) -> bool {
+        let class = Class::of(record);
+        let mut shares = self.shares.borrow_mut();
+        let Some(budget) = shares.of(class) else {
+            return true;
+        };
+        if !self.takes_outsiders() {
+            budget.leave_out();
+            return false;
+        }
+        let now = Instant::now();
+        let left_out = budget.poll_left_out(now);
+        let fits = budget.handle_record(now, record);
+        let used_up = budget.is_used_up();
+        drop(shares);
+        if let Some(count) = left_out {
+            self.note(left_out_of(class, count));
+        }
+        if used_up {
+            self.raise(alarm::OUTSIDERS, "", SHARE_USED_UP);
+        }
+        fits
+    }
+
+    fn takes_outsiders(&self) -> bool {
+        !self.journal.is_filling() && self.is_writable()
+    }
+
+    /// Looks after the shares of those outside the policy; to be called now and then.
+    pub(crate) fn watch_shares(&self) {
+        let now = Instant::now();
+        let mut shares = self.shares.borrow_mut();
+        let is_strained = shares
+            .0
+            .iter_mut()
+            .any(|(_, budget)| budget.is_strained(now));
+        let told = match self.takes_outsiders() {
+            true => shares.told(|budget| budget.poll_left_out(now)),
+            false => Vec::new(),
+        };
+        drop(shares);
+        told.into_iter().for_each(|record| self.note(record));
+        if !is_strained {
+            self.clear(alarm::OUTSIDERS, "");
+        }
+    }
+
+    /// Records of people outside the policy that were left out, since the start.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out.get()
     }
 
     /// The intent of a write: must be durable before the write leaves.
@@ -270,8 +375,8 @@ impl Ledger {
         }
     }
 
-    /// Puts a refusal or a lost read on record; repeats within a second are counted. Whether
-    /// it was the first of its kind.
+    /// Puts a refusal or a lost read on record; repeats are joined and counted. Whether it was
+    /// the first of its kind.
     pub(crate) fn repeated(&self, record: Record) -> bool {
         let mut denials = self.denials.borrow_mut();
         let idle = denials.poll_timeout().is_none();
@@ -285,6 +390,16 @@ impl Ledger {
             self.held_back.notify_one();
         }
         is_first
+    }
+
+    /// Puts the beginning of a connection on record; those of strangers are counted like
+    /// refusals. Whether it stands there by itself, so that its end belongs there too.
+    pub(crate) fn opened(&self, record: Record) -> bool {
+        if Class::of(&record) != Class::Plant {
+            return self.repeated(record);
+        }
+        self.note(record);
+        true
     }
 
     /// All records up to this ticket are on the disk.
@@ -337,7 +452,10 @@ impl Ledger {
 
     pub(crate) fn alarms(&self) -> Vec<(String, Alarm)> {
         let alarms = self.alarms.borrow();
-        alarms.iter().map(|(k, a)| (k.clone(), a.clone())).collect()
+        let mut all: Vec<_> = alarms.iter().map(|(k, a)| (k.clone(), a.clone())).collect();
+        // What else may follow from.
+        all.sort_by_key(|(key, _)| key != alarm::CLOCK);
+        all
     }
 
     /// Passes on what the journal's thread tells and releases held-back refusals.
@@ -390,6 +508,8 @@ impl Ledger {
         for record in held {
             self.note(record);
         }
+        let told = self.shares.borrow_mut().told(Budget::take_left_out);
+        told.into_iter().for_each(|record| self.note(record));
         self.note(Record {
             durable: true,
             ..Record::new(Kind::Stop)
@@ -398,6 +518,22 @@ impl Ledger {
             Ok(()) => info!("stopped"),
             Err(error) => warn!("{error}"),
         }
+    }
+}
+
+const SHARE_USED_UP: &str = "people outside the policy have used up their share of the audit \
+    log: what they do beyond it is counted, and told once there is room again; the last \
+    `client-open`, `client-refused` and `tunnel-refused` records say where they come from";
+
+fn left_out_of(class: Class, count: u64) -> Record {
+    let reason = match class {
+        Class::Plant | Class::Stranger => "of strangers, beyond their share of the log",
+        Class::Identified => "of identities that are refused, beyond their share of the log",
+    };
+    Record {
+        reason: Some(reason.into()),
+        count: Some(count),
+        ..Record::new(Kind::LeftOut)
     }
 }
 

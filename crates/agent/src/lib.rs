@@ -24,6 +24,7 @@ mod fieldbus;
 mod headend;
 pub mod hello;
 mod ledger;
+pub mod library;
 mod manager;
 pub mod monitor;
 mod posture;

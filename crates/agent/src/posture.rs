@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
 use fieldlock_enroll::AgentClock;
-use fieldlock_pki::clock::Skew;
+use fieldlock_pki::clock::{Reading, Skew};
 use fieldlock_pki::{Role, TrustList, store};
 use fieldlock_policy::{Now, Phase, Policy};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::StartError;
 use crate::ledger::{Ledger, alarm};
@@ -209,12 +209,14 @@ impl Posture {
 
     /// Raises and clears the alarms about what runs out, and keeps the time.
     pub(crate) fn watch_dates(&self, state: &Path, ledger: &Ledger) {
-        self.watch_clock(ledger);
+        let reading = self.watch_clock(ledger);
         let kept = self.time_kept.get();
         if kept.is_some_and(|at| at.elapsed() >= KEEP_TIME) {
             self.keep_time(state);
         }
-        let now = self.clock.now();
+        // A jump of the clock that nothing has proven makes nothing run out: it is one alarm, and
+        // what follows from it is said there.
+        let now = reading.steady;
         let trust = self.trust();
         for crl in trust.list.crl_dates() {
             let name = &crl.authority;
@@ -272,10 +274,49 @@ impl Posture {
         matches!(self.clock.read().skew, Skew::Behind(_))
     }
 
-    fn watch_clock(&self, ledger: &Ledger) {
+    /// The system clock is so far ahead that what fails may fail for this alone.
+    fn has_jumped_ahead(&self) -> bool {
+        matches!(self.clock.read().skew, Skew::Ahead(_))
+    }
+
+    /// Raises an alarm about something that the CA did not do, unless the clock explains it: then
+    /// that is the alarm.
+    pub(crate) fn raise_for_authority(&self, ledger: &Ledger, name: &'static str, text: &str) {
+        if self.has_jumped_ahead() {
+            debug!("{text}; the clock may be why");
+        } else {
+            ledger.raise(name, "", text);
+        }
+    }
+
+    /// What would have run out by `now` and has not by what is known of the time.
+    fn run_out_by(&self, now: i64, known: i64) -> String {
+        let trust = self.trust();
+        let has = |date: i64| (known..now).contains(&date);
+        let crls = trust.list.crl_dates();
+        let lists = crls.iter().filter(|crl| has(crl.next_update)).count();
+        let mut parts = Vec::new();
+        if has(trust.leaf.not_after) {
+            parts.push("this agent's certificate has expired".to_owned());
+        }
+        match lists {
+            0 => {}
+            1 => parts.push("a revocation list is out of date".to_owned()),
+            _ => parts.push(format!("{lists} revocation lists are out of date")),
+        }
+        match parts.is_empty() {
+            true => String::new(),
+            false => format!("by it {}; ", parts.join(" and ")),
+        }
+    }
+
+    fn watch_clock(&self, ledger: &Ledger) -> Reading {
         let reading = self.clock.read();
         let text = match reading.skew {
-            Skew::None => return ledger.clear(alarm::CLOCK, ""),
+            Skew::None => {
+                ledger.clear(alarm::CLOCK, "");
+                return reading;
+            }
             Skew::Behind(_) => format!(
                 "the system clock is behind a time that has certainly passed: certificates are judged \
                  by {}, which runs on; rules with time windows are closed; set the clock",
@@ -283,13 +324,15 @@ impl Posture {
             ),
             Skew::Ahead(_) => format!(
                 "the system clock is ahead of all that is known: new tunnels are judged by {}, live \
-                 ones by {} until a handshake has come through, and rules with time windows are closed; is the \
-                 clock right?",
+                 ones by {} until a handshake has come through, and rules with time windows are closed; {}is \
+                 the clock right?",
                 crate::status::time(reading.now),
                 crate::status::time(reading.steady),
+                self.run_out_by(reading.now, reading.steady),
             ),
         };
         ledger.raise(alarm::CLOCK, "", &text);
+        reading
     }
 
     /// A handshake with a peer whose certificate ends at `until` came through: it is the time we

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::ledger::Ledger;
+use crate::library::WARNINGS;
 use crate::posture::{Posture, short_hex};
 use crate::tunnel::Link;
 
@@ -47,11 +48,13 @@ pub(crate) fn common(role: &str, posture: &Posture, ledger: &Ledger, started: In
                 Skew::Ahead(by) => by,
             },
         },
+        "library_warnings": WARNINGS.count(),
         "audit": {
             "writable": ledger.is_writable(),
             "durable_seq": ledger.durable(),
             "signed_seq": ledger.checkpoint().map(|head| head.seq),
             "not_recorded": ledger.not_recorded(),
+            "left_out": ledger.left_out(),
         },
         "alarms": alarms.collect::<Vec<_>>(),
     })

@@ -39,7 +39,11 @@ fn edge_as_headend(transport: Transport) {
 fn another_ca(transport: Transport) {
     let other = Site::new();
     let identity = other.identity(Role::Headend, HEADEND);
-    refuses(transport, Credentials::installed(&identity), "issuer");
+    refuses(
+        transport,
+        Credentials::installed(&identity),
+        "not trusted here",
+    );
 }
 
 fn expired(transport: Transport) {
@@ -65,7 +69,7 @@ fn no_alpn(transport: Transport) {
         alpn: Vec::new(),
     };
     let reason = match transport {
-        Transport::Quic => "known protocol",
+        Transport::Quic => "(ALPN)",
         _ => "no ALPN",
     };
     refuses_at(Setup::new(transport).prepare(), transport, face, reason);

@@ -17,6 +17,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         both("negative::headend_refuses_expired", expired),
         both("negative::headend_refuses_not_yet_valid", not_yet_valid),
         both("negative::headend_refuses_revoked", revoked),
+        both(
+            "negative::each_reason_and_identity_from_one_address_is_on_record",
+            told_apart,
+        ),
         both("attacks::a10_revoked_edge_resumes_a_session", resumes),
         both("negative::headend_refuses_a_headend", headend_as_edge),
         both("negative::headend_refuses_no_alpn", no_alpn),
@@ -46,7 +50,7 @@ fn another_ca(transport: Transport) {
     // The same site, the same names, another key.
     let other = Site::new();
     let face = Face::of(Credentials::installed(&other.identity(Role::Edge, EDGE)));
-    refuses(transport, face, "UnknownIssuer");
+    refuses(transport, face, "not trusted here");
 }
 
 fn expired(transport: Transport) {
@@ -57,7 +61,7 @@ fn expired(transport: Transport) {
 fn not_yet_valid(transport: Transport) {
     let issued = Site::shared().issued_between(Role::Edge, EDGE, 60, 120);
     let face = Face::of(Credentials::issued(&issued));
-    refuses(transport, face, "NotValidYet");
+    refuses(transport, face, "not valid yet");
 }
 
 fn revoked(transport: Transport) {
@@ -68,7 +72,67 @@ fn revoked(transport: Transport) {
     let pair = Setup::new(transport).prepare();
     pair.headend.install_crl(&crl);
     let face = Face::of(Credentials::installed(&identity));
-    refuses_at(pair, transport, face, "Revoked");
+    refuses_at(pair, transport, face, "revoked");
+}
+
+/// Many refusals of many kinds from one address: no kind vanishes among others, and of certificates
+/// that our CA issued each is named.
+fn told_apart(transport: Transport) {
+    let site = Site::shared();
+    let names = ["told-1", "told-2"].map(|name| format!("{name}-{transport}"));
+    let mut pair = Setup::new(transport).prepare();
+    let revoked = names.clone().map(|name| {
+        let identity = site.identity(Role::Edge, &name);
+        pair.headend.install_crl(&site.revoke(Role::Edge, &name));
+        identity
+    });
+    pair.headend.start();
+    pair.headend.wait_ready();
+    let nobody = || Face {
+        group: None,
+        credentials: None,
+        alpn: vec![ALPN.to_vec()],
+    };
+    let headend = site.identity(Role::Headend, HEADEND);
+    let dial = |face: Face| {
+        if let Ok(mut rogue) = Rogue::dial(transport, pair.tunnel, face) {
+            let _ = rogue.send(CONTROL, &Frame::Hello(&hello(&[DEVICE]).encode()));
+            assert!(rogue.receive(CONTROL).is_err());
+        }
+    };
+    for _ in 0..4 {
+        (0..4).for_each(|_| dial(nobody()));
+        let faces = revoked.iter().chain([&headend]);
+        faces.for_each(|identity| dial(Face::of(Credentials::installed(identity))));
+    }
+    pair.headend.terminate();
+    let refused = pair.headend.audit_kind(Kind::TunnelRefused);
+    let total: u64 = refused.iter().map(|record| record.count.unwrap_or(1)).sum();
+    assert_eq!(total, 4 * (4 + 3), "{refused:?}");
+    let of = |identity: Option<&str>, reason: &str| {
+        let record = refused.iter().find(|record| {
+            let client = record.client.as_deref().unwrap();
+            let said = record.reason.as_deref().unwrap_or_default();
+            client.identity.as_deref() == identity && said.contains(reason)
+        });
+        let record = record.unwrap_or_else(|| panic!("{identity:?} {reason}: {refused:?}"));
+        assert_eq!(
+            record.client.as_deref().unwrap().serial.is_some(),
+            identity.is_some()
+        );
+        let plain = record.reason.as_deref().unwrap_or_default();
+        assert!(
+            !plain.contains("Other(") && !plain.contains("error 4"),
+            "{plain}"
+        );
+    };
+    of(None, "shows no certificate");
+    for name in &names {
+        let identity = format!("spiffe://plant1.example/edge/{name}");
+        of(Some(&identity), "its certificate is revoked");
+    }
+    let identity = format!("spiffe://plant1.example/headend/{HEADEND}");
+    of(Some(&identity), "client authentication");
 }
 
 /// Attack 10: an edge that was let in keeps what it has of sessions, and comes back once it is
@@ -97,7 +161,7 @@ fn resumes(transport: Transport) {
     pair.headend.install_crl(&crl);
     first.wait_close(SOON).unwrap();
     let dialled = returning.dial(transport, pair.tunnel);
-    is_refused(&pair, transport, dialled, "Revoked");
+    is_refused(&pair, transport, dialled, "revoked");
 }
 
 fn headend_as_edge(transport: Transport) {
@@ -110,18 +174,14 @@ fn headend_as_edge(transport: Transport) {
 fn no_alpn(transport: Transport) {
     // On QUIC the TLS library insists by itself (RFC 9001, section 8.1).
     let reason = match transport {
-        Transport::Quic => "known protocol",
+        Transport::Quic => "(ALPN)",
         _ => "no ALPN",
     };
     refuses(transport, with_alpn(&[]), reason);
 }
 
 fn another_alpn(transport: Transport) {
-    refuses(
-        transport,
-        with_alpn(&[b"fieldlock/0", b"h3"]),
-        "known protocol",
-    );
+    refuses(transport, with_alpn(&[b"fieldlock/0", b"h3"]), "(ALPN)");
 }
 
 fn with_alpn(alpn: &[&[u8]]) -> Face {
@@ -144,7 +204,7 @@ fn classical(transport: Transport) {
         .headend("[trust]\nkey_exchange = \"post-quantum\"\n")
         .edge("[trust]\nkey_exchange = \"post-quantum\"\n")
         .prepare();
-    refuses_at(pair, transport, face, "NoKxGroupsInCommon");
+    refuses_at(pair, transport, face, "key exchange");
 }
 
 fn refuses(transport: Transport, face: Face, reason: &str) {

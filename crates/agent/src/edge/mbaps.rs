@@ -14,7 +14,7 @@ use super::device::Device;
 use crate::posture::Posture;
 use crate::sealed::Sealed;
 use crate::settings::edge::Mbaps;
-use crate::tls::Proof;
+use crate::tls::{Proof, handshake};
 
 /// Shows the edge's certificate to a device, and judges the device's.
 pub(super) async fn shake_hands(
@@ -30,8 +30,9 @@ pub(super) async fn shake_hands(
     let trust = posture.trust();
     let config = trust.mbaps_client(settings.tls);
     let connector = TlsConnector::from(config.ok_or("no client configuration")?);
-    let stream = connector.connect(trust.device_name(&name)?, stream).await;
-    let (stream, tls) = stream.map_err(|error| error.to_string())?.into_inner();
+    let connecting = connector.connect(trust.device_name(&name)?, stream);
+    let stream = handshake(connecting).await;
+    let (stream, tls) = stream.map_err(|refusal| refusal.to_string())?.into_inner();
     let proof = Proof::of(&tls)?;
     // The lists may have changed during the handshake, after the others were judged again.
     let present = posture.trust();

@@ -147,7 +147,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         settings.trust,
     )?;
     let name = posture.trust().identity.name.to_string();
-    let ledger = Ledger::open(&settings.state, &name, &settings.audit)?;
+    let ledger = Ledger::open(&settings.state, &name, &settings.audit, posture.clock())?;
     ledger.set_signer(posture.trust().signer.clone());
     ledger.set_policy(&short_hex(&posture.hash()));
     let drain = settings.drain.0;
@@ -711,6 +711,7 @@ async fn watch_dates(edge: Rc<Edge>) {
         look.tick().await;
         let state = &edge.settings().state;
         edge.posture.watch_dates(state, &edge.ledger);
+        edge.ledger.watch_shares();
         if edge.posture.cuts_stale() {
             edge.sweep();
         }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fieldlock_enroll::words;
 use fieldlock_pki::{Identity, Summary};
 use fieldlock_session::{ALPN, CYCLIC_ALPN, Transport};
 use quinn::{ConnectionError, Endpoint, Incoming};
@@ -24,7 +25,7 @@ use super::tunnel::TunnelHandler;
 use super::{Headend, splice};
 use crate::hello::{self, Wanted};
 use crate::socket;
-use crate::tls::{Negotiated, TrustError, group_name};
+use crate::tls::{Negotiated, Refusal, Shown, TrustError, group_name, handshake};
 use crate::tunnel::lane::{Token, WELCOME};
 use crate::tunnel::{End, Link, Path, Peer, quic, tcp, udp};
 
@@ -134,23 +135,23 @@ async fn accept_quic(headend: &Rc<Headend>, endpoint: &Endpoint) {
 async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, pass: Pass) {
     let address = canonical(incoming.remote_address());
     let connected = async {
-        let failed = |error: ConnectionError| (proves_address(&error), error.to_string());
+        let failed = |error: ConnectionError| (proves_address(&error), Refusal::of_quic(&error));
         await_turn(&pass).await;
         let connecting = incoming.accept().map_err(failed)?;
         let connection = connecting.await.map_err(failed)?;
-        let peer = quic_peer(&connection).map_err(|reason| (true, reason))?;
+        let peer = quic_peer(&connection).map_err(|reason| (true, reason.into()))?;
         Ok((connection, peer))
     };
     let connected = match timeout(HANDSHAKE, connected).await {
         Ok(connected) => connected,
-        Err(_) => Err((false, NOT_IN_TIME.to_owned())),
+        Err(_) => Err((false, NOT_IN_TIME.into())),
     };
     let proven = pass.is_proven();
     drop(pass);
     match connected {
         Ok((connection, peer)) if !headend.is_welcome(&peer) => {
             connection.close(0u8.into(), CHURN.as_bytes());
-            headend.handshake_refused(Some(address), Transport::Quic, CHURN);
+            headend.handshake_refused(Some(address), Transport::Quic, churn(&peer));
         }
         Ok((connection, peer)) => {
             let link = Link::headend(peer, Path::Quic(connection), headend.next_link());
@@ -159,9 +160,9 @@ async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, pass: Pass) {
             let end = quic::run(link.clone(), handler.clone()).await;
             finish(&headend, &link, &handler, &end);
         }
-        Err((later, reason)) => {
+        Err((later, refusal)) => {
             let source = (proven || later).then_some(address);
-            headend.handshake_refused(source, Transport::Quic, &reason);
+            headend.handshake_refused(source, Transport::Quic, refusal);
         }
     }
 }
@@ -277,8 +278,8 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
         Ok(Ok(Wanted::Tunnel(start))) => start,
         Ok(Ok(Wanted::Cyclic(start))) => {
             let offered = timeout_at(deadline, cyclic(&headend, *start, address)).await;
-            if let Err(reason) = offered.unwrap_or_else(|_| Err(NOT_IN_TIME.to_owned())) {
-                headend.handshake_refused(Some(address), Transport::Tls, &reason);
+            if let Err(refusal) = offered.unwrap_or_else(|_| Err(NOT_IN_TIME.into())) {
+                headend.handshake_refused(Some(address), Transport::Tls, refusal);
             }
             return;
         }
@@ -288,7 +289,7 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
             return;
         }
         Ok(Err(error)) => {
-            headend.handshake_refused(Some(address), Transport::Tls, &error.to_string());
+            headend.handshake_refused(Some(address), Transport::Tls, words::io_error(&error));
             return;
         }
         Err(_) => {
@@ -301,21 +302,18 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
         let config = headend.posture.trust().tls_server();
         let config = config.ok_or("no server configuration")?;
         await_turn(&pass).await;
-        let stream = start
-            .into_stream(config)
-            .await
-            .map_err(|error| error.to_string())?;
+        let stream = handshake(start.into_stream(config)).await?;
         let peer = tls_peer(stream.get_ref().1, ALPN, address)?;
-        Ok::<_, String>((stream, peer))
+        Ok::<_, Refusal>((stream, peer))
     };
     let connected = match timeout_at(deadline, connected).await {
         Ok(connected) => connected,
-        Err(_) => Err(NOT_IN_TIME.to_owned()),
+        Err(_) => Err(NOT_IN_TIME.into()),
     };
     drop(pass);
     match connected {
         Ok((_, peer)) if !headend.is_welcome(&peer) => {
-            headend.handshake_refused(Some(address), Transport::Tls, CHURN);
+            headend.handshake_refused(Some(address), Transport::Tls, churn(&peer));
         }
         Ok((stream, peer)) => {
             let link = Link::headend(peer, Path::Tls, headend.next_link());
@@ -324,11 +322,14 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
             let end = tcp::run(stream.into(), link.clone(), &*handler).await;
             finish(&headend, &link, &handler, &end);
         }
-        Err(reason) if !has_alpn => {
-            let reason = format!("{reason}; {NO_ALPN}");
-            headend.handshake_refused(Some(address), Transport::Tls, &reason);
+        Err(refusal) if !has_alpn => {
+            let refusal = Refusal {
+                why: format!("{}; {NO_ALPN}", refusal.why).into(),
+                ..refusal
+            };
+            headend.handshake_refused(Some(address), Transport::Tls, refusal);
         }
-        Err(reason) => headend.handshake_refused(Some(address), Transport::Tls, &reason),
+        Err(refusal) => headend.handshake_refused(Some(address), Transport::Tls, refusal),
     }
 }
 
@@ -337,11 +338,11 @@ async fn cyclic(
     headend: &Headend,
     start: StartHandshake<TcpStream>,
     address: SocketAddr,
-) -> Result<(), String> {
+) -> Result<(), Refusal> {
     let words = |error: io::Error| format!("connection for cyclic data: {error}");
     let config = headend.posture.trust().cyclic_server();
     let config = config.ok_or("no server configuration")?;
-    let mut stream = start.into_stream(config).await.map_err(words)?;
+    let mut stream = handshake(start.into_stream(config)).await?;
     let peer = tls_peer(stream.get_ref().1, CYCLIC_ALPN, address)?;
     let mut token = Token::default();
     stream.read_exact(&mut token).await.map_err(words)?;
@@ -356,7 +357,14 @@ async fn cyclic(
     })?;
     stream.write_all(&WELCOME).await.map_err(words)?;
     stream.flush().await.map_err(words)?;
-    tunnel.link.lane.offer(stream.into()).map_err(words)
+    Ok(tunnel.link.lane.offer(stream.into()).map_err(words)?)
+}
+
+fn churn(peer: &Peer) -> Refusal {
+    Refusal {
+        why: CHURN.into(),
+        shown: peer.chain.first().and_then(|leaf| Shown::of(leaf)),
+    }
 }
 
 fn finish(headend: &Headend, link: &Rc<Link>, handler: &TunnelHandler, end: &End) {

@@ -311,7 +311,7 @@ impl Headend {
 pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Reader) {
     let client = ClientConn::new(&headend, arrival);
     headend.add_client(&client);
-    headend.ledger.note(Record {
+    let is_on_record = headend.ledger.opened(Record {
         client: Some(client.party.clone()),
         ..Record::new(Kind::ClientOpen)
     });
@@ -333,12 +333,14 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Re
             channel.close_client(client.number);
         }
     }
-    headend.ledger.note(Record {
-        client: Some(client.party.clone()),
-        reason: Some(why.into()),
-        count: Some(client.requests.get()),
-        ..Record::new(Kind::ClientClose)
-    });
+    if is_on_record {
+        headend.ledger.note(Record {
+            client: Some(client.party.clone()),
+            reason: Some(why.into()),
+            count: Some(client.requests.get()),
+            ..Record::new(Kind::ClientClose)
+        });
+    }
 }
 
 /// Serves one client until either side ends it and all that it asked has its answer; says why it

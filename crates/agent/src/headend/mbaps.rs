@@ -1,7 +1,6 @@
 //! Clients that speak Modbus/TCP Security: the handshake before they are clients like others, and
 //! their certificates while they are.
 
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::client::Routes;
-use rustls::{Error, InvalidMessage, PeerIncompatible};
+use fieldlock_enroll::words;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -21,7 +20,7 @@ use super::seats::Seat;
 use crate::ledger::denial;
 use crate::sealed::Sealed;
 use crate::socket;
-use crate::tls::Proof;
+use crate::tls::{Proof, Refusal, handshake};
 
 /// From the connection to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -38,7 +37,7 @@ pub(super) async fn accept(
 ) {
     let shaken = match timeout(HANDSHAKE, shake_hands(&headend, stream)).await {
         Ok(shaken) => shaken,
-        Err(_) => Err("no complete handshake in time".to_owned()),
+        Err(_) => Err("no complete handshake in time".into()),
     };
     match shaken {
         Ok((stream, sealed, proof)) => {
@@ -52,24 +51,25 @@ pub(super) async fn accept(
             };
             client::serve(headend, arrival, reader).await;
         }
-        Err(reason) => headend.mbaps_refused(address, &reason),
+        Err(refusal) => headend.mbaps_refused(address, &refusal),
     }
 }
 
 async fn shake_hands(
     headend: &Headend,
     stream: TcpStream,
-) -> Result<(TcpStream, Sealed, Proof), String> {
+) -> Result<(TcpStream, Sealed, Proof), Refusal> {
     let trust = headend.posture.trust();
     let config = trust.mbaps_server(headend.settings().mbaps.tls);
     let acceptor = TlsAcceptor::from(config.ok_or("no server configuration")?);
-    let stream = acceptor.accept(stream).await.map_err(|error| why(&error))?;
+    let stream = handshake(acceptor.accept(stream)).await.map_err(hinted)?;
     let (stream, tls) = stream.into_inner();
     let proof = Proof::of(&tls)?;
     if proof.identity.uri().len() > MAX_IDENTITY {
         return Err(format!(
             "its identity has more than {MAX_IDENTITY} octets: issue one with a shorter name"
-        ));
+        )
+        .into());
     }
     // The lists may have changed during the handshake, after the others were judged again.
     let present = headend.posture.trust();
@@ -79,33 +79,28 @@ async fn shake_hands(
     Ok((stream, Sealed::new(tls.into()), proof))
 }
 
-/// In words that say what to do, where a common mistake shows.
-fn why(error: &io::Error) -> String {
-    let tls = error.get_ref().and_then(|error| error.downcast_ref());
-    match tls {
-        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-            "not TLS: plain Modbus/TCP belongs on another port".to_owned()
-        }
-        Some(Error::PeerIncompatible(
-            PeerIncompatible::SupportedVersionsExtensionRequired
-            | PeerIncompatible::Tls12NotOfferedOrEnabled,
-        )) => "offers no TLS 1.3: `tls = \"1.2\"` under [mbaps] would let it in".to_owned(),
-        _ => error.to_string(),
-    }
+/// Says what to do, where a common mistake shows.
+fn hinted(refusal: Refusal) -> Refusal {
+    let hint = match &*refusal.why {
+        words::NOT_TLS => "plain Modbus/TCP belongs on another port",
+        words::NO_TLS13 => "`tls = \"1.2\"` under [mbaps] would let it in",
+        _ => return refusal,
+    };
+    format!("{}: {hint}", refusal.why).into()
 }
 
 impl Headend {
-    fn mbaps_refused(&self, address: SocketAddr, reason: &str) {
+    fn mbaps_refused(&self, address: SocketAddr, refusal: &Refusal) {
         self.counters.clients_refused.add();
-        let party = Arc::new(Party {
+        let party = refusal.party(Party {
             address: Some(address.ip()),
             ..Party::default()
         });
-        let record = denial(Kind::ClientRefused, &party, reason);
+        let record = denial(Kind::ClientRefused, &party, &refusal.why);
         if self.ledger.repeated(record) {
-            warn!(%address, "MBAPS client refused: {reason}");
+            warn!(%address, "MBAPS client refused: {refusal}");
         } else {
-            debug!(%address, "MBAPS client refused: {reason}");
+            debug!(%address, "MBAPS client refused: {refusal}");
         }
     }
 

@@ -62,6 +62,7 @@ use crate::reload::{Changed, Watch};
 use crate::sandbox::needs_of_headend;
 use crate::settings::headend::{Bindings, Entrance, File};
 use crate::source::Source;
+use crate::tls::Refusal;
 use crate::tunnel::{Link, Peer};
 use crate::vitals::Vitals;
 use crate::{Given, Prepared, StartError, random, stop_signal};
@@ -187,7 +188,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         settings.trust,
     )?;
     let name = posture.trust().identity.name.to_string();
-    let ledger = Ledger::open(&settings.state, &name, &settings.audit)?;
+    let ledger = Ledger::open(&settings.state, &name, &settings.audit, posture.clock())?;
     ledger.set_signer(posture.trust().signer.clone());
     ledger.set_policy(&short_hex(&posture.hash()));
     let mut ports = Vec::new();
@@ -446,22 +447,28 @@ impl Headend {
 
     /// `source`: where it came from, if that is proven. Forged addresses would make each refusal
     /// look like another, and fill the log.
-    fn handshake_refused(&self, source: Option<SocketAddr>, transport: Transport, reason: &str) {
+    fn handshake_refused(
+        &self,
+        source: Option<SocketAddr>,
+        transport: Transport,
+        refusal: impl Into<Refusal>,
+    ) {
+        let refusal = refusal.into();
         self.counters.handshakes_refused.add();
-        let peer = Arc::new(Party {
+        let peer = refusal.party(Party {
             address: source.map(|source| source.ip()),
             ..Party::default()
         });
         let first = self.ledger.repeated(Record {
             transport: Some(transport.name().into()),
-            ..denial(Kind::TunnelRefused, &peer, reason)
+            ..denial(Kind::TunnelRefused, &peer, &refusal.why)
         });
         let transport = transport.name();
         let address = source.map_or("not proven".to_owned(), |source| source.to_string());
         if first {
-            warn!(%address, transport, "handshake refused: {reason}");
+            warn!(%address, transport, "handshake refused: {refusal}");
         } else {
-            debug!(%address, transport, "handshake refused: {reason}");
+            debug!(%address, transport, "handshake refused: {refusal}");
         }
     }
 
@@ -794,6 +801,7 @@ async fn watch_dates(headend: Rc<Headend>) {
         look.tick().await;
         let state = &headend.settings().state;
         headend.posture.watch_dates(state, &headend.ledger);
+        headend.ledger.watch_shares();
         if headend.posture.cuts_stale() {
             headend.sweep();
         }

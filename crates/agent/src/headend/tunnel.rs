@@ -88,10 +88,16 @@ impl TunnelHandler {
             warn!(edge = name, address = %link.peer.address, "tunnel refused: {end}");
             Kind::TunnelRefused
         };
-        self.headend.ledger.note(Record {
+        let record = Record {
             reason: Some(Cow::Owned(end.to_string())),
             ..self.headend.tunnel_record(kind, link)
-        });
+        };
+        match kind {
+            Kind::TunnelRefused => {
+                self.headend.ledger.repeated(record);
+            }
+            _ => self.headend.ledger.note(record),
+        }
     }
 
     fn judge(&self, link: &Rc<Link>, hello: Hello) {

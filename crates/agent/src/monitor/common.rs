@@ -5,6 +5,7 @@ use fieldlock_pki::clock::Skew;
 use super::page::{Kind, Page};
 use super::{Monitored, process};
 use crate::ledger::alarm;
+use crate::library::WARNINGS;
 use crate::posture::short_hex;
 
 pub(super) fn measure(agent: &impl Monitored, page: &mut Page) {
@@ -52,6 +53,12 @@ pub(super) fn measure(agent: &impl Monitored, page: &mut Page) {
         alarms.add(&[("name", name)], count);
     }
     audit(agent, page);
+    page.single(
+        Kind::Counter,
+        "fieldlock_library_warnings_total",
+        "Warnings of the TLS library about what peers send; at most one a minute is logged.",
+        WARNINGS.count(),
+    );
     process::measure(page);
 }
 
@@ -121,5 +128,11 @@ fn audit(agent: &impl Monitored, page: &mut Page) {
         "fieldlock_audit_lost_records_total",
         "Records that the log could not take, since the start.",
         ledger.not_recorded(),
+    );
+    page.single(
+        Kind::Counter,
+        "fieldlock_audit_left_out_records_total",
+        "Records of people outside the policy beyond their share of the log, since the start.",
+        ledger.left_out(),
     );
 }

@@ -9,6 +9,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::refusal::Refusal;
 use quinn::crypto::{
     ClientConfig, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, ServerConfig,
     Session, UnsupportedVersion,
@@ -116,7 +117,8 @@ impl NotedSession {
 impl Session for NotedSession {
     fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
         COMPLETED.set(None);
-        let outcome = self.inner.read_handshake(buf);
+        Refusal::noted();
+        let outcome = self.inner.read_handshake(buf).map_err(Refusal::put_into);
         if let Some(group) = COMPLETED.take() {
             self.group = Some(group);
         }

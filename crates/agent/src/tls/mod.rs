@@ -5,6 +5,7 @@
 
 mod key_exchange;
 mod mbaps;
+mod refusal;
 mod verify;
 
 use std::fmt;
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fieldlock_audit::Sign;
-use fieldlock_enroll::AgentClock;
+use fieldlock_enroll::{AgentClock, words};
 use fieldlock_pki::{Identity, Installed, Role, StoreError, Summary, TrustList};
 use fieldlock_session::{ALPN, CYCLIC_ALPN};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -31,6 +32,7 @@ pub(crate) use key_exchange::Negotiated;
 use key_exchange::{GROUPS, HYBRID, NotedConfig};
 use mbaps::Mbaps;
 pub(crate) use mbaps::Proof;
+pub(crate) use refusal::{Refusal, Shown, alert_of, handshake, is_alert};
 use verify::{Dates, DiallerVerifier, ListenerVerifier, grace};
 
 /// Why an agent can't start, or keep, its side of the tunnel.
@@ -259,7 +261,7 @@ impl Trust {
                 verifier.judge(leaf, intermediates, &name, now)
             }
         };
-        let verdict = verdict.map_err(|error| error.to_string());
+        let verdict = verdict.map_err(|error| words::tls_error(&error).into_owned());
         if self.settings.after_grace == AfterGrace::Cut {
             let dates = Dates::new(&self.list, self.settings, self.clock.clone());
             dates

@@ -22,6 +22,7 @@ use rustls::{
 };
 use thiserror::Error;
 
+use super::refusal::Refusal;
 use crate::settings::Trust as Settings;
 
 /// A certificate that is sound, but not that of a peer this agent talks to.
@@ -89,6 +90,11 @@ impl Dates {
 
     fn now_for(&self, leaf: &[u8]) -> i64 {
         self.clock.now_for(leaf, &self.list)
+    }
+
+    /// Puts down why `leaf` was refused, if it was.
+    fn noting(&self, leaf: &[u8], judged: Result<(), Error>) -> Result<(), Error> {
+        judged.inspect_err(|error| Refusal::note(error, leaf, &self.list))
     }
 
     pub(super) fn check_fresh(&self, leaf: &[u8], now: i64) -> Result<(), NotThisPeer> {
@@ -162,8 +168,10 @@ impl ClientCertVerifier for DiallerVerifier {
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let now = self.dates.now_for(leaf);
-        self.judge(leaf, intermediates, now)?;
-        self.dates.check_fresh(leaf, now)?;
+        let judged = self
+            .judge(leaf, intermediates, now)
+            .and_then(|()| Ok(self.dates.check_fresh(leaf, now)?));
+        self.dates.noting(leaf, judged)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -261,8 +269,10 @@ impl ServerCertVerifier for ListenerVerifier {
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let now = self.dates.now_for(leaf);
-        self.judge(leaf, intermediates, server_name, now)?;
-        self.dates.check_fresh(leaf, now)?;
+        let judged = self
+            .judge(leaf, intermediates, server_name, now)
+            .and_then(|()| Ok(self.dates.check_fresh(leaf, now)?));
+        self.dates.noting(leaf, judged)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fieldlock_enroll::words;
 use fieldlock_session::{Close, Decoder, Frame, Side, Violation};
 use quinn::{ConnectionError, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::task::JoinSet;
@@ -13,6 +14,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::floor::Floored;
 use super::{End, Handler, Link, Outbox, Path};
+use crate::tls::{alert_of, is_alert};
 
 /// Idle and keep-alive together bound how long a dead peer goes unnoticed: 2.7 s. (A sent
 /// keep-alive restarts quinn's idle timer; on a long path the bound is 3 probe time-outs.)
@@ -304,12 +306,11 @@ pub(crate) fn describe(error: ConnectionError) -> End {
                 .collect(),
         },
         ConnectionError::TimedOut => End::Dead,
-        // 0x100 to 0x1ff: a TLS alert (RFC 9001, section 4.8), received or sent.
         ConnectionError::ConnectionClosed(close) if is_alert(close.error_code) => {
-            End::Rejected(close.to_string())
+            End::Rejected(words::alert(alert_of(close.error_code)).into_owned())
         }
         ConnectionError::TransportError(error) if is_alert(error.code) => {
-            End::Refused(error.to_string())
+            End::Refused(error.reason)
         }
         error => End::Transport(error.to_string()),
     }
@@ -319,8 +320,4 @@ pub(crate) fn describe(error: ConnectionError) -> End {
 pub(crate) fn is_busy(error: &ConnectionError) -> bool {
     matches!(error, ConnectionError::ConnectionClosed(close)
         if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED)
-}
-
-fn is_alert(code: quinn::TransportErrorCode) -> bool {
-    (0x100..0x200).contains(&u64::from(code))
 }

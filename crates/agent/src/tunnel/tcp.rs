@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use fieldlock_enroll::words;
 use fieldlock_session::Decoder;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -162,8 +163,10 @@ pub(crate) fn describe(error: &std::io::Error) -> End {
             rustls::Error::DecryptError
             | rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac),
         ) => End::Transport("a record arrived damaged".into()),
-        Some(rustls::Error::AlertReceived(alert)) => End::Rejected(format!("TLS alert {alert:?}")),
-        Some(error) => End::Refused(error.to_string()),
+        Some(rustls::Error::AlertReceived(alert)) => {
+            End::Rejected(words::alert((*alert).into()).into_owned())
+        }
+        Some(error) => End::Refused(words::tls_error(error).into_owned()),
         // A process that was killed, or a cut: rustls would add a link to its manual.
         None if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             End::Transport("the connection broke off".into())

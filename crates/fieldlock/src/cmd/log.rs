@@ -2,11 +2,15 @@
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::ValueEnum;
+use fieldlock_agent::library::WARNINGS;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Layer, fmt};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Log {
@@ -35,7 +39,9 @@ impl Log {
             eprintln!("error: --log `{}`: {error}", self.log);
             ExitCode::from(2)
         })?;
-        let registry = tracing_subscriber::registry().with(filter);
+        let registry = tracing_subscriber::registry()
+            .with(filter)
+            .with(FewOfLibraries);
         let lines = fmt::layer().with_writer(io::stderr);
         match self.log_format {
             LogFormat::Text => {
@@ -46,5 +52,17 @@ impl Log {
             LogFormat::Json => registry.with(lines.json()).init(),
         }
         Ok(())
+    }
+}
+
+/// Lets through one in a while of the warnings of libraries. Theirs, and no others here, come by way
+/// of the crate `log`.
+struct FewOfLibraries;
+
+impl<S: Subscriber> Layer<S> for FewOfLibraries {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let about = event.metadata();
+        let is_warning = about.target() == "log" && *about.level() <= Level::WARN;
+        !is_warning || WARNINGS.handle_warning(Instant::now())
     }
 }
