@@ -1,10 +1,13 @@
 //! The log at a collector: rsyslog over TLS, which may go away at any time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use fieldlock_testkit::peers::Peer;
 use fieldlock_testkit::ports::free_address;
@@ -14,6 +17,8 @@ use fieldlock_tests::trial::{test, with_peers};
 use fieldlock_tests::{Agent, OPEN_POLICY, Pair, Setup, Transport, binary, eventually};
 use libtest_mimic::Trial;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -28,6 +33,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             other_certificate,
         ),
         test("export::forms_have_one_line_a_record", forms),
+        test(
+            "export::a_collector_that_never_confirms_gets_all_and_is_named",
+            silent,
+        ),
+        test(
+            "export::a_collector_that_breaks_off_gets_the_rest_later",
+            breaks_off,
+        ),
     ]
 }
 
@@ -195,7 +208,10 @@ fn outage() {
     assert_eq!(taken.len(), log.len());
     assert_eq!(taken, log);
     let said = fs::read_to_string(pair.directory.path().join("exporter.log")).unwrap();
-    assert!(said.contains("trying again, nothing is lost"), "{said}");
+    assert!(
+        said.contains("are not confirmed and are sent again"),
+        "{said}"
+    );
 }
 
 fn other_certificate() {
@@ -209,10 +225,125 @@ fn other_certificate() {
     let mut exporter = Process::start("exporter", &mut command, pair.directory.path()).unwrap();
     let log = pair.directory.path().join("exporter.log");
     eventually("the refusal", || {
-        fs::read_to_string(&log).unwrap().contains("BadSignature")
+        fs::read_to_string(&log)
+            .unwrap()
+            .contains("a signature on its certificate")
     });
     exporter.kill();
     assert!(collector.taken().is_empty());
+}
+
+/// A collector of the test's own: reads each connection to the end of what it wants and goes away
+/// without TLS's close_notify.
+struct Scripted {
+    address: SocketAddr,
+    taken: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Scripted {
+    /// Of each connection it reads so many octets, in turn; then to the end.
+    fn start(certificates: &Path, octets: Vec<usize>) -> Self {
+        let pem = |name: &str| fs::read(certificates.join(name)).unwrap();
+        let chain = CertificateDer::pem_slice_iter(&pem("cert.pem"))
+            .collect::<Result<Vec<_>, _>>()
+            .unwrap();
+        let key = PrivateKeyDer::from_pem_slice(&pem("key.pem")).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let (config, taken) = (Arc::new(config), Arc::new(Mutex::new(Vec::new())));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let numbers = taken.clone();
+        thread::spawn(move || {
+            let mut octets = octets.into_iter();
+            while let Ok((tcp, _)) = listener.accept() {
+                let tls = rustls::ServerConnection::new(config.clone()).unwrap();
+                let mut stream = rustls::StreamOwned::new(tls, tcp);
+                let mut text = Vec::new();
+                let most = octets.next().map_or(u64::MAX, |most| most as u64);
+                // Not to the end: the rest is unread as it goes away.
+                let _ = Read::by_ref(&mut stream).take(most).read_to_end(&mut text);
+                numbers.lock().unwrap().extend(numbers_in(&text));
+            }
+        });
+        Self { address, taken }
+    }
+}
+
+/// The numbers of the records in whole messages.
+fn numbers_in(text: &[u8]) -> Vec<u64> {
+    let text = String::from_utf8_lossy(text);
+    let after = text.split("\"seq\":").skip(1);
+    after
+        .filter_map(|rest| rest.split_once(',')?.0.parse().ok())
+        .collect()
+}
+
+const RECORDS: u64 = 25_000;
+
+/// A log with more records than are sent before a confirmation is due, and how it is exported.
+fn long_log(at: &Path, to: SocketAddr) -> Command {
+    let lines = (1..=RECORDS).map(|seq| {
+        format!(
+            "{{\"v\":1,\"seq\":{seq},\"time\":\"2026-09-21T14:13:20.000000Z\",\
+             \"agent\":\"press-07\",\"kind\":\"denied\"}}\n"
+        )
+    });
+    fs::write(at.join("audit.jsonl"), lines.collect::<String>()).unwrap();
+    let mut command = binary::command();
+    command
+        .args(["audit", "export"])
+        .arg(at.join("audit.jsonl"));
+    command.args(["--to", &to.to_string(), "--confirm", "1h", "--ca"]);
+    command
+        .arg(at.join("ca.pem"))
+        .arg("--cursor")
+        .arg(at.join("cursor"));
+    command
+}
+
+fn all_taken(scripted: &Scripted) {
+    let taken: BTreeSet<u64> = scripted.taken.lock().unwrap().iter().copied().collect();
+    let expected: BTreeSet<u64> = (1..=RECORDS).collect();
+    let missing: Vec<_> = expected.difference(&taken).take(5).collect();
+    assert!(missing.is_empty(), "{missing:?} and {} in all", taken.len());
+}
+
+fn silent() {
+    let directory = Directory::new().unwrap();
+    let at = directory.path();
+    write_certificates(at);
+    let scripted = Scripted::start(at, Vec::new());
+    let mut command = long_log(at, scripted.address);
+    let output = command.output().unwrap();
+    let text = binary::text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let named = format!("records 1 to {RECORDS} were sent and never confirmed");
+    assert!(text.contains(&named), "{text}");
+    assert!(!text.contains("nothing is lost"), "{text}");
+    all_taken(&scripted);
+    let cursor = fs::read_to_string(at.join("cursor")).unwrap();
+    assert_eq!(cursor.trim(), RECORDS.to_string());
+    // It has nothing left to send, and nothing that is not confirmed.
+    let again = command.output().unwrap();
+    assert!(again.status.success(), "{}", binary::text(&again));
+}
+
+fn breaks_off() {
+    let directory = Directory::new().unwrap();
+    let at = directory.path();
+    write_certificates(at);
+    let scripted = Scripted::start(at, vec![1, 100_000, 0, 700_000]);
+    let output = long_log(at, scripted.address).output().unwrap();
+    let text = binary::text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("are sent again"), "{text}");
+    all_taken(&scripted);
 }
 
 fn forms() {

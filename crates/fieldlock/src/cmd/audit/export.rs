@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use fieldlock_audit::Record;
 use fieldlock_audit::export::{cef, syslog};
+use fieldlock_enroll::words;
 
 use super::filter::Filter;
-use collector::{Collector, Connection};
+use collector::{Collector, Connection, Ending};
 use cursor::Cursor;
 use source::Source;
 
@@ -28,7 +29,8 @@ Examples:
 A collector gets RFC 5424 over TLS (RFC 5425). Syslog acknowledges nothing, so a connection is closed
 in good order every now and then: what the collector took until then is done with, and the cursor
 moves on. After a broken connection all since the cursor is sent again; records have agent and seq
-to tell repeats by.";
+to tell repeats by. What a collector took that never closes in good order is not confirmed: it is
+sent twice at first, the cursor moves on, and the exit code is 1.";
 
 /// How often the log is looked at for more.
 const LOOK: Duration = Duration::from_millis(200);
@@ -148,27 +150,85 @@ fn print(log: &Path, options: &Options, mut cursor: Cursor) -> io::Result<()> {
 
 fn send(log: &Path, options: &Options, mut cursor: Cursor, to: &Collector) -> io::Result<()> {
     let mut pause = FIRST_PAUSE;
-    // What is wrong with the collector, as it was said last.
-    let mut down = None;
+    let mut said = Said::default();
     loop {
         let mut source = Source::open(log, cursor.seq())?;
-        let broken = match attempt(&mut source, options, &mut cursor, to, &mut down) {
-            Ok(()) => return Ok(()),
+        let broken = match attempt(&mut source, options, &mut cursor, to, &mut said) {
+            Ok(()) => return said.unconfirmed(to),
             Err(Stopped::Here(error)) => return Err(error),
             Err(Stopped::Collector { error, progressed }) => {
                 if progressed {
                     pause = FIRST_PAUSE;
                 }
-                error
+                words::io_error(&error)
             }
         };
-        let broken = broken.to_string();
-        if down.as_ref() != Some(&broken) {
-            eprintln!("warning: {to}: {broken}; trying again, nothing is lost");
-            down = Some(broken);
+        if said.down.as_deref() != Some(&*broken) {
+            let (done, reached) = (cursor.seq(), source.position());
+            match reached > done {
+                true => eprintln!(
+                    "warning: {to}: {broken}; records {} to {reached} are not confirmed and are sent \
+                     again, as soon as it can be reached",
+                    done + 1
+                ),
+                false => eprintln!("warning: {to}: {broken}; trying again after record {done}"),
+            }
+            said.down = Some(broken.into_owned());
         }
         sleep(pause);
         pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+}
+
+/// What people were told, and have to be told at the end.
+#[derive(Debug, Default)]
+struct Said {
+    /// What is wrong with the collector, as it was said last.
+    down: Option<String>,
+    /// It went away silently after the record with this number.
+    silent_after: Option<u64>,
+    /// The records that were taken by a collector that never says so.
+    unconfirmed: Option<(u64, u64)>,
+}
+
+impl Said {
+    /// The collector went away without a word after records `first` to `last`. Whether they count as
+    /// taken all the same: it has done so before after the same ones, so it always does; or it was
+    /// ended just then, and they are sent again.
+    fn handle_silence(&mut self, to: &Collector, first: u64, last: u64) -> bool {
+        let known = self.unconfirmed.is_some();
+        let again = self
+            .silent_after
+            .replace(last)
+            .is_some_and(|before| before >= first);
+        if !(known || again) {
+            return false;
+        }
+        let begin = self.unconfirmed.map_or(first, |(begin, _)| begin);
+        self.unconfirmed = Some((begin, last));
+        if !known {
+            eprintln!(
+                "warning: {to} closes connections without TLS's close_notify, so nothing says what it \
+                 has read: records {first} to {last} were sent twice, and count as taken; later ones \
+                 count as taken once it accepts the next connection"
+            );
+        }
+        true
+    }
+
+    /// The collector said that it has read all.
+    fn handle_confirmation(&mut self) {
+        (self.silent_after, self.unconfirmed) = (None, None);
+    }
+
+    fn unconfirmed(&self, to: &Collector) -> io::Result<()> {
+        match self.unconfirmed {
+            Some((first, last)) => Err(io::Error::other(format!(
+                "{to}: records {first} to {last} were sent and never confirmed: it closes without \
+                 TLS's close_notify"
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -187,7 +247,7 @@ fn attempt(
     options: &Options,
     cursor: &mut Cursor,
     to: &Collector,
-    down: &mut Option<String>,
+    said: &mut Said,
 ) -> Result<(), Stopped> {
     let mut progressed = false;
     let mut open: Option<Sending> = None;
@@ -213,8 +273,9 @@ fn attempt(
             .is_some_and(|sending| sending.is_due(options.confirm));
         if due || (idle && !options.follow) {
             if let Some(sending) = open.take() {
-                sending.connection.finish().map_err(broken)?;
-                if down.take().is_some() {
+                open = confirm(sending, (cursor.seq() + 1, source.position()), to, said)
+                    .map_err(broken)?;
+                if said.down.take().is_some() {
                     eprintln!("{to}: reached again");
                 }
                 progressed = true;
@@ -231,6 +292,27 @@ fn attempt(
             }
             sleep(LOOK);
         }
+    }
+}
+
+/// Has the collector confirm the records `first` to `last`, or take them as far as can be known: then
+/// this returns the next connection, which it has accepted.
+fn confirm(
+    sending: Sending,
+    (first, last): (u64, u64),
+    to: &Collector,
+    said: &mut Said,
+) -> io::Result<Option<Sending>> {
+    match sending.connection.finish()? {
+        Ending::Confirmed => {
+            said.handle_confirmation();
+            Ok(None)
+        }
+        Ending::Silent if said.handle_silence(to, first, last) => Sending::start(to).map(Some),
+        Ending::Silent => Err(io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "the collector closed without TLS's close_notify, so it may not have read all",
+        )),
     }
 }
 

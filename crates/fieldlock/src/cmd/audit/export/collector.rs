@@ -119,13 +119,58 @@ impl Connection {
         self.0.flush()
     }
 
-    /// Closes in good order: the collector has read all when it says that it closes as well.
-    /// One that just goes away may have read nothing of it.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    /// Closes in good order, and waits for the collector to close as well.
+    pub(super) fn finish(mut self) -> io::Result<Ending> {
+        self.0.flush()?;
+        self.check_open()?;
         self.0.conn.send_close_notify();
         self.0.flush()?;
         let mut ignored = [0; 1024];
-        while self.0.read(&mut ignored)? > 0 {}
-        Ok(())
+        loop {
+            match self.0.read(&mut ignored) {
+                Ok(0) => return Ok(Ending::Confirmed),
+                Ok(_) => {}
+                // Without TLS's word, but not with a reset, as where there was more to read.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(Ending::Silent);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
+
+    /// One that has closed by itself did so without having read all.
+    fn check_open(&mut self) -> io::Result<()> {
+        let (tls, tcp) = (&mut self.0.conn, &mut self.0.sock);
+        tcp.set_nonblocking(true)?;
+        let came = loop {
+            match tls.read_tls(tcp) {
+                Ok(0) => break Ok(true),
+                Ok(_) => match tls.process_new_packets() {
+                    Ok(state) if state.peer_has_closed() => break Ok(true),
+                    Ok(_) => {}
+                    Err(error) => break Err(io::Error::other(error)),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(false),
+                Err(error) => break Err(error),
+            }
+        };
+        tcp.set_nonblocking(false)?;
+        match came? {
+            true => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the collector closed the connection",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What a collector did when the connection was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It closed as well, by TLS's close_notify: it has read all.
+    Confirmed,
+    /// It went away without: it may have read all, or have been ended in the middle of it.
+    Silent,
 }
