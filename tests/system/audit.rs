@@ -8,7 +8,7 @@ use fieldlock_audit::{Kind, log_files, segments};
 use fieldlock_testkit::process::Process;
 use fieldlock_tests::answers::{read_registers, write_one};
 use fieldlock_tests::trial::test;
-use fieldlock_tests::{Agent, Pair, Setup, Transport, audit_of, binary, eventually};
+use fieldlock_tests::{Agent, Pair, Setup, Site, Transport, audit_of, binary, eventually};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -17,6 +17,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("audit::a_cut_log_is_an_alarm_at_the_other_end", cut_log),
         test("audit::kill_9_under_load_leaves_a_whole_log", killed),
         test("audit::reads_go_on_record_as_chosen", reads),
+        test(
+            "audit::verify_tells_a_wrong_trust_list_from_a_wrong_log",
+            trust_lists,
+        ),
+        test("audit::queries_have_a_limit_dates_and_columns", queries),
         test(
             "audit::a_bounded_log_stays_whole_and_can_be_followed",
             bounded,
@@ -214,6 +219,75 @@ fn killed() {
     }
     let output = verify(&log_of(&pair.edge), &[&log_of(&pair.headend)], &trust);
     assert!(output.status.success(), "{}", binary::text(&output));
+}
+
+/// A root alone, a list of another plant, and the list of the plant, over the same good log.
+fn trust_lists() {
+    let mut pair = witnessed();
+    pair.edge.terminate();
+    let log = log_of(&pair.edge);
+    let list = fs::read_to_string(pair.edge.state().join("trust/list.pem")).unwrap();
+    let end = "-----END CERTIFICATE-----\n";
+    let certificates: Vec<_> = list.split_inclusive(end).collect();
+    let said = |name: &str, pem: &str| {
+        let file = pair.directory.path().join(name);
+        fs::write(&file, pem).unwrap();
+        let output = verify(&log, &[], &file);
+        assert_eq!(output.status.code(), Some(2), "{}", binary::text(&output));
+        let text = binary::text(&output);
+        assert!(text.contains("can't judge this log"), "{text}");
+        assert!(!text.contains("checkpoint"), "it accuses: {text}");
+        text
+    };
+    let root = said("root.pem", certificates[0]);
+    assert!(root.contains("it has no issuing CA"), "{root}");
+    let issuing = said("issuing.pem", certificates[1]);
+    assert!(issuing.contains("it has no root"), "{issuing}");
+    let other = Site::new();
+    let foreign_root = fs::read_to_string(other.ca().join("root.pem")).unwrap();
+    let mixed = said("mixed.pem", &format!("{foreign_root}{}", certificates[1]));
+    assert!(mixed.contains("signed by none of its roots"), "{mixed}");
+    let good = verify(&log, &[], &pair.edge.state().join("trust/list.pem"));
+    assert!(good.status.success(), "{}", binary::text(&good));
+}
+
+fn queries() {
+    let mut pair = Setup::new(Transport::Quic).up();
+    let mut client = pair.client();
+    (0..5).for_each(|value| write_one(&mut client, 42, value));
+    pair.headend.terminate();
+    let log = log_of(&pair.headend);
+    let query = |more: &[&str]| {
+        let mut command = binary::command();
+        command
+            .args(["audit", "query", "--kind", "write-intent"])
+            .args(more)
+            .arg(&log);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", binary::text(&output));
+        (
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (last, said) = query(&["--limit", "2", "--since", "2026-01-01"]);
+    assert_eq!(last.lines().count(), 2, "{last}");
+    assert!(last.contains("= [3]") && last.contains("= [4]"), "{last}");
+    assert!(said.contains("the last 2 of 5 records"), "{said}");
+    assert_eq!(query(&["--until", "2026-01-01"]).0, "");
+    let (rows, _) = query(&["--csv"]);
+    let rows: Vec<_> = rows.lines().collect();
+    assert_eq!(rows.len(), 6, "{rows:?}");
+    assert!(
+        rows[0].starts_with("time,clock,agent,seq,kind,"),
+        "{}",
+        rows[0]
+    );
+    assert!(
+        rows[5].contains(",write-intent,") && rows[5].contains(",[4],"),
+        "{}",
+        rows[5]
+    );
 }
 
 fn reads() {

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use filter::Filter;
+use readable::Form;
 
 const STANDARD_STATES: [&str; 2] = ["/var/lib/fieldlock/edge", "/var/lib/fieldlock/headend"];
 
@@ -41,14 +42,21 @@ enum Command {
         json: bool,
     },
     /// Print the records that match every filter given.
+    #[command(after_help = QUERIES)]
     Query {
         #[command(flatten)]
         log: Log,
         #[command(flatten)]
         filter: Filter,
+        /// Print no more than this many, the last that match.
+        #[arg(long, value_name = "COUNT")]
+        limit: Option<usize>,
         /// Print records as they stand in the log, one JSON object a line.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "csv")]
         json: bool,
+        /// Print comma-separated values with a line of names, for a spreadsheet.
+        #[arg(long)]
+        csv: bool,
     },
     /// Give the log to other programs: JSON Lines, CEF, or syslog to a collector.
     #[command(after_help = export::EXAMPLES)]
@@ -70,6 +78,11 @@ enum Command {
         options: verify::Options,
     },
 }
+
+const QUERIES: &str = "\
+Examples:
+  fieldlock audit query --kind denied --since 2026-12-01 --limit 100
+  fieldlock audit query --device press-07 --function 6 --since 7d --csv > writes.csv";
 
 #[derive(Debug, clap::Args)]
 struct Log {
@@ -99,8 +112,14 @@ pub(crate) fn run(args: Args) -> ExitCode {
             lines,
             json,
             ..
-        } => show::tail(&path, usize::from(lines), follow, json),
-        Command::Query { filter, json, .. } => show::query(&path, &filter, json),
+        } => show::tail(&path, usize::from(lines), follow, form(json, false)),
+        Command::Query {
+            filter,
+            limit,
+            json,
+            csv,
+            ..
+        } => show::query(&path, &filter, form(json, csv), limit),
         Command::Export { options, .. } => return export::run(&path, &options),
         Command::Verify { log, options } => return verify::run(&path, log.state(), &options),
     };
@@ -112,6 +131,14 @@ pub(crate) fn run(args: Args) -> ExitCode {
             eprintln!("error: audit log {}: {error}", path.display());
             ExitCode::FAILURE
         }
+    }
+}
+
+fn form(json: bool, csv: bool) -> Form {
+    match (json, csv) {
+        (true, _) => Form::Json,
+        (false, true) => Form::Csv,
+        (false, false) => Form::Sentence,
     }
 }
 

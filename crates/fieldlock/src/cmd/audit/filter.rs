@@ -6,6 +6,8 @@ use clap::ValueEnum;
 use fieldlock_audit::{Decision, Kind, Party, Record};
 use fieldlock_modbus::FunctionCode;
 use fieldlock_profinet::Service;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 #[derive(Debug, clap::Args)]
@@ -28,10 +30,11 @@ pub(super) struct Filter {
     /// Only what was decided so.
     #[arg(long)]
     decision: Option<DecisionArg>,
-    /// Only from this time on: 2026-09-21T14:00:00Z, or an age such as 90s, 10m, 2h.
+    /// Only from this time on: 2026-09-21, 2026-09-21T14:00, both in UTC, 2026-09-21T14:00:00+02:00,
+    /// or an age such as 90s, 10m, 2h, 7d.
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<SystemTime>,
-    /// Only before this time.
+    /// Only before this time; a date is its first moment.
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     until: Option<SystemTime>,
     /// Only this unit, as the device hears it.
@@ -113,17 +116,33 @@ fn parse_kind(text: &str) -> Result<Kind, String> {
 }
 
 fn parse_since(text: &str) -> Result<SystemTime, String> {
-    if let Ok(time) = text.parse::<Timestamp>() {
+    // The log is in UTC, and so is what names no zone.
+    let civil = |text: &str| {
+        let time = text.parse::<DateTime>().ok()?;
+        TimeZone::UTC.to_timestamp(time).ok()
+    };
+    let time = text.parse::<Timestamp>().ok().or_else(|| civil(text));
+    if let Some(time) = time {
         return SystemTime::try_from(time).map_err(|error| error.to_string());
     }
     parse_age(text)
         .ok()
         .and_then(|age| SystemTime::now().checked_sub(age))
-        .ok_or_else(|| "neither a time like 2026-09-21T14:00:00Z nor an age like 10m".to_owned())
+        .ok_or_else(|| {
+            "neither a date (2026-09-21), a time (2026-09-21T14:00) nor an age (10m, 7d)".to_owned()
+        })
 }
 
 pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
-    let age = text.parse::<SignedDuration>().ok();
+    // A day is a day here; the log knows no summer time.
+    let days = text
+        .strip_suffix('d')
+        .and_then(|days| days.parse::<i64>().ok());
+    let days = days.and_then(|days| days.checked_mul(24));
+    let age = match days {
+        Some(hours) => SignedDuration::try_from_hours(hours),
+        None => text.parse::<SignedDuration>().ok(),
+    };
     age.and_then(|age| Duration::try_from(age).ok())
         .ok_or_else(|| "not a length of time like 90s, 10m or 2h".to_owned())
 }
@@ -149,6 +168,13 @@ mod tests {
             (&["--decision", "allow"], false),
             (&["--since", "2026-09-21T14:13:20Z"], true),
             (&["--since", "2026-09-21T14:13:21Z"], false),
+            (&["--since", "2026-09-21"], true),
+            (&["--since", "2026-09-22"], false),
+            (&["--since", "2026-09-21T14:13"], true),
+            (&["--since", "2026-09-21 14:14"], false),
+            (&["--since", "2026-09-21T16:14:00+02:00"], false),
+            (&["--until", "2026-09-22"], true),
+            (&["--since", "30000d"], true),
             (&["--until", "2026-09-21T14:13:21Z"], true),
             (&["--until", "2026-09-21T14:13:20Z"], false),
             (&["--function", "3", "--function", "6"], true),

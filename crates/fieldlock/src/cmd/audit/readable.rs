@@ -3,18 +3,30 @@
 use std::fmt::{self, Display};
 use std::io;
 
+use fieldlock_audit::export::csv;
 use fieldlock_audit::{Decision, Outcome, Party, Record, steers};
 use fieldlock_modbus::FunctionCode;
 use jiff::Timestamp;
+
+/// How a record is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Sentence,
+    Json,
+    Csv,
+}
 
 pub(super) fn print(
     out: &mut impl io::Write,
     line: &str,
     record: &Record,
-    json: bool,
+    form: Form,
 ) -> io::Result<()> {
-    if json {
-        return writeln!(out, "{line}");
+    match form {
+        Form::Json => return writeln!(out, "{line}"),
+        // RFC 4180 ends lines so.
+        Form::Csv => return write!(out, "{}\r\n", csv::format(record)),
+        Form::Sentence => {}
     }
     // Names and reasons may stem from a peer: they must not steer the terminal.
     let text = Readable(record).to_string().replace(steers, "\u{fffd}");
@@ -34,6 +46,9 @@ impl Display for Readable<'_> {
             time.unwrap_or_default(),
             record.kind.name()
         )?;
+        if let Some(clock) = record.clock.and_then(|time| Timestamp::try_from(time).ok()) {
+            write!(f, " (the system clock said {clock:.0})")?;
+        }
         if let Some(client) = &record.client {
             write_client(f, client)?;
         }
@@ -54,6 +69,16 @@ impl Readable<'_> {
         }
         field(f, "function ", &record.function.map(FunctionCode))?;
         field(f, "", &record.address)?;
+        for (index, range) in record
+            .tried
+            .as_deref()
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+        {
+            let label = if index == 0 { " tried" } else { "," };
+            write!(f, "{label} {range}")?;
+        }
         field(f, "reading ", &record.read_address)?;
         let values = record.values.as_ref();
         field(
@@ -127,6 +152,7 @@ fn write_client(f: &mut fmt::Formatter<'_>, client: &Party) -> fmt::Result {
         write!(f, " port {port}")?;
     }
     field(f, "", &client.identity)?;
+    field(f, "certificate ", &client.serial)?;
     field(f, "role ", &client.role)?;
     field(f, "", &client.mac)?;
     field(f, "called ", &client.station)

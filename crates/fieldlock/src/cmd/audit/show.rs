@@ -5,11 +5,12 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use fieldlock_audit::export::csv;
 use fieldlock_audit::{FILE_NAME, Record, Snapshot, log_files};
 
 use super::filter::Filter;
 use super::lines::Lines;
-use super::readable::print;
+use super::readable::{Form, print};
 
 /// How often `tail -f` looks for more.
 const FOLLOW: Duration = Duration::from_millis(200);
@@ -18,8 +19,18 @@ const FOLLOW: Duration = Duration::from_millis(200);
 /// longer than a tenth of this.
 const SEEK_PER_RECORD: u64 = 8 * 1024;
 
-pub(super) fn query(log: &Path, filter: &Filter, json: bool) -> io::Result<()> {
+/// Prints what matches, of more than `limit` the last.
+pub(super) fn query(
+    log: &Path,
+    filter: &Filter,
+    form: Form,
+    limit: Option<usize>,
+) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
+    if form == Form::Csv {
+        writeln!(out, "{}", csv::header())?;
+    }
+    let (mut last, mut found) = (VecDeque::new(), 0_u64);
     for (path, file) in Snapshot::of(log)?.into_files() {
         let mut lines = match file {
             // Dropped, as its limits say, since we looked.
@@ -31,16 +42,35 @@ pub(super) fn query(log: &Path, filter: &Filter, json: bool) -> io::Result<()> {
         };
         while let Some(line) = lines.next()? {
             match serde_json::from_str::<Record>(&line) {
-                Ok(record) if filter.matches(&record) => print(&mut out, &line, &record, json)?,
+                Ok(record) if filter.matches(&record) => {
+                    found += 1;
+                    let Some(limit) = limit else {
+                        print(&mut out, &line, &record, form)?;
+                        continue;
+                    };
+                    last.push_back((line, record));
+                    if last.len() > limit {
+                        last.pop_front();
+                    }
+                }
                 Ok(_) => {}
                 Err(_) => eprintln!("warning: not an audit record: {line:?}"),
             }
         }
     }
-    out.flush()
+    for (line, record) in &last {
+        print(&mut out, line, record, form)?;
+    }
+    out.flush()?;
+    if let Some(limit) = limit
+        && found > limit as u64
+    {
+        eprintln!("note: the last {limit} of {found} records");
+    }
+    Ok(())
 }
 
-pub(super) fn tail(log: &Path, count: usize, follow: bool, json: bool) -> io::Result<()> {
+pub(super) fn tail(log: &Path, count: usize, follow: bool, form: Form) -> io::Result<()> {
     let mut files = log_files(log)?;
     // The last always exists: `log` itself, or the current file of its directory.
     let path = files.pop().unwrap_or_else(|| log.join(FILE_NAME));
@@ -55,7 +85,7 @@ pub(super) fn tail(log: &Path, count: usize, follow: bool, json: bool) -> io::Re
         let mut out = io::stdout().lock();
         for line in last.drain(..) {
             match serde_json::from_str::<Record>(&line) {
-                Ok(record) => print(&mut out, &line, &record, json)?,
+                Ok(record) => print(&mut out, &line, &record, form)?,
                 Err(_) => eprintln!("warning: not an audit record: {line:?}"),
             }
         }

@@ -1,5 +1,6 @@
 //! `fieldlock audit verify`.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -8,18 +9,22 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use fieldlock_audit::{Fault, Head, Kind, Place, Record, Snapshot, Summary, Verifier, signed_text};
-use fieldlock_pki::{BundleError, Identity, TrustList, signing, store};
+use fieldlock_pki::{BundleError, Identity, Summary as Certificate, TrustList, signing, store};
 use jiff::Timestamp;
 use serde::Serialize;
+use thiserror::Error;
 
 use super::lines::Lines;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   fieldlock audit verify --state /var/lib/fieldlock/edge
-  fieldlock audit verify press-07/ --trust root.pem --against hd-1/   # copies of both logs
+  fieldlock audit verify press-07/ --trust list.pem --against hd-1/
 
-Exit code: 0 in order, 1 not, 2 wrong usage.";
+In the second, press-07/ and hd-1/ are copies of STATE/audit of both ends, and list.pem is one of
+STATE/trust/list.pem: it has the root and the issuing CA, and a root alone is not enough.
+
+Exit code: 0 in order, 1 not, 2 wrong usage, or a trust list that can't judge this log.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -27,8 +32,8 @@ pub(super) struct Options {
     /// that it has on record must fit; may be repeated.
     #[arg(long, value_name = "LOG")]
     against: Vec<PathBuf>,
-    /// Roots, issuing CAs and CRLs (PEM) to judge the certificate that signed the checkpoints
-    /// [default: the agent's own, with --state].
+    /// Roots, issuing CAs and CRLs (PEM) to judge the certificate that signed the checkpoints: a
+    /// copy of STATE/trust/list.pem [default: the agent's own, with --state].
     #[arg(long, value_name = "PEM")]
     trust: Option<PathBuf>,
     /// Print the result as JSON.
@@ -54,7 +59,7 @@ pub(super) fn run(log: &Path, state: Option<PathBuf>, options: &Options) -> Exit
             }
             ExitCode::SUCCESS
         }
-        Err(fault) => {
+        Err(Trouble::Log(fault)) => {
             if options.json {
                 println!(
                     "{}",
@@ -63,6 +68,10 @@ pub(super) fn run(log: &Path, state: Option<PathBuf>, options: &Options) -> Exit
             }
             eprintln!("error: {fault}");
             ExitCode::FAILURE
+        }
+        Err(Trouble::Trust(why)) => {
+            eprintln!("error: the trust list can't judge this log: {why}");
+            ExitCode::from(2)
         }
     }
 }
@@ -76,6 +85,23 @@ fn trust(state: Option<PathBuf>, file: Option<&Path>) -> Result<Option<TrustList
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let pem = fs::read_to_string(&path).map_err(|error| at(&error))?;
     TrustList::parse(&pem).map(Some).map_err(|error| at(&error))
+}
+
+/// Why there is no verdict that a log is in order.
+#[derive(Debug, Error)]
+pub(crate) enum Trouble {
+    /// What is wrong with the log.
+    #[error("{0}")]
+    Log(String),
+    /// The trust list is not the one of this plant, or not all of it. The log may be in order.
+    #[error("{0}")]
+    Trust(String),
+}
+
+impl From<String> for Trouble {
+    fn from(fault: String) -> Self {
+        Self::Log(fault)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -94,6 +120,8 @@ pub(crate) struct Verified {
     judged: bool,
     /// Whether a certificate that signed is revoked by now.
     revoked: bool,
+    /// Certificates shown at a time when they were not valid: the agent's clock was wrong then.
+    misdated: u64,
     /// Checkpoints that other logs have of this one, and the last record that they cover.
     confirmed: u64,
     confirmed_to: u64,
@@ -105,7 +133,7 @@ pub(crate) fn verify(
     log: &Path,
     trust: Option<TrustList>,
     others: &[PathBuf],
-) -> Result<Verified, String> {
+) -> Result<Verified, Trouble> {
     let files = Snapshot::of(log).map_err(|error| format!("{}: {error}", log.display()))?;
     let agent =
         first_agent(&files).ok_or_else(|| format!("{}: no audit records", log.display()))?;
@@ -113,10 +141,8 @@ pub(crate) fn verify(
     for other in others {
         let told = told(other, &agent).map_err(|error| format!("{}: {error}", other.display()))?;
         if told.is_empty() {
-            return Err(format!(
-                "{}: has no checkpoint of {agent} on record",
-                other.display()
-            ));
+            let other = other.display();
+            return Err(format!("{other}: has no checkpoint of {agent} on record").into());
         }
         for head in &told {
             verifier.told(head, &other.display().to_string());
@@ -130,6 +156,7 @@ pub(crate) fn verify(
         count: 0,
         to: 0,
         revoked: false,
+        misdated: 0,
         fault: None,
     };
     let count = files.closed.len() + 1;
@@ -204,7 +231,8 @@ struct Signatures<'a> {
     count: u64,
     to: u64,
     revoked: bool,
-    fault: Option<String>,
+    misdated: u64,
+    fault: Option<Trouble>,
 }
 
 impl Signatures<'_> {
@@ -215,12 +243,16 @@ impl Signatures<'_> {
         if record.kind != Kind::Checkpoint || self.fault.is_some() {
             return;
         }
-        if let Err(why) = self.check_head(record, head) {
-            self.fault = Some(format!("{place}: checkpoint {}: {why}", record.seq));
-        }
+        self.fault = match self.check_head(record, head) {
+            Ok(()) => None,
+            Err(Trouble::Log(why)) => {
+                Some(format!("{place}: checkpoint {}: {why}", record.seq).into())
+            }
+            Err(trouble) => Some(trouble),
+        };
     }
 
-    fn check_head(&mut self, record: &Record, head: &Head) -> Result<(), String> {
+    fn check_head(&mut self, record: &Record, head: &Head) -> Result<(), Trouble> {
         if let Some(certificate) = &head.certificate {
             self.take_certificate(record, certificate)?;
         }
@@ -230,41 +262,46 @@ impl Signatures<'_> {
         let leaf = self
             .leaf
             .as_deref()
-            .ok_or("no certificate before it in this log")?;
+            .ok_or_else(|| "no certificate before it in this log".to_owned())?;
         let signature = BASE64_STANDARD
             .decode(signature.as_bytes())
-            .map_err(|_| "its signature is not base64")?;
+            .map_err(|_| "its signature is not base64".to_owned())?;
         let signed = signed_text(self.agent, head.seq, &head.hash);
         if !signing::is_signed_by(leaf, signed.as_bytes(), &signature) {
-            return Err("its signature is not by the agent's key".to_owned());
+            return Err("its signature is not by the agent's key".to_owned().into());
         }
         self.count += 1;
         self.to = head.seq;
         Ok(())
     }
 
-    fn take_certificate(&mut self, record: &Record, base64: &str) -> Result<(), String> {
+    fn take_certificate(&mut self, record: &Record, base64: &str) -> Result<(), Trouble> {
         let leaf = BASE64_STANDARD
             .decode(base64)
-            .map_err(|_| "its certificate is not base64")?;
+            .map_err(|_| "its certificate is not base64".to_owned())?;
+        let of_certificate = |error: &dyn Display| format!("its certificate: {error}");
+        let summary = Certificate::of(&leaf).map_err(|error| of_certificate(&error))?;
         let identity = match &self.trust {
             Some(trust) => {
+                can_judge(trust, &leaf, &summary)?;
                 let at = record.time.and_then(|time| Timestamp::try_from(time).ok());
-                match trust.judge(&leaf, at.unwrap_or_default().as_second()) {
+                let at = at.unwrap_or_default().as_second();
+                // A clock that was wrong makes no log wrong.
+                let valid = at.clamp(summary.not_before, summary.not_after);
+                self.misdated += u64::from(valid != at);
+                match trust.judge(&leaf, valid) {
                     // It may have been revoked long after; whoever reads the log decides.
                     Err(BundleError::Revoked { .. }) => {
                         self.revoked = true;
-                        Identity::from_certificate(&leaf)
-                            .map_err(|error| format!("its certificate: {error}"))?
+                        Identity::from_certificate(&leaf).map_err(|error| of_certificate(&error))?
                     }
-                    judged => judged.map_err(|error| format!("its certificate: {error}"))?,
+                    judged => judged.map_err(|error| of_certificate(&error))?,
                 }
             }
-            None => Identity::from_certificate(&leaf)
-                .map_err(|error| format!("its certificate: {error}"))?,
+            None => Identity::from_certificate(&leaf).map_err(|error| of_certificate(&error))?,
         };
         if identity.name.as_str() != self.agent {
-            return Err(format!("its certificate is {identity}'s"));
+            return Err(format!("its certificate is {identity}'s").into());
         }
         self.leaf = Some(leaf);
         self.signer = Some(identity);
@@ -283,11 +320,51 @@ impl Signatures<'_> {
             signer: self.signer.map(|signer| signer.to_string()),
             judged: self.trust.is_some(),
             revoked: self.revoked,
+            misdated: self.misdated,
             confirmed: summary.confirmed,
             confirmed_to: summary.confirmed_to,
             unfinished: summary.torn,
         }
     }
+}
+
+/// Whether `trust` has the CAs that `leaf` comes from. One that only bears their name is for
+/// [`TrustList::judge`] to turn down.
+fn can_judge(trust: &TrustList, leaf: &[u8], summary: &Certificate) -> Result<(), Trouble> {
+    let issuer = &summary.issuer;
+    let named = |authorities: &[Vec<u8>]| -> Vec<String> {
+        let summaries = authorities
+            .iter()
+            .filter_map(|der| Certificate::of(der).ok());
+        summaries.map(|authority| authority.subject).collect()
+    };
+    let Some(issuing) = trust.issuer_of(leaf) else {
+        let known = named(&trust.issuing);
+        return match known.contains(issuer) {
+            true => Ok(()),
+            false if known.is_empty() => Err(Trouble::Trust(format!(
+                "it has no issuing CA, and the certificate that signed comes from {issuer:?}: give \
+                 a copy of STATE/trust/list.pem, which has root and issuing CA"
+            ))),
+            false => Err(Trouble::Trust(format!(
+                "the certificate that signed comes from {issuer:?}, and the list has only {}: is \
+                 it of this plant, and new enough?",
+                known.join(", ")
+            ))),
+        };
+    };
+    if trust.root_of(issuing).is_some() {
+        return Ok(());
+    }
+    let roots = named(&trust.roots);
+    Err(Trouble::Trust(match roots.is_empty() {
+        true => format!("it has no root: {issuer:?} alone vouches for nothing"),
+        false => format!(
+            "{issuer:?} is signed by none of its roots ({}): they are of another plant, or of \
+             another time",
+            roots.join(", ")
+        ),
+    }))
 }
 
 fn print(log: &Path, result: &Verified) {
@@ -314,6 +391,13 @@ fn print(log: &Path, result: &Verified) {
             );
         }
         None => println!("  checkpoints  none signed"),
+    }
+    if result.misdated > 0 {
+        println!(
+            "  dates        {} times the certificate was not valid by the time on record: the \
+             agent's clock was wrong then",
+            result.misdated
+        );
     }
     if result.confirmed > 0 {
         println!(

@@ -32,7 +32,7 @@ impl Story<'_> {
         let whole =
             verify::verify(&log, trust.clone(), &others).map_err(|fault| Trouble::Unexpected {
                 expected: "the edge's log in order".to_owned(),
-                got: fault,
+                got: fault.to_string(),
             })?;
         self.screen.good("as it is", whole.in_one_line());
 
@@ -51,7 +51,9 @@ impl Story<'_> {
                 });
             };
             // Where the files are does not matter here.
-            let said = fault.replace(&format!("{}/", forged.display()), "");
+            let said = fault
+                .to_string()
+                .replace(&format!("{}/", forged.display()), "");
             let said = said.replace(&others[0].display().to_string(), "the headend's log");
             self.screen.bad(what, said);
         }
