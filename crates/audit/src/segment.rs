@@ -79,7 +79,11 @@ pub fn segments(dir: &Path) -> io::Result<Vec<Segment>> {
         let Some(first) = name.to_str().and_then(first_of) else {
             continue;
         };
-        let about = entry.metadata()?;
+        let about = match entry.metadata() {
+            // Dropped, as its limits say, since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            about => about?,
+        };
         found.push(Segment {
             first,
             path: entry.path(),
