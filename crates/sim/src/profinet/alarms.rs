@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_profinet::Mac;
 
-use super::lan::{PROFINET, begin, end, put16};
+use super::lan::{PROFINET, begin_tagged, end, put16};
 use super::outbox::Outbox;
 
 const HIGH: u16 = 0xfc01;
@@ -29,7 +29,8 @@ pub(super) struct Endpoint {
     pub(super) remote: Mac,
     pub(super) local_reference: u16,
     pub(super) remote_reference: u16,
-    pub(super) tagged: bool,
+    /// 802.1Q tags of high and low priority; `None` sends without.
+    pub(super) tags: Option<[u16; 2]>,
 }
 
 /// One direction pair of acknowledged PDUs. At most one is unacknowledged (window 1), at most
@@ -175,8 +176,10 @@ fn put(
     data: &[u8],
 ) {
     out.push(|out| {
-        let priority = endpoint.tagged.then_some(if high { 6 } else { 5 });
-        begin(out, endpoint.remote, endpoint.local, priority, PROFINET);
+        let tag = endpoint
+            .tags
+            .map(|[of_high, of_low]| if high { of_high } else { of_low });
+        begin_tagged(out, endpoint.remote, endpoint.local, tag, PROFINET);
         put16(out, if high { HIGH } else { LOW });
         put16(out, endpoint.remote_reference);
         put16(out, endpoint.local_reference);

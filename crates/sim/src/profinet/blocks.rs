@@ -24,6 +24,7 @@ pub(super) struct ArRequest<'a> {
     pub(super) session: u16,
     pub(super) mac: Mac,
     pub(super) object: Uuid,
+    pub(super) properties: u32,
     /// x 100 ms.
     pub(super) activity_timeout: u16,
     pub(super) station: &'a str,
@@ -36,7 +37,7 @@ pub(super) fn ar_request(out: &mut Vec<u8>, ar: &ArRequest<'_>) {
         put16(out, ar.session);
         out.extend_from_slice(&ar.mac.0);
         out.extend_from_slice(&ar.object.0);
-        put32(out, 0x0000_0011); // active; the initiator is the parameter server
+        put32(out, ar.properties);
         put16(out, ar.activity_timeout);
         put16(out, PROFINET);
         put16(out, ar.station.len() as u16);
@@ -61,6 +62,7 @@ pub(super) struct IocrRequest<'a> {
     pub(super) frame_id: u16,
     pub(super) send_clock: u16,
     pub(super) reduction_ratio: u16,
+    pub(super) phase: u16,
     pub(super) watchdog_factor: u16,
     pub(super) objects: &'a [Placed],
     pub(super) statuses: &'a [Placed],
@@ -76,7 +78,7 @@ pub(super) fn iocr_request(out: &mut Vec<u8>, iocr: &IocrRequest<'_>) {
         put16(out, iocr.frame_id);
         put16(out, iocr.send_clock);
         put16(out, iocr.reduction_ratio);
-        put16(out, 1); // phase
+        put16(out, iocr.phase);
         put16(out, 0); // sequence
         put32(out, 0xffff_ffff); // frame send offset: best effort
         put16(out, iocr.watchdog_factor);
@@ -131,17 +133,27 @@ pub(super) fn expected_submodules(out: &mut Vec<u8>, slots: &Slots) {
     }
 }
 
-pub(super) fn alarm_cr_request(out: &mut Vec<u8>, reference: u16, timeout: u16, retries: u16) {
+#[derive(Debug, Clone)]
+pub(super) struct AlarmCrRequest {
+    pub(super) reference: u16,
+    pub(super) timeout: u16,
+    pub(super) retries: u16,
+    pub(super) max_data: u16,
+    /// Of high and low priority.
+    pub(super) tags: [u16; 2],
+}
+
+pub(super) fn alarm_cr_request(out: &mut Vec<u8>, alarm: &AlarmCrRequest) {
     block(out, 0x0103, |out| {
         put16(out, 1);
         put16(out, PROFINET);
         put32(out, 0);
-        put16(out, timeout);
-        put16(out, retries);
-        put16(out, reference);
-        put16(out, 200);
-        put16(out, 0xc000);
-        put16(out, 0xa000);
+        put16(out, alarm.timeout);
+        put16(out, alarm.retries);
+        put16(out, alarm.reference);
+        put16(out, alarm.max_data);
+        put16(out, alarm.tags[0]);
+        put16(out, alarm.tags[1]);
     });
 }
 

@@ -16,8 +16,10 @@ use super::lan::{ArpOperation, CM_PORT, Peer, arp as put_arp};
 use super::layout::{MAX_C_SDU, Module, Slots};
 use super::outbox::Outbox;
 use super::payload::Clock;
+use super::profile::Asks;
 use super::random::Random;
 use super::rpc::Order;
+use super::rpc::Uuid;
 use super::stats::{Abort, Side, Stats};
 
 mod find;
@@ -101,6 +103,8 @@ pub struct ControllerConfig {
     pub rta_timeout_factor: u16,
     /// 3 to 15. Default 3.
     pub rta_retries: u16,
+    /// Default [`Asks::USUAL`].
+    pub asks: Asks,
     pub records: Vec<Record>,
     pub defect: Option<Defect>,
     /// Epoch of the stamps in the data; share it with the device.
@@ -137,6 +141,7 @@ impl ControllerConfig {
             restart_after: Duration::from_secs(1),
             rta_timeout_factor: 1,
             rta_retries: 3,
+            asks: Asks::USUAL,
             records: Vec::new(),
             defect: None,
             clock,
@@ -211,6 +216,8 @@ pub struct Controller {
     /// The device as DCP found it; its port is where requests go.
     device: Peer,
     relation: Option<Relation>,
+    /// That it uses for every AR, where it keeps one.
+    uuid: Uuid,
     running: bool,
     server: Server,
     record_call: Option<RecordCall>,
@@ -248,6 +255,7 @@ impl Controller {
     /// Begins to look for its device at once.
     pub fn new(config: ControllerConfig, now: Instant) -> Result<Self, ConfigError> {
         config.check()?;
+        let mut random = Random::new(config.seed);
         let mut controller = Self {
             slots: Slots::new(&config.modules),
             phase: Phase::Stopped,
@@ -257,6 +265,7 @@ impl Controller {
                 port: CM_PORT,
             },
             relation: None,
+            uuid: random.uuid(),
             running: true,
             server: Server::default(),
             record_call: None,
@@ -265,7 +274,7 @@ impl Controller {
             out: Outbox::default(),
             events: VecDeque::new(),
             stats: Stats::new(),
-            random: Random::new(config.seed),
+            random,
             config,
         };
         controller.identify(now);

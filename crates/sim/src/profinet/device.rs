@@ -49,6 +49,10 @@ pub struct DeviceConfig {
     /// For the device's own calls. Default 2 s, 3 tries.
     pub rpc_retry: Duration,
     pub rpc_tries: u32,
+    /// The first FrameID that it assigns. Default 0x8000.
+    pub first_frame_id: u16,
+    /// Assigns FrameIDs also where the controller gave one. Default: no.
+    pub overrides_frame_ids: bool,
     /// Sends DCP Hello when it starts. Default: no.
     pub hello: bool,
     /// ARs at a time. Default 4.
@@ -75,6 +79,8 @@ impl DeviceConfig {
             ready_after: Duration::from_millis(20),
             rpc_retry: Duration::from_secs(2),
             rpc_tries: 3,
+            first_frame_id: 0x8000,
+            overrides_frame_ids: false,
             hello: false,
             max_ars: 4,
             clock,
@@ -141,7 +147,7 @@ impl Device {
             server: Server::default(),
             records: BTreeMap::new(),
             identify_answers: Vec::new(),
-            next_frame_id: 0x8000,
+            next_frame_id: config.first_frame_id,
             out: Outbox::default(),
             events: VecDeque::new(),
             stats: Stats::new(),

@@ -23,11 +23,23 @@ pub(super) struct Peer {
 
 /// Begins a frame: header with the priority tag (VLAN id 0), when there is one.
 pub(super) fn begin(out: &mut Vec<u8>, dst: Mac, src: Mac, priority: Option<u8>, ethertype: u16) {
+    let tag = priority.map(|priority| u16::from(priority & 7) << 13);
+    begin_tagged(out, dst, src, tag, ethertype);
+}
+
+/// Likewise with a whole tag: priority and VLAN id.
+pub(super) fn begin_tagged(
+    out: &mut Vec<u8>,
+    dst: Mac,
+    src: Mac,
+    tag: Option<u16>,
+    ethertype: u16,
+) {
     out.extend_from_slice(&dst.0);
     out.extend_from_slice(&src.0);
-    if let Some(priority) = priority {
+    if let Some(tag) = tag {
         put16(out, PRIORITY_TAG);
-        put16(out, u16::from(priority & 7) << 13);
+        put16(out, tag);
     }
     put16(out, ethertype);
 }

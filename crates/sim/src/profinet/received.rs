@@ -82,6 +82,8 @@ pub(super) struct AlarmCr {
     pub(super) retries: u16,
     pub(super) reference: u16,
     pub(super) max_data: u16,
+    /// Of high and low priority.
+    pub(super) tags: [u16; 2],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -211,6 +213,7 @@ impl AlarmCr {
             retries: body.u16()?,
             reference: body.u16()?,
             max_data: body.u16()?,
+            tags: [body.u16()?, body.u16()?],
         })
     }
 }

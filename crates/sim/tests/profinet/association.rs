@@ -32,7 +32,7 @@ fn a_controller_finds_connects_parametrizes_and_exchanges_data() {
     assert!(world.run_until(CONNECT, |world| world.device.established() == 1));
     let connected = |peer| Event::Connected {
         peer,
-        input: FrameId(0xc001),
+        input: FrameId(0x8000),
         output: FrameId(0x8000),
         cycle: Duration::from_millis(32),
         watchdog: Duration::from_millis(96),

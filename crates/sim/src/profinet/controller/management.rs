@@ -8,8 +8,8 @@ use super::relation::{CALL_PORT, Relation};
 use super::{Controller, Defect, Phase};
 use crate::profinet::alarms::{Channel, Endpoint};
 use crate::profinet::blocks::{
-    ArRequest, Control, Direction, IocrRequest, RecordHead, alarm_cr_request, ar_request, control,
-    expected_submodules, iocr_request, write_request,
+    AlarmCrRequest, ArRequest, Control, Direction, IocrRequest, RecordHead, alarm_cr_request,
+    ar_request, control, expected_submodules, iocr_request, write_request,
 };
 use crate::profinet::calls::Call;
 use crate::profinet::cyclic::{Cadence, Consumer, Provider};
@@ -70,8 +70,6 @@ struct Attempt {
     alarm_reference: u16,
 }
 
-/// A controller chooses the FrameID of its input CR.
-const INPUT: u16 = 0xc001;
 const IRT: u16 = 0x0100;
 /// Server boot time: any but 0.
 const BOOT: u32 = 1;
@@ -122,11 +120,17 @@ impl Controller {
     }
 
     fn attempt(&mut self) -> Attempt {
+        let asks = self.config.asks;
+        let (uuid, session) = match asks.keeps_uuid {
+            true => (self.uuid, 1),
+            false => (self.random.uuid(), self.stats.established as u16),
+        };
+        let chosen = 1 + (self.random.next() as u16 & 0x7fff);
         Attempt {
-            uuid: self.random.uuid(),
+            uuid,
             activity: self.random.uuid(),
-            session: self.stats.established as u16,
-            alarm_reference: 1 + (self.random.next() as u16 & 0x7fff),
+            session,
+            alarm_reference: asks.alarm_reference.unwrap_or(chosen),
         }
     }
 
@@ -185,30 +189,48 @@ impl Controller {
                 session: ar.session,
                 mac: config.mac,
                 object: object(1, config.device_id, config.vendor),
+                properties: config.asks.properties,
                 activity_timeout: config.activity_timeout,
                 station: &config.name,
             },
         );
+        let asks = &config.asks;
+        let alarm_cr = |blocks: &mut Vec<u8>| {
+            alarm_cr_request(
+                blocks,
+                &AlarmCrRequest {
+                    reference: ar.alarm_reference,
+                    timeout: config.rta_timeout_factor,
+                    retries: config.rta_retries,
+                    max_data: asks.max_alarm_data,
+                    tags: asks.alarm_tags,
+                },
+            );
+        };
+        if asks.alarm_first {
+            alarm_cr(blocks);
+        }
         let (class, ethertype, input) = match config.defect {
             Some(Defect::IrtConnect) => (3, PROFINET, IRT),
-            Some(Defect::RtOverUdp) => (4, 0x0800, INPUT),
-            _ => (1, PROFINET, INPUT),
+            Some(Defect::RtOverUdp) => (4, 0x0800, asks.input),
+            _ => (1, PROFINET, asks.input),
         };
         for (direction, layout, frame_id) in [
             (Direction::Input, self.slots.input(), input),
-            (Direction::Output, self.slots.output(), 0xffff),
+            (Direction::Output, self.slots.output(), asks.output),
         ] {
             iocr_request(
                 blocks,
                 &IocrRequest {
                     direction,
-                    reference: direction as u16,
+                    reference: asks.references[direction as usize - 1],
                     ethertype,
                     class,
                     data_length: layout.data_length as u16,
                     frame_id,
                     send_clock: config.send_clock,
                     reduction_ratio: config.reduction_ratio,
+                    phase: asks.phase,
                     watchdog_factor: config.watchdog_factor,
                     objects: &layout.objects,
                     statuses: &layout.statuses,
@@ -216,8 +238,9 @@ impl Controller {
             );
         }
         expected_submodules(blocks, &self.slots);
-        let (timeout, retries) = (config.rta_timeout_factor, config.rta_retries);
-        alarm_cr_request(blocks, ar.alarm_reference, timeout, retries);
+        if !asks.alarm_first {
+            alarm_cr(blocks);
+        }
     }
 
     pub(super) fn call_timeout(&mut self, now: Instant) {
@@ -331,7 +354,7 @@ impl Controller {
             remote: device,
             local_reference: ar.alarm_reference,
             remote_reference: response.alarm_reference,
-            tagged: config.tagged,
+            tags: config.tagged.then_some(config.asks.alarm_tags),
         };
         let mut layout = self.slots.output();
         if config.defect == Some(Defect::WrongDataLength) {

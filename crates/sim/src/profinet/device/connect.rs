@@ -81,7 +81,8 @@ impl Device {
         if self.ars.len() >= self.config.max_ars {
             return Err(refused(CM, OUT_OF_ARS));
         }
-        if output.cadence.frame_id == UNASSIGNED {
+        let overrides = self.config.overrides_frame_ids;
+        if overrides || output.cadence.frame_id == UNASSIGNED {
             output.cadence.frame_id = self.assign_frame_id();
         }
         let reference = 1 + (self.random.next() as u16 & 0x7fff);
@@ -116,7 +117,7 @@ impl Device {
             remote: ar.mac,
             local_reference: reference,
             remote_reference: alarm.reference,
-            tagged: self.config.tagged,
+            tags: self.config.tagged.then_some(alarm.tags),
         };
         let (timeout, retries) = (tenths(alarm.timeout_factor), alarm.retries);
         let activity_timeout = tenths(ar.activity_timeout);
@@ -265,9 +266,13 @@ impl Device {
 /// FrameID of an output CR that the device shall choose.
 const UNASSIGNED: u16 = 0xffff;
 
-/// FrameIDs that the device assigns: 0x8000 to 0xBBFF.
+/// FrameIDs that the device assigns: 0x8000 to 0xBBFF, or 0xC000 to 0xF7FF.
 fn following(id: u16) -> u16 {
-    if id >= 0xbbff { 0x8000 } else { id + 1 }
+    match id {
+        0xbbff => 0x8000,
+        0xf7ff => 0xc000,
+        id => id + 1,
+    }
 }
 
 fn placed(place: &Place, length: u16) -> Placed {
