@@ -18,12 +18,22 @@ pub const MOST_STATIONS: usize = 128;
 ///
 /// A frame must be PROFINET (0x8892), ARP or UDP over IPv4 and no later fragment; for the
 /// interface's own address, the broadcast address or one that was joined; and have no 802.1Q
-/// tag, a priority tag (VLAN 0) or one of this VLAN. What this machine sends itself is not
+/// tag, a priority tag (VLAN 0) or one of these VLANs. What this machine sends itself is not
 /// heard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The VLAN of the wire, 1 to 4094, where its frames are tagged with one.
-    pub vlan: Option<u16>,
+    pub vlans: Vlans,
+}
+
+/// Which VLANs a frame may be tagged with, beside VLAN 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Vlans {
+    #[default]
+    None,
+    /// That of the wire, 1 to 4094.
+    One(u16),
+    /// Any: who hears the frame looks at its tag.
+    All,
 }
 
 // Offsets that ask for what the kernel knows beside the octets (<linux/filter.h>).
@@ -38,8 +48,12 @@ const OFFSET_BITS: u32 = 0x1fff;
 impl Filter {
     /// The program, for frames to the interface's own address, to all, or to `joined`.
     pub(crate) fn program(&self, joined: &[Mac]) -> Vec<SockFilter> {
-        // A VLAN that is not there is compared with 0 twice.
-        let vlan = u32::from(self.vlan.unwrap_or(0)) & VLAN_BITS;
+        // A VLAN that is not there is compared with 0 twice, and so is of all of them no bit.
+        let (vlan, bits) = match self.vlans {
+            Vlans::None => (0, VLAN_BITS),
+            Vlans::One(vlan) => (u32::from(vlan) & VLAN_BITS, VLAN_BITS),
+            Vlans::All => (0, 0),
+        };
         let ethertype = |of: u16| u32::from(of);
         let mut program = vec![
             load_word(PACKET_TYPE),
@@ -50,7 +64,7 @@ impl Filter {
             load_word(TAGGED),
             if_equal_skip(0, 5),
             load_word(TAG),
-            keep_bits(VLAN_BITS),
+            keep_bits(bits),
             // To the EtherType.
             if_equal_skip(0, 10),
             if_equal_skip(vlan, 9),
@@ -59,7 +73,7 @@ impl Filter {
             load_half(12),
             unless_equal_skip(ethertype(eth::VLAN), 6),
             load_half(14),
-            keep_bits(VLAN_BITS),
+            keep_bits(bits),
             if_equal_skip(0, 2),
             if_equal_skip(vlan, 1),
             refuse(),

@@ -30,7 +30,7 @@ mod tap;
 mod timer;
 
 pub use batch::{BATCH, LONGEST_FRAME};
-pub use filter::{Filter, MOST_STATIONS};
+pub use filter::{Filter, MOST_STATIONS, Vlans};
 pub use interface::{InterfaceError, interface_mac};
 pub use namespace::Namespace;
 pub use packet::{Counters, JoinError, LinkError, OpenError, PacketSocket};

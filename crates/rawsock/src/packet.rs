@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::batch::{self, BATCH, HEADROOM, LONGEST_FRAME, Received, Slot};
 use crate::checksum;
-use crate::filter::{Filter, MOST_STATIONS};
+use crate::filter::{Filter, MOST_STATIONS, Vlans};
 use crate::interface::{Interface, InterfaceError};
 use crate::ready::Ready;
 use crate::sys;
@@ -97,7 +97,9 @@ pub enum LinkError {
 impl PacketSocket {
     /// Opens the interface. Needs CAP_NET_RAW, and no runtime.
     pub fn open(interface: &str, filter: Filter) -> Result<Self, OpenError> {
-        if let Some(vlan) = filter.vlan.filter(|vlan| !(1..=4094).contains(vlan)) {
+        if let Vlans::One(vlan) = filter.vlans
+            && !(1..=4094).contains(&vlan)
+        {
             return Err(OpenError::Vlan(vlan));
         }
         let found = Interface::find(interface)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fieldlock_profinet::Mac;
 use fieldlock_rawsock::{
     Counters, Filter, InterfaceError, JoinError, LONGEST_FRAME, LinkError, MOST_STATIONS,
-    Namespace, OpenError, PacketSocket, Tap, interface_mac,
+    Namespace, OpenError, PacketSocket, Tap, Vlans, interface_mac,
 };
 
 const STATION: Mac = Mac([0x00, 0x1b, 0x1b, 1, 2, 3]);
@@ -176,7 +176,9 @@ fn other_protocols_and_vlans_end_in_the_kernel() {
         // The kernel counts what passed the filter: nothing else has.
         assert_eq!(right.counters().received, 3);
 
-        let vlan = Filter { vlan: Some(5) };
+        let vlan = Filter {
+            vlans: Vlans::One(5),
+        };
         right.set_filter(vlan).unwrap();
         let frames = [5, 6, 0].map(|id| frame(to, &[&tag(0x6000 | id), &PROFINET, &[1; 46]]));
         let passed = through(&mut left, &mut right, &frames);
@@ -198,7 +200,11 @@ fn frames_to_a_station_are_heard_while_it_is_joined() {
         let both = [frames[0].clone(), frames[2].clone()];
         assert_eq!(heard(&mut right), both);
         // A change of the filter keeps them.
-        right.set_filter(Filter { vlan: Some(7) }).unwrap();
+        right
+            .set_filter(Filter {
+                vlans: Vlans::One(7),
+            })
+            .unwrap();
         assert_eq!(heard(&mut right), both);
         right.leave(STATION).unwrap();
         right.leave(STATION).unwrap();
@@ -365,7 +371,12 @@ fn what_can_not_be_opened_says_why() {
         assert!(matches!(interface("lo"), InterfaceError::NotEthernet(_)));
         ip("link set left down");
         assert!(matches!(interface("left"), InterfaceError::Down(_)));
-        let vlan = open("right", Filter { vlan: Some(4095) });
+        let vlan = open(
+            "right",
+            Filter {
+                vlans: Vlans::One(4095),
+            },
+        );
         assert!(matches!(vlan, OpenError::Vlan(4095)));
         // Another user has no capabilities.
         let bare = rustix::thread::CapabilitySets {

@@ -25,22 +25,25 @@ fn passes(filter: &Filter, parts: &[&[u8]]) -> bool {
 fn a_tag_in_the_frame_is_looked_behind() {
     let profinet = &[0x88, 0x92, 0x80, 0x01][..];
     let tags = [
-        (&[][..], None, true),
-        (&[0x81, 0, 0xc0, 0][..], None, true),
-        (&[0x81, 0, 0xc0, 5], None, false),
-        (&[0x81, 0, 0xc0, 5], Some(5), true),
-        (&[0x81, 0, 0xc0, 0], Some(5), true),
-        (&[0x81, 0, 0xd0, 0], Some(5), true),
-        (&[0x81, 0, 0xc0, 6], Some(5), false),
-        (&[0x81, 0, 0xc1, 5], Some(5), false),
-        (&[0x81, 0, 0, 0, 0x81, 0, 0, 0], None, false),
-        (&[0x88, 0xa8, 0, 0], None, false),
+        (&[][..], Vlans::None, true),
+        (&[0x81, 0, 0xc0, 0][..], Vlans::None, true),
+        (&[0x81, 0, 0xc0, 5], Vlans::None, false),
+        (&[0x81, 0, 0xc0, 5], Vlans::One(5), true),
+        (&[0x81, 0, 0xc0, 0], Vlans::One(5), true),
+        (&[0x81, 0, 0xd0, 0], Vlans::One(5), true),
+        (&[0x81, 0, 0xc0, 6], Vlans::One(5), false),
+        (&[0x81, 0, 0xc1, 5], Vlans::One(5), false),
+        (&[][..], Vlans::All, true),
+        (&[0x81, 0, 0xc1, 5], Vlans::All, true),
+        (&[0x81, 0, 0, 0, 0x81, 0, 0, 0], Vlans::None, false),
+        (&[0x81, 0, 0, 4, 0x81, 0, 0, 4], Vlans::All, false),
+        (&[0x88, 0xa8, 0, 0], Vlans::All, false),
     ];
-    for (tag, vlan, expected) in tags {
+    for (tag, vlans, expected) in tags {
         assert_eq!(
-            passes(&Filter { vlan }, &[tag, profinet]),
+            passes(&Filter { vlans }, &[tag, profinet]),
             expected,
-            "{tag:?} {vlan:?}"
+            "{tag:?} {vlans:?}"
         );
     }
 }
