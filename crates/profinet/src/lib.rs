@@ -15,6 +15,7 @@ pub mod classify;
 pub mod cm;
 pub mod cyclic;
 pub mod dcp;
+pub mod epm;
 pub mod eth;
 pub mod fragments;
 pub mod frame_id;

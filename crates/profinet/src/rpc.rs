@@ -45,6 +45,14 @@ impl fmt::Display for Uuid {
     }
 }
 
+/// One call of the RPC layer. Whatever carries the same is a repetition of it, or belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallId {
+    pub activity: Uuid,
+    /// The call within the activity.
+    pub sequence: u32,
+}
+
 /// Octet order of the header's numbers and of the NDR data in front of the blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Order {
@@ -124,12 +132,22 @@ pub enum Interface {
     Controller,
     Supervisor,
     ParameterServer,
+    /// Not of PROFINET's own: every RPC server has it, and tells by it which interfaces there are.
+    EndpointMapper,
     Other(Uuid),
 }
+
+/// E1AF8308-5D1F-11C9-91A4-08002B14A0FA (C706, appendix O).
+const ENDPOINT_MAPPER: Uuid = Uuid([
+    0xe1, 0xaf, 0x83, 0x08, 0x5d, 0x1f, 0x11, 0xc9, 0x91, 0xa4, 0x08, 0x00, 0x2b, 0x14, 0xa0, 0xfa,
+]);
 
 impl Interface {
     /// DEA0000x-6C97-11D1-8271-00A02442DF7D.
     fn from_uuid(uuid: Uuid) -> Self {
+        if uuid == ENDPOINT_MAPPER {
+            return Self::EndpointMapper;
+        }
         let [0xde, 0xa0, 0, number, rest @ ..] = uuid.0 else {
             return Self::Other(uuid);
         };
@@ -234,6 +252,14 @@ impl<'a> Rpc<'a> {
             body,
             header,
         })
+    }
+
+    /// The call that it is of.
+    pub fn call(&self) -> CallId {
+        CallId {
+            activity: self.activity,
+            sequence: self.sequence,
+        }
     }
 
     /// It is one of several.

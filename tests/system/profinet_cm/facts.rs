@@ -47,6 +47,7 @@ impl Facts {
             Interface::Controller => pnio(2),
             Interface::Supervisor => pnio(3),
             Interface::ParameterServer => pnio(4),
+            Interface::EndpointMapper => "e1af8308-5d1f-11c9-91a4-08002b14a0fa".into(),
             Interface::Other(uuid) => uuid.to_string(),
         };
         self.put(0, "dcerpc.pkt_type", ptype);
