@@ -42,6 +42,7 @@ pub(crate) mod alarm {
     pub(crate) const DUPLICATE: &str = "duplicate-identity";
     pub(crate) const PEER_LOG: &str = "peer-log-cut";
     pub(crate) const FIELDBUS: &str = "profinet-interface-down";
+    pub(crate) const NAMELESS: &str = "station-without-name";
     pub(crate) const CHAIN: &str = "audit-log-changed";
     pub(crate) const OUTSIDERS: &str = "audit-share-used-up";
     pub(crate) const FALLBACK: &str = "fallback-transport";
@@ -63,6 +64,7 @@ pub(crate) mod alarm {
         DUPLICATE,
         PEER_LOG,
         FIELDBUS,
+        NAMELESS,
         CHAIN,
         OUTSIDERS,
         FALLBACK,

@@ -19,9 +19,9 @@ pub const PNIO_CM_PORT: u16 = 34964;
 /// How long a call is remembered after its last datagram. Controllers repeat an unanswered request
 /// for some seconds; a repeated one begins anew.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Calls of one pair of stations at a time, either way. Each keeps up to 128 KiB while it is in
+/// Calls of one pair of stations at a time, either way: of each of its ARs a few. Each keeps up to 128 KiB while it is in
 /// pieces, some 200 octets otherwise.
-const MAX_OF_PAIR: usize = 16;
+const MAX_OF_PAIR: usize = 128;
 /// Calls of one pair in pieces at a time.
 const MAX_IN_PIECES: usize = 4;
 /// Likewise of all pairs together: 8 MiB.
@@ -42,8 +42,8 @@ pub enum CallError {
     Torn,
     #[error("too many calls are under way")]
     TooMany,
-    #[error("{0:?} packet, which connection management does not use")]
-    Type(PacketType),
+    #[error("body of {0} octets in a packet that cancels a call")]
+    Cancel(usize),
     #[error(transparent)]
     Fragment(#[from] FragmentError),
 }
@@ -78,6 +78,8 @@ struct Call {
     about: Option<Uuid>,
     /// The request was refused here, and has not been allowed since.
     refused: bool,
+    /// Only a ping was heard: nobody here has judged the request, so no response to it passes.
+    unseen: bool,
     /// The newest request of this activity of which pieces have passed and the whole has not. The
     /// other station may still have them, so others can't take their place.
     torn: Option<u32>,
@@ -129,8 +131,17 @@ impl Calls {
                 self.answering(now, pair, from, (src, dst), rpc)?;
                 Ok(Part::Signal)
             }
+            PacketType::CancelAck => {
+                check_cancel(rpc)?;
+                self.answering(now, pair, from, (src, dst), rpc)?;
+                Ok(Part::Signal)
+            }
+            PacketType::Ping | PacketType::ClientCancel => {
+                self.asking(now, pair, from, (src, dst), rpc)?;
+                Ok(Part::Signal)
+            }
             // Of the requester as of the other one: a long answer is acknowledged too.
-            PacketType::Ack | PacketType::Fack | PacketType::Ping => {
+            PacketType::Ack | PacketType::Fack => {
                 let index = self.find(pair, &rpc.activity).ok_or(CallError::NoCall)?;
                 let call = &self.calls[index];
                 let right = match call.requester == from {
@@ -143,8 +154,46 @@ impl Calls {
                 self.calls[index].last = now;
                 Ok(Part::Signal)
             }
-            PacketType::ClientCancel | PacketType::CancelAck => Err(CallError::Type(rpc.ptype)),
         }
+    }
+
+    /// What became of a call, or that it is to end. A ping may be the first that is heard of a call
+    /// whose request was lost before it came here: who made it waits for the answer, "no call",
+    /// before it asks again.
+    fn asking(
+        &mut self,
+        now: Instant,
+        pair: Pair,
+        from: End,
+        (src, dst): (u16, u16),
+        rpc: &Rpc<'_>,
+    ) -> Result<(), CallError> {
+        if !self.is_port_of(pair, from.other(), dst) {
+            return Err(CallError::Port(dst));
+        }
+        if rpc.ptype == PacketType::ClientCancel {
+            check_cancel(rpc)?;
+        }
+        let known = self.find(pair, &rpc.activity);
+        if let Some(index) = known {
+            let call = &mut self.calls[index];
+            if call.requester != from {
+                return Err(CallError::NoCall);
+            }
+            if call.sequence == rpc.sequence {
+                call.last = now;
+                return Ok(());
+            }
+            if !is_after(call.sequence, rpc.sequence) {
+                return Err(CallError::NoCall);
+            }
+        }
+        if rpc.ptype == PacketType::ClientCancel {
+            return Err(CallError::NoCall);
+        }
+        let index = self.enter(now, pair, from, src, rpc)?;
+        self.calls[index].unseen = true;
+        Ok(())
     }
 
     /// The AR that a call is about.
@@ -199,6 +248,7 @@ impl Calls {
             self.make_room(pair, index);
         }
         let call = &mut self.calls[index];
+        call.unseen = false;
         if call.refused && rpc.is_fragment() && !rpc.is_last() {
             return Err(CallError::NoCall);
         }
@@ -232,6 +282,7 @@ impl Calls {
             response: None,
             about: None,
             refused: false,
+            unseen: false,
             torn: None,
         };
         if let Some(index) = self.find(pair, &rpc.activity) {
@@ -317,7 +368,8 @@ impl Calls {
             && call.sequence == rpc.sequence
             // A reject or fault need not repeat what it could not make sense of.
             && (call.opnum == rpc.opnum || rpc.ptype != PacketType::Response);
-        if !right || call.refused {
+        let unseen = call.unseen && rpc.ptype == PacketType::Response;
+        if !right || call.refused || unseen {
             return Err(CallError::NoCall);
         }
         if dst != call.port {
@@ -334,7 +386,8 @@ impl Calls {
         port == PNIO_CM_PORT || known.is_some_and(|ports| ports.known.contains(&port))
     }
 
-    fn learn_port(&mut self, pair: Pair, end: End, port: u16) {
+    /// `port` is one of connection management at `end`: it has answered from there, or said so.
+    pub fn learn_port(&mut self, pair: Pair, end: End, port: u16) {
         if self.is_port_of(pair, end, port) {
             return;
         }
@@ -360,6 +413,14 @@ impl Calls {
 /// Whether a sequence number, which wraps, is newer than another.
 fn is_after(known: u32, sequence: u32) -> bool {
     (1..1 << 31).contains(&sequence.wrapping_sub(known))
+}
+
+/// `version(4) id(4)`, in the acknowledgement also whether the server takes it (1 or 4); or nothing.
+fn check_cancel(rpc: &Rpc<'_>) -> Result<(), CallError> {
+    match (rpc.ptype, rpc.body.len()) {
+        (_, 0 | 8) | (PacketType::CancelAck, 9..=12) if !rpc.is_fragment() => Ok(()),
+        (_, length) => Err(CallError::Cancel(length)),
+    }
 }
 
 /// All octets of a message, once its last piece is there.

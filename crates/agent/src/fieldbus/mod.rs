@@ -24,7 +24,7 @@ use fieldlock_conduit::profinet::{
 };
 use fieldlock_profinet::ar::Ended;
 use fieldlock_profinet::{Mac, StationName};
-use fieldlock_rawsock::{Counters, Filter, JoinError, LinkError, PacketSocket, Timer};
+use fieldlock_rawsock::{Counters, Filter, JoinError, LinkError, PacketSocket, Timer, Vlans};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{interval, sleep};
@@ -78,7 +78,7 @@ impl Opened {
     /// Needs CAP_NET_RAW, and no runtime.
     pub(crate) fn open(profinet: &Profinet) -> Result<Self, StartError> {
         Ok(Self {
-            socket: PacketSocket::open(&profinet.interface, Filter::default())
+            socket: PacketSocket::open(&profinet.interface, Filter { vlans: Vlans::All })
                 .map_err(StartError::Fieldbus)?,
             timer: Timer::new().map_err(StartError::Io)?,
         })
@@ -145,7 +145,12 @@ impl Fieldbus {
         let id = LinkId(link.number);
         self.links.borrow_mut().insert(id, link.clone());
         let peer: Arc<str> = link.peer.identity.name.as_str().into();
-        self.with(|bridge, now, outlet| bridge.link_up(now, id, peer, &channels, outlet));
+        self.with(|bridge, now, outlet| {
+            bridge.link_up(now, id, peer, &channels, outlet);
+            if let Some(round_trip) = link.round_trip() {
+                bridge.set_round_trip(id, round_trip);
+            }
+        });
     }
 
     pub(crate) fn link_down(&self, link: &Link) {

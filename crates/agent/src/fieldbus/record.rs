@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldlock_audit::{Ar, Decision, Kind, Outcome, Party, Record, Slot, Ticket, Unavailable};
-use fieldlock_conduit::profinet::{ArName, Event, RecordPlace, Who};
+use fieldlock_conduit::profinet::{ArName, Event, RecordPlace, Shortfall, Who};
 use fieldlock_profinet::ar::Ended;
 use fieldlock_profinet::{Mac, StationName};
 use tracing::{info, warn};
 
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, alarm};
 
 /// Puts an event on record. Of a change of a station: the record that has to be durable before the
 /// frame leaves.
@@ -49,8 +49,29 @@ pub(super) fn note(ledger: &Ledger, event: Event) -> Option<Result<Ticket, Unava
                 ..about(Kind::StationSet, &who, &station, record)
             }));
         }
-        Event::ArUp { ar, fail_safe } => ar_up(ledger, &ar, fail_safe),
+        Event::ArUp {
+            ar,
+            fail_safe,
+            shortfall,
+        } => ar_up(ledger, &ar, fail_safe, shortfall),
         Event::ArDown { ar, why, lasted } => ar_down(ledger, &ar, why, lasted),
+        Event::NotUnderstood {
+            who,
+            station,
+            reason,
+        } => not_understood(ledger, who.as_ref(), station.as_ref(), &reason),
+        Event::Nameless { station, mac, said } => {
+            let calls_itself = match &*said {
+                "" => "has no name".into(),
+                other => format!("calls itself `{other}`"),
+            };
+            let text = format!(
+                "station `{station}`, known by its address {mac}, {calls_itself}: no controller \
+                 finds it until its name is set"
+            );
+            ledger.raise(alarm::NAMELESS, station.as_str(), &text);
+        }
+        Event::Named { station } => ledger.clear(alarm::NAMELESS, station.as_str()),
         Event::Found { station, mac } => {
             info!(%station, %mac, "PROFINET: station found");
         }
@@ -65,12 +86,13 @@ pub(super) fn note(ledger: &Ledger, event: Event) -> Option<Result<Ticket, Unava
 
 /// A controller that opens and closes ARs without end gets two records of each kind a second for
 /// each station, the later one with a count.
-fn ar_up(ledger: &Ledger, ar: &ArName, fail_safe: Option<Duration>) {
+fn ar_up(ledger: &Ledger, ar: &ArName, fail_safe: Option<Duration>, shortfall: Option<Shortfall>) {
     let controller = name_of(&ar.controller);
     let station = station_of(ar);
     let (cycle, watchdog) = (ar.cycle, ar.watchdog);
     let first = ledger.repeated(Record {
         ar: Some(described(ar, fail_safe, None)),
+        reason: shortfall.map(|short| short.to_string().into()),
         ..of_ar(Kind::ArUp, ar)
     });
     if !first {
@@ -85,6 +107,9 @@ fn ar_up(ledger: &Ledger, ar: &ArName, fail_safe: Option<Duration>) {
             "PROFINET: AR up; hold is on: the consumer fails safe within {within:?}"
         ),
         None => info!(controller, station, ?cycle, ?watchdog, "PROFINET: AR up"),
+    }
+    if let Some(short) = shortfall {
+        warn!(controller, station, "PROFINET: {short}");
     }
 }
 
@@ -103,6 +128,26 @@ fn ar_down(ledger: &Ledger, ar: &ArName, why: Ended, lasted: Duration) {
     match why {
         Ended::Released => info!(controller, station, ?lasted, "PROFINET: AR {text}"),
         _ => warn!(controller, station, ?lasted, "PROFINET: AR down: {text}"),
+    }
+}
+
+/// Strangers are not told of, so there are no more kinds of it than pairs that are known.
+fn not_understood(ledger: &Ledger, who: Option<&Who>, station: Option<&StationName>, reason: &str) {
+    let record = Record {
+        client: who.map(party),
+        station: station.map(StationName::to_arc),
+        decision: Some(Decision::Deny),
+        outcome: Some(Outcome::Refused),
+        reason: Some(format!("not understood: {reason}").into()),
+        ..Record::new(Kind::Denied)
+    };
+    if ledger.repeated(record) {
+        let controller = who.map(name_of);
+        let station = station.map(StationName::as_str);
+        warn!(
+            controller,
+            station, "PROFINET: frame not understood: {reason}"
+        );
     }
 }
 

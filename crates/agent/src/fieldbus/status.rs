@@ -82,6 +82,7 @@ impl Fieldbus {
             "phase": ar.phase.name(),
             "seconds": since(now, ar.since),
             "fail_safe_ms": bridge.fail_safe(ar).map(millis),
+            "shortfall": bridge.shortfall(ar).map(|short| short.to_string()),
             "directions": flows.collect::<Vec<_>>(),
         })
     }
@@ -94,6 +95,7 @@ fn station(station: &Station, seen_seconds: Option<u64>) -> Value {
         "mac": station.mac.map(|mac| mac.to_string()),
         "ip": station.ip,
         "seen_seconds": seen_seconds,
+        "calls_itself": station.nameless,
         "vendor_id": facts.vendor_id,
         "device_id": facts.device_id,
         "order_number": facts.order_number,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
+use fieldlock_conduit::profinet::MAX_PLAY_OUT;
 use fieldlock_pki::Name;
 use fieldlock_profinet::{Mac, StationName};
 use fieldlock_session::hello::{MAX_STATION_NAMES, MAX_STATIONS};
@@ -17,7 +18,6 @@ const MAX_ARS: usize = 1024;
 /// Earlier frames in a datagram, at most.
 const MAX_REDUNDANCY: u8 = 7;
 const MAX_SPREAD: u8 = 8;
-const MAX_PLAY_OUT: u8 = 64;
 /// Longest watchdog time of a consumer: 61,440 ticks of 31.25 us (IEC 61158-6-10). A longer hold
 /// has nothing to hold up.
 const MAX_HOLD: Duration = Duration::from_millis(1920);

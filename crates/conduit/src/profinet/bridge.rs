@@ -10,6 +10,7 @@ use fieldlock_profinet::{Frame, Mac, StationName};
 
 use super::asked::Asked;
 use super::drops::{Drop, Drops};
+use super::event::Event;
 use super::flows::Flows;
 use super::outlet::{LinkId, Outlet};
 use super::parties::{Controller, Link, Parties, Station, StationSettings};
@@ -164,7 +165,9 @@ impl Bridge {
         };
         let gone: Vec<_> = self.table.iter().filter_map(gone).collect();
         for id in gone {
-            let change = self.table.end(id, Ended::Withdrawn("the configuration"));
+            let change = self
+                .table
+                .end(now, id, Ended::Withdrawn("the configuration"));
             self.apply(now, change, outlet);
         }
         self.replace_stations(stations, &configured, outlet);
@@ -217,6 +220,10 @@ impl Bridge {
             }
         });
         self.parties.stations = new.collect();
+        for station in old.iter().filter(|station| station.nameless.is_some()) {
+            let station = station.name().clone();
+            outlet.event(Event::Named { station });
+        }
         self.parties.number_channels();
         if headend {
             for mac in old.iter().filter_map(|station| station.mac) {
@@ -248,6 +255,7 @@ impl Bridge {
             peer,
             offered: channels.to_vec(),
             channels: Vec::new(),
+            round_trip: None,
         });
         self.parties.number_channels();
         self.rebuild_flows(now, outlet);

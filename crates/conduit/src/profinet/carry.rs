@@ -33,14 +33,19 @@ impl Bridge {
         bytes: &[u8],
         outlet: &mut dyn Outlet,
     ) -> Result<(), Drop> {
-        if frame.tag.is_some_and(|tag| tag.vlan() != 0) {
+        let class = classify(frame);
+        // What belongs to an AR is asked for the VLAN that the AR names.
+        let of_ar = matches!(
+            class,
+            Ok(Class::Cyclic { .. } | Class::AlarmHigh(_) | Class::AlarmLow(_))
+        );
+        if !of_ar && frame.tag.is_some_and(|tag| tag.vlan() != 0) {
             return Err(Drop::Vlan);
         }
         // On the own wire nobody else may speak with an address of the other side.
         if ingress == Ingress::Wire {
             self.check_source(end, frame, outlet)?;
         }
-        let class = classify(frame).map_err(|_| Drop::Malformed)?;
         let came = Came {
             now,
             end,
@@ -48,13 +53,14 @@ impl Bridge {
             frame,
             bytes,
         };
-        match class {
+        match class.map_err(|error| self.malformed(&came, &error, outlet))? {
             Class::Cyclic { id, pdu } => match ingress {
                 Ingress::Wire => self.cyclic_from_wire(&came, id, pdu, outlet),
                 // Cyclic data crosses in datagrams only.
                 Ingress::Tunnel { .. } => Err(Drop::Malformed),
             },
-            Class::AlarmHigh(alarm) | Class::AlarmLow(alarm) => self.alarm(&came, &alarm, outlet),
+            Class::AlarmHigh(alarm) => self.alarm(&came, true, &alarm, outlet),
+            Class::AlarmLow(alarm) => self.alarm(&came, false, &alarm, outlet),
             Class::Dcp(pdu) => self.dcp(&came, &pdu, outlet),
             Class::Arp(arp) => self.arp(&came, &arp, outlet),
             Class::Udp(datagram) => self.udp(&came, &datagram, outlet),

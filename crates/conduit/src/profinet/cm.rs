@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use fieldlock_policy::Call;
-use fieldlock_profinet::Service;
 use fieldlock_profinet::ar::{self, End, Ended, Pair, Refused};
-use fieldlock_profinet::calls::Part;
+use fieldlock_profinet::calls::{PNIO_CM_PORT, Part};
 use fieldlock_profinet::cm::{ConnectRequest, Message, RecordAccess, WriteRequest, refuse};
 use fieldlock_profinet::ip::Datagram;
-use fieldlock_profinet::rpc::{Rpc, Uuid};
+use fieldlock_profinet::rpc::{CallId, Interface, PacketType, Rpc, Uuid};
 use fieldlock_profinet::status::PnioStatus;
+use fieldlock_profinet::{Service, epm};
 
 use super::answer::{Way, put_answer};
 use super::bridge::{Bridge, Ingress};
@@ -52,21 +52,37 @@ const NOT_ALLOWED: PnioStatus = PnioStatus {
 /// A message that does not pass, and what its sender is told, where there is anything to tell.
 struct Refusal {
     drop: Drop,
-    status: Option<PnioStatus>,
+    told: Option<Told>,
+}
+
+/// The answer to a refused request, as if the other station gave it.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    /// An answer of connection management.
+    Status(PnioStatus),
+    /// The RPC layer rejects it.
+    NoInterface,
 }
 
 impl Refusal {
     fn telling(status: PnioStatus) -> impl Fn(Drop) -> Self {
         move |drop| Self {
             drop,
-            status: Some(status),
+            told: Some(Told::Status(status)),
+        }
+    }
+
+    fn no_interface(drop: Drop) -> Self {
+        Self {
+            drop,
+            told: Some(Told::NoInterface),
         }
     }
 }
 
 impl From<Drop> for Refusal {
     fn from(drop: Drop) -> Self {
-        Self { drop, status: None }
+        Self { drop, told: None }
     }
 }
 
@@ -76,6 +92,9 @@ struct Exchange {
     from: End,
     station: usize,
     pair: Pair,
+    call: CallId,
+    /// The RPC object.
+    object: Uuid,
 }
 
 impl Bridge {
@@ -99,59 +118,155 @@ impl Bridge {
         }
         self.note_ip(came, station, pair.controller, ip.source, outlet)?;
         self.check_destination(end, station, pair, ip.destination)?;
-        let rpc = Rpc::parse(udp.payload).map_err(|_| Drop::Malformed)?;
+        let ports = (udp.source_port, udp.destination_port);
+        let rpc = match Rpc::parse(udp.payload) {
+            Ok(rpc) => rpc,
+            Err(error) if ports.0 == PNIO_CM_PORT || ports.1 == PNIO_CM_PORT => {
+                return Err(self.malformed(came, &error, outlet));
+            }
+            // Another protocol of the two.
+            Err(_) => return Err(Drop::NoCall),
+        };
         let exchange = Exchange {
             now,
             from: end,
             station,
             pair,
+            call: rpc.call(),
+            object: rpc.object,
         };
         // The calls keep what came in pieces while the rest of the bridge looks at it.
         let mut calls = std::mem::take(&mut self.calls);
         let about = calls.about(pair, &rpc.activity);
-        let ports = (udp.source_port, udp.destination_port);
-        let judged = match calls.handle(now, pair, end, ports, &rpc) {
-            Ok(Part::Request(body)) => {
-                let judged =
-                    parse(&rpc, body).and_then(|message| self.request(&exchange, &message, outlet));
+        let known = self.check_interface(came, &rpc, outlet);
+        let placed = known.map(|()| calls.handle(now, pair, end, ports, &rpc));
+        let judged = match placed {
+            Err(refusal) => Err(refusal),
+            Ok(Ok(Part::Request(body))) => {
+                let judged = self.judge_request(came, &exchange, (&rpc, body), outlet);
                 match judged {
                     Ok(about) => calls.allow(pair, &rpc.activity, about),
                     Err(_) => calls.refuse(pair, &rpc.activity),
                 }
                 judged.map(drop)
             }
-            Ok(Part::Response(body)) => {
-                let judged = parse(&rpc, body)
-                    .and_then(|message| self.response(&exchange, about, &message, outlet));
+            Ok(Ok(Part::Response(body))) => {
+                let judged = self.follow(came, &exchange, about, (&rpc, body), outlet);
+                let judged = judged.map(|ports| {
+                    for port in ports {
+                        calls.learn_port(pair, end, port);
+                    }
+                });
                 if judged.is_err() {
                     calls.refuse(pair, &rpc.activity);
                 }
                 judged
             }
-            Ok(Part::Piece | Part::Signal | Part::Failure) => Ok(()),
+            Ok(Ok(Part::Piece | Part::Signal | Part::Failure)) => Ok(()),
             // What is out of place, as behind a piece that was lost, says nothing of its call.
-            Err(_) => Err(Drop::NoCall.into()),
+            Ok(Err(_)) => Err(Drop::NoCall.into()),
         };
         self.calls = calls;
         match judged {
             Ok(()) => self.forward(ingress, (station, pair.controller), bytes, outlet),
             Err(refusal) => {
-                if let Some(status) = refusal.status {
+                if let Some(told) = refusal.told {
                     let way = Way {
                         src: (frame.src, ip.source, udp.source_port),
                         dst: (frame.dst, ip.destination, udp.destination_port),
                         tag: frame.tag,
                     };
-                    self.answer(ingress, &exchange, &way, &rpc, status, outlet);
+                    self.answer(ingress, &exchange, &way, &rpc, told, outlet);
                 }
                 Err(refusal.drop)
             }
         }
     }
 
+    /// Only what is called by an interface that is known is read at all: an operation's number says
+    /// nothing without it.
+    fn check_interface(
+        &self,
+        came: &Came<'_>,
+        rpc: &Rpc<'_>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Refusal> {
+        let Interface::Other(interface) = rpc.interface else {
+            return Ok(());
+        };
+        if rpc.ptype != PacketType::Request {
+            return Err(Drop::NoCall.into());
+        }
+        let reason = format!("RPC interface {interface}, which is none of PROFINET");
+        self.not_understood(came, &reason, outlet);
+        Err(Refusal::no_interface(Drop::NotCarried))
+    }
+
     /// Judges a request; the AR that it is about, if any.
+    fn judge_request(
+        &mut self,
+        came: &Came<'_>,
+        exchange: &Exchange,
+        (rpc, body): (&Rpc<'_>, &[u8]),
+        outlet: &mut dyn Outlet,
+    ) -> Result<Option<Uuid>, Refusal> {
+        if rpc.interface == Interface::EndpointMapper {
+            self.lookup(came, exchange, (rpc, body), outlet)?;
+            return Ok(None);
+        }
+        let message = Message::parse(rpc, body);
+        let message = message.map_err(|error| self.malformed(came, &error, outlet))?;
+        self.request(came, exchange, &message, outlet)
+    }
+
+    /// Asking the endpoint mapper is asking what the station is, as DCP Get does.
+    fn lookup(
+        &mut self,
+        came: &Came<'_>,
+        exchange: &Exchange,
+        (rpc, body): (&Rpc<'_>, &[u8]),
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Refusal> {
+        if exchange.from == End::Device {
+            return Err(Drop::Unasked.into());
+        }
+        let message = epm::Message::parse(rpc, body);
+        let message = message.map_err(|error| self.malformed(came, &error, outlet));
+        message.map_err(Refusal::no_interface)?;
+        let call = Call::Service(Service::Get);
+        let judged = self.judge(exchange.pair.controller, exchange.station, &call, outlet);
+        judged.map_err(Refusal::no_interface)?;
+        Ok(())
+    }
+
+    /// Reads an answer, and follows what it means; the ports at which the station says that it is
+    /// called from here on.
+    fn follow(
+        &mut self,
+        came: &Came<'_>,
+        exchange: &Exchange,
+        about: Option<Uuid>,
+        (rpc, body): (&Rpc<'_>, &[u8]),
+        outlet: &mut dyn Outlet,
+    ) -> Result<Vec<u16>, Refusal> {
+        if rpc.interface == Interface::EndpointMapper {
+            let message = epm::Message::parse(rpc, body);
+            let message = message.map_err(|error| self.malformed(came, &error, outlet))?;
+            return Ok(match message {
+                epm::Message::Found(found) => found.ports().collect(),
+                _ => Vec::new(),
+            });
+        }
+        let message = Message::parse(rpc, body);
+        let message = message.map_err(|error| self.malformed(came, &error, outlet))?;
+        self.response(exchange, about, &message, outlet)?;
+        Ok(Vec::new())
+    }
+
+    /// Judges a request of connection management.
     fn request(
         &mut self,
+        came: &Came<'_>,
         exchange: &Exchange,
         message: &Message<'_>,
         outlet: &mut dyn Outlet,
@@ -187,7 +302,9 @@ impl Bridge {
                 self.read(exchange, access, outlet)?;
                 Ok(None)
             }
-            (End::Controller, Message::WriteRequest(write)) => self.write(exchange, write, outlet),
+            (End::Controller, Message::WriteRequest(write)) => {
+                self.write(came, exchange, write, outlet)
+            }
             _ => Err(Drop::Unasked.into()),
         }
     }
@@ -195,7 +312,7 @@ impl Bridge {
     fn unknown(&self, refused: Refused, code: u8) -> Refusal {
         Refusal {
             drop: Drop::NoAr,
-            status: Some(refused.status(code)),
+            told: Some(Told::Status(refused.status(code))),
         }
     }
 
@@ -207,7 +324,12 @@ impl Bridge {
         outlet: &mut dyn Outlet,
     ) -> Result<Option<Uuid>, Refusal> {
         let Exchange {
-            now, station, pair, ..
+            now,
+            station,
+            pair,
+            call,
+            object,
+            ..
         } = *exchange;
         let ar = connect.ar();
         let fit = ar::check(connect, pair.controller);
@@ -216,11 +338,11 @@ impl Bridge {
         cadence.map_err(|unfit| self.unfit(exchange, unfit.status(), &unfit, outlet))?;
         self.controller_named(pair.controller, ar.name());
         let (data, alarms) = (connect.iocrs().next(), connect.alarm_cr());
-        for call in opens(ar.ar_type, data.is_some(), alarms.is_some()) {
-            let judged = self.judge(pair.controller, station, &call, outlet);
+        for needed in opens(ar.ar_type, data.is_some(), alarms.is_some()) {
+            let judged = self.judge(pair.controller, station, &needed, outlet);
             judged.map_err(Refusal::telling(NOT_ALLOWED))?;
         }
-        if let Err(refused) = self.table.connect(now, pair, connect) {
+        if let Err(refused) = self.table.connect(now, pair, (call, object), connect) {
             let refusal = self.unfit(exchange, refused.status(CONNECT), &refused, outlet);
             return Err(Refusal {
                 drop: Drop::Overload,
@@ -249,6 +371,7 @@ impl Bridge {
     /// A write of several records passes when each of them may.
     fn write(
         &mut self,
+        came: &Came<'_>,
         exchange: &Exchange,
         write: &WriteRequest<'_>,
         outlet: &mut dyn Outlet,
@@ -259,7 +382,7 @@ impl Bridge {
         let mut rules = Vec::new();
         let mut about = None;
         for item in write.items() {
-            let item = item.map_err(|_| Drop::Malformed)?;
+            let item = item.map_err(|error| self.malformed(came, &error, outlet))?;
             let access = item.access;
             let known = self.table.touch(now, pair, access.ar_uuid);
             known.map_err(|refused| self.unknown(refused, WRITE))?;
@@ -300,11 +423,15 @@ impl Bridge {
         outlet: &mut dyn Outlet,
     ) -> Result<(), Refusal> {
         let Exchange {
-            now, station, pair, ..
+            now,
+            station,
+            pair,
+            call,
+            ..
         } = *exchange;
         match (exchange.from, message, about) {
             (End::Device, Message::ConnectResponse(response), Some(uuid)) => {
-                let changes = self.table.connected(now, pair, uuid, response);
+                let changes = self.table.connected(now, pair, (call, uuid), response);
                 let unfit = changes
                     .iter()
                     .any(|change| matches!(change, ar::Change::Ended(_, Ended::Unfit(_))));
@@ -314,7 +441,7 @@ impl Bridge {
                 }
             }
             (End::Device, Message::ReleaseResponse(_), Some(uuid)) => {
-                let change = self.table.released(pair, uuid);
+                let change = self.table.released(now, pair, uuid);
                 self.apply(now, change, outlet);
             }
             (End::Controller, Message::ControlResponse(response), Some(uuid))
@@ -338,14 +465,18 @@ impl Bridge {
         exchange: &Exchange,
         way: &Way,
         rpc: &Rpc<'_>,
-        status: PnioStatus,
+        told: Told,
         outlet: &mut dyn Outlet,
     ) {
         // A device that asks hears nothing: its request was none that a controller should see.
         if exchange.from == End::Device {
             return;
         }
-        let Some(payload) = refuse::response(rpc, status) else {
+        let payload = match told {
+            Told::Status(status) => refuse::response(rpc, status),
+            Told::NoInterface => refuse::no_interface(rpc),
+        };
+        let Some(payload) = payload else {
             return;
         };
         let mut frame = std::mem::take(&mut self.scratch);
@@ -407,13 +538,9 @@ impl Bridge {
         });
         Refusal {
             drop: Drop::Unfit,
-            status: Some(status),
+            told: Some(Told::Status(status)),
         }
     }
-}
-
-fn parse<'a>(rpc: &Rpc<'a>, body: &'a [u8]) -> Result<Message<'a>, Refusal> {
-    Message::parse(rpc, body).map_err(|_| Drop::Malformed.into())
 }
 
 fn place(access: &RecordAccess) -> RecordPlace {

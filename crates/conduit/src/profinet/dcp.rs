@@ -1,11 +1,12 @@
 //! DCP: who is where, and what would change that.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_policy::Call;
 use fieldlock_profinet::ar::End;
-use fieldlock_profinet::dcp::{Identity, Kind, Pdu, ServiceId, Text, Value};
-use fieldlock_profinet::{Mac, Service};
+use fieldlock_profinet::dcp::{DcpError, Identity, Kind, Pdu, ServiceId, Text, Value};
+use fieldlock_profinet::{Frame, Mac, Service};
 
 use super::bridge::{Bridge, Ingress};
 use super::carry::Came;
@@ -20,7 +21,9 @@ impl Bridge {
         pdu: &Pdu<'_>,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Drop> {
-        pdu.check().map_err(|_| Drop::Malformed)?;
+        if let Err(error) = pdu.check() {
+            return Err(self.unsound(came, pdu, &error, outlet));
+        }
         match (came.end, pdu.service, pdu.kind) {
             (End::Controller, ServiceId::Identify, Kind::Request) => {
                 self.identify(came, pdu, outlet)
@@ -35,7 +38,40 @@ impl Bridge {
         }
     }
 
-    /// A question to all stations: it goes to the one that it names, or to each that the policy
+    /// A PDU with a block that is against its format. Of a Set it is on record what it tried.
+    fn unsound(
+        &self,
+        came: &Came<'_>,
+        pdu: &Pdu<'_>,
+        error: &DcpError,
+        outlet: &mut dyn Outlet,
+    ) -> Drop {
+        let Frame { src, dst, .. } = *came.frame;
+        let sets = (came.end, pdu.kind) == (End::Controller, Kind::Request);
+        let known = self.parties.controller_of(src).is_some();
+        let station = self.parties.station_of(dst).filter(|_| sets && known);
+        let tried = pdu
+            .attempts()
+            .filter_map(|service| Some((service, station?)));
+        let mut told = false;
+        for (service, station) in tried {
+            told = true;
+            outlet.event(Event::Refused {
+                who: self.who(src),
+                station: self.parties.stations[station].name().clone(),
+                service,
+                record: None,
+                rule: None,
+                reason: error.to_string().into(),
+            });
+        }
+        match told {
+            true => Drop::Malformed,
+            false => self.malformed(came, error, outlet),
+        }
+    }
+
+    /// A question to all stations, or to one by its address. That to all goes to the one that it names, or to each that the policy
     /// lets the asker know.
     fn identify(
         &mut self,
@@ -49,13 +85,16 @@ impl Bridge {
             frame,
             ..
         } = *came;
-        if frame.dst != Mac::DCP_IDENTIFY {
-            return Err(Drop::Malformed);
-        }
+        let to_all = frame.dst == Mac::DCP_IDENTIFY;
         let named = match name_of(pdu) {
-            Some(Text(name)) => Some(self.parties.station_named(name).ok_or(Drop::NotPaired)?),
-            None => None,
+            _ if !to_all => Some(self.parties.station_of(frame.dst)),
+            // Those that have lost their name are asked for.
+            None | Some(Text([])) => None,
+            Some(Text(name)) => Some(self.parties.station_named(name)),
         };
+        let named = named
+            .map(|named| named.ok_or(Drop::NotPaired))
+            .transpose()?;
         let asked: Vec<usize> = match (named, ingress) {
             (Some(named), Ingress::Tunnel { station, .. }) if named != station => Vec::new(),
             (_, Ingress::Tunnel { station, .. }) => vec![station],
@@ -97,7 +136,8 @@ impl Bridge {
         self.judge(frame.src, station, &call, outlet)?;
         let noted = self.asked.note(now, frame.src, xid, station, true, window);
         let repeated = noted.ok_or(Drop::Overload)?;
-        if repeated && ingress != Ingress::Wire {
+        // On the devices' wire one question to all does for all.
+        if repeated && ingress != Ingress::Wire && frame.dst == Mac::DCP_IDENTIFY {
             return Ok(());
         }
         self.forward(ingress, (station, frame.src), bytes, outlet)
@@ -117,9 +157,7 @@ impl Bridge {
             bytes,
             ..
         } = *came;
-        let identity = Identity::read(pdu).map_err(|_| Drop::Malformed)?;
-        let Text(name) = identity.name.ok_or(Drop::NotPaired)?;
-        let station = self.parties.station_named(name).ok_or(Drop::NotPaired)?;
+        let (station, said) = self.speaker(came, pdu, outlet)?;
         self.check_channel(ingress, station)?;
         if !self.asked.is_open(now, frame.dst, pdu.xid, station, true) {
             return Err(Drop::Unasked);
@@ -128,8 +166,45 @@ impl Bridge {
         let call = Call::Service(Service::Identify);
         self.judge(frame.dst, station, &call, outlet)?;
         self.note_station(now, station, frame.src, outlet)?;
+        self.note_name(station, said, outlet);
         self.learn(now, station, pdu);
         self.forward(ingress, (station, frame.dst), bytes, outlet)
+    }
+
+    /// The station that tells of itself: by its name, or by its configured address where it has lost
+    /// that or has another one. What it calls itself then, too.
+    fn speaker(
+        &self,
+        came: &Came<'_>,
+        pdu: &Pdu<'_>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(usize, Option<Arc<str>>), Drop> {
+        let identity = Identity::read(pdu);
+        let identity = identity.map_err(|error| self.malformed(came, &error, outlet))?;
+        let Text(name) = identity.name.unwrap_or(Text(&[]));
+        if let Some(station) = self.parties.station_named(name) {
+            return Ok((station, None));
+        }
+        let mac = Some(came.frame.src);
+        let mut stations = self.parties.stations.iter();
+        let station = stations.position(|station| station.settings.mac == mac);
+        // Names have at most 240 octets.
+        let said = Text(name.get(..240).unwrap_or(name)).to_string();
+        Ok((station.ok_or(Drop::NotPaired)?, Some(said.into())))
+    }
+
+    /// Takes note of a station that has lost its name, or has it again.
+    fn note_name(&mut self, station: usize, said: Option<Arc<str>>, outlet: &mut dyn Outlet) {
+        let known = &mut self.parties.stations[station];
+        if known.nameless == said {
+            return;
+        }
+        known.nameless.clone_from(&said);
+        let (station, mac) = (known.name().clone(), known.mac);
+        match (said, mac) {
+            (Some(said), Some(mac)) => outlet.event(Event::Nameless { station, mac, said }),
+            _ => outlet.event(Event::Named { station }),
+        }
     }
 
     fn get_or_set(
@@ -147,7 +222,8 @@ impl Bridge {
         } = *came;
         let (station, pair) = self.pair(came, outlet)?;
         let mut changes = Vec::new();
-        for service in pdu.services().map_err(|_| Drop::Malformed)? {
+        let services = pdu.services();
+        for service in services.map_err(|error| self.malformed(came, &error, outlet))? {
             let rule = self.judge(pair.controller, station, &Call::Service(service), outlet)?;
             if service.is_set() {
                 changes.push((service, rule));
@@ -213,13 +289,12 @@ impl Bridge {
             ..
         } = *came;
         if frame.dst != Mac::DCP_HELLO {
-            return Err(Drop::Malformed);
+            return Err(self.malformed(came, &"DCP Hello to a single address", outlet));
         }
-        let identity = Identity::read(pdu).map_err(|_| Drop::Malformed)?;
-        let Text(name) = identity.name.ok_or(Drop::NotPaired)?;
-        let station = self.parties.station_named(name).ok_or(Drop::NotPaired)?;
+        let (station, said) = self.speaker(came, pdu, outlet)?;
         self.check_channel(ingress, station)?;
         self.note_station(now, station, frame.src, outlet)?;
+        self.note_name(station, said, outlet);
         self.learn(now, station, pdu);
         let mut hearers: Vec<Mac> = self.parties.controllers.iter().map(|c| c.mac).collect();
         hearers.retain(|mac| self.allows(*mac, station, &Call::Service(Service::Hello)));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use fieldlock_profinet::ar::Refused;
+
 /// Why a frame is not carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(usize)]
@@ -32,6 +34,10 @@ pub enum Drop {
     NoCall,
     /// Cyclic data, alarm or request of no known AR.
     NoAr,
+    /// Cyclic data of an AR whose Connect is not answered yet.
+    Early,
+    /// Cyclic data or alarm of an AR that is over, from an end that has not noticed yet.
+    Ended,
     /// Cyclic data that is not newer than the last.
     Old,
     /// Cyclic data with a transfer status other than 0.
@@ -49,7 +55,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::NotPaired,
         Self::ForeignSource,
         Self::Vlan,
@@ -63,6 +69,8 @@ impl Drop {
         Self::Unasked,
         Self::NoCall,
         Self::NoAr,
+        Self::Early,
+        Self::Ended,
         Self::Old,
         Self::TransferStatus,
         Self::Unfit,
@@ -88,6 +96,8 @@ impl Drop {
             Self::Unasked => "unasked",
             Self::NoCall => "no-call",
             Self::NoAr => "no-ar",
+            Self::Early => "early",
+            Self::Ended => "ended",
             Self::Old => "old",
             Self::TransferStatus => "transfer-status",
             Self::Unfit => "unfit",
@@ -95,6 +105,17 @@ impl Drop {
             Self::NoTunnel => "no-tunnel",
             Self::TunnelFull => "tunnel-full",
             Self::NoAudit => "no-audit",
+        }
+    }
+}
+
+/// Data and alarms of no AR that is up.
+impl From<Refused> for Drop {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Early => Self::Early,
+            Refused::Over => Self::Ended,
+            _ => Self::NoAr,
         }
     }
 }

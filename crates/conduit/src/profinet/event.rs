@@ -8,6 +8,7 @@ use fieldlock_profinet::rpc::Uuid;
 use fieldlock_profinet::{ArType, Mac, Service, StationName};
 
 use super::outlet::Who;
+use super::shortfall::Shortfall;
 
 /// A record that is read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,12 +59,31 @@ pub enum Event {
         ar: Box<ArName>,
         /// Hold and watchdog together, where hold is on.
         fail_safe: Option<Duration>,
+        /// The watchdog of the direction that is fed here is one that this way can't be relied on
+        /// to keep.
+        shortfall: Option<Shortfall>,
     },
     ArDown {
         ar: Box<ArName>,
         why: Ended,
         lasted: Duration,
     },
+    /// A frame of a party that is known, of which nobody here can say what it means: it does not
+    /// cross.
+    NotUnderstood {
+        who: Option<Who>,
+        station: Option<StationName>,
+        reason: Arc<str>,
+    },
+    /// A station is known by its configured address alone: it has lost its name, or says another.
+    Nameless {
+        station: StationName,
+        mac: Mac,
+        /// Empty where it has none.
+        said: Arc<str>,
+    },
+    /// It has its name again, or is configured no more.
+    Named { station: StationName },
     /// The address of a station on this wire is now known.
     Found { station: StationName, mac: Mac },
     /// Two answer to one name, or a station's address is seen on the wrong side.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_profinet::alarm::{Body, Rta};
-use fieldlock_profinet::ar::{Ar, ArId, Change, Cr, End, Ended, Pair, Phase};
+use fieldlock_profinet::ar::{Ar, ArId, Change, Cr, End, Pair, Phase};
 use fieldlock_profinet::cm::ConnectRequest;
 use fieldlock_profinet::cyclic::Cyclic;
 use fieldlock_profinet::status::PnioStatus;
@@ -21,6 +21,7 @@ use super::drops::Drop;
 use super::event::{ArName, Event};
 use super::outlet::{LinkId, Outlet};
 use super::parties::StationSettings;
+use super::shortfall::Shortfall;
 
 /// Priority of real-time frames that came without a tag (IEC 61158-6-10: RT_CLASS_1 uses 6).
 const PRIORITY: u8 = 6;
@@ -31,6 +32,8 @@ pub struct Flow {
     pub pair: Pair,
     pub provider: End,
     pub frame_id: FrameId,
+    /// IOCRTagHeader: beside VLAN 0 its frames may be in this one.
+    pub tag: Tag,
     /// The agent at the other end.
     pub peer: Arc<str>,
     /// The tunnel on which it crosses, and the station's channel there.
@@ -63,18 +66,16 @@ impl Bridge {
         outlet: &mut dyn Outlet,
     ) -> Result<(), Drop> {
         let Came { now, frame, .. } = *came;
-        let found = self.table.cyclic(now, frame.src, frame.dst, id);
-        let (ar, place) = found.map_err(|_| Drop::NoAr)?;
-        let length = ar.crs[place].data_length;
-        let cyclic = Cyclic::parse(pdu, length).map_err(|_| Drop::Malformed)?;
+        let (ar, place) = self.table.cyclic(now, frame.src, frame.dst, id)?;
+        let (id, cr) = (ar.id, &ar.crs[place]);
+        check_vlan(frame.tag, cr.tag)?;
+        let length = cr.data_length;
+        let cyclic = Cyclic::parse(pdu, length);
+        let cyclic = cyclic.map_err(|error| self.malformed(came, &error, outlet))?;
         if cyclic.transfer_status != 0 {
             return Err(Drop::TransferStatus);
         }
-        let flow = self
-            .flows
-            .0
-            .get_mut(&(ar.id, place))
-            .ok_or(Drop::NoTunnel)?;
+        let flow = self.flows.0.get_mut(&(id, place)).ok_or(Drop::NoTunnel)?;
         let Half::Send(sender) = &mut flow.half else {
             return Err(Drop::ForeignSource);
         };
@@ -151,7 +152,7 @@ impl Bridge {
         emit(
             receiver,
             now,
-            (src, dst, frame_id),
+            (src, dst, frame_id, flow.tag),
             self.settings.tagging,
             &mut self.scratch,
             outlet,
@@ -167,6 +168,7 @@ impl Bridge {
     pub(super) fn alarm(
         &mut self,
         came: &Came<'_>,
+        high: bool,
         alarm: &Rta<'_>,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Drop> {
@@ -174,18 +176,21 @@ impl Bridge {
             now,
             end,
             ingress,
+            frame,
             bytes,
-            ..
         } = *came;
         let (station, pair) = self.pair(came, outlet)?;
         let found = self
             .table
             .alarm(now, pair, end, alarm.destination, alarm.source);
-        let id = found.map_err(|_| Drop::NoAr)?;
+        let id = found?;
+        if let Some(refs) = self.table.get(id).and_then(|ar| ar.alarms) {
+            check_vlan(frame.tag, if high { refs.high } else { refs.low })?;
+        }
         let forwarded = self.forward(ingress, (station, pair.controller), bytes, outlet);
         if let Body::Err { status, .. } = alarm.body {
             let status = PnioStatus::from_octets(status);
-            let change = self.table.end(id, Ended::Aborted { by: end, status });
+            let change = self.table.aborted(now, id, end, status);
             self.apply(now, change, outlet);
         }
         forwarded
@@ -200,6 +205,7 @@ impl Bridge {
                     flow.pair.mac(flow.provider),
                     flow.pair.mac(flow.provider.other()),
                     flow.frame_id,
+                    flow.tag,
                 );
                 emit(receiver, now, to, tagging, &mut self.scratch, outlet);
             }
@@ -225,6 +231,7 @@ impl Bridge {
 
     /// A round trip of a tunnel was measured; ages are judged by it.
     pub fn set_round_trip(&mut self, link: LinkId, round_trip: Duration) {
+        self.parties.set_round_trip(link, round_trip);
         for flow in self.flows.0.values_mut() {
             if let (true, Half::Receive(receiver)) = (flow.way.0 == link, &mut flow.half) {
                 receiver.set_round_trip(round_trip);
@@ -280,6 +287,7 @@ impl Bridge {
                     if let Some(ar) = self.table.get(id) {
                         let event = Event::ArUp {
                             fail_safe: self.fail_safe(ar),
+                            shortfall: self.shortfall(ar),
                             ar: self.ar_name(ar),
                         };
                         outlet.event(event);
@@ -306,6 +314,19 @@ impl Bridge {
         let hold = self.parties.stations[station].settings.hold?;
         let watchdog = ar.crs.iter().map(|cr| cr.watchdog).max()?;
         Some(hold + watchdog)
+    }
+
+    /// Whether the watchdog of a direction that this agent feeds is one that the way can't be
+    /// relied on to keep; of several the one that falls shortest.
+    pub fn shortfall(&self, ar: &Ar) -> Option<Shortfall> {
+        let station = self.parties.station_of(ar.pair.device)?;
+        let (link, _) = self.way(station, ar.pair.controller)?;
+        let round_trip = self.parties.link(link)?.round_trip.unwrap_or_default();
+        let settings = &self.parties.stations[station].settings;
+        let fed = ar.crs.iter();
+        let fed = fed.filter(|cr| cr.provider != self.settings.role.end());
+        let short = fed.filter_map(|cr| Shortfall::of(cr, settings, round_trip));
+        short.max_by_key(|short| short.needed.saturating_sub(short.watchdog))
     }
 
     fn ar_name(&self, ar: &Ar) -> Box<ArName> {
@@ -362,6 +383,7 @@ impl Bridge {
                         pair: ar.pair,
                         provider: cr.provider,
                         frame_id,
+                        tag: cr.tag,
                         peer: peer.clone(),
                         way,
                         heard: None,
@@ -453,6 +475,15 @@ fn receiver_config(settings: &StationSettings, cr: &Cr, stream: Stream) -> Recei
     }
 }
 
+/// Tags carry a priority, and VLAN 0 or the one that the AR's own tag header names.
+fn check_vlan(tag: Option<Tag>, named: Tag) -> Result<(), Drop> {
+    match tag.map_or(0, Tag::vlan) {
+        0 => Ok(()),
+        vlan if vlan == named.vlan() => Ok(()),
+        _ => Err(Drop::Vlan),
+    }
+}
+
 /// Spreads a seed over 32 bits (the finaliser of splitmix64).
 fn first_sequence(seed: u64) -> u32 {
     let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -465,7 +496,7 @@ fn first_sequence(seed: u64) -> u32 {
 fn emit(
     receiver: &mut Receiver,
     now: Instant,
-    (src, dst, frame_id): (Mac, Mac, FrameId),
+    (src, dst, frame_id, named): (Mac, Mac, FrameId, Tag),
     tagging: Tagging,
     scratch: &mut Vec<u8>,
     outlet: &mut dyn Outlet,
@@ -477,6 +508,8 @@ fn emit(
             data_status,
             data,
         } = due.frame;
+        // The other agent has no say in what VLAN a frame gets into on this wire.
+        let tag = tag.filter(|_| check_vlan(tag, named).is_ok());
         let added = (tagging == Tagging::Priority).then(|| Tag::priority_only(PRIORITY));
         let header = Frame {
             dst,

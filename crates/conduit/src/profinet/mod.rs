@@ -10,6 +10,7 @@
 //! - `dcp`, `asked`: discovery and configuration.
 //! - `cm`, `answer`: connection management, and the refusals that an agent answers itself.
 //! - `flows`: cyclic data and alarms.
+//! - `shortfall`: watchdogs that the way can't keep.
 //! - `views`: the policy.
 //! - [`cadence`]: what happens to cyclic frames on the way.
 
@@ -25,6 +26,7 @@ mod event;
 mod flows;
 mod outlet;
 mod parties;
+mod shortfall;
 mod speakers;
 #[cfg(test)]
 mod tests;
@@ -35,4 +37,5 @@ pub use drops::{Drop, Drops};
 pub use event::{ArName, Event, RecordPlace};
 pub use flows::{Flow, Half};
 pub use outlet::{LinkId, Outlet, Who};
-pub use parties::{Controller, Facts, Parties, Station, StationSettings};
+pub use parties::{Controller, Facts, MAX_PLAY_OUT, Parties, Station, StationSettings};
+pub use shortfall::Shortfall;

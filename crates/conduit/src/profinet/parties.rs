@@ -15,6 +15,9 @@ use super::outlet::LinkId;
 pub(super) const MAX_CONTROLLERS: usize = 64;
 pub(super) const MAX_CONTROLLERS_OF_PEER: usize = 32;
 
+/// Cycles of play-out, at most.
+pub const MAX_PLAY_OUT: u8 = 64;
+
 /// What is configured for one station (an IO-device).
 #[derive(Debug, Clone, PartialEq)]
 pub struct StationSettings {
@@ -25,7 +28,7 @@ pub struct StationSettings {
     pub redundancy: u8,
     /// Their distance in cycles, 1 to 8.
     pub spread: u8,
-    /// Cycles by which frames are delayed, to leave evenly; 0 sends at once.
+    /// Cycles by which frames are delayed, to leave evenly, up to [`MAX_PLAY_OUT`]; 0 sends at once.
     pub play_out: u8,
     /// Age up to which data may be repeated; `None` never repeats.
     pub hold: Option<Duration>,
@@ -52,6 +55,9 @@ pub struct Station {
     pub facts: Facts,
     /// When it last said anything.
     pub seen: Option<Instant>,
+    /// What it calls itself where that is not its name: empty where it has none. Its configured
+    /// address tells that it is this one.
+    pub nameless: Option<Arc<str>>,
 }
 
 impl Station {
@@ -61,6 +67,7 @@ impl Station {
             ip: None,
             facts: Facts::default(),
             seen: None,
+            nameless: None,
             settings,
         }
     }
@@ -107,6 +114,8 @@ pub struct Link {
     pub offered: Vec<(u16, StationName)>,
     /// Channel and index of those that are configured here.
     pub channels: Vec<(u16, usize)>,
+    /// The longest that was measured.
+    pub round_trip: Option<Duration>,
 }
 
 impl Link {
@@ -154,6 +163,13 @@ impl Parties {
         let of_peer = |link: &&Link| peer.is_none_or(|peer| *link.peer == *peer);
         let serves = |link: &&Link| link.channel(station).is_some();
         self.links.iter().rev().filter(of_peer).find(serves)
+    }
+
+    pub(super) fn set_round_trip(&mut self, id: LinkId, round_trip: Duration) {
+        let mut links = self.links.iter_mut();
+        if let Some(link) = links.find(|link| link.id == id) {
+            link.round_trip = link.round_trip.max(Some(round_trip));
+        }
     }
 
     /// Whether two tunnels are of one agent.

@@ -1,11 +1,12 @@
 //! Who speaks: controllers and stations are known by their addresses, and nobody by another's.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_profinet::Mac;
 use fieldlock_profinet::ar::{Ar, End, Ended, Pair};
+use fieldlock_profinet::{Frame, Mac};
 
 use super::bridge::{Bridge, Ingress, Role};
 use super::carry::Came;
@@ -124,7 +125,7 @@ impl Bridge {
         for id in open {
             let change = self
                 .table
-                .end(id, Ended::Withdrawn("the loss of the tunnel"));
+                .end(now, id, Ended::Withdrawn("the loss of the tunnel"));
             self.apply(now, change, outlet);
         }
         self.calls.forget(|pair| pair.controller == mac);
@@ -258,6 +259,45 @@ impl Bridge {
             reason,
         });
         Drop::ForeignSource
+    }
+
+    /// A frame that is cut short, or against its format.
+    pub(super) fn malformed(
+        &self,
+        came: &Came<'_>,
+        reason: &dyn fmt::Display,
+        outlet: &mut dyn Outlet,
+    ) -> Drop {
+        self.not_understood(came, reason, outlet);
+        Drop::Malformed
+    }
+
+    /// Tells of a frame that says nothing to anybody here, where its sender is known: strangers
+    /// are counted alone.
+    pub(super) fn not_understood(
+        &self,
+        came: &Came<'_>,
+        reason: &dyn fmt::Display,
+        outlet: &mut dyn Outlet,
+    ) {
+        let Frame { src, dst, .. } = *came.frame;
+        let (controller, device) = match came.end {
+            End::Controller => (src, dst),
+            End::Device => (dst, src),
+        };
+        let controller_known = self.parties.controller_of(controller).is_some();
+        let station = self.parties.station_of(device);
+        let sender_known = match came.end {
+            End::Controller => controller_known,
+            End::Device => station.is_some(),
+        };
+        if sender_known {
+            outlet.event(Event::NotUnderstood {
+                who: controller_known.then(|| self.who(controller)),
+                station: station.map(|index| self.parties.stations[index].name().clone()),
+                reason: reason.to_string().into(),
+            });
+        }
     }
 
     /// The two stations of a unicast frame that came from `end`.

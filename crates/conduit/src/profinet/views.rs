@@ -61,7 +61,7 @@ impl Bridge {
             };
             if calls.any(|call| self.judge(pair.controller, station, &call, outlet).is_err()) {
                 let why = fieldlock_profinet::ar::Ended::Withdrawn("the policy");
-                let change = self.table.end(id, why);
+                let change = self.table.end(now, id, why);
                 self.apply(now, change, outlet);
             }
         }

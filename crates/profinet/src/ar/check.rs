@@ -55,8 +55,15 @@ pub enum Unfit {
     Watchdog { reference: u16, watchdog: Duration },
     #[error("more than {MAX_CRS} IOCRs in one AR")]
     TooManyIocrs,
-    #[error("two IOCRs with the same FrameID, or the same reference, in one AR")]
+    #[error(
+        "two IOCRs with the same reference in one AR, or with the same FrameID in one direction"
+    )]
     SameIocr,
+    #[error(
+        "IOCR {reference} has FrameID {frame_id}, under which another AR of the two stations has \
+         data in the same direction"
+    )]
+    TakenFrameId { reference: u16, frame_id: FrameId },
     #[error("AR type {} ({code:#06x}) is not carried", ArType::from_code(*code).name())]
     ArType { code: u16 },
     #[error("the answer to the Connect is about another AR, or about none")]
@@ -79,7 +86,7 @@ impl Unfit {
             Self::RtOverUdp { .. } => (2, 6),
             Self::Irt { .. } | Self::RtClass { .. } => (2, 7),
             Self::DataLength { .. } => (2, 8),
-            Self::FrameId { .. } => (2, 9),
+            Self::FrameId { .. } | Self::TakenFrameId { .. } => (2, 9),
             Self::Watchdog { .. } => (2, 15),
             Self::OtherAr => (50, 5),
             Self::TooManyIocrs => (0x40, 4),
@@ -97,17 +104,19 @@ impl Unfit {
 pub fn check(request: &ConnectRequest<'_>, from: Mac) -> Result<(), Unfit> {
     let ar = request.ar();
     check_ar(&ar, from)?;
-    let mut seen: [Option<(u16, FrameId)>; MAX_CRS] = [None; MAX_CRS];
+    let mut seen: [Option<Iocr<'_>>; MAX_CRS] = [None; MAX_CRS];
     for (index, iocr) in request.iocrs().enumerate() {
         check_iocr(&iocr)?;
-        let own = (iocr.reference, iocr.frame_id);
-        let same = |other: &(u16, FrameId)| {
-            other.0 == own.0 || (other.1 == own.1 && own.1 != ASSIGNED_BY_DEVICE)
+        // A FrameID belongs to its consumer: the two directions may have the same.
+        let same = |other: &Iocr<'_>| {
+            let open = iocr.frame_id == ASSIGNED_BY_DEVICE;
+            let data = other.kind == iocr.kind && other.frame_id == iocr.frame_id && !open;
+            other.reference == iocr.reference || data
         };
         if seen.iter().flatten().any(same) {
             return Err(Unfit::SameIocr);
         }
-        *seen.get_mut(index).ok_or(Unfit::TooManyIocrs)? = Some(own);
+        *seen.get_mut(index).ok_or(Unfit::TooManyIocrs)? = Some(iocr);
     }
     Ok(())
 }

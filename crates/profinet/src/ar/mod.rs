@@ -15,11 +15,12 @@ use check::ASSIGNED_BY_DEVICE;
 pub use check::{Unfit, check};
 pub use table::{Change, Refused, Table};
 
-use crate::cm::{Iocr, IocrKind};
+use crate::cm::{AlarmCr, ConnectResponse, Iocr, IocrAnswer, IocrKind};
+use crate::eth::Tag;
 use crate::frame_id::FrameId;
 use crate::mac::Mac;
 use crate::name::StationName;
-use crate::rpc::Uuid;
+use crate::rpc::{CallId, Uuid};
 use crate::service::ArType;
 use crate::status::PnioStatus;
 
@@ -107,6 +108,8 @@ pub struct Cr {
     pub counter_step: u16,
     /// Silence after which the consumer ends the AR.
     pub watchdog: Duration,
+    /// IOCRTagHeader: the 802.1Q tag that its frames may have.
+    pub tag: Tag,
 }
 
 impl Cr {
@@ -123,7 +126,22 @@ impl Cr {
             cycle: iocr.cycle(),
             counter_step: iocr.send_clock.saturating_mul(iocr.reduction_ratio),
             watchdog: iocr.watchdog(),
+            tag: Tag(iocr.tag_header),
         }
+    }
+
+    /// Whether `asked`, as a Connect has it, asks for this one; which FrameID the device gave it
+    /// says nothing.
+    fn is_asked_by(&self, asked: &Self) -> bool {
+        let frame_id = match self.provider {
+            End::Controller => self.frame_id,
+            End::Device => asked.frame_id,
+        };
+        let asked = Self {
+            frame_id,
+            ..asked.clone()
+        };
+        *self == asked
     }
 }
 
@@ -133,6 +151,21 @@ pub struct AlarmRefs {
     pub controller: u16,
     /// `None` until the device has answered.
     pub device: Option<u16>,
+    /// AlarmCRTagHeaderHigh and -Low: the 802.1Q tags that they may have.
+    pub high: Tag,
+    pub low: Tag,
+}
+
+impl AlarmRefs {
+    /// As a Connect asks for them.
+    fn of(alarm: &AlarmCr) -> Self {
+        Self {
+            controller: alarm.local_reference,
+            device: None,
+            high: Tag(alarm.tag_high),
+            low: Tag(alarm.tag_low),
+        }
+    }
 }
 
 /// One application relation.
@@ -140,8 +173,12 @@ pub struct AlarmRefs {
 pub struct Ar {
     pub id: ArId,
     pub uuid: Uuid,
-    /// Counts the Connects of one UUID.
+    /// Of some controllers the number of this Connect under its UUID; of others always 1.
     pub session_key: u16,
+    /// The call that its Connect was.
+    pub call: CallId,
+    /// The RPC object that was called: which of the instances behind one address it is about.
+    pub object: Uuid,
     pub pair: Pair,
     pub kind: ArType,
     /// Records only, no data.
@@ -163,6 +200,37 @@ impl Ar {
     /// A number of 16 bits that both agents derive from the UUID, for use in datagrams.
     pub fn tag(&self) -> u16 {
         tag_of(&self.uuid)
+    }
+
+    /// Whether a device that accepts this one gives the other up. A controller may have several
+    /// with one address, each with another object: the slaves behind a gateway.
+    fn replaces(&self, other: &Self) -> bool {
+        let access = self.device_access || other.device_access;
+        let same = self.object == other.object && self.kind == other.kind && !access;
+        self.id != other.id && self.pair == other.pair && (self.uuid == other.uuid || same)
+    }
+
+    /// Whether an answer that accepts it assigns something else than it has.
+    fn is_answered_otherwise(&self, response: &ConnectResponse<'_>) -> bool {
+        let cr = |answer: &IocrAnswer| {
+            let mut crs = self.crs.iter();
+            crs.find(|cr| cr.reference == answer.reference && cr.provider == End::Controller)
+        };
+        let other_id =
+            |answer: IocrAnswer| cr(&answer).is_some_and(|cr| cr.frame_id != Some(answer.frame_id));
+        let of_alarms = |refs: AlarmRefs| refs.device != response.alarm_reference();
+        let open = matches!(self.phase, Phase::Connected | Phase::Running);
+        let other = response.iocrs().any(other_id) || self.alarms.is_some_and(of_alarms);
+        open && response.status.is_ok() && other
+    }
+
+    /// Whether a Connect that makes `asked` is the one that made this, once more.
+    fn is_repeated_by(&self, asked: &Self) -> bool {
+        let same = (self.pair, self.uuid, self.call) == (asked.pair, asked.uuid, asked.call)
+            && self.session_key == asked.session_key
+            && self.crs.len() == asked.crs.len();
+        let mut crs = self.crs.iter().zip(&asked.crs);
+        same && crs.all(|(cr, asked)| cr.is_asked_by(asked)) && self.phase != Phase::Releasing
     }
 }
 

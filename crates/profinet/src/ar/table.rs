@@ -1,26 +1,28 @@
 //! The table of application relations.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use super::check::{ASSIGNED_BY_DEVICE, MAX_CRS, Unfit};
-use super::{AlarmRefs, Ar, ArId, Cr, End, Ended, Pair, Phase, tag_of};
+use super::{AlarmRefs, Ar, ArId, Cr, End, Ended, Pair, Phase};
 use crate::cm::{ConnectRequest, ConnectResponse};
 use crate::frame_id::{FrameId, Kind};
 use crate::mac::Mac;
-use crate::rpc::Uuid;
+use crate::rpc::{CallId, Uuid};
 use crate::status::PnioStatus;
 
 /// A Connect without an answer for this long is forgotten; controllers give up sooner.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// An AR with data that is silent in both directions: its watchdog, 1.92 s at most, is long over.
 const DATA_PATIENCE: Duration = Duration::from_secs(10);
-/// ARs of one pair of stations: one or two are common, and a few for records.
-const MAX_OF_PAIR: usize = 8;
 /// An AR of records only may pause; its own activity time-out counts where it is longer.
 const RECORD_PATIENCE: Duration = Duration::from_secs(120);
+/// For how long frames of an AR that is over are known as such: its ends go on until they notice.
+pub(super) const AFTER: Duration = Duration::from_secs(5);
+/// ARs that are over and known as such.
+const MAX_PAST: usize = 64;
 
 /// Something that does not fit the ARs that are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -35,6 +37,10 @@ pub enum Refused {
     UnknownFrameId,
     #[error("alarm of no AR that is open between the two stations")]
     UnknownAlarm,
+    #[error("data of an AR whose Connect the device has not answered yet")]
+    Early,
+    #[error("data or alarm of an AR that is over")]
+    Over,
 }
 
 impl Refused {
@@ -42,7 +48,11 @@ impl Refused {
     pub fn status(self, code: u8) -> PnioStatus {
         let code2 = match self {
             Self::TooMany(_) => 4,
-            Self::UnknownAr | Self::UnknownFrameId | Self::UnknownAlarm => 5,
+            Self::UnknownAr
+            | Self::UnknownFrameId
+            | Self::UnknownAlarm
+            | Self::Early
+            | Self::Over => 5,
             Self::SameUuid => 6,
         };
         PnioStatus {
@@ -72,6 +82,16 @@ struct Place {
     cr: usize,
 }
 
+/// What the ends of an AR that is over may still send.
+#[derive(Debug)]
+struct Past {
+    until: Instant,
+    pair: Pair,
+    /// By their providers.
+    frames: Vec<(End, FrameId)>,
+    alarms: Option<AlarmRefs>,
+}
+
 /// All ARs that an agent carries.
 ///
 /// The calls follow the messages that were let through: [`Table::connect`] and so on. The order of
@@ -83,6 +103,8 @@ pub struct Table {
     ars: Vec<Ar>,
     /// (provider, consumer, FrameID).
     frames: HashMap<(Mac, Mac, FrameId), Place>,
+    /// Oldest first.
+    past: VecDeque<Past>,
 }
 
 impl Table {
@@ -94,6 +116,7 @@ impl Table {
             next: 0,
             ars: Vec::new(),
             frames: HashMap::new(),
+            past: VecDeque::new(),
         }
     }
 
@@ -118,123 +141,106 @@ impl Table {
         self.ars.is_empty()
     }
 
-    /// A Connect that [`check`](super::check()) has passed goes to the device. The same one again
-    /// is a repetition of the RPC layer; one with another session key begins the AR anew, and the
-    /// old one stays until the device has answered.
+    /// A Connect that [`check`](super::check()) has passed goes to the device, as `call` of `object`.
+    /// The same call for the same is a repetition of the RPC layer. Any other begins an AR, also
+    /// under a UUID and a session key that are known: many controllers keep both when they start
+    /// anew. The old one stays until the device has answered.
     pub fn connect(
         &mut self,
         now: Instant,
         pair: Pair,
+        (call, object): (CallId, Uuid),
         request: &ConnectRequest<'_>,
     ) -> Result<(), Refused> {
-        let ar = request.ar();
-        let uuid = ar.ar_uuid;
-        if self.is_of_others(pair, uuid) {
+        let ar = asked(now, ArId(self.next), pair, (call, object), request);
+        if self.is_of_others(pair, ar.uuid) {
             return Err(Refused::SameUuid);
         }
-        let again = |known: &&mut Ar| {
-            let session = known.session_key == ar.session_key;
-            known.uuid == uuid && session && known.phase != Phase::Releasing
-        };
-        if let Some(known) = self.ars.iter_mut().find(again) {
+        let mut known = self.ars.iter_mut();
+        if let Some(known) = known.find(|known| known.is_repeated_by(&ar)) {
             known.last = now;
             return Ok(());
         }
-        let access = ar.properties.device_access();
-        let replaces = |known: &Ar| {
-            let same = known.kind == ar.ar_type && !access && !known.device_access;
-            known.pair == pair && (known.uuid == uuid || same)
-        };
         // Nobody waits for the answer to an earlier one any more.
         self.ars
-            .retain(|known| !replaces(known) || known.phase != Phase::Connecting);
+            .retain(|known| !ar.replaces(known) || known.phase != Phase::Connecting);
         // Datagrams tell ARs of one device apart by the tag.
-        let tag = tag_of(&uuid);
         let clash = |known: &Ar| {
-            known.uuid != uuid && known.pair.device == pair.device && known.tag() == tag
+            known.uuid != ar.uuid && known.pair.device == pair.device && known.tag() == ar.tag()
         };
         if self.ars.iter().any(clash) {
             return Err(Refused::SameUuid);
         }
         // What this one replaces does not count.
-        let others = self.ars.iter().filter(|known| !replaces(known));
-        if others.clone().count() >= self.max {
+        let others = self.ars.iter().filter(|known| !ar.replaces(known));
+        if others.count() >= self.max {
             return Err(Refused::TooMany(self.max));
         }
-        if others.filter(|known| known.pair == pair).count() >= MAX_OF_PAIR {
-            return Err(Refused::TooMany(MAX_OF_PAIR));
-        }
-        let crs: Vec<Cr> = request
-            .iocrs()
-            .take(MAX_CRS)
-            .map(|iocr| Cr::of(&iocr))
-            .collect();
-        let own = Duration::from_millis(100) * u32::from(ar.activity_timeout_100ms);
-        self.ars.push(Ar {
-            id: ArId(self.next),
-            uuid,
-            session_key: ar.session_key,
-            pair,
-            kind: ar.ar_type,
-            device_access: access,
-            controller_name: ar.name(),
-            phase: Phase::Connecting,
-            patience: match crs.is_empty() {
-                true => own.max(RECORD_PATIENCE),
-                false => DATA_PATIENCE,
-            },
-            crs,
-            alarms: request.alarm_cr().map(|alarm| AlarmRefs {
-                controller: alarm.local_reference,
-                device: None,
-            }),
-            since: now,
-            last: now,
-        });
+        self.ars.push(ar);
         self.next = self.next.wrapping_add(1);
         Ok(())
     }
 
-    /// The answer to a Connect goes to the controller. With it the FrameIDs are known, and data
-    /// may follow at once.
+    /// The answer to the Connect that was `call` goes to the controller. With it the FrameIDs are
+    /// known, and data may follow at once.
     pub fn connected(
         &mut self,
         now: Instant,
         pair: Pair,
-        uuid: Uuid,
+        (call, uuid): (CallId, Uuid),
         response: &ConnectResponse<'_>,
     ) -> Vec<Change> {
-        let awaited = |ar: &Ar| ar.pair == pair && ar.uuid == uuid && ar.phase == Phase::Connecting;
-        let Some(index) = self.ars.iter().position(awaited) else {
-            return Vec::new();
+        let of_call = |ar: &Ar| (ar.pair, ar.uuid, ar.call) == (pair, uuid, call);
+        let awaited = |ar: &Ar| of_call(ar) && ar.phase == Phase::Connecting;
+        let index = match self.ars.iter().position(awaited) {
+            Some(index) => index,
+            // A device that has started anew may answer a repetition otherwise than the first time.
+            None => match self.ars.iter().position(of_call) {
+                Some(index) if self.ars[index].is_answered_otherwise(response) => {
+                    self.begin_anew(now, index)
+                }
+                _ => return Vec::new(),
+            },
         };
         let status = response.status;
         if !status.is_ok() {
-            return vec![self.remove(index, Ended::Refused(status))];
+            return vec![self.remove(now, index, Ended::Refused(status))];
         }
         if let Err(unfit) = self.adopt(index, response) {
-            return vec![self.remove(index, Ended::Unfit(unfit))];
+            return vec![self.remove(now, index, Ended::Unfit(unfit))];
         }
         let ar = &mut self.ars[index];
         ar.phase = Phase::Connected;
         ar.last = now;
-        let (id, kind, access) = (ar.id, ar.kind, ar.device_access);
-        for (place, cr) in ar.crs.iter().enumerate() {
+        let new = ar.clone();
+        for (place, cr) in new.crs.iter().enumerate() {
             let Some(frame_id) = cr.frame_id else {
                 continue;
             };
             let (provider, consumer) = (pair.mac(cr.provider), pair.mac(cr.provider.other()));
-            let place = Place { ar: id, cr: place };
+            let place = Place {
+                ar: new.id,
+                cr: place,
+            };
             self.frames.insert((provider, consumer, frame_id), place);
         }
-        // A device has one AR of a kind with a controller: this one took the place of an older.
-        let replaced = |other: &Ar| {
-            let same = other.uuid == uuid || (other.kind == kind && !access);
-            other.id != id && other.pair == pair && same
-        };
-        let mut changes = self.remove_where(|ar| replaced(ar).then_some(Ended::Replaced));
-        changes.push(Change::Opened(id));
+        let replaced = |other: &Ar| new.replaces(other).then_some(Ended::Replaced);
+        let mut changes = self.remove_where(now, replaced);
+        changes.push(Change::Opened(new.id));
         changes
+    }
+
+    /// Another AR beside the one at `index`, as that one was asked for.
+    fn begin_anew(&mut self, now: Instant, index: usize) -> usize {
+        let ar = Ar {
+            id: ArId(self.next),
+            phase: Phase::Connecting,
+            since: now,
+            ..self.ars[index].clone()
+        };
+        self.next = self.next.wrapping_add(1);
+        self.ars.push(ar);
+        self.ars.len() - 1
     }
 
     /// Takes over what the device assigned.
@@ -276,14 +282,17 @@ impl Table {
                 frame_id,
             );
             let taken = self.frames.get(&key).and_then(|taken| self.get(taken.ar));
-            // An older AR of the same two stations is about to be replaced.
-            let other = taken.is_some_and(|taken| {
-                taken.uuid != uuid && (taken.kind != ar.kind || ar.device_access)
-            });
+            // An older AR may be about to be replaced.
+            if taken.is_some_and(|taken| !ar.replaces(taken)) {
+                return Err(Unfit::TakenFrameId {
+                    reference,
+                    frame_id,
+                });
+            }
             let twice = ar.crs[..place]
                 .iter()
                 .any(|earlier| earlier.provider == cr.provider && earlier.frame_id == cr.frame_id);
-            if other || twice {
+            if twice {
                 return Err(Unfit::SameIocr);
             }
         }
@@ -327,9 +336,25 @@ impl Table {
     }
 
     /// The device answered the release.
-    pub fn released(&mut self, pair: Pair, uuid: Uuid) -> Option<Change> {
+    pub fn released(&mut self, now: Instant, pair: Pair, uuid: Uuid) -> Option<Change> {
         let index = self.index(pair, uuid)?;
-        (self.ars[index].phase == Phase::Releasing).then(|| self.remove(index, Ended::Released))
+        let releasing = self.ars[index].phase == Phase::Releasing;
+        releasing.then(|| self.remove(now, index, Ended::Released))
+    }
+
+    /// One end aborted an AR. Some devices do so on the way to answering its release.
+    pub fn aborted(
+        &mut self,
+        now: Instant,
+        id: ArId,
+        by: End,
+        status: PnioStatus,
+    ) -> Option<Change> {
+        let why = match self.get(id)?.phase {
+            Phase::Releasing => Ended::Released,
+            _ => Ended::Aborted { by, status },
+        };
+        self.end(now, id, why)
     }
 
     /// Whose cyclic frame is this?
@@ -340,8 +365,9 @@ impl Table {
         dst: Mac,
         id: FrameId,
     ) -> Result<(&Ar, usize), Refused> {
-        let place = self.frames.get(&(src, dst, id)).copied();
-        let place = place.ok_or(Refused::UnknownFrameId)?;
+        let Some(place) = self.frames.get(&(src, dst, id)).copied() else {
+            return Err(self.stray(now, src, dst, id));
+        };
         let ar = self.ars.iter_mut().find(|ar| ar.id == place.ar);
         let ar = ar.ok_or(Refused::UnknownFrameId)?;
         ar.last = now;
@@ -357,32 +383,35 @@ impl Table {
         to: u16,
         from_ref: u16,
     ) -> Result<ArId, Refused> {
-        let belongs = |ar: &&mut Ar| {
-            let Some(refs) = ar.alarms else { return false };
-            let Some(device) = refs.device else {
-                return false;
+        let belongs = |of: Pair, refs: Option<AlarmRefs>| {
+            let refs = refs.and_then(|refs| Some((refs.controller, refs.device?)));
+            let ends = match from {
+                End::Controller => (from_ref, to),
+                End::Device => (to, from_ref),
             };
-            let (source, destination) = match from {
-                End::Controller => (refs.controller, device),
-                End::Device => (device, refs.controller),
-            };
-            ar.pair == pair && destination == to && source == from_ref
+            of == pair && refs == Some(ends)
         };
-        let ar = self.ars.iter_mut().find(belongs);
-        let ar = ar.ok_or(Refused::UnknownAlarm)?;
-        ar.last = now;
-        Ok(ar.id)
+        let mut ars = self.ars.iter_mut();
+        if let Some(ar) = ars.find(|ar| belongs(ar.pair, ar.alarms)) {
+            ar.last = now;
+            return Ok(ar.id);
+        }
+        let mut past = self.past.iter().filter(|past| past.until > now);
+        match past.any(|past| belongs(past.pair, past.alarms)) {
+            true => Err(Refused::Over),
+            false => Err(Refused::UnknownAlarm),
+        }
     }
 
-    /// Ends an AR: an abort has passed, or the agent withdraws it.
-    pub fn end(&mut self, id: ArId, why: Ended) -> Option<Change> {
+    /// Ends an AR: the agent withdraws it.
+    pub fn end(&mut self, now: Instant, id: ArId, why: Ended) -> Option<Change> {
         let index = self.ars.iter().position(|ar| ar.id == id)?;
-        Some(self.remove(index, why))
+        Some(self.remove(now, index, why))
     }
 
     /// Forgets what is silent.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Change> {
-        self.remove_where(|ar| {
+        self.remove_where(now, |ar| {
             let silence = now.saturating_duration_since(ar.last);
             (silence >= patience(ar)).then_some(Ended::Silent(silence))
         })
@@ -392,27 +421,66 @@ impl Table {
         self.ars.iter().map(|ar| ar.last + patience(ar)).min()
     }
 
+    /// The newest under this UUID.
     fn index(&self, pair: Pair, uuid: Uuid) -> Option<usize> {
-        self.ars
-            .iter()
-            .position(|ar| ar.pair == pair && ar.uuid == uuid)
+        let is = |ar: &Ar| ar.pair == pair && ar.uuid == uuid;
+        self.ars.iter().rposition(is)
     }
 
-    fn remove_where(&mut self, why: impl Fn(&Ar) -> Option<Ended>) -> Vec<Change> {
+    /// Why a cyclic frame is of no AR that has data.
+    fn stray(&self, now: Instant, src: Mac, dst: Mac, id: FrameId) -> Refused {
+        let between = |pair: Pair, provider: End| {
+            (pair.mac(provider), pair.mac(provider.other())) == (src, dst)
+        };
+        let of = |phase: Phase| {
+            let carries = |ar: &Ar, cr: &Cr| {
+                cr.frame_id == Some(id) && between(ar.pair, cr.provider) && ar.phase == phase
+            };
+            let mut ars = self.ars.iter();
+            ars.any(|ar| ar.crs.iter().any(|cr| carries(ar, cr)))
+        };
+        let mut past = self.past.iter().filter(|past| past.until > now);
+        let of_past = |past: &Past| {
+            let mut frames = past.frames.iter();
+            frames.any(|(provider, known)| *known == id && between(past.pair, *provider))
+        };
+        if of(Phase::Connecting) {
+            Refused::Early
+        } else if of(Phase::Releasing) || past.any(of_past) {
+            Refused::Over
+        } else {
+            Refused::UnknownFrameId
+        }
+    }
+
+    fn remove_where(&mut self, now: Instant, why: impl Fn(&Ar) -> Option<Ended>) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut index = 0;
         while let Some(ar) = self.ars.get(index) {
             match why(ar) {
-                Some(why) => changes.push(self.remove(index, why)),
+                Some(why) => changes.push(self.remove(now, index, why)),
                 None => index += 1,
             }
         }
         changes
     }
 
-    fn remove(&mut self, index: usize, why: Ended) -> Change {
+    fn remove(&mut self, now: Instant, index: usize, why: Ended) -> Change {
         let ar = self.ars.remove(index);
         self.frames.retain(|_, place| place.ar != ar.id);
+        if ar.phase != Phase::Connecting {
+            if self.past.len() == MAX_PAST {
+                self.past.pop_front();
+            }
+            let frames = ar.crs.iter();
+            let frames = frames.filter_map(|cr| Some((cr.provider, cr.frame_id?)));
+            self.past.push_back(Past {
+                until: now + AFTER,
+                pair: ar.pair,
+                frames: frames.collect(),
+                alarms: ar.alarms,
+            });
+        }
         Change::Ended(Box::new(ar), why)
     }
 }
@@ -422,5 +490,39 @@ fn patience(ar: &Ar) -> Duration {
         Phase::Connecting => CONNECT_PATIENCE,
         Phase::Releasing => DATA_PATIENCE,
         Phase::Connected | Phase::Running => ar.patience,
+    }
+}
+
+/// The AR that a Connect asks for.
+fn asked(
+    now: Instant,
+    id: ArId,
+    pair: Pair,
+    (call, object): (CallId, Uuid),
+    request: &ConnectRequest<'_>,
+) -> Ar {
+    let ar = request.ar();
+    let iocrs = request.iocrs().take(MAX_CRS);
+    let crs: Vec<Cr> = iocrs.map(|iocr| Cr::of(&iocr)).collect();
+    let own = Duration::from_millis(100) * u32::from(ar.activity_timeout_100ms);
+    Ar {
+        id,
+        uuid: ar.ar_uuid,
+        session_key: ar.session_key,
+        call,
+        object,
+        pair,
+        kind: ar.ar_type,
+        device_access: ar.properties.device_access(),
+        controller_name: ar.name(),
+        phase: Phase::Connecting,
+        patience: match crs.is_empty() {
+            true => own.max(RECORD_PATIENCE),
+            false => DATA_PATIENCE,
+        },
+        crs,
+        alarms: request.alarm_cr().map(|alarm| AlarmRefs::of(&alarm)),
+        since: now,
+        last: now,
     }
 }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::table::AFTER;
 use super::*;
 use crate::cm::Message;
 use crate::rpc::Order;
@@ -34,20 +35,43 @@ fn with_request<T>(connect: &Connect, then: impl FnOnce(&crate::cm::ConnectReque
     }
 }
 
+/// The calls of one controller have an activity, and objects, of their own.
+const OBJECT: Uuid = Uuid([0xde; 16]);
+
+fn call(number: u32) -> CallId {
+    CallId {
+        activity: Uuid([0xa0; 16]),
+        sequence: number,
+    }
+}
+
+/// A Connect is a call of its own for each session key.
 fn ask(table: &mut Table, now: Instant, pair: Pair, connect: &Connect) -> Result<(), Refused> {
-    with_request(connect, |request| table.connect(now, pair, request))
+    let key = u32::from(connect.session_key);
+    ask_as(table, now, pair, (call(key), OBJECT), connect)
+}
+
+fn ask_as(
+    table: &mut Table,
+    now: Instant,
+    pair: Pair,
+    rpc: (CallId, Uuid),
+    connect: &Connect,
+) -> Result<(), Refused> {
+    with_request(connect, |request| table.connect(now, pair, rpc, request))
 }
 
 fn answer_with(
     table: &mut Table,
     now: Instant,
     pair: Pair,
-    uuid: [u8; 16],
+    (key, uuid): (u16, [u8; 16]),
     (status, blocks): (u32, &[u8]),
 ) -> Vec<Change> {
     let rpc = Pdu::response(0, &ndr(Order::Big, status, blocks)).rpc();
+    let of = (call(key.into()), Uuid(uuid));
     match Message::parse(&rpc, rpc.body) {
-        Ok(Message::ConnectResponse(response)) => table.connected(now, pair, Uuid(uuid), &response),
+        Ok(Message::ConnectResponse(response)) => table.connected(now, pair, of, &response),
         other => panic!("{other:?}"),
     }
 }
@@ -61,7 +85,8 @@ fn answer(
     output: u16,
 ) -> Vec<Change> {
     let blocks = connect.answer(&[0xc001, output], 9);
-    answer_with(table, now, pair, connect.uuid, (0, &blocks))
+    let of = (connect.session_key, connect.uuid);
+    answer_with(table, now, pair, of, (0, &blocks))
 }
 
 /// A table with one AR that is connected.
@@ -101,7 +126,7 @@ fn data_flows_from_the_answer_on_under_the_frame_id_that_the_device_assigned() {
     let connect = Connect::default();
     assert_eq!(ask(&mut table, now, PAIR, &connect), Ok(()));
     let unknown = Err(Refused::UnknownFrameId);
-    assert_eq!(to_controller(&mut table, now, 0xc001), unknown);
+    assert_eq!(to_controller(&mut table, now, 0xc001), Err(Refused::Early));
     assert_eq!(table.find(PAIR, UUID).unwrap().phase, Phase::Connecting);
     let changes = answer(&mut table, now, PAIR, &connect, 0x8002);
     assert!(matches!(changes[..], [Change::Opened(_)]));
@@ -112,7 +137,7 @@ fn data_flows_from_the_answer_on_under_the_frame_id_that_the_device_assigned() {
     assert_eq!(to_controller(&mut table, now, 0x8002), unknown);
     assert_eq!(to_device(&mut table, now, 0xffff), unknown);
     // Its answer again.
-    assert!(answer(&mut table, now, PAIR, &connect, 0x8003).is_empty());
+    assert!(answer(&mut table, now, PAIR, &connect, 0x8002).is_empty());
     assert_eq!(to_device(&mut table, now, 0x8002), Ok(1));
     assert!(matches!(
         table.ready(now, PAIR, UUID),
@@ -144,11 +169,11 @@ fn alarms_belong_to_the_ar_whose_two_references_they_name() {
 fn a_release_stops_the_data_at_once_and_ends_the_ar_with_its_answer() {
     let now = start();
     let (mut table, id) = open(now);
-    assert!(table.released(PAIR, UUID).is_none());
+    assert!(table.released(now, PAIR, UUID).is_none());
     assert_eq!(table.releasing(now, OTHER, UUID), None);
     assert_eq!(table.releasing(now, PAIR, UUID), Some(id));
     assert!(to_controller(&mut table, now, 0xc001).is_err());
-    let change = table.released(PAIR, UUID);
+    let change = table.released(now, PAIR, UUID);
     assert_eq!(why(change.as_slice()), [Some(Ended::Released)]);
     assert!(table.is_empty());
     assert_eq!(table.touch(now, PAIR, UUID), Err(Refused::UnknownAr));
@@ -162,9 +187,9 @@ fn an_abort_ends_an_ar_and_its_data() {
         by: End::Device,
         status: PnioStatus::from_octets([0xcf, 0x81, 0xfd, 5]),
     };
-    let change = table.end(id, aborted);
+    let change = table.end(now, id, aborted);
     assert_eq!(why(change.as_slice()), [Some(aborted)]);
-    assert!(table.end(id, aborted).is_none());
+    assert!(table.end(now, id, aborted).is_none());
     assert!(to_device(&mut table, now, 0x8002).is_err());
 }
 
@@ -204,8 +229,8 @@ fn a_device_that_refuses_or_speaks_of_something_else_opens_nothing() {
     ] {
         let mut table = Table::new(1);
         ask(&mut table, now, PAIR, &connect).unwrap();
-        assert!(answer_with(&mut table, now, OTHER, AR_UUID, (0, &good)).is_empty());
-        let changes = answer_with(&mut table, now, PAIR, AR_UUID, (status, &blocks));
+        assert!(answer_with(&mut table, now, OTHER, (1, AR_UUID), (0, &good)).is_empty());
+        let changes = answer_with(&mut table, now, PAIR, (1, AR_UUID), (status, &blocks));
         assert_eq!(why(&changes), [Some(ended)]);
         assert!(table.is_empty());
         assert!(to_controller(&mut table, now, 0xc001).is_err());
@@ -260,6 +285,152 @@ fn a_connect_anew_under_the_same_uuid_takes_over_what_the_device_now_assigns() {
 }
 
 #[test]
+fn the_same_uuid_and_session_key_in_another_call_begin_an_ar_anew() {
+    let now = start();
+    for same_call in [false, true] {
+        let (mut table, first) = open(now);
+        let again = Connect::default();
+        let number = if same_call { 1 } else { 5 };
+        ask_as(&mut table, now, PAIR, (call(number), OBJECT), &again).unwrap();
+        // The old one goes on until the device has answered.
+        assert_eq!(table.len(), 2 - usize::from(same_call));
+        assert_eq!(to_device(&mut table, now, 0x8002), Ok(1));
+        // A late answer to the first Connect opens nothing.
+        let blocks = again.answer(&[0xc001, 0x8002], 9);
+        let late = answer_with(&mut table, now, PAIR, (1, AR_UUID), (0, &blocks));
+        assert!(late.is_empty());
+        // A device that has started anew as well assigns what it likes.
+        let blocks = again.answer(&[0xc001, 0x8007], 11);
+        let of = (number as u16, AR_UUID);
+        let changes = answer_with(&mut table, now, PAIR, of, (0, &blocks));
+        assert_eq!(why(&changes), [Some(Ended::Replaced), None]);
+        assert!(table.get(first).is_none());
+        assert_eq!(to_device(&mut table, now, 0x8007), Ok(1));
+        assert_eq!(to_device(&mut table, now, 0x8002), Err(Refused::Over));
+        assert_eq!(to_controller(&mut table, now, 0xc001), Ok(0));
+        assert!(table.alarm(now, PAIR, End::Device, 3, 11).is_ok());
+        assert_eq!(
+            table.alarm(now, PAIR, End::Device, 3, 9),
+            Err(Refused::Over)
+        );
+    }
+}
+
+#[test]
+fn the_same_call_with_another_content_is_no_repetition() {
+    let now = start();
+    let (mut table, _) = open(now);
+    let other = Connect {
+        iocrs: vec![(1, 1, 0xc005), (2, 2, 0xffff)],
+        ..Connect::default()
+    };
+    ask(&mut table, now, PAIR, &other).unwrap();
+    assert_eq!(table.len(), 2);
+    let changes = answer(&mut table, now, PAIR, &other, 0x8002);
+    assert_eq!(why(&changes), [Some(Ended::Replaced), None]);
+    assert_eq!(to_controller(&mut table, now, 0xc005), Ok(0));
+}
+
+/// One PLC, one address, a link with slaves behind it.
+#[test]
+fn a_controller_has_several_ars_with_one_address_each_with_an_object_of_its_own() {
+    let now = start();
+    let mut table = Table::new(20);
+    let connect = |number: u8| Connect {
+        uuid: uuid(number),
+        iocrs: vec![
+            (1, 1, 0xc000 + u16::from(number)),
+            (2, 2, 0xc100 + u16::from(number)),
+        ],
+        alarm: Some(u16::from(number)),
+        ..Connect::default()
+    };
+    let object = |number: u8| Uuid([number; 16]);
+    let rpc = |number: u8, again: u32| (call(100 * again + u32::from(number)), object(number));
+    // All are asked for before the first is answered.
+    for number in 0..20 {
+        ask_as(&mut table, now, PAIR, rpc(number, 1), &connect(number)).unwrap();
+    }
+    for number in 0..20 {
+        let connect = connect(number);
+        // The device overrides what it was given.
+        let blocks = connect.answer(&[0xc000, 0xc000 + u16::from(number)], number.into());
+        let of = (100 + u16::from(number), connect.uuid);
+        let changes = answer_with(&mut table, now, PAIR, of, (0, &blocks));
+        assert!(matches!(changes[..], [Change::Opened(_)]), "{changes:?}");
+    }
+    assert_eq!(table.len(), 20);
+    for number in 0..20 {
+        let id = 0xc000 + number;
+        assert_eq!(to_controller(&mut table, now, id), Ok(0));
+        assert_eq!(to_device(&mut table, now, id), Ok(1));
+        assert!(table.alarm(now, PAIR, End::Device, number, number).is_ok());
+    }
+    let one_more = ask_as(&mut table, now, PAIR, rpc(30, 1), &connect(30));
+    assert_eq!(one_more, Err(Refused::TooMany(20)));
+    // One of them anew, under another UUID, takes its own place alone.
+    let anew = Connect {
+        uuid: uuid(40),
+        ..connect(7)
+    };
+    ask_as(&mut table, now, PAIR, rpc(7, 2), &anew).unwrap();
+    let blocks = anew.answer(&[0xc000, 0xc007], 7);
+    let changes = answer_with(&mut table, now, PAIR, (207, anew.uuid), (0, &blocks));
+    assert_eq!(why(&changes), [Some(Ended::Replaced), None]);
+    assert_eq!(table.len(), 20);
+}
+
+#[test]
+fn data_ahead_of_the_answer_and_behind_the_end_is_told_apart_from_that_of_nobody() {
+    let now = start();
+    let mut table = Table::new(4);
+    let connect = Connect::default();
+    ask(&mut table, now, PAIR, &connect).unwrap();
+    assert_eq!(to_controller(&mut table, now, 0xc001), Err(Refused::Early));
+    assert_eq!(
+        to_controller(&mut table, now, 0xc002),
+        Err(Refused::UnknownFrameId)
+    );
+    answer(&mut table, now, PAIR, &connect, 0x8002);
+    table.releasing(now, PAIR, UUID).unwrap();
+    assert_eq!(to_device(&mut table, now, 0x8002), Err(Refused::Over));
+    table.released(now, PAIR, UUID).unwrap();
+    let later = now + AFTER - Duration::from_millis(1);
+    assert_eq!(to_device(&mut table, later, 0x8002), Err(Refused::Over));
+    assert_eq!(
+        table.alarm(later, PAIR, End::Device, 3, 9),
+        Err(Refused::Over)
+    );
+    let later = now + AFTER;
+    assert_eq!(
+        to_device(&mut table, later, 0x8002),
+        Err(Refused::UnknownFrameId)
+    );
+    assert_eq!(
+        table.alarm(later, PAIR, End::Device, 3, 9),
+        Err(Refused::UnknownAlarm)
+    );
+}
+
+#[test]
+fn an_abort_on_the_way_to_the_answer_of_a_release_is_the_release() {
+    let now = start();
+    let status = PnioStatus::from_octets([0xcf, 0x81, 0xfd, 0x0f]);
+    let (mut table, id) = open(now);
+    let by = End::Device;
+    table.releasing(now, PAIR, UUID).unwrap();
+    let change = table.aborted(now, id, by, status);
+    assert_eq!(why(change.as_slice()), [Some(Ended::Released)]);
+    assert!(table.released(now, PAIR, UUID).is_none());
+    let (mut table, id) = open(now);
+    let change = table.aborted(now, id, by, status);
+    assert_eq!(
+        why(change.as_slice()),
+        [Some(Ended::Aborted { by, status })]
+    );
+}
+
+#[test]
 fn a_connect_anew_that_the_device_refuses_leaves_the_old_one() {
     let now = start();
     let (mut table, first) = open(now);
@@ -268,7 +439,7 @@ fn a_connect_anew_that_the_device_refuses_leaves_the_old_one() {
         ..Connect::default()
     };
     ask(&mut table, now, PAIR, &anew).unwrap();
-    let changes = answer_with(&mut table, now, PAIR, AR_UUID, (0xdb81_4004, &[]));
+    let changes = answer_with(&mut table, now, PAIR, (2, AR_UUID), (0xdb81_4004, &[]));
     assert!(matches!(why(&changes)[..], [Some(Ended::Refused(_))]));
     assert!(table.get(first).is_some());
     assert_eq!(to_device(&mut table, now, 0x8002), Ok(1));
@@ -323,7 +494,11 @@ fn a_supervisor_beside_the_controller_shares_no_frame_id_with_it() {
         };
         ask(&mut table, now, PAIR, &second).unwrap();
         let changes = answer(&mut table, now, PAIR, &second, 0x8005);
-        assert_eq!(why(&changes), [Some(Ended::Unfit(Unfit::SameIocr))]);
+        let taken = Unfit::TakenFrameId {
+            reference: 1,
+            frame_id: FrameId(0xc001),
+        };
+        assert_eq!(why(&changes), [Some(Ended::Unfit(taken))]);
         assert!(table.get(first).is_some());
         // Records alone may be read beside it.
         let records = Connect {
@@ -439,8 +614,14 @@ fn what_a_tunnel_can_not_carry_is_told_by_the_block_at_fault() {
         frame_id: ASSIGNED_BY_DEVICE,
     };
     assert_eq!(judge(&alter(&[(1, 1, 0xffff)])), Err(open));
-    let twice = [(1, 1, 0xc001), (2, 2, 0xc001)];
-    assert_eq!(judge(&alter(&twice)), Err(Unfit::SameIocr));
+    // A FrameID belongs to its consumer.
+    for both in [0x8000, 0xc000, 0xc001] {
+        assert_eq!(judge(&alter(&[(1, 1, both), (2, 2, both)])), Ok(()));
+    }
+    for kind in [1, 2] {
+        let twice = [(kind, 1, 0xc001), (kind, 2, 0xc001)];
+        assert_eq!(judge(&alter(&twice)), Err(Unfit::SameIocr));
+    }
     let twice = [(1, 1, 0xc001), (2, 1, 0xffff)];
     assert_eq!(judge(&alter(&twice)), Err(Unfit::SameIocr));
     let many: Vec<_> = (0..9).map(|number| (2, number, 0xffff)).collect();
@@ -470,9 +651,9 @@ proptest! {
             match step {
                 0 | 1 => drop(ask(&mut table, now, pair, &connect)),
                 2 | 3 => drop(answer(&mut table, now, pair, &connect, 0x8002 + session_key)),
-                4 => drop(answer_with(&mut table, now, pair, connect.uuid, (0xdb81_4004, &[]))),
+                4 => drop(answer_with(&mut table, now, pair, (session_key, connect.uuid), (0xdb81_4004, &[]))),
                 5 => drop(table.releasing(now, pair, uuid)),
-                6 => drop(table.released(pair, uuid)),
+                6 => drop(table.released(now, pair, uuid)),
                 7 => drop(table.ready(now, pair, uuid)),
                 _ => {
                     now += Duration::from_secs(u64::from(number) * 7);

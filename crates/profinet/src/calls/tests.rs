@@ -130,9 +130,9 @@ fn an_answer_is_to_the_operation_that_was_asked_for() {
 }
 
 #[test]
-fn signals_go_with_a_call_and_others_are_not_for_this_protocol() {
+fn signals_go_with_a_call() {
     let mut wire = Wire::new();
-    for ptype in [1, 4, 5, 7, 9] {
+    for ptype in [4, 5, 7, 9] {
         assert!(wire.ask(&of_type(ptype, 1)).is_err(), "type {ptype}");
     }
     wire.ask(&request(1)).unwrap();
@@ -147,10 +147,66 @@ fn signals_go_with_a_call_and_others_are_not_for_this_protocol() {
     for ptype in [3, 6] {
         assert_eq!(wire.answer(&of_type(ptype, 1)), Ok(Part::Failure));
     }
-    for (ptype, name) in [(8, PacketType::ClientCancel), (10, PacketType::CancelAck)] {
-        let cancelled = wire.ask(&of_type(ptype, 1));
-        assert_eq!(cancelled, Err(CallError::Type(name)));
+}
+
+#[test]
+fn a_call_is_cancelled_by_who_made_it_and_the_other_end_says_so() {
+    let cancel = |activity, body: &[u8]| Pdu {
+        body: body.to_vec(),
+        ..of_type(8, activity)
+    };
+    let mut wire = Wire::new();
+    assert_eq!(wire.ask(&cancel(1, &[0; 8])), Err(CallError::NoCall));
+    wire.ask(&request(1)).unwrap();
+    assert_eq!(wire.ask(&cancel(1, &[0; 8])), Ok(Part::Signal));
+    assert_eq!(wire.ask(&cancel(1, &[])), Ok(Part::Signal));
+    assert_eq!(wire.ask(&cancel(1, &[0; 9])), Err(CallError::Cancel(9)));
+    assert_eq!(
+        wire.answer(&cancel(1, &[0; 8])),
+        Err(CallError::Port(CLIENT))
+    );
+    let taken = |activity, length| Pdu {
+        body: vec![0; length],
+        ..of_type(10, activity)
+    };
+    for length in [0, 8, 9, 12] {
+        assert_eq!(wire.answer(&taken(1, length)), Ok(Part::Signal));
     }
+    assert_eq!(wire.answer(&taken(1, 13)), Err(CallError::Cancel(13)));
+    assert_eq!(wire.answer(&taken(2, 12)), Err(CallError::NoCall));
+    // The answer may have been under way.
+    assert_eq!(wire.answer(&response(1)), Ok(Part::Response(b"answered")));
+}
+
+#[test]
+fn a_ping_before_any_request_passes_and_so_does_no_call_that_answers_it() {
+    let mut wire = Wire::new();
+    assert_eq!(wire.answer(&of_type(5, 1)), Err(CallError::NoCall));
+    let elsewhere = wire.from(End::Controller, (CLIENT, 161), &of_type(1, 1));
+    assert_eq!(elsewhere, Err(CallError::Port(161)));
+    assert_eq!(wire.ask(&of_type(1, 1)), Ok(Part::Signal));
+    // Nobody here has judged the request: what it may have done stays where it is.
+    assert_eq!(wire.answer(&response(1)), Err(CallError::NoCall));
+    assert_eq!(wire.answer(&of_type(5, 1)), Ok(Part::Signal));
+    assert_eq!(wire.ask(&request(1)), Ok(Part::Request(b"asked")));
+    assert_eq!(wire.answer(&response(1)), Ok(Part::Response(b"answered")));
+    // A late ping of a call that is over does not displace the one under way, a newer one does.
+    let ping = |sequence| Pdu {
+        sequence,
+        ..of_type(1, 1)
+    };
+    let second = Pdu {
+        sequence: 1,
+        ..request(1)
+    };
+    wire.ask(&second).unwrap();
+    assert_eq!(wire.ask(&ping(0)), Err(CallError::NoCall));
+    assert_eq!(wire.ask(&ping(2)), Ok(Part::Signal));
+    let no_call = Pdu {
+        sequence: 2,
+        ..of_type(5, 1)
+    };
+    assert_eq!(wire.answer(&no_call), Ok(Part::Signal));
 }
 
 fn pieces() -> [Pdu; 2] {

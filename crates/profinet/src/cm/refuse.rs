@@ -9,6 +9,24 @@ const RESPONSE: u8 = 2;
 /// IODReadReqHeader and IODWriteReqHeader, type and length included.
 const RECORD_HEADER: usize = 64;
 
+/// RPC reject type.
+const REJECT: u8 = 6;
+/// nca_unk_if (C706, appendix E): there is no such interface.
+const UNKNOWN_INTERFACE: u32 = 0x1c01_0003;
+
+/// The RPC reject that says that there is no interface as `request` asks for; `None` for what is no
+/// request.
+pub fn no_interface(request: &Rpc<'_>) -> Option<Vec<u8>> {
+    if request.ptype != PacketType::Request {
+        return None;
+    }
+    let mut body = Vec::with_capacity(4);
+    request.order.put_u32(&mut body, UNKNOWN_INTERFACE);
+    let mut out = Vec::with_capacity(80 + body.len());
+    request.put_answer(&mut out, REJECT, &body);
+    Some(out)
+}
+
 /// The RPC response to `request` that carries `status`; `None` for what is no request. A refused
 /// read or write brings its record header back, as the standard wants.
 pub fn response(request: &Rpc<'_>, status: PnioStatus) -> Option<Vec<u8>> {

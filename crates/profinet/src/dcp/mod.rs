@@ -150,6 +150,19 @@ impl<'a> Pdu<'a> {
         self.blocks().try_for_each(|block| block?.value().map(drop))
     }
 
+    /// What a Set would set, by the options of its blocks alone, as far as they can be told apart:
+    /// to say what was refused where the content is not sound.
+    pub fn attempts(&self) -> impl Iterator<Item = Service> + use<> {
+        let mut tried = [false; Service::ALL.len()];
+        for block in self.blocks().flatten() {
+            if let (ServiceId::Set, Some(service)) = (self.service, block.id.set_service()) {
+                tried[service as usize] = true;
+            }
+        }
+        let all = Service::ALL.into_iter().zip(tried);
+        all.filter_map(|(service, tried)| tried.then_some(service))
+    }
+
     /// What a policy has to allow for this PDU to pass: all of what is returned, at least one.
     ///
     /// A Set needs the service of each block; one of nothing but the marks of a transaction is

@@ -283,3 +283,11 @@ proptest! {
         prop_assert!(identity.name.unwrap().is(&name));
     }
 }
+
+#[test]
+fn a_set_without_a_value_is_not_sound_and_says_what_it_tried() {
+    let bytes = pdu(4, 0, &[5, 3, 0, 2, 0, 0]);
+    let pdu = Pdu::parse(&bytes).unwrap();
+    assert_eq!(pdu.check(), Err(DcpError::BlockLength(BlockId::SIGNAL)));
+    assert_eq!(pdu.attempts().collect::<Vec<_>>(), [Service::Signal]);
+}

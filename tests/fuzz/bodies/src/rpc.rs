@@ -1,9 +1,10 @@
 //! Calls of PROFINET's connection management.
 
 use fieldlock_profinet::cm::{ConnectRequest, Message, index_name, refuse};
+use fieldlock_profinet::epm;
 use fieldlock_profinet::fragments::{MAX_MESSAGE, Reassembly};
 use fieldlock_profinet::iandm::Im0;
-use fieldlock_profinet::rpc::{HEADER, PacketType, Rpc};
+use fieldlock_profinet::rpc::{HEADER, Interface, PacketType, Rpc};
 use fieldlock_profinet::status::PnioStatus;
 
 use crate::input::Input;
@@ -46,6 +47,9 @@ pub fn profinet_rpc(data: &[u8]) {
 
 fn call(rpc: &Rpc<'_>, body: &[u8]) {
     assert!(body.len() <= MAX_MESSAGE);
+    if rpc.interface == Interface::EndpointMapper {
+        return lookup(rpc, body);
+    }
     let message = Message::parse(rpc, body);
     match &message {
         Ok(message) => walk(message, body),
@@ -55,6 +59,30 @@ fn call(rpc: &Rpc<'_>, body: &[u8]) {
     assert_eq!(refusal.is_some(), rpc.ptype == PacketType::Request);
     if let Some(refusal) = refusal {
         check_refusal(rpc, &refusal, message.is_ok());
+    }
+}
+
+/// What the endpoint mapper is asked, and says; who asks may be told that there is none.
+fn lookup(rpc: &Rpc<'_>, body: &[u8]) {
+    match epm::Message::parse(rpc, body) {
+        Ok(epm::Message::Found(found)) => {
+            let texts = found.entries().map(|entry| entry.annotation.len());
+            assert!(texts.sum::<usize>() <= body.len());
+            assert!(found.ports().count() <= 8);
+        }
+        Ok(epm::Message::Lookup(lookup)) => assert!(lookup.inquiry <= 3),
+        Ok(epm::Message::Free | epm::Message::Freed) => assert!(body.len() >= 20),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    let none = refuse::no_interface(rpc);
+    assert_eq!(none.is_some(), rpc.ptype == PacketType::Request);
+    if let Some(none) = none {
+        let answer = Rpc::parse(&none).unwrap();
+        assert_eq!(
+            (answer.ptype, answer.call()),
+            (PacketType::Reject, rpc.call())
+        );
+        assert_eq!(answer.body.len(), 4);
     }
 }
 

@@ -70,6 +70,11 @@ fn party(out: &mut String, what: &str, party: &Value) -> Result {
     } else if party["mac"].is_string() {
         write!(out, ", not heard yet")?;
     }
+    match party["calls_itself"].as_str() {
+        None => {}
+        Some("") => write!(out, ", HAS NO NAME")?,
+        Some(other) => write!(out, ", CALLS ITSELF {other}")?,
+    }
     if let (Some(vendor), Some(device)) = (party["vendor_id"].as_u64(), party["device_id"].as_u64())
     {
         write!(out, ", vendor {vendor:#06x} device {device:#06x}")?;
@@ -102,6 +107,9 @@ fn relation(out: &mut String, ar: &Value) -> Result {
         )?;
     }
     writeln!(out)?;
+    if let Some(short) = ar["shortfall"].as_str() {
+        writeln!(out, "    WATCHDOG TOO SHORT: {short}")?;
+    }
     for direction in list(&ar["directions"]) {
         write!(
             out,
