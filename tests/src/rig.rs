@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 
 use fieldlock_profinet::Mac;
-use fieldlock_rawsock::{Filter, Namespace, PacketSocket, interface_mac};
+use fieldlock_rawsock::{Filter, Namespace, PacketSocket, Vlans, interface_mac};
 use fieldlock_testkit::process::Process;
 use thiserror::Error;
 
@@ -86,7 +86,10 @@ impl Rig {
     /// A station's end of a wire, for a test that says and hears single frames.
     #[track_caller]
     pub fn station(&self, namespace: &Namespace) -> PacketSocket {
-        within(namespace, || PacketSocket::open(STATION, Filter::default())).unwrap()
+        within(namespace, || {
+            PacketSocket::open(STATION, Filter { vlans: Vlans::All })
+        })
+        .unwrap()
     }
 
     /// The address of a station's interface.

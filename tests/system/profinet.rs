@@ -4,6 +4,7 @@ mod discovery;
 mod endings;
 mod forged;
 mod privileges;
+mod profiles;
 mod refused;
 mod watched;
 
@@ -30,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(discovery::trials());
     trials.extend(refused::trials());
     trials.extend(privileges::trials());
+    trials.extend(profiles::trials());
     trials
 }
 

@@ -2,11 +2,12 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use fieldlock_capture::{CaptureError, MODBUS, Piece, PieceKind};
-use fieldlock_capture::{Direction, Reader};
+use fieldlock_capture::{Direction, Frames, LinkType, Reader};
 
 use crate::peers::workspace_root;
 
@@ -83,6 +84,23 @@ pub fn data_folder() -> Option<PathBuf> {
     let default = || workspace_root().join("../shared/data");
     let folder = env::var_os("FIELDLOCK_DATA").map_or_else(default, PathBuf::from);
     folder.is_dir().then_some(folder)
+}
+
+/// The Ethernet frames of a file, of any protocol, each with its number as tshark counts.
+pub fn ethernet_frames(path: &Path) -> Result<Vec<(u32, Vec<u8>)>, CaptureError> {
+    let wrong = |problem| CaptureError {
+        file: path.to_owned(),
+        problem,
+    };
+    let file = fs::File::open(path).map_err(|error| wrong(error.into()))?;
+    let mut frames = Frames::new(io::BufReader::new(file)).map_err(wrong)?;
+    let mut all = Vec::new();
+    while let Some(frame) = frames.next().map_err(wrong)? {
+        if frame.link_type == LinkType::Ethernet {
+            all.push((frame.number, frame.bytes.to_vec()));
+        }
+    }
+    Ok(all)
 }
 
 /// The Modbus captures in the [`data_folder`], sorted by name.

@@ -53,7 +53,7 @@ fn ip(last: u8) -> IpSuite {
 
 /// What crosses a tunnel.
 #[derive(Clone)]
-enum Crossing {
+pub(crate) enum Crossing {
     Station(u16, Vec<u8>),
     Datagram(Vec<u8>),
 }
@@ -65,10 +65,20 @@ pub(crate) struct End {
     pub(crate) joined: Vec<Mac>,
     pub(crate) may_change: bool,
     /// Frames for the own wire, and for the other agent.
-    wire: VecDeque<Vec<u8>>,
-    tunnel: VecDeque<(LinkId, Crossing)>,
+    pub(crate) wire: VecDeque<Vec<u8>>,
+    pub(crate) tunnel: VecDeque<(LinkId, Crossing)>,
     /// How it was configured, to begin anew.
-    made: (Role, Arc<Policy>, StationSettings),
+    pub(crate) made: Made,
+}
+
+/// How an agent is configured.
+#[derive(Clone)]
+pub(crate) struct Made {
+    pub(crate) role: Role,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) stations: Vec<StationSettings>,
+    pub(crate) controllers: Vec<(Arc<str>, Mac)>,
+    pub(crate) max_ars: usize,
 }
 
 struct Effects<'a> {
@@ -119,24 +129,30 @@ impl Outlet for Effects<'_> {
 
 impl End {
     fn new(role: Role, text: &str, station: StationSettings, now: Instant) -> Self {
-        Self::made((role, policy(text), station), now)
+        let made = Made {
+            role,
+            policy: policy(text),
+            stations: vec![station],
+            controllers: vec![("plc-1".into(), PLC)],
+            max_ars: 4,
+        };
+        Self::made(made, now)
     }
 
-    fn made(made: (Role, Arc<Policy>, StationSettings), now: Instant) -> Self {
-        let (role, policy, station) = made.clone();
+    pub(crate) fn made(made: Made, now: Instant) -> Self {
         let settings = BridgeSettings {
-            role,
+            role: made.role,
             tagging: Tagging::Keep,
-            max_ars: 4,
+            max_ars: made.max_ars,
             seed: 1,
         };
-        let controllers = match role {
-            Role::Headend => vec![("plc-1".into(), PLC)],
+        let controllers = match made.role {
+            Role::Headend => made.controllers.clone(),
             Role::Edge => Vec::new(),
         };
-        let rules = (policy, Now::At(0));
+        let rules = (made.policy.clone(), Now::At(0));
         let mut end = Self {
-            bridge: Bridge::new(now, settings, rules, vec![station], controllers),
+            bridge: Bridge::new(now, settings, rules, made.stations.clone(), controllers),
             events: Vec::new(),
             joined: Vec::new(),
             may_change: true,
@@ -160,11 +176,16 @@ impl End {
     }
 
     pub(crate) fn link_up(&mut self, now: Instant, link: LinkId) {
-        let peer = match self.made.0 {
+        let peer = match self.made.role {
             Role::Headend => "cell-4",
             Role::Edge => "hd-1",
         };
-        let channels = [(0, "drive-1".parse().unwrap())];
+        let names = self
+            .made
+            .stations
+            .iter()
+            .map(|station| station.name.clone());
+        let channels: Vec<_> = (0..).zip(names).collect();
         self.act(|bridge, outlet| bridge.link_up(now, link, peer.into(), &channels, outlet));
     }
 
