@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod audit;
+mod authority;
 mod bundles;
 mod captures;
 mod cli;
@@ -91,6 +92,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(splice::trials());
     trials.extend(steps::trials());
     trials.extend(enroll::trials());
+    trials.extend(authority::trials());
     trials.extend(est::trials());
     trials.extend(est_clients::trials());
     trials.extend(custody::trials());

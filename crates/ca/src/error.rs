@@ -6,7 +6,7 @@ use fieldlock_pki::bundle::BundleError;
 use fieldlock_pki::csr::RequestError;
 use fieldlock_pki::issue::IssueError;
 use fieldlock_pki::profile::ProfileError;
-use fieldlock_pki::{CrlError, Name, Role, Serial};
+use fieldlock_pki::{CrlError, Identity, Name, Role, Serial};
 
 use crate::clock::Time;
 use crate::file::FileError;
@@ -31,6 +31,11 @@ pub enum CaError {
     Denied { directory: PathBuf, owner: String },
     #[error("{path} exists: nothing is overwritten; choose another directory", path = path.display())]
     Exists { path: PathBuf },
+    #[error(
+        "{installed} is installed in {state}: `--replace` puts another identity in its place, and `fieldlock enroll undo --state {state}` brings it back",
+        state = state.display()
+    )]
+    OtherInstalled { installed: Identity, state: PathBuf },
     #[error("{path} is not what a CA directory should hold there: restore it from a backup", path = path.display())]
     Broken { path: PathBuf },
     #[error(transparent)]

@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use fieldlock_pki::issue::CaKey;
+use fieldlock_pki::private::{self, NotPrivate};
 use pkcs8::pkcs5::{pbes2, scrypt};
 use pkcs8::{EncryptedPrivateKeyInfo, LineEnding, PrivateKeyInfo, SecretDocument};
 use rcgen::KeyPair;
@@ -58,13 +58,7 @@ pub fn load(path: &Path, passphrase: &Passphrase) -> Result<Box<dyn CaKey>, KeyF
             error,
         });
     }
-    let mode = file::at(path, || fs::metadata(path))?.mode();
-    if mode & 0o077 != 0 {
-        return Err(KeyFileError::Readable {
-            path: path.to_owned(),
-            mode: mode & 0o777,
-        });
-    }
+    private::check(path, &file::at(path, || fs::metadata(path))?)?;
     let malformed = || KeyFileError::Malformed {
         path: path.to_owned(),
     };
@@ -124,11 +118,8 @@ fn encrypt(key: &KeyPair, passphrase: &Passphrase) -> Result<Zeroizing<String>, 
 pub enum KeyFileError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error(
-        "{path} can be read by others (mode {mode:03o}): run `chmod 600 {path}`, and make a new one if it may have been copied",
-        path = path.display()
-    )]
-    Readable { path: PathBuf, mode: u32 },
+    #[error(transparent)]
+    Readable(#[from] NotPrivate),
     #[error("{path} is neither an encrypted PKCS#8 key in PEM nor a PKCS#11 URI", path = path.display())]
     Malformed { path: PathBuf },
     #[error("the passphrase does not open {path}", path = path.display())]

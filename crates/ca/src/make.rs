@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fieldlock_pki::bundle::Bundle;
 use fieldlock_pki::csr::PublicKey;
-use fieldlock_pki::store;
+use fieldlock_pki::{Identity, Installed, StoreError, TrustList, store};
 use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
@@ -34,10 +34,14 @@ impl Key {
         Ok(())
     }
 
-    /// Installs key and bundle into an agent's state directory.
+    /// Installs key and bundle into an agent's state directory. Another identity there is kept.
     pub fn install(&self, state: &Path, bundle: &Bundle) -> Result<(), CaError> {
         let pem = Zeroizing::new(self.0.serialize_pem());
-        Ok(store::install(state, &pem, bundle)?)
+        let identity = Identity::from_certificate(&bundle.leaf).map_err(|_| CaError::Unreadable)?;
+        match other_identity(state, &identity, &bundle.trust)? {
+            Some(_) => Ok(store::replace(state, &pem, bundle)?),
+            None => Ok(store::install(state, &pem, bundle)?),
+        }
     }
 }
 
@@ -45,6 +49,22 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(..)")
     }
+}
+
+/// Whom installing `identity` into an agent's state directory would replace: another identity, or one
+/// of another CA than those of `trust`.
+pub fn other_identity(
+    state: &Path,
+    identity: &Identity,
+    trust: &TrustList,
+) -> Result<Option<Identity>, CaError> {
+    let installed = match Installed::load(state) {
+        Ok(installed) => installed,
+        Err(StoreError::NotEnrolled { .. } | StoreError::RequestWaiting { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let same = installed.identity == *identity && trust.issuer_of(installed.leaf()).is_some();
+    Ok((!same).then_some(installed.identity))
 }
 
 /// Refuses a directory where [`Key::write`] would find its files, before anything is signed.

@@ -3,9 +3,9 @@
 
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use fieldlock_pki::private::{self, NotPrivate};
 use zeroize::Zeroizing;
 
 use crate::file::{self, FileError};
@@ -86,14 +86,7 @@ impl Passphrase {
 
     fn from_file(path: &Path) -> Result<Self, PassphraseError> {
         let data = file::at(path, || std::fs::metadata(path))?;
-        // A descriptor or a pipe (`/dev/fd/3`, `<(...)`) has no rights to speak of.
-        let mode = data.mode() & 0o777;
-        if data.is_file() && mode & 0o077 != 0 {
-            return Err(PassphraseError::Readable {
-                path: path.to_owned(),
-                mode,
-            });
-        }
+        private::check(path, &data)?;
         Self::from_line(&file::read(path, MAX_FILE)?)
     }
 
@@ -129,11 +122,8 @@ fn prompt(text: &str) -> Result<Passphrase, PassphraseError> {
 pub enum PassphraseError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error(
-        "{path} can be read by others (mode {mode:03o}): run `chmod 600 {path}`",
-        path = path.display()
-    )]
-    Readable { path: PathBuf, mode: u32 },
+    #[error(transparent)]
+    Readable(#[from] NotPrivate),
     #[error("can't read the passphrase: {0}")]
     Terminal(io::Error),
     #[error(

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use fieldlock_pki::bundle::{Bundle, BundleError};
+use fieldlock_pki::private::{self, NotPrivate};
 use fieldlock_pki::store::{self, Installed, Request, StoreError};
 use fieldlock_pki::trust::{Merged, TrustList, TrustListError};
 use fieldlock_pki::{Crl, Identity, Name, Role, Summary, TokenError, csr};
@@ -155,6 +156,13 @@ pub fn read_file(path: &Path) -> Result<String, EnrollError> {
     read().map_err(|error| EnrollError::io(path, error))
 }
 
+/// Reads a file with a token, which nobody else may read.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, EnrollError> {
+    let data = std::fs::metadata(path).map_err(|error| EnrollError::io(path, error))?;
+    private::check(path, &data)?;
+    read_file(path).map(Zeroizing::new)
+}
+
 fn asked_identity(
     state: &Path,
     role: Option<Role>,
@@ -285,9 +293,11 @@ pub enum EnrollError {
     #[error("{path}: {error}", path = path.display())]
     File { path: PathBuf, error: io::Error },
     #[error(transparent)]
+    Readable(#[from] NotPrivate),
+    #[error(transparent)]
     Token(#[from] TokenError),
     #[error(
-        "a token does not belong on a command line, where every process can read it: use `--token-file`, the prompt or standard input. This one has been seen: cancel it by using it or let it end"
+        "a token does not belong on a command line, where every process can read it: use `--token-file`, the prompt or standard input. This one may have been seen: cancel it with `fieldlock ca tokens --cancel` at the CA"
     )]
     TokenArgument,
     #[error(transparent)]

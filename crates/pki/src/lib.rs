@@ -23,6 +23,7 @@ pub mod hex;
 pub mod identity;
 pub mod issue;
 pub mod modbus_role;
+pub mod private;
 pub mod profile;
 pub mod serial;
 pub mod signing;

@@ -4,6 +4,8 @@
 //! STATE/identity/key.pem          private key, PKCS#8, mode 0600
 //! STATE/identity/chain.pem        the agent's certificate, then the issuing CA
 //! STATE/identity/previous/        the pair before a renewal, until the new one has worked
+//! STATE/identity/replaced/        what another identity was put in the place of, for [`undo`]
+//! STATE/identity/token            which token this agent joined with: SHA-256 of its secret
 //! STATE/trust/list.pem            roots, issuing CAs and the CRL of each
 //! STATE/trust/time                a time that has passed, seconds since 1970 UTC
 //! ```
@@ -15,7 +17,6 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{KeyPair, PublicKeyData};
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 use crate::bundle::{self, Bundle, BundleError};
 use crate::certificate::{self, Summary};
 use crate::identity::{Identity, IdentityError};
+use crate::private::{self, NotPrivate};
 use crate::trust::{TrustList, TrustListError};
 
 mod install;
@@ -31,7 +33,10 @@ mod request;
 
 use install::Lock;
 
-pub use install::{confirm, install, install_trust, keep_policy, keep_time, renew, revert};
+pub use install::{
+    confirm, install, install_trust, keep_policy, keep_time, keep_token, renew, replace, revert,
+    undo,
+};
 pub use request::Request;
 
 pub const KEY: &str = "identity/key.pem";
@@ -49,6 +54,11 @@ pub const NEXT_POLICY_BUNDLE: &str = "policy/next";
 pub const POLICY_FLOOR: &str = "policy/floor";
 /// There while a renewed pair has not worked yet.
 pub const PREVIOUS: &str = "identity/previous";
+
+/// There while another identity can be put back.
+pub const REPLACED: &str = "identity/replaced";
+/// The token that this agent joined with last.
+pub const TOKEN: &str = "identity/token";
 
 /// What an agent has installed. The dates are not checked: that is for whoever has a clock.
 pub struct Installed {
@@ -125,15 +135,8 @@ impl fmt::Debug for Installed {
 /// Reads a PKCS#8 key (DER) that nobody else may read.
 pub fn load_key(state: &Path, file: &str) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let path = state.join(file);
-    let mode = fs::metadata(&path)
-        .map_err(|error| StoreError::missing(state, file, error))?
-        .mode();
-    if mode & 0o077 != 0 {
-        return Err(StoreError::Readable {
-            path,
-            mode: mode & 0o777,
-        });
-    }
+    let data = fs::metadata(&path).map_err(|error| StoreError::missing(state, file, error))?;
+    private::check(&path, &data)?;
     let text = Zeroizing::new(read(state, file)?);
     let block = pem::parse(text.as_bytes()).map_err(|_| StoreError::Key { path: path.clone() })?;
     if block.tag() != "PRIVATE KEY" {
@@ -146,6 +149,11 @@ pub fn load_key(state: &Path, file: &str) -> Result<Zeroizing<Vec<u8>>, StoreErr
 /// installed are left.
 pub fn kept_time(state: &Path) -> Option<i64> {
     read(state, TIME).ok()?.trim().parse().ok()
+}
+
+/// SHA-256 (hexadecimal) of the secret of the token that this agent joined with last.
+pub fn kept_token(state: &Path) -> Option<String> {
+    Some(read(state, TOKEN).ok()?.trim().to_owned())
 }
 
 /// True if the certificate `leaf` (DER) is for the key `key_der` (PKCS#8 DER).
@@ -186,11 +194,8 @@ pub enum StoreError {
         path = path.display(), state = state.display()
     )]
     RequestWaiting { path: PathBuf, state: PathBuf },
-    #[error(
-        "{path} can be read by others (mode {mode:03o}): run `chmod 600 {path}`, and enrol anew if it may have been copied",
-        path = path.display()
-    )]
-    Readable { path: PathBuf, mode: u32 },
+    #[error(transparent)]
+    Readable(#[from] NotPrivate),
     #[error("{path} is not an unencrypted PKCS#8 private key in PEM", path = path.display())]
     Key { path: PathBuf },
     #[error(
@@ -221,6 +226,8 @@ pub enum StoreError {
     },
     #[error("there is no earlier certificate to go back to in {path}", path = path.display())]
     NoPrevious { path: PathBuf },
+    #[error("nothing was replaced here: {path} is missing", path = path.display())]
+    NoReplaced { path: PathBuf },
     #[error("{path}: {error}", path = path.display())]
     Identity { path: PathBuf, error: IdentityError },
     #[error("{path}: {error}", path = path.display())]

@@ -68,7 +68,7 @@ fn dates(agent: &impl Monitored, page: &mut Page) {
     page.single(
         Kind::Gauge,
         "fieldlock_certificate_expiry_timestamp_seconds",
-        "When the agent's certificate ends, since 1970-01-01 UTC.",
+        "When the agent's certificate expires, since 1970-01-01 UTC.",
         trust.leaf.not_after,
     );
     let mut family = page.family(

@@ -21,7 +21,7 @@ use fieldlock_ca::{Access, Ca, CaError, Keys, Order, Passphrase, Settings, Sourc
 use fieldlock_pki::bundle;
 use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::Reason;
-use fieldlock_pki::{ModbusRole, Name, Role, Site};
+use fieldlock_pki::{Identity, ModbusRole, Name, Role, Site};
 
 use report::{describe, output, print, tell_crl, tell_issued, tell_revoked};
 
@@ -166,6 +166,9 @@ struct Issue {
     /// State directory of an agent on this machine, to install into
     #[arg(long, value_name = "STATE", conflicts_with = "out")]
     state: Option<PathBuf>,
+    /// Put it in the place of another identity that is installed there, which is kept
+    #[arg(long, requires = "state")]
+    replace: bool,
     /// For tests: first second of validity (RFC 3339)
     #[arg(
         long,
@@ -326,6 +329,21 @@ fn issue(args: Issue) -> Result<(), CaError> {
         make::check_free(directory)?;
     }
     let (mut ca, authority) = unlock(&args.unlock)?;
+    let mut replaced = None;
+    if let Some(state) = &args.state {
+        let identity = Identity {
+            site: ca.settings().site.clone(),
+            role: args.leaf.role,
+            name: args.leaf.name.clone(),
+        };
+        replaced = make::other_identity(state, &identity, &ca.trust()?)?;
+    }
+    if let (Some(installed), Some(state), false) = (&replaced, &args.state, args.replace) {
+        return Err(CaError::OtherInstalled {
+            installed: installed.clone(),
+            state: state.clone(),
+        });
+    }
     let key = make::Key::generate()?;
     let order = Order {
         role: args.leaf.role,
@@ -340,7 +358,13 @@ fn issue(args: Issue) -> Result<(), CaError> {
     match (args.out, args.state) {
         (_, Some(state)) => {
             key.install(&state, &issued.bundle)?;
-            eprintln!("installed in {}", state.display());
+            let state = state.display();
+            eprintln!("installed in {state}");
+            if let Some(replaced) = replaced {
+                eprintln!(
+                    "{replaced} was there and is kept: `fieldlock enroll undo --state {state}` brings it back"
+                );
+            }
         }
         (Some(directory), None) => {
             key.write(&directory, &issued.bundle)?;

@@ -9,8 +9,9 @@ use clap::{Parser, Subcommand};
 use fieldlock_ca::Time;
 use fieldlock_enroll::AgentClock;
 use fieldlock_enroll::files::{self as enroll, EnrollError, Expect, InstalledNow};
+use fieldlock_enroll::join::Joined;
 use fieldlock_pki::clock::Skew;
-use fieldlock_pki::{Bundle, Name, Role, Token};
+use fieldlock_pki::{Bundle, Installed, Name, Role, Token, store};
 use zeroize::Zeroizing;
 
 /// Give an agent its identity: request, have it signed at the CA, install
@@ -30,6 +31,7 @@ enum Command {
     Request(Request),
     Install(Install),
     Join(Join),
+    Undo(Undo),
     Crl(Crl),
 }
 
@@ -72,20 +74,35 @@ struct Install {
 /// Get a certificate by a one-time token of `fieldlock ca token`
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
-  fieldlock enroll join --state /var/lib/fieldlock/edge
-  fieldlock enroll join --state /var/lib/fieldlock/edge --token-file /media/usb/token
-The token comes from the file, a prompt, or standard input; never from an argument, which every
-process on the machine can read. The private key is made here and stays here.")]
+  fieldlock enroll join
+  fieldlock enroll join --state /var/lib/fieldlock/edge --token-file token
+  fieldlock enroll join --state /var/lib/fieldlock/edge < /media/usb/token
+The token comes from a file that others can't read, a prompt, or standard input; never from an
+argument, which every process on the machine can read. The private key is made here and stays here.")]
 struct Join {
-    /// State directory of the agent
+    /// State directory of the agent [default: /var/lib/fieldlock/ROLE, by the token's role]
     #[arg(long)]
-    state: PathBuf,
+    state: Option<PathBuf>,
     /// File with the token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Throw away the key of a request that is waiting, of another name
+    #[arg(long)]
+    replace: bool,
     /// Refused: a token does not belong on a command line
     #[arg(value_name = "TOKEN", hide = true)]
     token: Option<String>,
+}
+
+/// Put the identity back that `fieldlock ca issue --replace` has replaced
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:
+  fieldlock enroll undo --state /var/lib/fieldlock/edge
+What is installed now is kept in its place: a second time brings it back.")]
+struct Undo {
+    /// State directory of the agent
+    #[arg(long)]
+    state: PathBuf,
 }
 
 /// Install the CRLs of a file, as `fieldlock ca crl` prints them
@@ -103,6 +120,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Request(args) => request(args),
         Command::Install(args) => install(args),
         Command::Join(args) => join(&args),
+        Command::Undo(args) => undo(&args),
         Command::Crl(args) => crl(&args),
     };
     match done {
@@ -176,10 +194,29 @@ fn join(args: &Join) -> Result<(), EnrollError> {
         .enable_all()
         .build()
         .map_err(|error| EnrollError::io(Path::new("the runtime"), error))?;
-    let clock = clock(&args.state);
-    let joining = fieldlock_enroll::join::join(&args.state, &token, &clock);
-    let installed = runtime.block_on(joining)?;
-    tell(&installed, &args.state)
+    let state = args.state.clone();
+    let state = state.unwrap_or_else(|| default_state(token.role));
+    let clock = clock(&state);
+    let joining = fieldlock_enroll::join::join(&state, &token, args.replace, &clock);
+    match runtime.block_on(joining)? {
+        Joined::Now(installed) => tell(&installed, &state),
+        Joined::Before(identity) => {
+            eprintln!("this box has joined with this token before: nothing was changed");
+            print(&format!("identity     {identity}\n"))
+        }
+    }
+}
+
+fn undo(args: &Undo) -> Result<(), EnrollError> {
+    store::undo(&args.state)?;
+    let installed = Installed::load(&args.state)?;
+    eprintln!("back in {}", args.state.display());
+    print(&format!("identity     {}\n", installed.identity))
+}
+
+/// Where an agent of this role has its state unless its configuration says otherwise.
+pub(crate) fn default_state(role: Role) -> PathBuf {
+    Path::new("/var/lib/fieldlock").join(role.as_str())
 }
 
 /// Says what the time is taken from where the system's clock can't be right.
@@ -196,7 +233,7 @@ fn clock(state: &Path) -> Arc<AgentClock> {
 
 fn read_token(file: Option<&Path>) -> Result<Token, EnrollError> {
     let text = match file {
-        Some(path) => Zeroizing::new(enroll::read_file(path)?),
+        Some(path) => enroll::read_secret(path)?,
         None if io::stdin().is_terminal() => {
             let prompted = rpassword::prompt_password("Token: ");
             Zeroizing::new(prompted.map_err(|error| EnrollError::io(Path::new("terminal"), error))?)

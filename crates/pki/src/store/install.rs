@@ -3,11 +3,11 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{CHAIN, KEY, PREVIOUS, StoreError, TIME, TRUST, request};
+use super::{CHAIN, KEY, PREVIOUS, REPLACED, StoreError, TIME, TOKEN, TRUST, request};
 use crate::bundle::{self, Bundle};
 use crate::trust::TrustList;
 
@@ -28,6 +28,72 @@ pub fn install(state: &Path, key_pem: &str, bundle: &Bundle) -> Result<(), Store
             (TRUST, &bundle.trust.to_pem()),
         ],
     )
+}
+
+/// The same in the place of an identity that is installed and is kept for [`undo`].
+pub fn replace(state: &Path, key_pem: &str, bundle: &Bundle) -> Result<(), StoreError> {
+    {
+        let _lock = Lock::exclusive(state)?;
+        let kept = keep_installed(state)?;
+        put_aside(state, &kept)?;
+    }
+    install(state, key_pem, bundle)
+}
+
+/// Puts the identity back that was replaced last; what is there now is kept in its place, so that
+/// doing it twice changes nothing. The trust list stays where it vouches for the identity: an older
+/// one would forget revocations.
+pub fn undo(state: &Path) -> Result<(), StoreError> {
+    let _lock = Lock::exclusive(state)?;
+    let replaced = state.join(REPLACED);
+    if !replaced.exists() {
+        return Err(StoreError::NoReplaced { path: replaced });
+    }
+    let read = |file: &str| super::read(&replaced, base(file)).map(Zeroizing::new);
+    let (key, chain, trust) = (read(KEY)?, read(CHAIN)?, read(TRUST)?);
+    let leaf = bundle::certificates_from_pem(&chain)
+        .map_err(|error| StoreError::content(&replaced, base(CHAIN), error))?;
+    let leaf = leaf.first().map_or(&[][..], Vec::as_slice);
+    let present = super::read(state, TRUST).ok();
+    let vouches = present.and_then(|pem| TrustList::parse(&pem).ok());
+    let vouches = vouches.is_some_and(|list| {
+        let root = list.issuer_of(leaf).and_then(|ca| list.root_of(ca));
+        root.is_some()
+    });
+    let aside = keep_installed(state)?;
+    let mut files = vec![(KEY, key.as_str()), (CHAIN, chain.as_str())];
+    if !vouches {
+        files.push((TRUST, trust.as_str()));
+    }
+    commit(state, &files)?;
+    put_aside(state, &aside)?;
+    remove_directory(&state.join(PREVIOUS))
+}
+
+/// Copies what is installed into a directory of its own.
+fn keep_installed(state: &Path) -> Result<PathBuf, StoreError> {
+    let aside = state.join(format!("{REPLACED}.new"));
+    remove_directory(&aside)?;
+    make_private_directory(&aside)?;
+    for file in [KEY, CHAIN, TRUST] {
+        let content = Zeroizing::new(super::read(state, file)?);
+        write_new(&aside, base(file), content.as_bytes())?;
+    }
+    sync_directory(&aside)?;
+    Ok(aside)
+}
+
+fn put_aside(state: &Path, kept: &Path) -> Result<(), StoreError> {
+    let replaced = state.join(REPLACED);
+    remove_directory(&replaced)?;
+    rename(kept, &replaced)?;
+    sync_directory(&state.join(DIRECTORIES[0]))
+}
+
+/// Keeps which token this agent joined with: SHA-256 of its secret, hexadecimal.
+pub fn keep_token(state: &Path, hash: &str) -> Result<(), StoreError> {
+    let _lock = Lock::exclusive(state)?;
+    replace_file(state, TOKEN, format!("{hash}\n").as_bytes())
 }
 
 /// Installs a renewed key and certificate; the old pair is kept until [`confirm`]. `issuing` is
@@ -73,13 +139,13 @@ pub fn revert(state: &Path) -> Result<(), StoreError> {
 /// Replaces the trust list.
 pub fn install_trust(state: &Path, list: &TrustList) -> Result<(), StoreError> {
     let _lock = Lock::exclusive(state)?;
-    replace(state, TRUST, list.to_pem().as_bytes())
+    replace_file(state, TRUST, list.to_pem().as_bytes())
 }
 
 /// Keeps a time that has passed (seconds since 1970-01-01 UTC) for the next start.
 pub fn keep_time(state: &Path, time: i64) -> Result<(), StoreError> {
     let _lock = Lock::exclusive(state)?;
-    replace(state, TIME, format!("{time}\n").as_bytes())
+    replace_file(state, TIME, format!("{time}\n").as_bytes())
 }
 
 /// Replaces one of the files of policy bundles, or removes it.
@@ -99,7 +165,7 @@ pub fn keep_policy(state: &Path, file: &str, content: Option<&[u8]>) -> Result<(
         make_private_directory(folder)?;
         sync_directory(state)?;
     }
-    replace(state, file, content)
+    replace_file(state, file, content)
 }
 
 /// Puts files into place as one step.
@@ -137,7 +203,7 @@ fn finish(state: &Path) -> Result<(), StoreError> {
     remove_directory(&ready)
 }
 
-pub(super) fn replace(state: &Path, file: &str, content: &[u8]) -> Result<(), StoreError> {
+pub(super) fn replace_file(state: &Path, file: &str, content: &[u8]) -> Result<(), StoreError> {
     let path = state.join(file);
     let parent = path.parent().unwrap_or(state);
     let temporary = format!(".{}.tmp", base(file));

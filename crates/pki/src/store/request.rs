@@ -27,7 +27,7 @@ impl Request {
         install::make_directories(state)?;
         let _lock = Lock::exclusive(state)?;
         let text = Zeroizing::new(format!("{INTRODUCTION}{role}/{name}\n{key_pem}"));
-        install::replace(state, REQUESTED_KEY, text.as_bytes())
+        install::replace_file(state, REQUESTED_KEY, text.as_bytes())
     }
 
     /// The waiting request, if there is one.

@@ -19,7 +19,7 @@ pub(super) fn tell_issued(issued: &Issued) {
     }
     for serial in &issued.still_valid {
         eprintln!(
-            "note: an earlier certificate of this name is still valid: {serial} (`fieldlock ca revoke {serial} --reason superseded` ends it)"
+            "note: an earlier certificate of this name is still valid: {serial} (`fieldlock ca revoke {serial} --reason superseded` revokes it)"
         );
     }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::At;
 use super::report::print;
+use crate::cmd::enroll::default_state;
 
 /// Make a one-time token, with which a box gets its certificate by itself
 #[derive(Debug, Parser)]
@@ -18,7 +19,7 @@ use super::report::print;
   fieldlock ca token --dir ca --role edge --name press-07 --address hd-1.dmz.example:4433
   fieldlock ca token --dir ca --role edge --name press-07 --ttl 8h --qr
 On the box: fieldlock enroll join --state /var/lib/fieldlock/edge
-Whoever has the token can become this agent once, until it ends: hand it over as a password.")]
+Whoever has the token can become this agent once, until it expires: hand it over as a password.")]
 pub(super) struct Token {
     #[command(flatten)]
     at: At,
@@ -41,7 +42,7 @@ pub(super) struct Token {
     /// Print it as a QR code too
     #[arg(long)]
     qr: bool,
-    /// Print token, role, name and end as JSON
+    /// Print token, role, name and expiry as JSON
     #[arg(long)]
     json: bool,
 }
@@ -73,8 +74,12 @@ pub(super) fn run(args: Token) -> Result<(), CaError> {
         eprintln!("{}", code.render::<Dense1x2>().build());
     }
     eprintln!(
-        "for {}/{}, once, until {}; on the box: fieldlock enroll join",
+        "for {}/{}, once, until {}. On the box, as the user that runs the agent:",
         entry.role, entry.name, entry.expires
+    );
+    eprintln!(
+        "  fieldlock enroll join --state {}",
+        default_state(entry.role).display()
     );
     print(&format!("{}\n", *text))
 }
