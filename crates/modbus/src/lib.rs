@@ -13,6 +13,7 @@ pub mod exception;
 pub mod function;
 pub mod mbap;
 pub mod pdu;
+pub mod quirk;
 pub mod rtu;
 
 pub use answer::{Answer, Expected, Mismatch};
@@ -20,3 +21,4 @@ pub use exception::Exception;
 pub use function::FunctionCode;
 pub use mbap::{Adu, FramingError};
 pub use pdu::{Malformed, Range, Request, Table, Values, Write};
+pub use quirk::{Quirk, Quirks};

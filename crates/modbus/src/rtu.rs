@@ -23,6 +23,8 @@ const OVERHEAD: usize = 3;
 const MIN_ADU: usize = 4;
 /// Start, eight data bits, parity or second stop bit, stop: section 2.5.1.
 const BITS_PER_CHAR: u64 = 11;
+/// Start, eight data bits, one stop bit and no parity, as some lines are set against the standard.
+const LEAST_BITS_PER_CHAR: u64 = 10;
 /// Above 19200 baud the silence is fixed, to spare the receiver's interrupts (section 2.5.1.1).
 const FAST_BAUD: u32 = 19_200;
 const FAST_SILENCE: Duration = Duration::from_micros(1_750);
@@ -101,6 +103,13 @@ pub fn crc(bytes: &[u8]) -> u16 {
 /// The time of one character of 11 bits. A speed of 0 is taken for 1.
 pub fn char_time(baud: u32) -> Duration {
     Duration::from_nanos(BITS_PER_CHAR * 1_000_000_000 / u64::from(baud.max(1)))
+}
+
+/// The least time that so many characters take on the wire: 10 bits each, without parity and with
+/// one stop bit.
+pub fn least_time(baud: u32, chars: usize) -> Duration {
+    let bits = LEAST_BITS_PER_CHAR * chars as u64;
+    Duration::from_nanos(bits * 1_000_000_000 / u64::from(baud.max(1)))
 }
 
 /// The silence before each frame: 3.5 characters, above 19200 baud 1.75 ms.
@@ -386,5 +395,7 @@ mod tests {
         assert_eq!(silent_interval(38_400), Duration::from_micros(1_750));
         assert_eq!(silent_interval(115_200), Duration::from_micros(1_750));
         assert!(char_time(0) > Duration::ZERO);
+        assert_eq!(least_time(9600, 16), Duration::from_nanos(16_666_666));
+        assert!(least_time(9600, 16) < 16 * char_time(9600));
     }
 }
