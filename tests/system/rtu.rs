@@ -46,9 +46,9 @@ fn setup(line: &Line) -> Setup {
 }
 
 fn rtu(line: &Line, more: &str) -> String {
-    // A pseudo-terminal has neither speed nor parity.
+    // A pseudo-terminal has neither speed nor parity, and no answer comes sooner than its speed allows.
     let path = line.near();
-    format!("modbus_rtu = {{ path = {path:?}, baud = 115200, parity = \"none\"{more} }}")
+    format!("modbus_rtu = {{ path = {path:?}, baud = 4000000, parity = \"none\"{more} }}")
 }
 
 /// Asks a unit and expects this exception.

@@ -99,7 +99,7 @@ pub struct Record {
     /// What a write carries.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub values: Option<Values>,
-    /// What a read was answered with.
+    /// What a read was answered with; of a write, what the device took in place of `values`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub answer: Option<Values>,
     /// What the policy said.
@@ -126,6 +126,9 @@ pub struct Record {
     /// The Modbus exception that the client got.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exception: Option<u8>,
+    /// In which ways the device's answer deviated from the specification, by the names of its quirks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quirk: Option<Box<str>>,
     /// Name of an alarm, on the records that start and end it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub alarm: Option<Cow<'static, str>>,
@@ -380,6 +383,7 @@ impl Record {
             intent: None,
             outcome: None,
             exception: None,
+            quirk: None,
             alarm: None,
             head: None,
             policy: None,

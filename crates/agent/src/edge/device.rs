@@ -6,15 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_audit::{Decision, Kind, Outcome, Party, Record, Ticket};
+use fieldlock_audit::{Decision, Kind, Outcome, Party, Record, Ticket, Values};
 use fieldlock_conduit::admit::Permit;
 use fieldlock_conduit::device::{
-    Backoff, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key,
-    Outcome as Ended, Stats, Submit,
+    Backoff, Borne, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Fault,
+    Framing, Key, Outcome as Ended, Stats, Submit,
 };
 use fieldlock_conduit::step::{End, Mark, Registers};
 use fieldlock_modbus::rtu::BROADCAST;
-use fieldlock_modbus::{Exception, Range};
+use fieldlock_modbus::{Exception, Quirk, Range};
 use fieldlock_policy::Policy;
 use fieldlock_session::{Frame, Outcome as Wire};
 use serde::Serialize;
@@ -42,6 +42,10 @@ pub(crate) struct Device {
     pub(super) posture: Rc<Posture>,
     /// Why the last connection did not come about, until one does.
     failure: RefCell<Option<String>>,
+    /// What the device sent last that was not taken.
+    fault: RefCell<Option<String>>,
+    /// Answers that deviated, by quirk.
+    borne: [Counter; Quirk::ALL.len()],
     under_way: RefCell<HashMap<Key, UnderWay>>,
     /// What rules with a step need to know; `None`: no such rule is for this device.
     pub(super) registers: RefCell<Option<Registers>>,
@@ -123,6 +127,8 @@ impl Device {
             ledger: ledger.clone(),
             posture: posture.clone(),
             failure: RefCell::default(),
+            fault: RefCell::default(),
+            borne: Default::default(),
             under_way: RefCell::default(),
             registers: RefCell::default(),
             next_key: Cell::new(0),
@@ -181,6 +187,18 @@ impl Device {
     /// Why there is no connection, where the last attempt failed.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.borrow().clone()
+    }
+
+    /// What the device sent last that was not taken, and which quirk would bear it.
+    pub(crate) fn last_fault(&self) -> Option<String> {
+        self.fault.borrow().clone()
+    }
+
+    /// The quirks that it may show or has shown, with the number of answers that did.
+    pub(crate) fn quirks(&self) -> impl Iterator<Item = (Quirk, u64)> {
+        let counted = Quirk::ALL.into_iter().zip(self.borne.each_ref());
+        let counted = counted.map(|(quirk, count)| (quirk, count.get()));
+        counted.filter(|(quirk, count)| *count > 0 || self.config.quirks.contains(*quirk))
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -336,7 +354,8 @@ impl Device {
         self.ended(&under_way, End::Refused);
         under_way.asker.answer(Wire::Refused, &pdu);
         let reason = "the audit log can't be written";
-        self.conclude(&under_way, Outcome::Refused, Some(pdu[1]), reason);
+        let borne = Borne::default();
+        self.conclude(&under_way, Outcome::Refused, Some(pdu[1]), borne, reason);
     }
 
     /// The client has gone: what it asked and was not sent yet is dropped.
@@ -363,13 +382,15 @@ impl Device {
                         line.seal();
                     }
                 }
+                Event::Refused(fault) => self.note_fault("refused what came on the line", fault),
                 Event::Answer {
                     key,
                     outcome,
                     shared,
+                    borne,
                     pdu,
                     ..
-                } => self.answer(key, outcome, shared, &pdu),
+                } => self.answer(key, outcome, shared, borne, &pdu),
             }
         }
         self.transmit();
@@ -390,20 +411,22 @@ impl Device {
         match reason {
             CloseReason::ConnectTimeout => self.unreachable(&reason.to_string()),
             CloseReason::Idle | CloseReason::Timeout => {}
-            fault => self.note_fault(fault),
+            CloseReason::Fault(fault) => self.note_fault("closed the connection", fault),
         }
     }
 
     /// Something came from the device that answers no request, or not the one it should.
-    fn note_fault(&self, fault: CloseReason) {
+    fn note_fault(&self, consequence: &str, fault: Fault) {
+        let text = fault.to_string();
         let first = self.ledger.repeated(Record {
             device: Some(self.name.clone()),
-            reason: Some(fault.to_string().into()),
+            reason: Some(text.clone().into()),
             ..Record::new(Kind::DeviceFault)
         });
         if first {
-            warn!(device = %self.name, "closed the connection: {fault}");
+            warn!(device = %self.name, "{consequence}: {fault}");
         }
+        *self.fault.borrow_mut() = Some(text);
     }
 
     fn transmit(self: &Rc<Self>) {
@@ -435,7 +458,7 @@ impl Device {
         }
     }
 
-    fn answer(&self, key: Key, outcome: Ended, shared: bool, pdu: &[u8]) {
+    fn answer(&self, key: Key, outcome: Ended, shared: bool, borne: Borne, pdu: &[u8]) {
         let Some(under_way) = self.under_way.borrow_mut().remove(&key) else {
             return;
         };
@@ -452,6 +475,8 @@ impl Device {
             Ended::Unknown(_) => (Wire::Unknown, Outcome::Unknown),
         };
         let end = match recorded {
+            // Not a word of what the registers hold, or of fewer than they are.
+            Outcome::Answered | Outcome::Shared if borne.is_foreign() => End::Lost,
             Outcome::Answered | Outcome::Shared => End::Answered(pdu),
             Outcome::Exception | Outcome::NotSent => End::Refused,
             _ => End::Lost,
@@ -462,8 +487,11 @@ impl Device {
             Ended::Answered | Ended::Broadcast => {
                 self.counters.answered.add();
                 self.counters.latency.observe(under_way.since.elapsed());
-                if shared {
-                    self.counters.shared.add();
+                match shared {
+                    true => self.counters.shared.add(),
+                    false => {
+                        (borne.quirks.iter()).for_each(|quirk| self.borne[quirk as usize].add())
+                    }
                 }
                 String::new()
             }
@@ -477,9 +505,9 @@ impl Device {
             }
         };
         if under_way.write.is_none() && reason.is_empty() && self.ledger.records_reads() {
-            self.note_read(&under_way, recorded, exception, pdu);
+            self.note_read(&under_way, recorded, exception, borne, pdu);
         } else {
-            self.conclude(&under_way, recorded, exception, &reason);
+            self.conclude(&under_way, recorded, exception, borne, &reason);
         }
     }
 
@@ -492,7 +520,14 @@ impl Device {
         }
     }
 
-    fn note_read(&self, asked: &UnderWay, outcome: Outcome, exception: Option<u8>, pdu: &[u8]) {
+    fn note_read(
+        &self,
+        asked: &UnderWay,
+        outcome: Outcome,
+        exception: Option<u8>,
+        borne: Borne,
+        pdu: &[u8],
+    ) {
         let party = &*asked.asker.party;
         let who = (party.address, &party.identity, &asked.asker.tunnel);
         let key = (who, &self.name, asked.unit, asked.function, asked.read);
@@ -501,6 +536,7 @@ impl Device {
             answer: answered(asked.read, pdu).filter(|_| exception.is_none()),
             outcome: Some(outcome),
             exception,
+            quirk: named(borne),
             ..self.read_record(Kind::Read, asked)
         });
     }
@@ -520,6 +556,7 @@ impl Device {
         under_way: &UnderWay,
         outcome: Outcome,
         exception: Option<u8>,
+        borne: Borne,
         reason: &str,
     ) {
         let reason = (!reason.is_empty()).then(|| reason.to_owned().into());
@@ -528,6 +565,8 @@ impl Device {
                 intent: Some(write.intent),
                 outcome: Some(outcome),
                 exception,
+                quirk: named(borne),
+                answer: borne.took.map(Values::Register),
                 reason,
                 ..write.record.clone()
             }),
@@ -634,11 +673,17 @@ impl Asker {
     }
 }
 
+/// As it stands on record.
+fn named(borne: Borne) -> Option<Box<str>> {
+    (!borne.quirks.is_empty()).then(|| borne.quirks.to_string().into())
+}
+
 fn core_settings(config: &Config) -> DeviceSettings {
     let common = DeviceSettings {
         queue: config.queue.into(),
         queue_per_client: config.queue_per_client.into(),
         shared_reads: config.shared_reads,
+        quirks: config.quirks,
         response_timeout: config.response_timeout(),
         max_hold_off: config.unit_hold_off.0,
         reconnect: Backoff {

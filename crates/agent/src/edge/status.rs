@@ -93,6 +93,8 @@ fn device(device: &Device) -> Value {
         (_, Some(rtu)) => rtu.path.display().to_string(),
         _ => String::new(),
     };
+    let quirks = device.quirks();
+    let quirks = quirks.map(|(quirk, borne)| json!({ "name": quirk.name(), "borne": borne }));
     json!({
         "name": &*device.name,
         "address": address,
@@ -107,6 +109,8 @@ fn device(device: &Device) -> Value {
         "mismatched": stats.mismatched,
         "connect_failures": stats.connect_failures,
         "last_error": device.failure(),
+        "last_fault": device.last_fault(),
+        "quirks": quirks.collect::<Vec<_>>(),
         "counters": device.counters,
     })
 }

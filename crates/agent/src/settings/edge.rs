@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fieldlock_modbus::quirk::Framing;
+use fieldlock_modbus::{Quirk, Quirks};
 use fieldlock_pki::{Name, PublicKey};
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::audit::Audit;
 use super::monitor::{self, Monitor};
@@ -127,6 +130,9 @@ pub struct Device {
     /// Clients that wait for the same read share one.
     #[serde(default = "yes")]
     pub shared_reads: bool,
+    /// In which ways its answers may deviate from the specification; none by default.
+    #[serde(default, deserialize_with = "quirks")]
+    pub quirks: Quirks,
     pub modbus_tcp: Option<ModbusTcp>,
     pub modbus_rtu: Option<ModbusRtu>,
 }
@@ -322,6 +328,7 @@ impl Device {
                 )
             })?;
         }
+        self.check_quirks(file)?;
         if let Some(rtu) = &self.modbus_rtu {
             ensure(file, (300..=4_000_000).contains(&rtu.baud), || {
                 format!(
@@ -341,6 +348,34 @@ impl Device {
         given.unwrap_or(self.answer_within.0 / 2)
     }
 
+    fn check_quirks(&self, file: &Path) -> Result<(), SettingsError> {
+        let name = &self.name;
+        for quirk in self.quirks.iter() {
+            let (fits, way) = match quirk.is_of() {
+                Some(Framing::Tcp) => (self.modbus_tcp.is_some(), "modbus_tcp"),
+                Some(Framing::Rtu) => (self.modbus_rtu.is_some(), "modbus_rtu"),
+                None => continue,
+            };
+            ensure(file, fits, || {
+                format!("device `{name}`: quirk `{quirk}` is one of `{way}`")
+            })?;
+        }
+        let in_flight = self.modbus_tcp.as_ref().map_or(1, |tcp| tcp.in_flight);
+        for (quirk, most) in [
+            (Quirk::TransactionIdZero, 1),
+            (Quirk::TransactionIdLowByte, 256),
+        ] {
+            let told = !self.quirks.contains(quirk) || in_flight <= most;
+            ensure(file, told, || {
+                format!(
+                    "device `{name}`: with quirk `{quirk}` at most {most} answers can be told \
+                     apart, and `in_flight` is {in_flight}"
+                )
+            })?;
+        }
+        Ok(())
+    }
+
     /// Requests that may be under way at once, waiting or with the device.
     pub(crate) fn credit(&self) -> u16 {
         let flying = self
@@ -349,6 +384,25 @@ impl Device {
             .map_or(1, |tcp| tcp.max_connections.saturating_mul(tcp.in_flight));
         self.queue.saturating_add(flying)
     }
+}
+
+const QUIRKS: [&str; Quirk::ALL.len()] = {
+    let mut names = [""; Quirk::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = Quirk::ALL[at].name();
+        at += 1;
+    }
+    names
+};
+
+fn quirks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Quirks, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    let quirk = |name: &String| {
+        let quirk = Quirk::ALL.into_iter().find(|quirk| quirk.name() == name);
+        quirk.ok_or_else(|| D::Error::unknown_variant(name, &QUIRKS))
+    };
+    names.iter().map(quirk).collect()
 }
 
 fn check_address(file: &Path, whose: &str, address: &str) -> Result<(), SettingsError> {
@@ -413,4 +467,61 @@ fn default_frame_gap() -> Span {
 
 fn default_turnaround() -> Span {
     Span::from_millis(100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = "state = \"s\"\npolicy = \"p\"\n[[headend]]\nname = \"hd-1\"\n\
+                        address = [\"192.0.2.1:4433\"]\n[[device]]\nname = \"press-07\"\n";
+    const TCP: &str = "modbus_tcp = { address = \"192.0.2.10:502\" }\n";
+    const RTU: &str = "modbus_rtu = { path = \"/dev/ttyS0\" }\n";
+
+    fn loaded(way: &str, quirks: &str) -> Result<File, String> {
+        let file = Path::new("edge.toml");
+        let text = format!("{BASE}{way}quirks = {quirks}\n");
+        let variables = std::collections::HashMap::new();
+        let settings: File =
+            super::super::parse(&text, file, LISTS, variables).map_err(|e| e.to_string())?;
+        settings.check(file).map_err(|e| e.to_string())?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn quirks_are_named_one_by_one() {
+        let file = loaded(TCP, "[\"answers-as-unit-1\", \"exception-length-4\"]").unwrap();
+        let known = [Quirk::AnswersAsUnit1, Quirk::ExceptionLength4];
+        assert_eq!(file.device[0].quirks, known.into_iter().collect());
+        let error = loaded(TCP, "[\"answer-as-unit-1\"]").unwrap_err();
+        assert!(error.starts_with("edge.toml:9:"), "{error}");
+        assert!(
+            error.contains("did you mean `answers-as-unit-1`?"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn quirks_that_can_not_be_are_refused() {
+        for (way, quirks, told) in [
+            (
+                RTU,
+                "[\"transaction-id-zero\"]",
+                "quirk `transaction-id-zero` is one of `modbus_tcp`",
+            ),
+            (
+                TCP,
+                "[\"rtu-echo\"]",
+                "quirk `rtu-echo` is one of `modbus_rtu`",
+            ),
+            (
+                "modbus_tcp = { address = \"192.0.2.10:502\", in_flight = 2 }\n",
+                "[\"transaction-id-zero\"]",
+                "at most 1 answers can be told apart, and `in_flight` is 2",
+            ),
+        ] {
+            let error = loaded(way, quirks).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
 }

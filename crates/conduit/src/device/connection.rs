@@ -2,11 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{CloseReason, ConnId};
+use fieldlock_modbus::{Answer, Quirk, Quirks};
+
+use super::bear;
+use super::event::ConnId;
+use super::fault::{Fault, What};
+use super::prelude::Heard;
 use super::rtu::Line;
 use super::settings::DeviceSettings;
 use super::slab::{List, Place, Slab, State, Transaction};
 use super::tcp::Reassembly;
+
+/// Both octets differ from 0, so that a device which does not repeat them is found out by the first
+/// request, not by the 257th.
+const FIRST_TRANSACTION: Transaction = 0x0101;
 
 /// A place in the pool, which outlives the connections that use it one after the other and
 /// keeps its buffers.
@@ -16,6 +25,7 @@ pub(super) struct Connection {
     phase: Phase,
     wire: Wire,
     in_flight_limit: usize,
+    bear: Quirks,
     pause: Duration,
     flights: Vec<Flight>,
     /// Requests that were given up while others were in flight: their answers may still come.
@@ -70,9 +80,9 @@ pub(super) enum Received {
     Late { unit: u8, after: Duration },
     /// On TCP: the connection can't be trusted any more, because of the answer to this
     /// request if it is known.
-    Fault(Option<Transaction>, CloseReason),
+    Fault(Option<Transaction>, Fault),
     /// On a serial line: not the answer to the request in flight.
-    Garbled,
+    Garbled(Fault),
     /// On a serial line: bytes while no answer is awaited.
     Noise,
 }
@@ -94,15 +104,16 @@ impl Connection {
                 generation: 0,
             },
             phase: Phase::Closed,
-            wire: match Line::new(settings.framing) {
+            wire: match Line::new(settings.framing, settings.quirks) {
                 Some(line) => Wire::Rtu(line),
                 None => Wire::Tcp(Reassembly::default()),
             },
             in_flight_limit: settings.in_flight_limit(),
+            bear: settings.quirks,
             pause: settings.pause_between_requests,
             flights: Vec::new(),
             given_up: Vec::new(),
-            next_transaction: 0,
+            next_transaction: FIRST_TRANSACTION,
             ready_at: now,
             active_at: now,
             proven: false,
@@ -327,43 +338,48 @@ impl Connection {
             return (bytes.len(), Received::Nothing);
         };
         if self.flights.is_empty() && self.given_up.is_empty() {
-            let fault = Received::Fault(None, CloseReason::Unsolicited);
+            let fault = Received::Fault(None, What::Unsolicited.into());
             return (bytes.len(), fault);
         }
-        let (used, adu) = match reassembly.next(bytes) {
-            Ok((used, Some(adu))) => (used, adu),
+        let (used, framed) = match reassembly.next(bytes) {
+            Ok((used, Some(framed))) => (used, framed),
             Ok((used, None)) => return (used, Received::Nothing),
             Err(error) => return (bytes.len(), Received::Fault(None, error.into())),
         };
-        let got = adu.transaction;
-        let given_up = |late: &GivenUp| late.transaction == got;
-        if let Some(at) = self.given_up.iter().position(given_up) {
-            let GivenUp { unit, sent_at, .. } = self.given_up.remove(at);
-            let after = now - sent_at;
-            self.answered(now, self.pause);
-            return (used, Received::Late { unit, after });
-        }
-        let pending = |flight: &Flight| flight.transaction == got;
-        let at = self.flights.iter().position(pending);
-        let Some((at, place)) = at.and_then(|at| Some((at, self.flights[at].askers.front()?)))
+        let (adu, bear) = (framed.adu, self.bear);
+        let in_flight = self.flights.iter().map(|flight| flight.transaction);
+        let given_up = self.given_up.iter().map(|late| late.transaction);
+        let (at, id) = match bear::whose(in_flight.chain(given_up), adu.transaction, bear) {
+            Ok(found) => found,
+            Err(fault) => return (used, Received::Fault(None, fault)),
+        };
+        let Some(Flight {
+            transaction,
+            askers,
+            ..
+        }) = self.flights.get(at)
         else {
-            return (
-                used,
-                Received::Fault(None, CloseReason::Transaction { got }),
-            );
+            let late = self.given_up.remove(at - self.flights.len());
+            self.answered(now, self.pause);
+            let (unit, after) = (late.unit, now - late.sent_at);
+            return (used, Received::Late { unit, after });
+        };
+        let (transaction, asked) = (*transaction, askers.front());
+        let Some(place) = asked else {
+            return (used, Received::Nothing);
         };
         let entry = &mut slab[place];
-        if adu.unit != entry.unit {
-            let reason = CloseReason::Unit {
-                got: adu.unit,
-                expected: entry.unit,
-            };
-            return (used, Received::Fault(Some(got), reason));
+        let overstated = framed.overstated.then_some(Quirk::ExceptionLength4);
+        let taken = match overstated.filter(|quirk| !bear.bear(*quirk)) {
+            Some(quirk) => Err(Fault::deviates(What::ExceptionLength, quirk)),
+            None => bear::from_unit(adu.unit, entry.unit, bear).and_then(|unit| {
+                let so_far = [id, overstated, unit].into_iter().flatten().collect();
+                bear::take(entry, adu.pdu, so_far, bear)
+            }),
+        };
+        if let Err(fault) = taken {
+            return (used, Received::Fault(Some(transaction), fault));
         }
-        if let Err(mismatch) = entry.expected.check(adu.pdu) {
-            return (used, Received::Fault(Some(got), mismatch.into()));
-        }
-        entry.pdu.set(adu.pdu);
         let flight = self.flights.remove(at);
         self.answered(now, self.pause);
         let answer = Received::Answer {
@@ -390,25 +406,31 @@ impl Connection {
             return Received::Nothing;
         };
         let quiet = line.quiet_after_answer();
-        let frame = match bytes {
-            Some(bytes) => line.receive(now, bytes),
-            None => line.silent(),
-        };
         let entry = &mut slab[place];
-        match frame {
-            Ok(None) => Received::Nothing,
-            Ok(Some((unit, pdu))) if unit == entry.unit && entry.expected.check(pdu).is_ok() => {
-                entry.pdu.set(pdu);
-                let Some(flight) = self.flights.pop() else {
-                    return Received::Nothing;
-                };
-                self.answered(now, self.pause.max(quiet));
-                Received::Answer {
-                    askers: flight.askers,
-                    after: now - flight.sent_at,
-                }
-            }
-            Ok(Some(_)) | Err(_) => Received::Garbled,
+        let repeatable = entry.expected.check(&entry.pdu) == Ok(Answer::Normal);
+        let heard = match bytes {
+            Some(bytes) => line.receive(now, bytes, repeatable),
+            None => line.silent(repeatable),
+        };
+        let taken = match heard {
+            Ok(Heard::Wait | Heard::UntilSilence) => return Received::Nothing,
+            Ok(Heard::Frame { unit, pdu, quirks }) => bear::from_unit(unit, entry.unit, self.bear)
+                .and_then(|unit| {
+                    let so_far = quirks.iter().chain(unit).collect();
+                    bear::take(entry, pdu, so_far, self.bear)
+                }),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = taken {
+            return Received::Garbled(fault);
+        }
+        let Some(flight) = self.flights.pop() else {
+            return Received::Nothing;
+        };
+        self.answered(now, self.pause.max(quiet));
+        Received::Answer {
+            askers: flight.askers,
+            after: now - flight.sent_at,
         }
     }
 
@@ -418,14 +440,19 @@ impl Connection {
         self.ready_at = self.ready_at.max(now + pause);
     }
 
-    /// Skips what is still pending from 65,536 requests ago.
+    /// Skips what is still pending from 65,536 requests ago, or from 256 of a device that repeats
+    /// the low octet alone.
     fn unused_transaction(&mut self) -> Transaction {
+        let told = match self.bear.contains(Quirk::TransactionIdLowByte) {
+            true => 0x00FF,
+            false => 0xFFFF,
+        };
         loop {
             let candidate = self.next_transaction;
             self.next_transaction = candidate.wrapping_add(1);
             let in_flight = self.flights.iter().map(|f| f.transaction);
             let mut pending = in_flight.chain(self.given_up.iter().map(|g| g.transaction));
-            if pending.all(|transaction| transaction != candidate) {
+            if pending.all(|transaction| (transaction ^ candidate) & told != 0) {
                 return candidate;
             }
         }

@@ -5,8 +5,10 @@ use std::ops::Deref;
 use std::time::Instant;
 
 use fieldlock_modbus::mbap::MAX_PDU;
-use fieldlock_modbus::{Exception, FramingError, Mismatch, Request};
+use fieldlock_modbus::{Exception, Request};
 
+use super::bear::Borne;
+use super::fault::Fault;
 use crate::admit::Grounds;
 
 /// The caller's id of a request, unique per device while the request is outstanding.
@@ -78,6 +80,8 @@ pub enum Event {
     /// wait until it has closed its side, two seconds at most; then say
     /// [`DeviceSide::handle_sealed`](super::DeviceSide::handle_sealed).
     Seal(ConnId, CloseReason),
+    /// What came on a serial line is not taken; the line stays open.
+    Refused(Fault),
     /// The end of a request; exactly one for each.
     Answer {
         key: Key,
@@ -85,6 +89,8 @@ pub enum Event {
         outcome: Outcome,
         /// It was not sent itself: it shared the read of another client.
         shared: bool,
+        /// In which ways the device's answer deviated.
+        borne: Borne,
         /// For the client: the device's answer, or the exception that fits the outcome.
         /// Empty after a broadcast.
         pdu: Pdu,
@@ -116,6 +122,8 @@ pub enum Loss {
     Timeout,
     /// Something came that does not match.
     Mismatch,
+    /// On a serial line, the request itself came back.
+    Echo,
     /// The connection closed, by the device or because of another request on it.
     Closed,
 }
@@ -137,6 +145,7 @@ impl fmt::Display for Outcome {
             Self::Unreachable => "not sent, the device can't be reached",
             Self::Unknown(Loss::Timeout) => "no answer in time",
             Self::Unknown(Loss::Mismatch) => "answer that does not match",
+            Self::Unknown(Loss::Echo) => "echo of the request",
             Self::Unknown(Loss::Closed) => "connection to the device lost",
         })
     }
@@ -151,16 +160,8 @@ pub enum CloseReason {
     Idle,
     #[error("no answer in time")]
     Timeout,
-    #[error("bytes without a request")]
-    Unsolicited,
-    #[error("answer with transaction id {got}, which no request has")]
-    Transaction { got: u16 },
-    #[error("answer from unit {got}, expected {expected}")]
-    Unit { got: u8, expected: u8 },
     #[error(transparent)]
-    Mismatch(#[from] Mismatch),
-    #[error(transparent)]
-    Framing(#[from] FramingError),
+    Fault(#[from] Fault),
 }
 
 /// A PDU of up to 253 bytes, held inline.
@@ -182,6 +183,11 @@ impl Pdu {
         let len = pdu.len().min(MAX_PDU);
         self.bytes[..len].copy_from_slice(&pdu[..len]);
         self.len = len as u8;
+    }
+
+    /// Keeps the first `len` bytes at most.
+    pub(super) fn truncate(&mut self, len: u8) {
+        self.len = self.len.min(len);
     }
 
     pub(super) fn set_exception(&mut self, exception: Exception, function: u8) {

@@ -63,10 +63,13 @@
 //! [`poll_event`]: DeviceSide::poll_event
 //! [`poll_timeout`]: DeviceSide::poll_timeout
 
+mod bear;
 mod connection;
 mod event;
 mod fate;
+mod fault;
 mod pool;
+mod prelude;
 mod queue;
 mod rtu;
 mod settings;
@@ -89,9 +92,11 @@ use self::queue::Queue;
 use self::slab::{Entry, List, Place, Share, Slab, State, Transaction};
 use self::units::Units;
 
+pub use self::bear::Borne;
 pub use self::event::{
     ClientKey, CloseReason, ConnId, Event, Key, Loss, Outcome, Pdu, QueueFull, Stats, Submit,
 };
+pub use self::fault::{Fault, What};
 pub use self::settings::{Backoff, DeviceSettings, Framing};
 
 const BUSY: Exception = Exception::ServerDeviceBusy;
@@ -317,12 +322,14 @@ impl DeviceSide {
             return None;
         };
         let (key, client, shared, pdu) = (entry.key, entry.client, entry.shared, entry.pdu);
+        let borne = entry.borne;
         self.slab.free(place);
         Some(Event::Answer {
             key,
             client,
             outcome,
             shared,
+            borne,
             pdu,
         })
     }
@@ -415,22 +422,28 @@ impl DeviceSide {
                 self.finish(first, Outcome::Answered);
                 while let Some(place) = askers.pop_front(&mut self.slab) {
                     self.slab[place].pdu = self.slab[first].pdu;
+                    self.slab[place].borne = self.slab[first].borne;
                     self.finish(place, Outcome::Answered);
                 }
             }
-            Received::Fault(blamed, reason) => {
+            Received::Fault(blamed, fault) => {
                 self.counters.mismatched += 1;
                 // Without a request to blame, each may have been meant.
                 let (blamed, others) = match blamed {
                     Some(flight) => (Some((flight, Loss::Mismatch)), Loss::Closed),
                     None => (None, Loss::Mismatch),
                 };
-                self.close(conn, blamed, others, reason);
+                self.close(conn, blamed, others, fault.into());
                 self.reconsider(conn, true);
             }
-            Received::Garbled => {
+            Received::Garbled(fault) => {
                 self.counters.mismatched += 1;
-                self.give_up(conn, Outcome::Unknown(Loss::Mismatch));
+                let loss = match fault.what {
+                    What::Echo => Loss::Echo,
+                    _ => Loss::Mismatch,
+                };
+                self.give_up(conn, Outcome::Unknown(loss));
+                self.events.push_back(Event::Refused(fault));
             }
             Received::Noise => self.counters.late += 1,
             Received::Late { unit, after } => {
@@ -623,7 +636,7 @@ impl DeviceSide {
         let again = match others {
             Loss::Closed => self.queue_again(&mut flights, blamed_transaction),
             // Each of them may be to blame.
-            Loss::Mismatch | Loss::Timeout => 0,
+            Loss::Mismatch | Loss::Echo | Loss::Timeout => 0,
         };
         for flight in flights.drain(..) {
             let loss = match blamed {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fieldlock_modbus::rtu::BROADCAST;
+use fieldlock_modbus::{Quirk, Quirks};
 
 /// How one device is reached and how much is asked of it at a time.
 ///
@@ -40,6 +41,8 @@ pub struct DeviceSettings {
     /// A connection without a request for so long is closed; default never.
     pub idle_close: Option<Duration>,
     pub reconnect: Backoff,
+    /// In which ways its answers may deviate from the specification, default none.
+    pub quirks: Quirks,
 }
 
 impl Default for DeviceSettings {
@@ -58,6 +61,7 @@ impl Default for DeviceSettings {
             pause_between_requests: Duration::ZERO,
             idle_close: None,
             reconnect: Backoff::default(),
+            quirks: Quirks::NONE,
         }
     }
 }
@@ -73,6 +77,11 @@ impl DeviceSettings {
     /// Per connection.
     pub(super) fn in_flight_limit(&self) -> usize {
         match self.framing {
+            // No more than its ids tell apart.
+            Framing::Tcp if self.quirks.contains(Quirk::TransactionIdZero) => 1,
+            Framing::Tcp if self.quirks.contains(Quirk::TransactionIdLowByte) => {
+                usize::from(self.in_flight.clamp(1, 256))
+            }
             Framing::Tcp => usize::from(self.in_flight.max(1)),
             Framing::Rtu { .. } => 1,
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_modbus::Expected;
 
+use super::bear::Borne;
 use super::event::{ClientKey, ConnId, Key, Outcome, Pdu};
 use crate::admit::Grounds;
 
@@ -40,6 +41,8 @@ pub(super) struct Entry {
     pub(super) share: Option<Share>,
     /// It was not sent itself: another was, that asks the same.
     pub(super) shared: bool,
+    /// How the answer deviates.
+    pub(super) borne: Borne,
     /// The request until it is done, then what answers it.
     pub(super) pdu: Pdu,
     next: Option<Place>,
@@ -85,6 +88,7 @@ impl Entry {
             state: State::Waiting { held },
             share: None,
             shared: false,
+            borne: Borne::default(),
             pdu: Pdu::EMPTY,
             next: None,
         }

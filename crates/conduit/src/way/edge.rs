@@ -311,6 +311,8 @@ impl World {
                     }
                 }
             }
+            // Of serial lines.
+            Said::Refused(_) => {}
             Said::Answer {
                 key, outcome, pdu, ..
             } => {

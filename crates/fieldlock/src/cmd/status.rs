@@ -240,6 +240,13 @@ fn devices(out: &mut String, status: &Value) -> std::fmt::Result {
         if let Some(error) = device["last_error"].as_str() {
             write!(out, ", can't be reached: {error}")?;
         }
+        for quirk in list(&device["quirks"]) {
+            let name = text(&quirk["name"]);
+            write!(out, ", quirk {name} borne {} times", quirk["borne"])?;
+        }
+        if let Some(fault) = device["last_fault"].as_str() {
+            write!(out, ", last refused: {fault}")?;
+        }
         writeln!(out)?;
     }
     Ok(())

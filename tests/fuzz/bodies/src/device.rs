@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use fieldlock_conduit::admit::Grounds;
 use fieldlock_conduit::device::{
-    ClientKey, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key, Loss, Outcome, Submit,
+    Borne, ClientKey, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key, Loss, Outcome,
+    Submit,
 };
-use fieldlock_modbus::{Expected, Request, mbap, rtu};
+use fieldlock_modbus::{Expected, Quirk, Request, mbap, rtu};
 
 use crate::input::Input;
 
@@ -78,6 +79,7 @@ pub fn device_side(data: &[u8]) {
 
 fn settings(input: &mut Input<'_>) -> DeviceSettings {
     let (shape, pauses) = (input.u8(), input.u8());
+    let bears = u16::from_be_bytes([input.u8(), input.u8()]);
     let millis = |on: u8, millis| {
         if pauses & on == 0 {
             Duration::ZERO
@@ -105,6 +107,10 @@ fn settings(input: &mut Input<'_>) -> DeviceSettings {
         shared_reads: pauses & 8 == 0,
         response_timeout: Duration::from_millis(if pauses & 0x40 == 0 { 500 } else { 60 }),
         max_hold_off: Duration::from_secs(if pauses & 0x80 == 0 { 16 } else { 0 }),
+        quirks: Quirk::ALL
+            .into_iter()
+            .filter(|quirk| bears >> *quirk as u8 & 1 == 1)
+            .collect(),
         ..DeviceSettings::default()
     }
 }
@@ -460,11 +466,13 @@ impl Run {
                 }
                 self.flights.retain(|flight| flight.conn != conn);
             }
+            Event::Refused(fault) => assert!(self.is_serial() && !fault.to_string().is_empty()),
             Event::Answer {
                 key,
                 client,
                 outcome,
                 shared,
+                borne,
                 pdu,
             } => {
                 let key = key.0 as usize;
@@ -482,7 +490,8 @@ impl Run {
                 asked.ended = true;
                 assert_eq!(asked.client as u64, client.0);
                 assert!(self.now <= asked.deadline, "answered late");
-                check_outcome(asked, serial, outcome, &pdu);
+                assert!((borne.quirks.iter()).all(|quirk| self.settings.quirks.bear(quirk)));
+                check_outcome(asked, serial, outcome, borne, &pdu);
             }
         }
     }
@@ -552,13 +561,15 @@ impl Run {
     }
 }
 
-fn check_outcome(asked: &Asked, serial: bool, outcome: Outcome, pdu: &[u8]) {
+fn check_outcome(asked: &Asked, serial: bool, outcome: Outcome, borne: Borne, pdu: &[u8]) {
     let unanswered = [asked.pdu[0] | 0x80, 0x0B];
     match outcome {
         Outcome::Answered => {
             assert!(asked.sent);
             let request = Request::parse(&asked.pdu).unwrap();
-            assert!(Expected::of(&request).check(pdu).is_ok());
+            let fits = Expected::of(&request).check(pdu).is_ok();
+            let four = borne.quirks.contains(Quirk::FourByteRegisters);
+            assert_eq!(fits, !four, "{borne:?} {pdu:02x?}");
         }
         Outcome::Broadcast => {
             assert!(asked.sent && serial && asked.unit == 0);

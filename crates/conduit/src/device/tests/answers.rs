@@ -1,24 +1,27 @@
 //! Which answer belongs to which request.
 
-use fieldlock_modbus::{FramingError, Mismatch};
+use fieldlock_modbus::{FramingError, Mismatch, Quirk};
 
 use super::bench::{Ask, Bench};
-use crate::device::{CloseReason, DeviceSettings, Loss, Outcome};
+use crate::device::{CloseReason, DeviceSettings, Fault, Loss, Outcome, What};
 
 #[test]
 fn wrong_answers_close_the_connection_and_end_the_request_at_once() {
-    let unit = CloseReason::Unit {
+    let unit = Fault::from(What::Unit {
         got: 2,
         expected: 1,
-    };
-    let function = CloseReason::Mismatch(Mismatch::Function {
+    });
+    let function = Fault::from(Mismatch::Function {
         got: 4,
         expected: 3,
     });
-    let count = CloseReason::Mismatch(Mismatch::ByteCount {
-        got: 4,
-        expected: 2,
-    });
+    let count = Fault {
+        quirk: Some(Quirk::FourByteRegisters),
+        ..Fault::from(Mismatch::ByteCount {
+            got: 4,
+            expected: 2,
+        })
+    };
     for (answer_unit, pdu, reason) in [
         (2, &[3, 2, 0, 0][..], unit),
         (1, &[4, 2, 0, 0], function),
@@ -40,7 +43,7 @@ fn wrong_answers_close_the_connection_and_end_the_request_at_once() {
                 (2, Outcome::Unknown(Loss::Closed))
             ]
         );
-        assert_eq!(bench.closed, [(conn, reason)]);
+        assert_eq!(bench.closed, [(conn, reason.into())]);
         assert_eq!(bench.device.stats().mismatched, 1);
     }
 }
@@ -53,7 +56,9 @@ fn an_answer_with_an_id_that_is_not_pending_closes_the_connection() {
     let frame = bench.frame(got, 1, &bench.sent[0].right());
     bench.bytes(bench.sent[0].conn, &frame);
     assert_eq!(bench.outcome(1), Some(Outcome::Unknown(Loss::Mismatch)));
-    assert_eq!(bench.closed[0].1, CloseReason::Transaction { got });
+    let expected = Some(bench.sent[0].transaction);
+    let fault = Fault::from(What::Transaction { got, expected });
+    assert_eq!(bench.closed[0].1, CloseReason::Fault(fault));
 }
 
 #[test]
@@ -64,7 +69,8 @@ fn an_answer_that_comes_twice_closes_the_connection() {
     let frame = bench.frame(sent.transaction, 1, &sent.right());
     bench.bytes(sent.conn, &[frame.clone(), frame].concat());
     assert_eq!(bench.outcomes(), [(1, Outcome::Answered)]);
-    assert_eq!(bench.closed[0].1, CloseReason::Unsolicited);
+    let fault = Fault::from(What::Unsolicited);
+    assert_eq!(bench.closed[0].1, CloseReason::Fault(fault));
 }
 
 #[test]
@@ -73,8 +79,8 @@ fn bytes_that_are_not_modbus_close_the_connection() {
     bench.ask(Ask::read(1, 1));
     bench.bytes(bench.open[0], b"HTTP/1.1 400 Bad Request");
     assert_eq!(bench.outcome(1), Some(Outcome::Unknown(Loss::Mismatch)));
-    let framing = CloseReason::Framing(FramingError::ProtocolId { got: 0x5450 });
-    assert_eq!(bench.closed[0].1, framing);
+    let fault = Fault::from(FramingError::ProtocolId { got: 0x5450 });
+    assert_eq!(bench.closed[0].1, CloseReason::Fault(fault));
 }
 
 #[test]

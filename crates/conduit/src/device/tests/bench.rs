@@ -7,8 +7,8 @@ use fieldlock_modbus::{Request, mbap, rtu};
 
 use crate::admit::Grounds;
 use crate::device::{
-    ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Framing, Key, Outcome,
-    QueueFull, Submit,
+    Borne, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Fault, Framing, Key,
+    Outcome, QueueFull, Submit,
 };
 
 #[derive(Debug)]
@@ -25,6 +25,9 @@ pub(super) struct Bench {
     pub(super) answers: Vec<(u64, Outcome, Vec<u8>)>,
     /// The keys of those answers that were to the read of another.
     pub(super) shared: Vec<u64>,
+    /// How answers deviated, by key.
+    pub(super) borne: Vec<(u64, Borne)>,
+    pub(super) refused: Vec<Fault>,
     frames: u16,
     framing: Framing,
 }
@@ -125,6 +128,8 @@ impl Bench {
             sent: Vec::new(),
             answers: Vec::new(),
             shared: Vec::new(),
+            borne: Vec::new(),
+            refused: Vec::new(),
             frames: 0,
         }
     }
@@ -313,13 +318,16 @@ impl Bench {
                     self.connecting.retain(|other| *other != conn);
                     self.closed.push((conn, reason));
                 }
+                Event::Refused(fault) => self.refused.push(fault),
                 Event::Answer {
                     key,
                     outcome,
                     shared,
+                    borne,
                     pdu,
                     ..
                 } => {
+                    self.borne.push((key.0, borne));
                     self.answers.push((key.0, outcome, pdu.to_vec()));
                     self.shared.extend(shared.then_some(key.0));
                 }

@@ -8,6 +8,7 @@ mod connections;
 mod deadlines;
 mod model;
 mod order;
+mod quirks;
 mod reference;
 mod serial;
 mod shared;

@@ -129,6 +129,7 @@ impl Readable<'_> {
             "exception ",
             &record.exception.map(|code| format!("{code:#04x}")),
         )?;
+        field(f, "quirk ", &record.quirk)?;
         if let Some(reason) = &record.reason {
             write!(f, ": {reason}")?;
         }
