@@ -430,6 +430,7 @@ pub fn hello(devices: &[&str]) -> Hello {
         name: (*name).to_owned(),
         credit: 16,
         answer_within: 1000,
+        quirks: 0,
     };
     Hello {
         version: VERSION,

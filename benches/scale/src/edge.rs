@@ -227,6 +227,7 @@ fn hello(number: u32) -> Hello {
             name: edge_name(number),
             credit: 16,
             answer_within: 1000,
+            quirks: 0,
         }],
         stations: Vec::new(),
         cyclic: None,

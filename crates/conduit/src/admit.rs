@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use fieldlock_modbus::{Exception, Request, Table};
+use fieldlock_modbus::{Exception, Quirks, Request, Table};
 use fieldlock_policy::{Decision, Rate, Reason, RuleId, View};
 
 use crate::meter::{Meter, Who};
@@ -142,15 +142,17 @@ pub struct Count<'m> {
     pub now: Instant,
 }
 
-/// Parses and judges one request PDU for `unit` of the device that `view` is about. Whoever
+/// Parses and judges one request PDU for `unit` of the device that `view` is about and that has
+/// these quirks. Whoever
 /// refuses what was permitted calls [`Permit::put_back`].
 pub fn admit<'a>(
     view: &View,
     unit: u8,
     pdu: &'a [u8],
+    quirks: Quirks,
     count: Count<'_>,
 ) -> Result<Permit<'a>, Refused<'a>> {
-    let request = Request::parse(pdu).map_err(|malformed| Refused {
+    let request = Request::parse_for(pdu, quirks).map_err(|malformed| Refused {
         function: malformed.function,
         exception: malformed.exception,
         why: Why::Malformed(malformed.what),

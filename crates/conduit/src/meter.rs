@@ -86,7 +86,7 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
-    use fieldlock_modbus::Request;
+    use fieldlock_modbus::{Quirks, Request};
     use fieldlock_policy::{Client, Now, Origin, Policy, Side, View};
     use proptest::prelude::*;
 
@@ -141,7 +141,7 @@ mod tests {
                 registers: None,
                 now: self.now,
             };
-            admit(&self.view, 1, pdu, count)
+            admit(&self.view, 1, pdu, Quirks::NONE, count)
                 .map_err(|refused| format!("{:#04x} {}", refused.exception.code(), refused.why))
         }
 

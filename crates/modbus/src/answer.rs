@@ -8,6 +8,7 @@ use crate::exception::EXCEPTION_BIT;
 use crate::function::FunctionCode;
 use crate::mbap::MAX_PDU;
 use crate::pdu::{MEI_DEVICE_IDENTIFICATION, Request, word};
+use crate::quirk::{Quirk, Quirks};
 
 /// Longest answer that is kept whole for comparison: function 22.
 const HEAD_LEN: usize = 7;
@@ -155,6 +156,30 @@ impl Expected {
         }
         self.shape.check(answer, body)?;
         Ok(Answer::Normal)
+    }
+
+    /// As [`check`](Self::check), of a device whose registers may have four octets.
+    pub fn check_of(&self, answer: &[u8], quirks: Quirks) -> Result<Answer, Mismatch> {
+        let four = quirks.contains(Quirk::FourByteRegisters);
+        match self.check(answer) {
+            Err(_) if four && self.has_four_octets(answer) => Ok(Answer::Normal),
+            checked => checked,
+        }
+    }
+
+    /// Whether it is an answer to function 3 or 4 with four octets for each register asked.
+    pub(crate) fn has_four_octets(&self, answer: &[u8]) -> bool {
+        let registers =
+            FunctionCode::READ_HOLDING_REGISTERS.0..=FunctionCode::READ_INPUT_REGISTERS.0;
+        match (self.shape, answer) {
+            (Shape::Data { bytes }, [function, got, data @ ..]) => {
+                registers.contains(function)
+                    && *function == self.function
+                    && usize::from(*got) == 2 * usize::from(bytes)
+                    && data.len() == usize::from(*got)
+            }
+            _ => false,
+        }
     }
 }
 

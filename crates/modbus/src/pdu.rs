@@ -8,6 +8,7 @@ use std::fmt;
 
 use crate::exception::Exception;
 use crate::function::FunctionCode;
+use crate::quirk::{Quirk, Quirks};
 
 /// Most coils or discrete inputs in one read (section 6.1).
 pub const MAX_READ_BITS: u16 = 2000;
@@ -66,7 +67,12 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub fn parse(pdu: &'a [u8]) -> Result<Request<'a>, Malformed> {
-        check::check(pdu)?;
+        Self::parse_for(pdu, Quirks::NONE)
+    }
+
+    /// For a device with these quirks: function 5 may have any value.
+    pub fn parse_for(pdu: &'a [u8], quirks: Quirks) -> Result<Request<'a>, Malformed> {
+        check::check(pdu, quirks.contains(Quirk::CoilAnyValue))?;
         Ok(Request { pdu })
     }
 
@@ -101,7 +107,11 @@ impl<'a> Request<'a> {
         let pdu = self.pdu;
         let (table, start, count, values) = match self.function() {
             FunctionCode::WRITE_SINGLE_COIL => {
-                let value = Values::Coil(word(pdu, 3) == COIL_ON);
+                let value = match word(pdu, 3) {
+                    0 => Values::Coil(false),
+                    COIL_ON => Values::Coil(true),
+                    other => Values::Register(other),
+                };
                 (Table::Coil, word(pdu, 1), 1, value)
             }
             FunctionCode::WRITE_SINGLE_REGISTER => {
@@ -188,7 +198,7 @@ pub enum Values<'a> {
     Registers(&'a [u8]),
     /// Function 5.
     Coil(bool),
-    /// Function 6.
+    /// Function 6, and 5 with a value that is none of a coil.
     Register(u16),
     /// Function 22: the register becomes `(it & and) | (or & !and)`.
     Mask { and: u16, or: u16 },

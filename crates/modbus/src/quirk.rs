@@ -3,11 +3,11 @@
 
 use std::fmt;
 
+use crate::answer::Expected;
 use crate::exception::EXCEPTION_BIT;
 use crate::function::FunctionCode;
-use crate::pdu::word;
 
-/// One deviation. Those without a word of TCP or serial lines can be seen on both.
+/// One deviation. Its number is part of the tunnel's protocol. Those without a word of TCP or serial lines can be seen on both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Quirk {
@@ -107,8 +107,8 @@ impl Quirk {
     }
 
     /// The one that explains an answer which [`Expected::check`](crate::Expected::check) refuses.
-    /// `request` is a valid request; `answer` has any content.
-    pub fn of_answer(request: &[u8], answer: &[u8]) -> Option<Self> {
+    /// `expected` is of `request`; `answer` has any content.
+    pub fn of_answer(expected: &Expected, request: &[u8], answer: &[u8]) -> Option<Self> {
         let (&function, rest) = answer.split_first()?;
         let of_write = answer.len() == 5 && request.len() >= 5 && answer[..3] == request[..3];
         match (FunctionCode(function), rest) {
@@ -116,13 +116,7 @@ impl Quirk {
                 Some(Self::ExceptionWithoutFunction)
             }
             _ if request.first() != Some(&function) => None,
-            (
-                FunctionCode::READ_HOLDING_REGISTERS | FunctionCode::READ_INPUT_REGISTERS,
-                [bytes, data @ ..],
-            ) => {
-                let fits = usize::from(*bytes) == 4 * usize::from(word(request, 3));
-                (fits && data.len() == usize::from(*bytes)).then_some(Self::FourByteRegisters)
-            }
+            _ if expected.has_four_octets(answer) => Some(Self::FourByteRegisters),
             (FunctionCode::WRITE_SINGLE_COIL | FunctionCode::WRITE_SINGLE_REGISTER, _) => {
                 of_write.then_some(Self::WriteAnswerValue)
             }
@@ -166,6 +160,25 @@ impl Quirks {
         quirk.is_always_borne() || self.contains(quirk)
     }
 
+    /// Those that the other end of a tunnel has to know: it judges the requests and the answers too.
+    pub fn for_headend(self) -> Self {
+        let known = Self::NONE
+            .with(Quirk::FourByteRegisters)
+            .with(Quirk::CoilAnyValue);
+        Self(self.0 & known.0)
+    }
+
+    /// Bit n is the quirk with the number n.
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// Bits of later versions are dropped.
+    pub fn from_bits(bits: u16) -> Self {
+        let all: Self = Quirk::ALL.into_iter().collect();
+        Self(bits & all.0)
+    }
+
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -203,14 +216,14 @@ impl fmt::Debug for Quirks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Expected, Request};
+    use crate::Request;
 
     /// What explains this answer, which is none by the specification.
     #[track_caller]
     fn of(request: &[u8], answer: &[u8]) -> Option<Quirk> {
         let expected = Expected::of(&Request::parse(request).unwrap());
         assert!(expected.check(answer).is_err(), "{answer:02x?}");
-        Quirk::of_answer(request, answer)
+        Quirk::of_answer(&expected, request, answer)
     }
 
     #[test]
@@ -266,6 +279,10 @@ mod tests {
             .collect();
         assert_eq!(set.to_string(), "rtu-echo, rtu-leading-zero");
         assert_eq!(set.iter().collect::<Quirks>(), set);
+        assert_eq!(Quirks::from_bits(set.bits()), set);
+        assert_eq!(Quirks::from_bits(u16::MAX).iter().count(), Quirk::ALL.len());
+        assert_eq!(Quirk::FourByteRegisters as u8, 7);
+        assert_eq!(Quirk::CoilAnyValue as u8, 12);
         for quirk in Quirk::ALL {
             let alone = Quirks::NONE.with(quirk);
             assert_eq!(alone.iter().collect::<Vec<_>>(), [quirk]);

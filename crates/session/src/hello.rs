@@ -65,6 +65,9 @@ pub struct DeviceOffer {
     pub credit: u16,
     /// Time within which a client is answered, in milliseconds, 1 to [`MAX_ANSWER_WITHIN`].
     pub answer_within: u32,
+    /// What the headend has to know of how the device deviates from its protocol, as bits that this
+    /// crate does not know. Peers that don't say it have none, and others skip it.
+    pub quirks: u16,
 }
 
 /// Why a hello is not acceptable.
@@ -119,6 +122,9 @@ impl Hello {
             put_short(&mut value, device.name.as_bytes());
             value.extend_from_slice(&device.credit.to_be_bytes());
             value.extend_from_slice(&device.answer_within.to_be_bytes());
+            if device.quirks != 0 {
+                value.extend_from_slice(&device.quirks.to_be_bytes());
+            }
             field(&mut out, tag::DEVICE, &value);
         }
         for station in &self.stations {
@@ -219,6 +225,10 @@ impl DeviceOffer {
         let name = printable(value.short().map_err(malformed)?, tag::DEVICE)?;
         let credit = value.u16().map_err(malformed)?;
         let answer_within = value.u32().map_err(malformed)?;
+        let quirks = match value.is_empty() {
+            true => 0,
+            false => value.u16().map_err(malformed)?,
+        };
         let credit_right = (1..=MAX_CREDIT).contains(&credit);
         let within_right = (1..=MAX_ANSWER_WITHIN).contains(&answer_within);
         if name.is_empty() || !credit_right || !within_right {
@@ -228,6 +238,7 @@ impl DeviceOffer {
             name,
             credit,
             answer_within,
+            quirks,
         })
     }
 }
@@ -276,6 +287,7 @@ mod tests {
                 name: "press-07".into(),
                 credit: 64,
                 answer_within: 1000,
+                quirks: 0x0102,
             }],
             stations: vec!["drive-1.line-4".into(), "drive-2".into()],
             cyclic: Some([5; 16]),
@@ -310,9 +322,32 @@ mod tests {
             bundle: None,
             stations: Vec::new(),
             cyclic: None,
+            devices: vec![DeviceOffer {
+                quirks: 0,
+                ..hello().devices[0].clone()
+            }],
             ..hello()
         };
         assert_eq!(Hello::decode(&recorded), Ok(expected));
+    }
+
+    /// A device without quirks is offered as ever, and what a later version adds to an offer is skipped.
+    #[test]
+    fn an_offer_grows_at_its_end() {
+        let mut plain = hello();
+        plain.devices[0].quirks = 0;
+        let (short, long) = (plain.encode(), hello().encode());
+        assert_eq!(long.len(), short.len() + 2);
+        let offer = [
+            &[5, 0, 17, 8][..],
+            b"press-07",
+            &[0, 64, 0, 0, 3, 232, 1, 2],
+        ]
+        .concat();
+        let at = long.windows(offer.len()).position(|w| w == offer).unwrap();
+        let longer = [&[5, 0, 18][..], &offer[3..], &[9]].concat();
+        let grown = [&long[..at], &longer, &long[at + offer.len()..]].concat();
+        assert_eq!(Hello::decode(&grown), Ok(hello()));
     }
 
     #[test]

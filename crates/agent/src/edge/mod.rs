@@ -283,6 +283,7 @@ impl Edge {
             credit: device.config.credit(),
             answer_within: u32::try_from(device.config.answer_within.0.as_millis())
                 .unwrap_or(u32::MAX),
+            quirks: device.config.quirks.for_headend().bits(),
         };
         Hello {
             version: VERSION,

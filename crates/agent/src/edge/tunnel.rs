@@ -274,7 +274,7 @@ impl TunnelHandler {
             registers: registers.as_ref(),
             now,
         };
-        let judged = admit(&view, unit, pdu, count);
+        let judged = admit(&view, unit, pdu, device.config.quirks, count);
         drop(registers);
         match judged {
             Ok(permit) => {

@@ -9,7 +9,7 @@ use fieldlock_audit::{Decision, Kind, Outcome, Record, Ticket};
 use fieldlock_conduit::admit::Permit;
 use fieldlock_conduit::client::{By, Place, UnderWay};
 use fieldlock_modbus::rtu::BROADCAST;
-use fieldlock_modbus::{Answer, Exception, Expected, Range};
+use fieldlock_modbus::{Answer, Exception, Expected, Quirks, Range};
 use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
@@ -30,6 +30,8 @@ pub(crate) struct Channel {
     pub(crate) link: Rc<Link>,
     pub(crate) device: Rc<Device>,
     pub(crate) answer_within: Duration,
+    /// In which ways the device deviates, as far as the edge says.
+    quirks: Quirks,
     outbox: Rc<Outbox>,
     number: u16,
     ledger: Rc<Ledger>,
@@ -88,6 +90,7 @@ impl Channel {
             link: link.clone(),
             device: device.clone(),
             answer_within,
+            quirks: Quirks::from_bits(offer.quirks),
             outbox,
             number,
             ledger: ledger.clone(),
@@ -244,7 +247,7 @@ impl Channel {
     ) -> Option<Rc<ClientConn>> {
         let pending = self.table.borrow_mut().take(id)?;
         let client = pending.client.clone();
-        let checked = pending.expected.check(pdu);
+        let checked = pending.expected.check_of(pdu, self.quirks);
         match (outcome, checked) {
             (EdgeOutcome::Answered, Ok(Answer::Normal)) => {
                 self.finish(pending, Outcome::Answered, pdu, "");

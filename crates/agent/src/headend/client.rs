@@ -95,7 +95,8 @@ impl ClientConn {
         };
         let party = party(&policy, &origin, address);
         let limit = headend.settings().client.in_flight;
-        let core = ClientSide::new(origin, routes, policy.clone(), phase, limit);
+        let core = ClientSide::new(origin, routes, policy.clone(), phase, limit)
+            .knowing(headend.devices.borrow().known());
         let now = Instant::now();
         Rc::new(Self {
             number: headend.next_client(),

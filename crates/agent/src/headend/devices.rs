@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use fieldlock_conduit::client::Known;
+use fieldlock_modbus::Quirks;
 use serde::Serialize;
 
 use super::channel::Channel;
@@ -39,6 +41,8 @@ pub(crate) struct DeviceCounters {
 pub(crate) struct Devices {
     list: Vec<Rc<Device>>,
     places: HashMap<Arc<str>, usize>,
+    /// What their edges say of how they deviate.
+    known: Known,
 }
 
 impl Devices {
@@ -61,6 +65,18 @@ impl Devices {
 
     pub(crate) fn named(&self, name: &str) -> Option<&Rc<Device>> {
         self.get(*self.places.get(name)?)
+    }
+
+    /// For clients; what changes later changes for them.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// An edge says how the device deviates.
+    pub(crate) fn deviates(&self, name: &str, quirks: Quirks) {
+        if let Some(place) = self.places.get(name) {
+            self.known.set(*place, quirks);
+        }
     }
 
     /// By place.

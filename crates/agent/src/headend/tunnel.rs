@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
+use fieldlock_modbus::Quirks;
 use fieldlock_session::frame::Frame;
 use fieldlock_session::{Close, Event, Hello, Place, Step, Transport, VERSION, Violation};
 use tokio::time::sleep;
@@ -374,6 +375,8 @@ impl Headend {
             let channel = Channel::new(link, outbox, number, &device, offer, &self.ledger);
             tokio::task::spawn_local(channel.clone().watch_deadlines());
             *device.live.borrow_mut() = Some(channel.clone());
+            let quirks = Quirks::from_bits(offer.quirks);
+            self.devices.borrow().deviates(&offer.name, quirks);
             tunnel.channels.borrow_mut().push(channel);
         }
         if let Some(fieldbus) = self.fieldbus.get() {

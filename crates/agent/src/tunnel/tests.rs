@@ -27,6 +27,7 @@ fn hello(devices: usize, stations: &[&str]) -> Hello {
         name: format!("press-{number}"),
         credit: 1,
         answer_within: 1000,
+        quirks: 0,
     };
     Hello {
         version: VERSION,

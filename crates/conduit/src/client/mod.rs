@@ -17,7 +17,7 @@ use fieldlock_policy::{Client, Origin, Phase, Policy, Side, View};
 
 use crate::admit::{Count, Permit, Refused, Why, admit};
 use crate::meter::{Meter, Who};
-pub use route::{Routes, Target};
+pub use route::{Known, Routes, Target};
 pub use turns::{By, Place};
 use turns::{Lane, Turns};
 pub use under_way::UnderWay;
@@ -105,6 +105,7 @@ pub struct ClientSide {
     origin: Origins,
     who: Who,
     routes: Arc<Routes>,
+    known: Known,
     policy: Arc<Policy>,
     phase: Phase,
     /// What this client may do, by device; looked up once per policy and phase.
@@ -134,6 +135,7 @@ impl ClientSide {
             who: origin.who(),
             origin,
             routes,
+            known: Known::default(),
             policy,
             phase,
             views: Vec::new(),
@@ -143,6 +145,12 @@ impl ClientSide {
             gone: false,
             hash: RandomState::new(),
         }
+    }
+
+    /// What is known of the devices, from now on.
+    pub fn knowing(self, known: &Known) -> Self {
+        let known = known.clone();
+        Self { known, ..self }
     }
 
     pub fn origin(&self) -> &Origins {
@@ -250,7 +258,8 @@ impl ClientSide {
             registers: None,
             now,
         };
-        let permit = admit(&self.views[index].1, target.unit, adu.pdu, count)?;
+        let quirks = self.known.quirks(target.device);
+        let permit = admit(&self.views[index].1, target.unit, adu.pdu, quirks, count)?;
         if self.in_flight() >= self.limit {
             self.put_back(&permit, meter);
             let why = Why::InFlight { limit: self.limit };

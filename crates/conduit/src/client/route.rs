@@ -1,12 +1,35 @@
 //! Which device a client means.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
+
+use fieldlock_modbus::Quirks;
 
 /// A device, by its place in the headend's configuration, and the unit it is to hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
     pub device: usize,
     pub unit: u8,
+}
+
+/// How devices deviate from the specification, by their places, as far as their edges have said.
+/// Clones are one and the same.
+#[derive(Debug, Clone, Default)]
+pub struct Known(Rc<RefCell<Vec<Quirks>>>);
+
+impl Known {
+    pub fn set(&self, device: usize, quirks: Quirks) {
+        let mut known = self.0.borrow_mut();
+        if known.len() <= device {
+            known.resize(device + 1, Quirks::NONE);
+        }
+        known[device] = quirks;
+    }
+
+    pub(super) fn quirks(&self, device: usize) -> Quirks {
+        self.0.borrow().get(device).copied().unwrap_or_default()
+    }
 }
 
 /// Where the units of one listener lead.

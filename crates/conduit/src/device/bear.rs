@@ -78,7 +78,7 @@ pub(super) fn take(
     match entry.expected.check(answer) {
         Ok(_) => entry.pdu.set(answer),
         Err(mismatch) => {
-            let quirk = Quirk::of_answer(&entry.pdu, answer);
+            let quirk = Quirk::of_answer(&entry.expected, &entry.pdu, answer);
             let quirk = match quirk {
                 Some(quirk) if bear.bear(quirk) => quirk,
                 quirk => {

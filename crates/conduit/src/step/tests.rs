@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fieldlock_modbus::Quirks;
 use fieldlock_policy::{Client, Now, Origin, Policy, Side, View};
 use proptest::prelude::*;
 
@@ -84,7 +85,7 @@ impl Run {
             registers: Some(&self.registers),
             now: self.now,
         };
-        let refused = match admit(&self.view, 1, pdu, count) {
+        let refused = match admit(&self.view, 1, pdu, Quirks::NONE, count) {
             Ok(permit) => {
                 permit.put_back(&mut self.meter, &who);
                 return None;
@@ -188,7 +189,7 @@ fn what_is_too_far_uses_up_no_rate() {
             registers: Some(&run.registers),
             now: run.now,
         };
-        admit(&run.view, 1, &write(value), count)
+        admit(&run.view, 1, &write(value), Quirks::NONE, count)
             .map_err(|refused| refused.exception.code())
             .err()
     };
@@ -214,7 +215,7 @@ fn a_view_with_steps_refuses_without_registers() {
         now: run.now,
     };
     let pdu = write(1);
-    let refused = admit(&run.view, 1, &pdu, count).unwrap_err();
+    let refused = admit(&run.view, 1, &pdu, Quirks::NONE, count).unwrap_err();
     assert!(matches!(refused.why, Why::Unread { address: 1, .. }));
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldlock_modbus::Exception;
+use fieldlock_modbus::{Exception, Quirks};
 use fieldlock_policy::{Client, Origin, Policy, Side, View};
 use fieldlock_session::{
     Close, DeviceOffer, Event, Frame, Hello, Liveness, Outcome, Session, VERSION, Violation,
@@ -84,6 +84,7 @@ impl World {
                 name: "plc".into(),
                 credit: CREDIT,
                 answer_within: ANSWER_WITHIN.as_millis() as u32,
+                quirks: 0,
             }],
             stations: Vec::new(),
             cyclic: None,
@@ -176,7 +177,7 @@ impl World {
             registers: None,
             now: self.now,
         };
-        let permit = match admit(view, unit, pdu, count) {
+        let permit = match admit(view, unit, pdu, Quirks::NONE, count) {
             Ok(permit) => permit,
             Err(refused) => {
                 let pdu = refused.exception.pdu(refused.function);

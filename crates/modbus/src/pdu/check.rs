@@ -14,8 +14,8 @@ const FILE_REFERENCE: u8 = 6;
 /// A file has records 0 to 9999 (section 6.14).
 const RECORDS_PER_FILE: u32 = 10_000;
 
-/// Accepts a PDU that is a valid request.
-pub(super) fn check(pdu: &[u8]) -> Result<(), Malformed> {
+/// Accepts a PDU that is a valid request. `any_coil`: function 5 may have any value.
+pub(super) fn check(pdu: &[u8], any_coil: bool) -> Result<(), Malformed> {
     let (&function, body) = pdu.split_first().ok_or(Malformed {
         function: 0,
         exception: Exception::IllegalFunction,
@@ -24,11 +24,11 @@ pub(super) fn check(pdu: &[u8]) -> Result<(), Malformed> {
     if pdu.len() > MAX_PDU {
         return Err(Flaw::value("PDU longer than 253 bytes").of(function));
     }
-    check_body(function, body).map_err(|flaw| flaw.of(function))
+    check_body(function, body, any_coil).map_err(|flaw| flaw.of(function))
 }
 
 /// `body` is what follows the function code.
-fn check_body(function: u8, body: &[u8]) -> Result<(), Flaw> {
+fn check_body(function: u8, body: &[u8], any_coil: bool) -> Result<(), Flaw> {
     match FunctionCode(function) {
         FunctionCode(0) => Err(Flaw::function("function code 0 is not a request")),
         FunctionCode(EXCEPTION_BIT..) => Err(Flaw::function(
@@ -40,7 +40,7 @@ fn check_body(function: u8, body: &[u8]) -> Result<(), Flaw> {
         FunctionCode::READ_HOLDING_REGISTERS | FunctionCode::READ_INPUT_REGISTERS => {
             check_read(body, MAX_READ_REGISTERS, "quantity outside 1 to 125")
         }
-        FunctionCode::WRITE_SINGLE_COIL => check_write_coil(body),
+        FunctionCode::WRITE_SINGLE_COIL => check_write_coil(body, any_coil),
         FunctionCode::WRITE_SINGLE_REGISTER => exactly(body, 4, "PDU not 5 bytes"),
         FunctionCode::READ_EXCEPTION_STATUS
         | FunctionCode::GET_COMM_EVENT_COUNTER
@@ -68,11 +68,15 @@ fn check_read(body: &[u8], max: u16, quantity_flaw: &'static str) -> Result<(), 
     check_range(word(body, 0), word(body, 2), max, quantity_flaw)
 }
 
-fn check_write_coil(body: &[u8]) -> Result<(), Flaw> {
+fn check_write_coil(body: &[u8], any_coil: bool) -> Result<(), Flaw> {
     exactly(body, 4, "PDU not 5 bytes")?;
     match word(body, 2) {
         0x0000 | COIL_ON => Ok(()),
-        _ => Err(Flaw::value("coil value neither 0x0000 nor 0xFF00")),
+        _ if any_coil => Ok(()),
+        _ => Err(Flaw::value(
+            "coil value neither 0x0000 nor 0xFF00: if the device takes others, \
+             add quirks = [\"coil-any-value\"] to its [[device]]",
+        )),
     }
 }
 

@@ -14,6 +14,7 @@ fn hello() -> Hello {
             name: "press-07".into(),
             credit: 1,
             answer_within: 1,
+            quirks: 0,
         }],
         stations: Vec::new(),
         cyclic: None,

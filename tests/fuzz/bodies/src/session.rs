@@ -62,6 +62,7 @@ fn own_hello(instance: u8) -> Hello {
             name: "press-07".into(),
             credit: 4,
             answer_within: 1000,
+            quirks: 0,
         }],
         stations: vec!["drive-1".into()],
         cyclic: Some([9; 16]),
