@@ -30,6 +30,7 @@ mod negative;
 mod order;
 mod profinet;
 mod profinet_cm;
+mod quirks;
 mod rig;
 mod rtu;
 mod sandbox;
@@ -85,6 +86,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(interop::trials());
     trials.extend(profinet::trials());
     trials.extend(profinet_cm::trials());
+    trials.extend(quirks::trials());
     trials.extend(rig::trials());
     trials.extend(rtu::trials());
     trials.extend(negative::trials());

@@ -28,6 +28,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         socat("a_broadcast_leaves_once", broadcast),
         socat("a_broadcast_needs_its_own_rule", broadcast_refused),
         socat("unplugged_and_plugged_again", unplugged),
+        socat("an_echo_with_no_device_is_no_success", lone_echo),
+        socat("an_adapter_that_echoes_is_borne_by_name", echo_borne),
+        socat("a_zero_before_each_answer_is_borne_by_name", zero_borne),
     ];
     trials.extend([Transport::Quic, Transport::Tls].map(|transport| {
         let name = format!("rtu::pymodbus_server::{transport}");
@@ -226,6 +229,76 @@ fn broadcast_refused() {
         expect(&mut client, 0, &write_register(8, 88), ILLEGAL_FUNCTION);
         assert_eq!(device.heard(), []);
     }
+}
+
+/// As slow a line as there is: whatever the machine does meanwhile, the echo comes too soon.
+fn slow(line: &Line, quirks: &str) -> Setup {
+    let path = line.near();
+    Setup::new(Transport::Quic)
+        .modbus(&format!(
+            "modbus_rtu = {{ path = {path:?}, baud = 300, parity = \"none\" }}"
+        ))
+        .device(&format!("quirks = [{quirks}]"))
+        .answer_within("2s")
+}
+
+fn lone_echo() {
+    for quirks in ["", "\"rtu-echo\""] {
+        let line = Line::plugged();
+        let device = Device::start(&line.far(), |_, _, _| Reply::Echoed(None));
+        let pair = slow(&line, quirks).up();
+        let mut client = pair.client();
+        expect(&mut client, 1, &[5, 0, 7, 0xFF, 0], NO_ANSWER);
+        expect(&mut client, 2, &write_register(5, 1200), NO_ANSWER);
+        assert_eq!(device.heard().len(), 2, "each is sent once");
+        for function in [5, 6] {
+            let outcome = pair.edge.wait_record("the write", |r| {
+                r.kind == Kind::WriteOutcome && r.function == Some(function)
+            });
+            assert_eq!(outcome.outcome, Some(Outcome::Unknown));
+            let reason = outcome.reason.unwrap();
+            match quirks {
+                "" => assert_eq!(reason, "echo of the request"),
+                _ => assert_eq!(reason, "no answer in time"),
+            }
+        }
+        if quirks.is_empty() {
+            let fault = pair
+                .edge
+                .wait_record("the fault", |r| r.kind == Kind::DeviceFault);
+            let reason = fault.reason.unwrap();
+            assert!(reason.contains("add quirks = [\"rtu-echo\"]"), "{reason}");
+        }
+    }
+}
+
+fn echo_borne() {
+    let line = Line::plugged();
+    let device = Device::start(&line.far(), |_, _, regular| Reply::Echoed(Some(regular)));
+    let pair = slow(&line, "\"rtu-echo\"").up();
+    let mut client = pair.client();
+    write_one(&mut client, 5, 1200);
+    assert_eq!(read_registers(&mut client, 5, 1), [1200]);
+    expect_exception(&mut client, &read(3, 100, 1), ILLEGAL_ADDRESS);
+    assert_eq!(device.heard().len(), 3);
+    let outcome = pair
+        .edge
+        .wait_record("the write", |r| r.kind == Kind::WriteOutcome);
+    assert_eq!(outcome.quirk.as_deref(), Some("rtu-echo"));
+}
+
+fn zero_borne() {
+    let line = Line::plugged();
+    let _device = Device::start(&line.far(), |_, _, regular| Reply::BehindZero(regular));
+    let strict = setup(&line).up();
+    expect(&mut strict.client(), 1, &read_one(5), NO_ANSWER);
+    let told = strict.edge.status()["devices"][0]["last_fault"].to_string();
+    assert!(told.contains("rtu-leading-zero"), "{told}");
+    drop(strict);
+    let pair = setup(&line).device("quirks = [\"rtu-leading-zero\"]").up();
+    let mut client = pair.client();
+    write_one(&mut client, 5, 1200);
+    assert_eq!(read_registers(&mut client, 5, 1), [1200]);
 }
 
 fn unplugged() {

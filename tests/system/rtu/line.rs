@@ -65,6 +65,10 @@ pub(crate) enum Reply {
     /// After this long.
     Late(Duration, Vec<u8>),
     WrongCrc(Vec<u8>),
+    /// An octet 0x00 before it.
+    BehindZero(Vec<u8>),
+    /// The request comes back first, and then this, if anything.
+    Echoed(Option<Vec<u8>>),
     Silence,
 }
 
@@ -148,6 +152,11 @@ fn serve(mut port: File, heard: &Heard, mut reply: impl FnMut(u8, &[u8]) -> Repl
                 sealed(unit, &answer, 0)
             }
             Reply::WrongCrc(answer) => sealed(unit, &answer, 1),
+            Reply::BehindZero(answer) => [vec![0], sealed(unit, &answer, 0)].concat(),
+            Reply::Echoed(answer) => {
+                let answer = answer.map(|answer| sealed(unit, &answer, 0));
+                [sealed(unit, &pdu, 0), answer.unwrap_or_default()].concat()
+            }
             Reply::Silence => continue,
         };
         if port.write_all(&bytes).is_err() {
