@@ -70,7 +70,25 @@ fn frames() -> Vec<(String, Vec<u8>, Meets)> {
     let longest = [&[0x5Au8][..], &[0; 252]].concat();
     cases.push(("260 octets".to_owned(), adu(1, 1, &longest), Answer));
     let longer = [&[0x5Au8][..], &[0; 253]].concat();
-    cases.push(("261 octets".to_owned(), adu(1, 1, &longer), Close));
+    cases.push((
+        "261 octets".to_owned(),
+        adu(1, 1, &longer),
+        Exception(ILLEGAL_VALUE),
+    ));
+    // UMAS does not keep to the limit, and is told so; others are no Modbus.
+    let umas = |pdu: usize| adu(1, 1, &[&[0x5Au8][..], &vec![0; pdu - 1]].concat());
+    cases.push((
+        "UMAS, longest".to_owned(),
+        umas(1022),
+        Exception(ILLEGAL_VALUE),
+    ));
+    cases.push(("UMAS, longer".to_owned(), umas(1023), Close));
+    let other = [&[0x41u8][..], &[0; 253]].concat();
+    cases.push((
+        "261 octets of function 65".to_owned(),
+        adu(1, 1, &other),
+        Close,
+    ));
     cases
 }
 

@@ -14,6 +14,9 @@ pub const HEADER_LEN: usize = 7;
 pub const MAX_PDU: usize = 253;
 /// Longest ADU on TCP in bytes.
 pub const MAX_ADU: usize = 260;
+/// Longest PDU of UMAS (function 90), which does not keep to the specification.
+pub const MAX_UMAS_PDU: usize = 1022;
+const UMAS: u8 = 90;
 
 const _: () = assert!(HEADER_LEN + MAX_PDU == MAX_ADU);
 
@@ -31,6 +34,25 @@ pub struct Adu<'a> {
 /// that a stream which isn't Modbus is known after 4 bytes and not after the length it seems
 /// to state. After an error the stream has lost its framing: close it.
 pub fn decode(input: &[u8]) -> Result<Option<(Adu<'_>, usize)>, FramingError> {
+    decode_up_to(input, MAX_PDU)
+}
+
+/// As [`decode`], of requests: one of UMAS may have [`MAX_UMAS_PDU`] bytes. It is no
+/// [`Request`](crate::Request) then, but its sender can be told so, and what follows it is not lost.
+pub fn decode_request(input: &[u8]) -> Result<Option<(Adu<'_>, usize)>, FramingError> {
+    let decoded = decode(input);
+    let Err(FramingError::Length { got }) = decoded else {
+        return decoded;
+    };
+    let long = (MAX_PDU + 2..=MAX_UMAS_PDU + 1).contains(&usize::from(got));
+    match input.get(HEADER_LEN) {
+        None if long => Ok(None),
+        Some(&UMAS) if long => decode_up_to(input, MAX_UMAS_PDU),
+        _ => decoded,
+    }
+}
+
+fn decode_up_to(input: &[u8], max_pdu: usize) -> Result<Option<(Adu<'_>, usize)>, FramingError> {
     let Some(protocol) = word(input, 2) else {
         return Ok(None);
     };
@@ -40,7 +62,7 @@ pub fn decode(input: &[u8]) -> Result<Option<(Adu<'_>, usize)>, FramingError> {
     let Some(length) = word(input, 4) else {
         return Ok(None);
     };
-    if !(2..=1 + MAX_PDU).contains(&usize::from(length)) {
+    if !(2..=1 + max_pdu).contains(&usize::from(length)) {
         return Err(FramingError::Length { got: length });
     }
     let consumed = HEADER_LEN - 1 + usize::from(length);
@@ -117,6 +139,39 @@ mod tests {
         }
         for good in [2, 3, 254] {
             assert_eq!(decode(&header(good)), Ok(None), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_umas_may_be_longer() {
+        let long = |function: u8, pdu: usize| {
+            let length = (pdu as u16 + 1).to_be_bytes();
+            let mut bytes = [&[0, 1, 0, 0][..], &length, &[9, function]].concat();
+            bytes.resize(HEADER_LEN + pdu, 0);
+            bytes
+        };
+        for pdu in [254, 255, MAX_UMAS_PDU] {
+            let bytes = long(UMAS, pdu);
+            for end in 0..bytes.len() {
+                assert_eq!(decode_request(&bytes[..end]), Ok(None), "{end} of {pdu}");
+            }
+            let (adu, used) = decode_request(&bytes).unwrap().unwrap();
+            assert_eq!((adu.pdu.len(), used), (pdu, bytes.len()));
+            assert!(decode(&bytes).is_err());
+        }
+        for (function, pdu) in [
+            (UMAS, MAX_UMAS_PDU + 1),
+            (3, 254),
+            (91, 300),
+            (UMAS, 60_000),
+        ] {
+            let got = pdu as u16 + 1;
+            let lost = Err(FramingError::Length { got });
+            assert_eq!(
+                decode_request(&long(function, pdu)),
+                lost,
+                "{function} {pdu}"
+            );
         }
     }
 

@@ -180,7 +180,7 @@ impl ClientSide {
         if self.is_full() {
             return Ok(None);
         }
-        let Some((adu, consumed)) = mbap::decode(input)? else {
+        let Some((adu, consumed)) = mbap::decode_request(input)? else {
             return Ok(None);
         };
         let step = Step {

@@ -22,7 +22,7 @@ pub(super) fn check(pdu: &[u8], any_coil: bool) -> Result<(), Malformed> {
         what: "empty PDU",
     })?;
     if pdu.len() > MAX_PDU {
-        return Err(Flaw::value("PDU longer than 253 bytes").of(function));
+        return Err(Flaw::value("PDU longer than 253 bytes: not carried").of(function));
     }
     check_body(function, body, any_coil).map_err(|flaw| flaw.of(function))
 }

@@ -129,7 +129,8 @@ impl Run {
         assert!(self.open.len() <= 2 * self.limit);
         assert_eq!(self.open.len(), self.side.in_flight());
         self.buffer = buffer[used..].to_vec();
-        assert!(self.side.is_full() || self.buffer.len() < mbap::MAX_ADU);
+        let longest = mbap::HEADER_LEN + mbap::MAX_UMAS_PDU;
+        assert!(self.side.is_full() || self.buffer.len() < longest);
         Ok(())
     }
 
