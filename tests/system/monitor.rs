@@ -300,7 +300,7 @@ fn off() {
         let output = agent.check();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{text}{error}");
-        assert!(error.contains("monitor."), "{error}");
+        assert!(error.contains("monitor"), "{error}");
     }
     let remote = "[monitor]\nlisten = \"[::]:9464\"\nallow_remote = true\nnames = [\"hd-1\"]\n";
     pair.headend

@@ -1,13 +1,13 @@
 //! `[audit]`, the same for both agents.
 
-use std::path::Path;
 use std::time::Duration;
 
 use fieldlock_audit::{Limits, Reads, WhenFull};
 use serde::de::{Error as _, IntoDeserializer as _};
 use serde::{Deserialize, Deserializer};
 
-use super::{SettingsError, Span, ensure};
+use super::Span;
+use super::checks::Checks;
 
 /// How large the audit log may grow.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -66,18 +66,19 @@ impl Default for Audit {
 }
 
 impl Audit {
-    pub(super) fn check(&self, file: &Path) -> Result<(), SettingsError> {
+    pub(super) fn check(&self, file: &Checks<'_>) {
         // Recovery at the start reads two files of the log.
+        file.at_table("audit");
         let size = 64 * KIB..=GIB;
-        ensure(file, size.contains(&self.segment_size.0), || {
+        file.ensure(size.contains(&self.segment_size.0), || {
             "audit: `segment_size` is 64KiB to 1GiB".to_owned()
-        })?;
+        });
         let room = self.max_size.0 >= self.segment_size.0.saturating_mul(4);
-        ensure(file, room, || {
+        file.ensure(room, || {
             "audit: `max_size` must be at least four times `segment_size`".to_owned()
-        })?;
+        });
         let age = self.segment_age.0 >= Duration::from_secs(60);
-        ensure(file, age, || {
+        file.ensure(age, || {
             "audit: `segment_age` must be at least 1m".to_owned()
         })
     }
@@ -150,17 +151,22 @@ mod tests {
 
     #[test]
     fn limits_that_leave_no_room_are_refused() {
-        let check = |audit: Audit| audit.check(Path::new("edge.toml"));
-        check(Audit::default()).unwrap();
+        let check = |audit: Audit| {
+            let checks = Checks::new("");
+            audit.check(&checks);
+            let findings = checks.into_findings();
+            findings.first().map(|finding| finding.message.clone())
+        };
+        assert_eq!(check(Audit::default()), None);
         let error = check(Audit {
             max_size: Size(MIB),
             ..Audit::default()
         });
-        assert!(error.unwrap_err().to_string().contains("max_size"));
+        assert!(error.unwrap().contains("max_size"));
         let error = check(Audit {
             segment_size: Size(1),
             ..Audit::default()
         });
-        assert!(error.unwrap_err().to_string().contains("segment_size"));
+        assert!(error.unwrap().contains("segment_size"));
     }
 }

@@ -11,13 +11,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::audit::Audit;
+use super::checks::Checks;
 use super::monitor::{self, Monitor};
 use super::profinet::{self, Profinet, Station};
-use super::{MinimumTls, SettingsError, Span, Trust, ensure, load, on};
+use super::{Configuration, MinimumTls, SettingsError, Span, Trust, load, on};
 use crate::source::Source;
-
-/// Keys that hold lists of scalars, for the environment.
-pub(super) const LISTS: &[&str] = &["ca.address", "bundle.signers", "monitor.names"];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,6 +131,9 @@ pub struct Device {
     /// In which ways its answers may deviate from the specification; none by default.
     #[serde(default, deserialize_with = "quirks")]
     pub quirks: Quirks,
+    /// Whether the edge connects when it starts, and not when the first request comes. Nothing is asked.
+    #[serde(default = "yes")]
+    pub connect_at_start: bool,
     pub modbus_tcp: Option<ModbusTcp>,
     pub modbus_rtu: Option<ModbusRtu>,
 }
@@ -202,9 +203,7 @@ pub enum Parity {
 impl File {
     /// Reads `file`, merges the environment over it and checks what belongs together.
     pub fn load(file: &Path) -> Result<Self, SettingsError> {
-        let settings: Self = load(file, LISTS)?;
-        settings.check(file)?;
-        Ok(settings)
+        load(file)
     }
 
     /// Where the policy comes from.
@@ -214,85 +213,100 @@ impl File {
             signers: self.bundle.signers.clone(),
         }
     }
+}
 
-    pub(super) fn check(&self, file: &Path) -> Result<(), SettingsError> {
-        ensure(file, !self.headend.is_empty(), || {
+impl Configuration for File {
+    const LISTS: &'static [&'static str] = &["ca.address", "bundle.signers", "monitor.names"];
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        let policy = self.policy.as_deref();
+        policy
+            .map(|policy| ("policy", policy))
+            .into_iter()
+            .collect()
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        let lines = self.device.iter_mut().filter_map(|d| d.modbus_rtu.as_mut());
+        let paths = [&mut self.state].into_iter();
+        let paths = paths.chain(&mut self.policy).chain(&mut self.bundle.file);
+        for path in paths.chain(lines.map(|line| &mut line.path)) {
+            *path = folder.join(&*path);
+        }
+    }
+
+    fn check(&self, file: &Checks<'_>) {
+        file.at("", 0);
+        file.ensure(!self.headend.is_empty(), || {
             "no [[headend]]: an edge needs at least one to dial".into()
-        })?;
-        ensure(
-            file,
+        });
+        file.ensure(
             self.policy.is_some() || !self.bundle.signers.is_empty(),
             || {
                 "no `policy`: name the policy file, or pin the `signers` of bundles in [bundle]"
                     .into()
             },
-        )?;
-        ensure(
-            file,
-            self.bundle.file.is_none() || !self.bundle.signers.is_empty(),
+        );
+        file.ensure(self.bundle.file.is_none() || !self.bundle.signers.is_empty(),
             || {
                 "[bundle] has a `file` and no `signers`: pin the keys that `fieldlock policy key` printed".into()
             },
-        )?;
-        self.audit.check(file)?;
-        monitor::check_edge(file, self.monitor.as_ref())?;
+        );
+        self.audit.check(file);
+        monitor::check_edge(file, self.monitor.as_ref());
+        file.at("", 0);
         let empty = self.device.is_empty() && self.station.is_empty();
-        ensure(file, !empty, || {
+        file.ensure(!empty, || {
             "no [[device]] and no [[station]]: this edge has nothing to offer".into()
-        })?;
-        profinet::check(file, self.profinet.as_ref(), &self.station)?;
-        profinet::check_edge(file, &self.station)?;
-        ensure(file, self.device.len() <= MAX_DEVICES, || {
+        });
+        profinet::check(file, self.profinet.as_ref(), &self.station);
+        profinet::check_edge(file, &self.station);
+        file.at("", 0);
+        file.ensure(self.device.len() <= MAX_DEVICES, || {
             format!(
                 "{} devices, allowed {MAX_DEVICES}: run a second edge with an identity of its own",
                 self.device.len()
             )
-        })?;
+        });
         for (index, headend) in self.headend.iter().enumerate() {
+            file.at("headend", index);
             let name = &headend.name;
             let repeated = self.headend[..index].iter().any(|h| h.name == *name);
-            ensure(file, !repeated, || format!("headend `{name}` stands twice"))?;
-            name.parse::<Name>()
-                .map_err(|error| meaning(file, format!("headend `{name}`: {error}")))?;
-            ensure(file, !headend.address.is_empty(), || {
+            file.ensure(!repeated, || format!("headend `{name}` stands twice"));
+            check_name(file, "headend", name);
+            file.ensure(!headend.address.is_empty(), || {
                 format!("headend `{name}`: `address` is empty")
-            })?;
+            });
             for address in &headend.address {
-                check_address(file, &format!("headend `{name}`"), address)?;
+                check_address(file, &format!("headend `{name}`"), address);
             }
         }
         for (index, device) in self.device.iter().enumerate() {
+            file.at("device", index);
             let name = &device.name;
             let repeated = self.device[..index].iter().any(|d| d.name == *name);
-            ensure(file, !repeated, || format!("device `{name}` stands twice"))?;
-            device.check(file)?;
+            file.ensure(!repeated, || format!("device `{name}` stands twice"));
+            device.check(file);
         }
-        Ok(())
     }
 }
 
 impl Device {
-    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+    fn check(&self, file: &Checks<'_>) {
         let name = &self.name;
-        name.parse::<Name>()
-            .map_err(|error| meaning(file, format!("device `{name}`: {error}")))?;
+        check_name(file, "device", name);
         let ways = [self.modbus_tcp.is_some(), self.modbus_rtu.is_some()];
-        ensure(file, ways.iter().filter(|way| **way).count() == 1, || {
+        file.ensure(ways.iter().filter(|way| **way).count() == 1, || {
             format!("device `{name}`: give exactly one of `modbus_tcp` and `modbus_rtu`")
-        })?;
+        });
         let within = self.answer_within.0.as_millis();
-        ensure(
-            file,
-            (1..=MAX_ANSWER_WITHIN.into()).contains(&within),
-            || {
-                format!(
-                    "device `{name}`: `answer_within` is 1ms to {} s",
-                    MAX_ANSWER_WITHIN / 1000
-                )
-            },
-        )?;
-        ensure(
-            file,
+        file.ensure((1..=MAX_ANSWER_WITHIN.into()).contains(&within), || {
+            format!(
+                "device `{name}`: `answer_within` is 1ms to {} s",
+                MAX_ANSWER_WITHIN / 1000
+            )
+        });
+        file.ensure(
             self.response_timeout() <= self.answer_within.0 && !self.response_timeout().is_zero(),
             || {
                 format!(
@@ -300,47 +314,46 @@ impl Device {
                     self.answer_within
                 )
             },
-        )?;
-        ensure(file, self.credit() <= MAX_CREDIT, || {
+        );
+        file.ensure(self.credit() <= MAX_CREDIT, || {
             format!(
                 "device `{name}`: `queue` and `max_connections` times `in_flight` come to {}, \
                  allowed {MAX_CREDIT}",
                 self.credit()
             )
-        })?;
+        });
         let queues = self.queue > 0 && self.queue_per_client > 0;
-        ensure(file, queues, || {
+        file.ensure(queues, || {
             format!("device `{name}`: `queue` and `queue_per_client` must be at least 1")
-        })?;
+        });
         if let Some(tcp) = &self.modbus_tcp {
-            check_address(file, &format!("device `{name}`"), &tcp.address)?;
+            check_address(file, &format!("device `{name}`"), &tcp.address);
             let counts = tcp.max_connections > 0 && tcp.in_flight > 0;
-            ensure(file, counts, || {
+            file.ensure(counts, || {
                 format!("device `{name}`: `max_connections` and `in_flight` must be at least 1")
-            })?;
+            });
             let pause = tcp.pause_after_connect;
-            ensure(file, pause.0 <= self.answer_within.0 / 2, || {
+            file.ensure(pause.0 <= self.answer_within.0 / 2, || {
                 format!(
                     "device `{name}`: the first request after a connect can't be answered in time: \
                      `pause_after_connect` is {pause:?}, and `answer_within` {:?}; make `answer_within` \
                      at least twice the pause",
                     self.answer_within
                 )
-            })?;
+            });
         }
-        self.check_quirks(file)?;
+        self.check_quirks(file);
         if let Some(rtu) = &self.modbus_rtu {
-            ensure(file, (300..=4_000_000).contains(&rtu.baud), || {
+            file.ensure((300..=4_000_000).contains(&rtu.baud), || {
                 format!(
-                    "device `{name}`: baud {} is outside 300 to 4000000",
+                    "device `{name}`: `baud` {} is outside 300 to 4000000",
                     rtu.baud
                 )
-            })?;
-            ensure(file, matches!(rtu.stop_bits, None | Some(1 | 2)), || {
+            });
+            file.ensure(matches!(rtu.stop_bits, None | Some(1 | 2)), || {
                 format!("device `{name}`: `stop_bits` is 1 or 2")
-            })?;
+            });
         }
-        Ok(())
     }
 
     pub(crate) fn response_timeout(&self) -> Duration {
@@ -348,7 +361,7 @@ impl Device {
         given.unwrap_or(self.answer_within.0 / 2)
     }
 
-    fn check_quirks(&self, file: &Path) -> Result<(), SettingsError> {
+    fn check_quirks(&self, file: &Checks<'_>) {
         let name = &self.name;
         for quirk in self.quirks.iter() {
             let (fits, way) = match quirk.is_of() {
@@ -356,9 +369,9 @@ impl Device {
                 Some(Framing::Rtu) => (self.modbus_rtu.is_some(), "modbus_rtu"),
                 None => continue,
             };
-            ensure(file, fits, || {
+            file.ensure(fits, || {
                 format!("device `{name}`: quirk `{quirk}` is one of `{way}`")
-            })?;
+            });
         }
         let in_flight = self.modbus_tcp.as_ref().map_or(1, |tcp| tcp.in_flight);
         for (quirk, most) in [
@@ -366,14 +379,13 @@ impl Device {
             (Quirk::TransactionIdLowByte, 256),
         ] {
             let told = !self.quirks.contains(quirk) || in_flight <= most;
-            ensure(file, told, || {
+            file.ensure(told, || {
                 format!(
                     "device `{name}`: with quirk `{quirk}` at most {most} answers can be told \
                      apart, and `in_flight` is {in_flight}"
                 )
-            })?;
+            });
         }
-        Ok(())
     }
 
     /// Requests that may be under way at once, waiting or with the device.
@@ -405,19 +417,18 @@ fn quirks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Quirks, D::Error
     names.iter().map(quirk).collect()
 }
 
-fn check_address(file: &Path, whose: &str, address: &str) -> Result<(), SettingsError> {
+fn check_address(file: &Checks<'_>, whose: &str, address: &str) {
     let port = address
         .rsplit_once(':')
         .map(|(_, port)| port.parse::<u16>());
-    ensure(file, matches!(port, Some(Ok(1..))), || {
-        format!("{whose}: `{address}` is not host:port (IPv6 as \"[2001:db8::1]:502\")")
+    file.ensure(matches!(port, Some(Ok(1..))), || {
+        format!("{whose}: `address` {address} is not host:port (IPv6 as \"[2001:db8::1]:502\")")
     })
 }
 
-fn meaning(file: &Path, message: String) -> SettingsError {
-    SettingsError::Meaning {
-        file: file.to_owned(),
-        message,
+fn check_name(file: &Checks<'_>, what: &str, name: &str) {
+    if let Err(error) = name.parse::<Name>() {
+        file.ensure(false, || format!("{what} `{name}`: {error}"));
     }
 }
 
@@ -471,6 +482,7 @@ fn default_turnaround() -> Span {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{checked, parse};
     use super::*;
 
     const BASE: &str = "state = \"s\"\npolicy = \"p\"\n[[headend]]\nname = \"hd-1\"\n\
@@ -483,8 +495,8 @@ mod tests {
         let text = format!("{BASE}{way}quirks = {quirks}\n");
         let variables = std::collections::HashMap::new();
         let settings: File =
-            super::super::parse(&text, file, LISTS, variables).map_err(|e| e.to_string())?;
-        settings.check(file).map_err(|e| e.to_string())?;
+            parse(&text, file, File::LISTS, variables).map_err(|e| e.to_string())?;
+        checked(&settings, file, Checks::new(&text)).map_err(|e| e.to_string())?;
         Ok(settings)
     }
 

@@ -11,17 +11,10 @@ use fieldlock_session::Hello;
 use serde::Deserialize;
 
 use super::audit::Audit;
+use super::checks::Checks;
 use super::monitor::{self, Monitor};
 use super::profinet::{self, Controller, Profinet, Station};
-use super::{MinimumTls, SettingsError, Span, Trust, ensure, load, on};
-
-/// Keys that hold lists of scalars, for the environment.
-pub(super) const LISTS: &[&str] = &[
-    "tunnel.listen",
-    "ca.listen",
-    "bundle.files",
-    "monitor.names",
-];
+use super::{Configuration, MinimumTls, SettingsError, Span, Trust, load, on};
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -216,89 +209,112 @@ impl Default for Clients {
 impl File {
     /// Reads `file`, merges the environment over it and checks what belongs together.
     pub fn load(file: &Path) -> Result<Self, SettingsError> {
-        let settings: Self = load(file, LISTS)?;
-        settings.check(file)?;
-        Ok(settings)
+        load(file)
+    }
+}
+
+impl Configuration for File {
+    const LISTS: &'static [&'static str] = &[
+        "tunnel.listen",
+        "ca.listen",
+        "bundle.files",
+        "monitor.names",
+    ];
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        vec![("policy", &self.policy)]
     }
 
-    pub(super) fn check(&self, file: &Path) -> Result<(), SettingsError> {
-        ensure(file, !self.tunnel.listen.is_empty(), || {
-            "tunnel.listen is empty: edges have nowhere to dial".into()
-        })?;
+    fn resolve(&mut self, folder: &Path) {
+        let own = [&mut self.state, &mut self.policy];
+        for path in own.into_iter().chain(&mut self.bundle.files) {
+            *path = folder.join(&*path);
+        }
+    }
+
+    fn check(&self, file: &Checks<'_>) {
+        file.at_table("tunnel");
+        file.ensure(!self.tunnel.listen.is_empty(), || {
+            "tunnel: `listen` is empty: edges have nowhere to dial".into()
+        });
         let tunnel = &self.tunnel;
         let handshakes = [tunnel.max_handshakes, tunnel.max_handshakes_per_address];
         let rates = [tunnel.handshake_rate, tunnel.handshake_rate_per_address];
         let some = !handshakes.contains(&0) && !rates.contains(&0);
-        ensure(file, some, || {
-            "tunnel: max_handshakes, handshake_rate and those per address must be at least 1: \
+        file.ensure(some, || {
+            "tunnel: `max_handshakes`, `handshake_rate` and those per address must be at least 1: \
              without a handshake no edge gets in"
                 .into()
-        })?;
-        self.audit.check(file)?;
-        monitor::check_headend(file, self.monitor.as_ref())?;
+        });
+        self.audit.check(file);
+        monitor::check_headend(file, self.monitor.as_ref());
         if let Some(ca) = &self.ca {
+            file.at_table("ca");
             let port = ca
                 .address
                 .rsplit_once(':')
                 .map(|(_, port)| port.parse::<u16>());
-            ensure(file, matches!(port, Some(Ok(1..))), || {
-                format!("ca.address `{}` is not HOST:PORT", ca.address)
-            })?;
+            file.ensure(matches!(port, Some(Ok(1..))), || {
+                format!("ca: `address` \"{}\" is not HOST:PORT", ca.address)
+            });
             let both = ca
                 .listen
                 .iter()
                 .find(|own| self.tunnel.listen.contains(own));
-            ensure(file, both.is_none(), || {
-                "ca.listen and tunnel.listen have an address in common: give the CA's clients one of \
+            file.ensure(both.is_none(), || {
+                "ca: `listen` and tunnel.listen have an address in common: give the CA's clients one of \
                  their own"
                     .into()
-            })?;
+            });
         }
         let mut addresses = HashSet::new();
         let mut names = HashSet::new();
-        for device in &self.device {
+        for (index, device) in self.device.iter().enumerate() {
+            file.at("device", index);
             let name = &device.name;
             for checked in [name.as_str(), device.edge()] {
                 let valid = checked.parse::<Name>();
-                ensure(file, valid.is_ok(), || {
+                file.ensure(valid.is_ok(), || {
                     format!("device `{name}`: `{checked}` is not a name (a-z, 0-9, inner hyphens)")
-                })?;
+                });
             }
-            ensure(file, names.insert(name.as_str()), || {
+            file.ensure(names.insert(name.as_str()), || {
                 format!("device `{name}` stands twice")
-            })?;
+            });
             for address in [device.listen, device.listen_mbaps].into_iter().flatten() {
                 let free = address.port() == 0 || addresses.insert(address);
-                ensure(file, free, || {
+                file.ensure(free, || {
                     format!("device `{name}`: another device or listener has its address {address}")
-                })?;
+                });
             }
         }
-        for listener in &self.listener {
+        for (index, listener) in self.listener.iter().enumerate() {
+            file.at("listener", index);
             let address = listener.address;
-            ensure(
-                file,
-                address.port() == 0 || addresses.insert(address),
-                || format!("listener {address}: another device or listener has its address"),
-            )?;
+            file.ensure(address.port() == 0 || addresses.insert(address), || {
+                format!("listener {address}: another device or listener has its address")
+            });
             let mut units = HashSet::new();
             for map in &listener.unit {
                 let (unit, device) = (map.unit, &map.device);
-                ensure(file, names.contains(device.as_str()), || {
+                file.ensure(names.contains(device.as_str()), || {
                     format!("listener {address}, unit {unit}: there is no device `{device}`")
-                })?;
-                ensure(file, units.insert(unit), || {
+                });
+                file.ensure(units.insert(unit), || {
                     format!("listener {address}: unit {unit} stands twice")
-                })?;
+                });
             }
         }
-        profinet::check(file, self.profinet.as_ref(), &self.station)?;
-        profinet::check_headend(file, &self.station, &self.controller)?;
-        ensure(file, self.client.in_flight > 0, || {
-            "client.in_flight must be at least 1".into()
-        })
+        profinet::check(file, self.profinet.as_ref(), &self.station);
+        profinet::check_headend(file, &self.station, &self.controller);
+        file.at_table("client");
+        file.ensure(self.client.in_flight > 0, || {
+            "client: `in_flight` must be at least 1".into()
+        });
     }
+}
 
+impl File {
     /// Which edge may offer what.
     pub(crate) fn bindings(&self) -> Bindings {
         let devices = self.device.iter();

@@ -1,13 +1,17 @@
 //! Configuration files: read, overridden from the environment, checked as a whole.
 //!
-//! A file is parsed twice: by `toml` alone first, whose errors know line and column, then
-//! through `config`, which merges `FIELDLOCK__SECTION__KEY` over it.
+//! A file is read as it is first, and all that is wrong with it told with its place ([`document`],
+//! [`checks`]; [`words`] has what is said), then through `config`, which merges
+//! `FIELDLOCK__SECTION__KEY` over it. Paths in it count from its own directory.
 
 pub mod audit;
+mod checks;
+mod document;
 pub mod edge;
 pub mod headend;
 pub mod monitor;
 pub mod profinet;
+mod words;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +23,10 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
+use checks::Checks;
+pub use document::Finding;
+use words::in_words;
+
 /// Why a configuration can't be used. Each text says what to do.
 #[derive(Debug, Error)]
 pub enum SettingsError {
@@ -27,31 +35,94 @@ pub enum SettingsError {
         file: PathBuf,
         source: std::io::Error,
     },
-    #[error("{file}:{line}:{column}: {message}", file = file.display())]
-    Syntax {
+    #[error("{}", listed(file, findings))]
+    Wrong {
         file: PathBuf,
-        line: usize,
-        column: usize,
-        message: String,
+        findings: Vec<Finding>,
     },
     #[error("environment FIELDLOCK__*: {message}")]
     Environment { message: String },
-    #[error("{file}: {message}", file = file.display())]
-    Meaning { file: PathBuf, message: String },
+}
+
+/// A line for each, as compilers write them.
+fn listed(file: &Path, findings: &[Finding]) -> String {
+    let line = |Finding { place, message }: &Finding| match place {
+        Some((line, column)) => format!("{}:{line}:{column}: {message}", file.display()),
+        None => format!("{}: {message}", file.display()),
+    };
+    let lines: Vec<_> = findings.iter().map(line).collect();
+    lines.join("\n")
 }
 
 /// Prefix of the environment variables that override a file.
 const PREFIX: &str = "FIELDLOCK";
 
-fn load<T: DeserializeOwned>(file: &Path, lists: &[&str]) -> Result<T, SettingsError> {
-    let text = fs::read_to_string(file).map_err(|source| SettingsError::Unreadable {
+/// A configuration file of one kind.
+trait Configuration: DeserializeOwned {
+    /// Keys that hold lists of scalars, for the environment.
+    const LISTS: &'static [&'static str];
+
+    /// Files that have to be there, and the keys that name them.
+    fn files(&self) -> Vec<(&'static str, &Path)>;
+
+    /// Paths count from `folder`.
+    fn resolve(&mut self, folder: &Path);
+
+    /// What belongs together.
+    fn check(&self, file: &Checks<'_>);
+}
+
+/// Reads `file`, merges the environment over it and checks what belongs together.
+fn load<T: Configuration>(file: &Path) -> Result<T, SettingsError> {
+    let text = read(file)?;
+    let mut settings: T = parse(&text, file, T::LISTS, variables())?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let checks = Checks::new(&text);
+    for (key, given) in settings.files() {
+        checks.ensure_file(key, folder, given);
+    }
+    settings.resolve(folder);
+    checked(&settings, file, checks)?;
+    Ok(settings)
+}
+
+fn checked<T: Configuration>(
+    settings: &T,
+    file: &Path,
+    checks: Checks<'_>,
+) -> Result<(), SettingsError> {
+    settings.check(&checks);
+    match checks.into_findings() {
+        findings if findings.is_empty() => Ok(()),
+        findings => Err(SettingsError::Wrong {
+            file: file.to_owned(),
+            findings,
+        }),
+    }
+}
+
+/// The state directory that `file` names, whatever else may be wrong with it.
+pub fn state_in(file: &Path) -> Result<PathBuf, SettingsError> {
+    #[derive(Deserialize)]
+    struct Stated {
+        state: PathBuf,
+    }
+    let stated: Stated = parse(&read(file)?, file, &[], variables())?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    Ok(folder.join(stated.state))
+}
+
+fn read(file: &Path) -> Result<String, SettingsError> {
+    fs::read_to_string(file).map_err(|source| SettingsError::Unreadable {
         file: file.to_owned(),
         source,
-    })?;
-    let variables = env::vars()
+    })
+}
+
+fn variables() -> HashMap<String, String> {
+    env::vars()
         .filter(|(key, _)| key.starts_with(concat!("FIELDLOCK", "__")))
-        .collect();
-    parse(&text, file, lists, variables)
+        .collect()
 }
 
 fn parse<T: DeserializeOwned>(
@@ -60,7 +131,10 @@ fn parse<T: DeserializeOwned>(
     lists: &[&str],
     variables: HashMap<String, String>,
 ) -> Result<T, SettingsError> {
-    let parsed = toml::from_str(text).map_err(|error| syntax(text, file, &error))?;
+    let parsed = document::read(text).map_err(|findings| SettingsError::Wrong {
+        file: file.to_owned(),
+        findings,
+    })?;
     if variables.is_empty() {
         return Ok(parsed);
     }
@@ -81,44 +155,8 @@ fn parse<T: DeserializeOwned>(
         .build()
         .and_then(Config::try_deserialize)
         .map_err(|error| SettingsError::Environment {
-            message: with_nearest(&error.to_string()),
+            message: in_words(&error.to_string(), ""),
         })
-}
-
-fn syntax(text: &str, file: &Path, error: &toml::de::Error) -> SettingsError {
-    let start = error.span().map_or(0, |span| span.start);
-    let before = &text[..start.min(text.len())];
-    SettingsError::Syntax {
-        file: file.to_owned(),
-        line: before.matches('\n').count() + 1,
-        column: before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1,
-        message: with_hint(error.message()),
-    }
-}
-
-/// Adds what the parser's own text leaves open.
-fn with_hint(message: &str) -> String {
-    match message {
-        "invalid socket address syntax" => format!(
-            "{message}\nhint: write an IP address and a port, such as \"10.1.0.7:502\" or \"[::]:502\""
-        ),
-        _ => with_nearest(message),
-    }
-}
-
-/// Adds the nearest key to serde's "unknown field `x`, expected one of `a`, `b`".
-fn with_nearest(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = message.contains("unknown field") || message.contains("unknown variant");
-    if let (true, Some(wrong)) = (unknown, quoted.next()) {
-        let nearest = quoted
-            .map(|key| (strsim::jaro_winkler(wrong, key), key))
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        if let Some((_, key)) = nearest.filter(|(likeness, _)| *likeness > 0.7) {
-            return format!("{message}\nhint: did you mean `{key}`?");
-        }
-    }
-    message.to_owned()
 }
 
 /// A length of time as people write it: `"250ms"`, `"1s"`, `"5m"`, `"30d"`.
@@ -221,39 +259,161 @@ fn on() -> bool {
     true
 }
 
-/// Fails with a text about the whole file when `wrong` holds.
-fn ensure(file: &Path, right: bool, message: impl FnOnce() -> String) -> Result<(), SettingsError> {
-    if right {
-        return Ok(());
-    }
-    Err(SettingsError::Meaning {
-        file: file.to_owned(),
-        message: message(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn edge(text: &str) -> Result<edge::File, SettingsError> {
-        parse(text, Path::new("edge.toml"), edge::LISTS, HashMap::new())
+        parse(
+            text,
+            Path::new("edge.toml"),
+            edge::File::LISTS,
+            HashMap::new(),
+        )
     }
 
     #[test]
     fn an_unknown_key_is_named_with_its_place_and_the_nearest() {
         let error = edge("state = \"s\"\npolcy = \"p\"\n").unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("edge.toml:2:1: "), "{text}");
+        assert!(text.contains("edge.toml:2:1: "), "{text}");
         assert!(text.contains("`polcy`"), "{text}");
         assert!(text.contains("did you mean `policy`?"), "{text}");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once_with_its_place() {
+        let text = "\
+policy = 7
+polcy = \"p\"
+drain = \"soon\"
+[headend]
+name = \"hd-1\"
+[[device]]
+answer_within = 5
+modbus_tcp = \"192.0.2.10\"
+[[device]]
+name = \"press-08\"
+queue = 70000
+modbus_rtu = { path = \"/dev/ttyS0\", parity = \"evn\" }
+";
+        let SettingsError::Wrong { findings, .. } = edge(text).unwrap_err() else {
+            panic!();
+        };
+        let lines: Vec<_> = findings
+            .iter()
+            .map(|finding| (finding.place.map(|place| place.0), finding.message.as_str()))
+            .collect();
+        let starts = [
+            (None, "`state` is missing\nhint: write state = \""),
+            (Some(1), "`policy` is the number 7, and has to be a text"),
+            (Some(2), "`polcy` is no key here; the keys are `state`, "),
+            (Some(3), "`drain`: `soon` is not a length of time"),
+            (
+                Some(4),
+                "`headend` is a table, and has to be a list, in [ ]\nhint: write [[headend]]",
+            ),
+            (
+                Some(6),
+                "`name` is missing\nhint: write name = \"press-07\"",
+            ),
+            (
+                Some(7),
+                "`answer_within` is the number 5, and has to be a text, in quotes\nhint: write answer_within = \"1s\"",
+            ),
+            (
+                Some(8),
+                "`modbus_tcp` is the text \"192.0.2.10\", and has to be a table",
+            ),
+            (
+                Some(11),
+                "`queue` is the number 70000, and has to be a whole number from 0 to 65535",
+            ),
+            (
+                Some(12),
+                "`parity`: `evn` is no choice; choose from `even`, `odd`, `none`\nhint: did you mean `even`?",
+            ),
+        ];
+        assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+        for ((line, message), (wanted, start)) in lines.iter().zip(starts) {
+            assert_eq!(*line, wanted, "{message}");
+            assert!(message.starts_with(start), "{message}\n{start}");
+            for foreign in [
+                "invalid type",
+                "expected",
+                "map,",
+                "sequence",
+                "struct ",
+                "field `",
+            ] {
+                assert!(!message.contains(foreign), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_told_at_once_with_its_place() {
+        let text = "\
+state = \"s\"
+policy = \"p\"
+[[headend]]
+name = \"HD_1\"
+address = [\"hd-1\"]
+[[device]]
+name = \"press-07\"
+queue = 0
+[[device]]
+name = \"press-07\"
+modbus_tcp = { address = \"192.0.2.10\", in_flight = 0 }
+";
+        let file = Path::new("edge.toml");
+        let parsed = edge(text).unwrap();
+        let error = checked(&parsed, file, Checks::new(text)).unwrap_err();
+        let text = error.to_string();
+        for line in [
+            "edge.toml:3:1: headend `HD_1`: ",
+            "edge.toml:5:1: headend `HD_1`: `address` hd-1 is not host:port",
+            "edge.toml:6:1: device `press-07`: give exactly one of ",
+            "edge.toml:8:1: device `press-07`: `queue` and `queue_per_client` must be at least 1",
+            "edge.toml:9:1: device `press-07` stands twice",
+            "edge.toml:11:16: device `press-07`: `address` 192.0.2.10 is not host:port",
+            "edge.toml:11:40: device `press-07`: `max_connections` and `in_flight` must be",
+        ] {
+            assert!(
+                text.lines().any(|found| found.starts_with(line)),
+                "{line}\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn paths_count_from_the_directory_of_the_file_and_a_missing_file_has_its_key_and_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("edge.toml");
+        let text = "state = \"state\"\npolicy = \"plicy.toml\"\n[[headend]]\nname = \"hd-1\"\n\
+                    address = [\"h:1\"]\n[[device]]\nname = \"d\"\nmodbus_tcp = { address = \"h:1\" }\n";
+        std::fs::write(&file, text).unwrap();
+        let error = edge::File::load(&file).unwrap_err().to_string();
+        let start = format!("{}:2:1: `policy`: ", file.display());
+        assert!(error.starts_with(&start), "{error}");
+        assert!(error.contains("plicy.toml: No such file"), "{error}");
+        assert!(
+            error.contains("the directory of the configuration file"),
+            "{error}"
+        );
+        std::fs::write(folder.path().join("plicy.toml"), "").unwrap();
+        let settings = edge::File::load(&file).unwrap();
+        assert_eq!(settings.state, folder.path().join("state"));
+        assert_eq!(settings.policy, Some(folder.path().join("plicy.toml")));
+        assert_eq!(state_in(&file).unwrap(), folder.path().join("state"));
     }
 
     #[test]
     fn an_address_without_a_port_gets_a_hint() {
         let text = "state = \"s\"\npolicy = \"p\"\n[tunnel]\nlisten = [\"127.0.0.1\"]\n";
         let file = Path::new("headend.toml");
-        let parsed: Result<headend::File, _> = parse(text, file, headend::LISTS, HashMap::new());
+        let parsed: Result<headend::File, _> =
+            parse(text, file, headend::File::LISTS, HashMap::new());
         let text = parsed.unwrap_err().to_string();
         assert!(
             text.contains("hint: write an IP address and a port"),
@@ -284,8 +444,13 @@ mod tests {
                 "127.0.0.1:1,127.0.0.1:2".into(),
             ),
         ]);
-        let file: headend::File =
-            parse(text, Path::new("headend.toml"), headend::LISTS, variables).unwrap();
+        let file: headend::File = parse(
+            text,
+            Path::new("headend.toml"),
+            headend::File::LISTS,
+            variables,
+        )
+        .unwrap();
         assert_eq!(file.state, Path::new("b"));
         assert_eq!(file.tunnel.listen.len(), 2);
     }
@@ -297,7 +462,8 @@ mod tests {
             ("FIELDLOCK__STATE".into(), "b,c".into()),
             ("FIELDLOCK__DRAIN".into(), "2s".into()),
         ]);
-        let file: edge::File = parse(text, Path::new("edge.toml"), edge::LISTS, variables).unwrap();
+        let file: edge::File =
+            parse(text, Path::new("edge.toml"), edge::File::LISTS, variables).unwrap();
         assert_eq!(file.state, Path::new("b,c"));
         assert_eq!(file.drain, Span::from_millis(2_000));
     }
@@ -305,7 +471,12 @@ mod tests {
     #[test]
     fn the_least_version_of_tls_is_a_text_in_the_file_and_the_environment() {
         let load = |text: &str, variables| -> Result<headend::File, _> {
-            parse(text, Path::new("headend.toml"), headend::LISTS, variables)
+            parse(
+                text,
+                Path::new("headend.toml"),
+                headend::File::LISTS,
+                variables,
+            )
         };
         let text = "state = \"a\"\npolicy = \"p\"\n";
         assert_eq!(
@@ -326,7 +497,7 @@ mod tests {
         let parsed: Result<edge::File, _> = parse(
             "state = \"a\"\npolicy = \"p\"\n",
             Path::new("edge.toml"),
-            edge::LISTS,
+            edge::File::LISTS,
             variables,
         );
         let text = parsed.unwrap_err().to_string();

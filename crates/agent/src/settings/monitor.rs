@@ -1,11 +1,10 @@
 //! `[monitor]`: where a monitoring system may ask.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{SettingsError, ensure};
+use super::checks::Checks;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,19 +20,21 @@ pub struct Monitor {
 }
 
 /// At an edge nothing listens where others can reach it.
-pub(super) fn check_edge(file: &Path, monitor: Option<&Monitor>) -> Result<(), SettingsError> {
+pub(super) fn check_edge(file: &Checks<'_>, monitor: Option<&Monitor>) {
     let Some(monitor) = monitor else {
-        return Ok(());
+        return;
     };
-    ensure(file, !monitor.allow_remote, || {
-        "monitor.allow_remote: an edge listens on nothing that others can reach; scrape it from \
+    file.at_table("monitor");
+    file.ensure(!monitor.allow_remote, || {
+        "monitor: `allow_remote`: an edge listens on nothing that others can reach; scrape it from \
          its own machine, by an agent that sends the metrics on"
             .into()
-    })?;
+    });
     check_local(file, monitor, "an edge listens on loopback addresses alone")
 }
 
-pub(super) fn check_headend(file: &Path, monitor: Option<&Monitor>) -> Result<(), SettingsError> {
+pub(super) fn check_headend(file: &Checks<'_>, monitor: Option<&Monitor>) {
+    file.at_table("monitor");
     match monitor {
         Some(monitor) if !monitor.allow_remote => check_local(
             file,
@@ -41,15 +42,15 @@ pub(super) fn check_headend(file: &Path, monitor: Option<&Monitor>) -> Result<()
             "what asks from another machine needs `allow_remote = true`, and a firewall that \
              keeps all others out: there is no login",
         ),
-        _ => Ok(()),
+        _ => {}
     }
 }
 
-fn check_local(file: &Path, monitor: &Monitor, why: &str) -> Result<(), SettingsError> {
+fn check_local(file: &Checks<'_>, monitor: &Monitor, why: &str) {
     let listen = monitor.listen;
-    ensure(file, listen.ip().to_canonical().is_loopback(), || {
+    file.ensure(listen.ip().to_canonical().is_loopback(), || {
         format!(
-            "monitor.listen `{listen}` is no loopback address such as \"127.0.0.1:9464\": {why}"
+            "monitor: `listen` {listen} is no loopback address such as \"127.0.0.1:9464\": {why}"
         )
-    })
+    });
 }

@@ -1,7 +1,6 @@
 //! `[profinet]` and `[[station]]`, in both files; `[[controller]]` in the headend's.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::time::Duration;
 
 use fieldlock_conduit::profinet::MAX_PLAY_OUT;
@@ -11,7 +10,8 @@ use fieldlock_session::hello::{MAX_STATION_NAMES, MAX_STATIONS};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::{SettingsError, Span, ensure};
+use super::Span;
+use super::checks::Checks;
 
 /// ARs that one agent keeps, at most: each costs a few KiB.
 const MAX_ARS: usize = 1024;
@@ -99,38 +99,38 @@ impl Station {
         self.edge.as_deref().unwrap_or(self.name.as_str())
     }
 
-    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+    fn check(&self, file: &Checks<'_>) {
         let name = &self.name;
-        ensure(file, self.redundancy <= MAX_REDUNDANCY, || {
+        file.ensure(self.redundancy <= MAX_REDUNDANCY, || {
             format!("station `{name}`: `redundancy` is 0 to {MAX_REDUNDANCY} earlier frames")
-        })?;
-        ensure(file, (1..=MAX_SPREAD).contains(&self.spread), || {
+        });
+        file.ensure((1..=MAX_SPREAD).contains(&self.spread), || {
             format!("station `{name}`: `spread` is 1 to {MAX_SPREAD} cycles")
-        })?;
-        ensure(file, self.play_out <= MAX_PLAY_OUT, || {
+        });
+        file.ensure(self.play_out <= MAX_PLAY_OUT, || {
             format!("station `{name}`: `play_out` is 0 to {MAX_PLAY_OUT} cycles")
-        })?;
+        });
         if let Some(mac) = self.mac {
-            check_mac(file, &format!("station `{name}`"), mac)?;
+            check_mac(file, &format!("station `{name}`"), mac);
         }
         let limit = self.fail_safe_limit.map(|limit| limit.0);
-        ensure(file, limit != Some(Duration::ZERO), || {
+        file.ensure(limit != Some(Duration::ZERO), || {
             format!(
                 "station `{name}`: a `fail_safe_limit` of 0 refuses every AR; leave it out for no limit"
             )
-        })?;
+        });
         let Some(hold) = self.hold else {
-            return Ok(());
+            return;
         };
         let age = hold.max_age.0;
         let right = !age.is_zero() && age <= MAX_HOLD;
-        ensure(file, right, || {
+        file.ensure(right, || {
             format!(
                 "station `{name}`: `hold.max_age` is above 0 and at most {MAX_HOLD:?}; without `hold` nothing is held"
             )
-        })?;
+        });
         let bounded = limit.is_some_and(|limit| limit > age);
-        ensure(file, bounded, || {
+        file.ensure(bounded, || {
             format!(
                 "station `{name}`: `hold` makes a provider that has gone look alive for {age:?} more; \
                  say in `fail_safe_limit` within which time, with the watchdog's, outputs must be safe"
@@ -140,56 +140,57 @@ impl Station {
 }
 
 /// What belongs together in both files; `edge` only where the file is a headend's.
-pub(super) fn check(
-    file: &Path,
-    profinet: Option<&Profinet>,
-    stations: &[Station],
-) -> Result<(), SettingsError> {
+pub(super) fn check(file: &Checks<'_>, profinet: Option<&Profinet>, stations: &[Station]) {
+    file.at("", 0);
     match profinet {
-        None => ensure(file, stations.is_empty(), || {
+        None => file.ensure(stations.is_empty(), || {
             "[[station]] without [profinet]: name the `interface` of the PROFINET wire there".into()
-        })?,
+        }),
         Some(profinet) => {
-            ensure(file, !stations.is_empty(), || {
+            file.ensure(!stations.is_empty(), || {
                 "[profinet] without [[station]]: nothing would cross; name the stations that may be reached".into()
-            })?;
-            profinet.check(file)?;
+            });
+            file.at_table("profinet");
+            profinet.check(file);
         }
     }
     let mut names = HashSet::new();
     let mut pins = HashSet::new();
-    for station in stations {
+    for (index, station) in stations.iter().enumerate() {
+        file.at("station", index);
         let name = &station.name;
-        ensure(file, names.insert(name), || {
+        file.ensure(names.insert(name), || {
             format!("station `{name}` stands twice")
-        })?;
-        station.check(file)?;
+        });
+        station.check(file);
         if let Some(mac) = station.mac {
-            ensure(file, pins.insert(mac), || {
+            file.ensure(pins.insert(mac), || {
                 format!("station `{name}`: another station has its `mac` {mac}")
-            })?;
+            });
         }
     }
-    Ok(())
 }
 
 /// What stands in `edge.toml` only by mistake, and what fits one hello.
-pub(super) fn check_edge(file: &Path, stations: &[Station]) -> Result<(), SettingsError> {
-    if let Some(station) = stations.iter().find(|station| station.edge.is_some()) {
-        let text = format!(
-            "station `{}`: `edge` belongs in headend.toml; here every station is this edge's own",
-            station.name
-        );
-        ensure(file, false, || text)?;
+pub(super) fn check_edge(file: &Checks<'_>, stations: &[Station]) {
+    for (index, station) in stations.iter().enumerate() {
+        file.at("station", index);
+        file.ensure(station.edge.is_none(), || {
+            format!(
+                "station `{}`: `edge` belongs in headend.toml; here every station is this edge's own",
+                station.name
+            )
+        });
     }
-    ensure(file, stations.len() <= MAX_STATIONS, || {
+    file.at("", 0);
+    file.ensure(stations.len() <= MAX_STATIONS, || {
         format!(
             "{} stations, allowed {MAX_STATIONS}: run a second edge with an identity of its own",
             stations.len()
         )
-    })?;
+    });
     let octets: usize = stations.iter().map(|s| s.name.as_str().len()).sum();
-    ensure(file, octets <= MAX_STATION_NAMES, || {
+    file.ensure(octets <= MAX_STATION_NAMES, || {
         format!(
             "the names of all stations have {octets} octets, allowed {MAX_STATION_NAMES}: \
              run a second edge with an identity of its own"
@@ -198,14 +199,11 @@ pub(super) fn check_edge(file: &Path, stations: &[Station]) -> Result<(), Settin
 }
 
 /// Who is bound to which edge, and who may be heard on the wire.
-pub(super) fn check_headend(
-    file: &Path,
-    stations: &[Station],
-    controllers: &[Controller],
-) -> Result<(), SettingsError> {
-    for station in stations {
+pub(super) fn check_headend(file: &Checks<'_>, stations: &[Station], controllers: &[Controller]) {
+    for (index, station) in stations.iter().enumerate() {
+        file.at("station", index);
         let (name, edge) = (&station.name, station.edge());
-        ensure(file, edge.parse::<Name>().is_ok(), || {
+        file.ensure(edge.parse::<Name>().is_ok(), || {
             let given = match station.edge {
                 Some(_) => "",
                 None => "; name the edge that offers it in `edge`",
@@ -213,41 +211,42 @@ pub(super) fn check_headend(
             format!(
                 "station `{name}`: `{edge}` is no name of an edge (a-z, 0-9, inner hyphens){given}"
             )
-        })?;
+        });
     }
-    ensure(file, stations.is_empty() || !controllers.is_empty(), || {
+    file.at("", 0);
+    file.ensure(stations.is_empty() || !controllers.is_empty(), || {
         "[[station]] without [[controller]]: nobody may be heard; give `name` and `mac` of the IO-controller".into()
-    })?;
-    ensure(file, controllers.is_empty() || !stations.is_empty(), || {
+    });
+    file.ensure(controllers.is_empty() || !stations.is_empty(), || {
         "[[controller]] without [[station]]: there is nothing that it could reach".into()
-    })?;
+    });
     let mut names = HashSet::new();
     let mut macs: HashSet<Mac> = stations.iter().filter_map(|s| s.mac).collect();
-    for controller in controllers {
+    for (index, controller) in controllers.iter().enumerate() {
+        file.at("controller", index);
         let Controller { name, mac } = controller;
-        ensure(file, names.insert(name), || {
+        file.ensure(names.insert(name), || {
             format!("controller `{name}` stands twice")
-        })?;
-        check_mac(file, &format!("controller `{name}`"), *mac)?;
-        ensure(file, macs.insert(*mac), || {
+        });
+        check_mac(file, &format!("controller `{name}`"), *mac);
+        file.ensure(macs.insert(*mac), || {
             format!("controller `{name}`: another controller or station has its `mac` {mac}")
-        })?;
+        });
     }
-    Ok(())
 }
 
 impl Profinet {
-    fn check(&self, file: &Path) -> Result<(), SettingsError> {
+    fn check(&self, file: &Checks<'_>) {
         let interface = &self.interface;
         let printable = interface.chars().all(|c| c.is_ascii_graphic() && c != '/');
         let right = printable && (1..=MAX_INTERFACE).contains(&interface.len());
-        ensure(file, right, || {
+        file.ensure(right, || {
             format!(
-                "profinet.interface `{interface}` is no name of an interface; `ip link` lists them"
+                "profinet: `interface` \"{interface}\" is no name of an interface; `ip link` lists them"
             )
-        })?;
-        ensure(file, (1..=MAX_ARS).contains(&self.max_ars), || {
-            format!("profinet.max_ars is 1 to {MAX_ARS}")
+        });
+        file.ensure((1..=MAX_ARS).contains(&self.max_ars), || {
+            format!("profinet: `max_ars` is 1 to {MAX_ARS}")
         })
     }
 
@@ -260,8 +259,8 @@ impl Profinet {
     }
 }
 
-fn check_mac(file: &Path, whose: &str, mac: Mac) -> Result<(), SettingsError> {
-    ensure(file, mac.is_station(), || {
+fn check_mac(file: &Checks<'_>, whose: &str, mac: Mac) {
+    file.ensure(mac.is_station(), || {
         format!("{whose}: `mac` {mac} is no station's own address")
     })
 }

@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 
-use super::super::{edge, headend, parse};
+use std::path::Path;
+
+use super::super::{Configuration, SettingsError, checked, edge, headend, parse};
 use super::*;
 
 const EDGE: &str = r#"
@@ -20,15 +22,15 @@ const CONTROLLER: &str = "[[controller]]\nname = \"plc-1\"\nmac = \"00:1b:1b:01:
 
 fn edge(text: &str) -> Result<edge::File, SettingsError> {
     let (text, file) = (format!("{EDGE}{text}"), Path::new("edge.toml"));
-    let parsed: edge::File = parse(&text, file, edge::LISTS, HashMap::new())?;
-    parsed.check(file)?;
+    let parsed: edge::File = parse(&text, file, edge::File::LISTS, HashMap::new())?;
+    checked(&parsed, file, Checks::new(&text))?;
     Ok(parsed)
 }
 
 fn headend(text: &str) -> Result<headend::File, SettingsError> {
     let (text, file) = (format!("{HEADEND}{text}"), Path::new("headend.toml"));
-    let parsed: headend::File = parse(&text, file, headend::LISTS, HashMap::new())?;
-    parsed.check(file)?;
+    let parsed: headend::File = parse(&text, file, headend::File::LISTS, HashMap::new())?;
+    checked(&parsed, file, Checks::new(&text))?;
     Ok(parsed)
 }
 
@@ -146,7 +148,7 @@ fn what_can_not_be_meant_is_refused() {
         ),
         (
             format!("{WIRE}max_ars = 0\n{STATION}"),
-            "max_ars is 1 to 1024",
+            "`max_ars` is 1 to 1024",
         ),
         (
             format!("{}{STATION}", WIRE.replace("enp3s0", "a/b")),
