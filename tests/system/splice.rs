@@ -2,7 +2,7 @@
 //! so that what arrives there is judged by somebody else.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use fieldlock_testkit::peers::Peer;
 use fieldlock_testkit::ports::free_address;
 use fieldlock_testkit::process::{Directory, Process};
 use fieldlock_tests::answers::{read_registers, write_one};
-use fieldlock_tests::{Pair, SOON, Setup, Transport, binary, trial, within};
+use fieldlock_tests::{Pair, SOON, Setup, Site, Transport, binary, trial, within};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -22,6 +22,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         with_peers("tls_ends_at_the_ca", tls_ends_at_the_ca),
         with_peers("limits_per_address", limits),
         with_peers("not_configured_or_down", not_configured_or_down),
+        trial::test(
+            "splice::who_joins_is_told_what_is_wrong_where",
+            joining_says_what_is_wrong,
+        ),
     ]
 }
 
@@ -59,8 +63,9 @@ fn limits() {
     within(SOON, "two connections to be passed on", || {
         pair.headend.status()["ca_connections"] == 2
     });
-    assert!(
-        Idle::open(pair.tunnel).is_closed(),
+    assert_eq!(
+        Idle::open(pair.tunnel).alert(),
+        ACCESS_DENIED,
         "a third from the same address"
     );
     still_works(&pair);
@@ -76,8 +81,9 @@ fn limits() {
     within(SOON, "these to be gone", || {
         pair.headend.status()["ca_connections"] == 0
     });
-    assert!(
-        Idle::open(pair.tunnel).is_closed(),
+    assert_eq!(
+        Idle::open(pair.tunnel).alert(),
+        ACCESS_DENIED,
         "a fifth within a minute"
     );
     let refused = pair.headend.wait_record("the refusal", |r| {
@@ -91,15 +97,55 @@ fn limits() {
 
 fn not_configured_or_down() {
     let pair = Pair::up(Transport::Quic);
-    assert!(Idle::open(pair.tunnel).is_closed());
+    assert_eq!(Idle::open(pair.tunnel).alert(), NO_APPLICATION_PROTOCOL);
     refused_because(&pair, "no `[ca]` is configured");
     still_works(&pair);
 
     let nobody = free_address().unwrap();
     let pair = setup(nobody).up();
-    assert!(Idle::open(pair.tunnel).is_closed());
+    assert_eq!(Idle::open(pair.tunnel).alert(), INTERNAL_ERROR);
     refused_because(&pair, "can't be reached");
     still_works(&pair);
+}
+
+/// Who joins is told what is wrong where: at the headend, behind it, or in the address.
+fn joining_says_what_is_wrong() {
+    let site = Site::shared();
+    let told = |address: SocketAddr| {
+        let directory = Directory::new().unwrap();
+        let token = site.token("edge", "joining-07", address);
+        let token = directory.write("token", &token).unwrap();
+        let mut command = binary::command();
+        command.args(["enroll", "join", "--state"]);
+        command
+            .arg(directory.join("state"))
+            .arg("--token-file")
+            .arg(token);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", binary::text(&output));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let without = Pair::up(Transport::Tls);
+    let said = told(without.tunnel);
+    assert!(said.contains("passes nothing on to a CA"), "{said}");
+    let down = setup(free_address().unwrap()).up();
+    let said = told(down.tunnel);
+    assert!(said.contains("this headend can't reach its CA"), "{said}");
+    // A port where nobody is, and one that speaks something else.
+    let said = told(free_address().unwrap());
+    assert!(said.contains("nobody listens there"), "{said}");
+    let wrong = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = wrong.local_addr().unwrap();
+    let speaks = std::thread::spawn(move || {
+        let (mut stream, _) = wrong.accept().unwrap();
+        stream
+            .write_all(b"220 mail.plant1.example ESMTP\r\n")
+            .unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let said = told(address);
+    assert!(said.contains("does not speak TLS"), "{said}");
+    speaks.join().unwrap();
 }
 
 fn refused_because(pair: &Pair, text: &str) {
@@ -113,6 +159,11 @@ fn still_works(pair: &Pair) {
     write_one(&mut client, 40, 7);
     assert_eq!(read_registers(&mut client, 40, 1), [7]);
 }
+
+/// Alerts (RFC 8446, section 6).
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+const ACCESS_DENIED: u8 = 49;
+const INTERNAL_ERROR: u8 = 80;
 
 fn authority(address: SocketAddr) -> String {
     format!("[ca]\naddress = \"{address}\"\n")
@@ -151,10 +202,15 @@ impl Idle {
         Self(stream)
     }
 
-    /// Closed without a word, or reset.
-    fn is_closed(&mut self) -> bool {
-        let mut octets = [0; 1];
-        !matches!(self.0.read(&mut octets), Ok(1..))
+    /// The fatal alert with which it is ended, and nothing else.
+    #[track_caller]
+    fn alert(&mut self) -> u8 {
+        let mut said = Vec::new();
+        self.0.read_to_end(&mut said).unwrap();
+        match said[..] {
+            [0x15, 3, 3, 0, 2, 2, alert] => alert,
+            _ => panic!("{said:02x?}"),
+        }
     }
 }
 

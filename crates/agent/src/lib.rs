@@ -69,25 +69,38 @@ pub struct Agent {
     /// Where its configuration is, unless it is said.
     pub configuration: &'static str,
     check: fn(&Path) -> Result<String, StartError>,
+    dial: fn(PathBuf) -> Dialling,
     prepare: fn(&Path) -> Result<Prepared, StartError>,
     run: fn(PathBuf, Given) -> Running,
 }
 
+type Dialling = Pin<Box<dyn Future<Output = Result<Vec<Dialled>, StartError>>>>;
 type Running = Pin<Box<dyn Future<Output = Result<(), StartError>>>>;
 
 impl Agent {
     pub const EDGE: Self = Self {
         configuration: "/etc/fieldlock/edge.toml",
         check: edge::check,
+        dial: |file| Box::pin(async move { edge::reach(&file).await }),
         prepare: edge::prepare,
         run: |file, given| Box::pin(async move { edge::run(&file, given).await }),
     };
     pub const HEADEND: Self = Self {
         configuration: "/etc/fieldlock/headend.toml",
         check: headend::check,
+        dial: |file| Box::pin(async move { headend::reach(&file).await }),
         prepare: headend::prepare,
         run: |file, given| Box::pin(async move { headend::run(&file, given).await }),
     };
+}
+
+/// What came of dialling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dialled {
+    /// A device, headend or CA, and its address.
+    pub what: String,
+    /// What it said, or why there was nothing.
+    pub outcome: Result<String, String>,
 }
 
 /// What an agent needs of the system before it runs.
@@ -144,6 +157,16 @@ impl Agent {
     /// Reads configuration and policy, tries key and certificates; opens and dials nothing.
     pub fn check(&self, file: &Path) -> Result<String, StartError> {
         (self.check)(file)
+    }
+
+    /// Dials what the configuration names, says what became of it, and hangs up.
+    pub fn dial(&self, file: &Path) -> Result<Vec<Dialled>, StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())?;
+        let dialled = runtime.block_on((self.dial)(file.to_owned()));
+        runtime.shutdown_background();
+        dialled
     }
 
     /// Runs until SIGTERM or SIGINT.

@@ -1,6 +1,8 @@
 //! A client of `ca serve`: EST (RFC 7030) and the trust list. One request on each connection,
 //! bounded in time and size; redirects are not followed.
 
+use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -17,10 +19,10 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rcgen::KeyPair;
-use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{AlertDescription, ClientConfig};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -264,7 +266,7 @@ impl Client {
         for address in &self.addresses {
             match self.connect_to(address).await {
                 Ok(stream) => return Ok((address.clone(), stream)),
-                Err(error) => tried.push(format!("{address}: {}", words::io_error(&error))),
+                Err(error) => tried.push(format!("{address}: {}", reason(&error))),
             }
         }
         Err(ClientError::Unreachable {
@@ -301,6 +303,43 @@ fn certificate_of(
             );
             ClientError::Unfit(text)
         })
+}
+
+/// Why no connection to the CA came about. A headend that carries none says so by an alert before any
+/// handshake.
+fn reason(error: &std::io::Error) -> Cow<'static, str> {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let text = match (tls, error.kind()) {
+        (Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)), _) => {
+            "this headend passes nothing on to a CA: `[ca]` with the CA's `address` is missing in its \
+             headend.toml"
+        }
+        (Some(rustls::Error::AlertReceived(AlertDescription::InternalError)), _) => {
+            "this headend can't reach its CA: is `fieldlock ca serve` running, and is `address` under \
+             `[ca]` in headend.toml right?"
+        }
+        (Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)), _) => {
+            "this headend has as many connections to its CA as it may: try again in a minute"
+        }
+        (Some(rustls::Error::InvalidMessage(_)), _) => {
+            "what answers there does not speak TLS: is the port that of a headend's tunnels, or of the \
+             CA?"
+        }
+        (Some(_), _) => return words::io_error(error),
+        (None, ErrorKind::ConnectionRefused) => {
+            "nobody listens there: are address and port those of a headend's tunnels, or of the CA, \
+             and does it run?"
+        }
+        (None, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+            "the connection was closed without a word of TLS: is the port that of a headend's \
+             tunnels, or of the CA?"
+        }
+        (None, ErrorKind::TimedOut) => {
+            "no answer in time: is the address right, and does a firewall let it through?"
+        }
+        _ => return words::io_error(error),
+    };
+    text.into()
 }
 
 struct Answer {

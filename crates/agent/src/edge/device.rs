@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ pub(crate) struct Device {
     pub(super) ledger: Rc<Ledger>,
     /// Whom to trust, of devices that speak MBAPS.
     pub(super) posture: Rc<Posture>,
+    /// A connection has come about since the start.
+    reached: Cell<bool>,
     /// Why the last connection did not come about, until one does.
     failure: RefCell<Option<String>>,
     /// What the device sent last that was not taken.
@@ -108,8 +110,25 @@ struct Write {
     record: Record,
 }
 
+/// Between two attempts to reach a device that has not been reached since the start.
+const LOOK_FOR: Duration = Duration::from_secs(1);
+
+/// Connects to a device before anybody asks it: who puts up the edge sees a wrong address while he is there.
+async fn look_for(device: Weak<Device>) {
+    while let Some(device) = device.upgrade().filter(|device| !device.reached.get()) {
+        if device.timer_task.borrow().is_none() {
+            return;
+        }
+        device.core.borrow_mut().connect_ahead(Instant::now());
+        device.pump();
+        drop(device);
+        sleep(LOOK_FOR).await;
+    }
+}
+
 impl Device {
-    /// Makes the device and starts its timer; connections open when they are needed.
+    /// Makes the device and starts its timer; the first connection opens now, unless the configuration says
+    /// otherwise, others when they are needed.
     pub(crate) fn start(config: Config, ledger: &Rc<Ledger>, posture: &Rc<Posture>) -> Rc<Self> {
         let name: Arc<str> = config.name.as_str().into();
         let seed = name
@@ -126,6 +145,7 @@ impl Device {
             lines: RefCell::new(std::iter::repeat_with(|| None).take(lines).collect()),
             ledger: ledger.clone(),
             posture: posture.clone(),
+            reached: Cell::new(false),
             failure: RefCell::default(),
             fault: RefCell::default(),
             borne: Default::default(),
@@ -146,6 +166,9 @@ impl Device {
             }
         });
         *device.timer_task.borrow_mut() = Some(task.abort_handle());
+        if device.config.connect_at_start {
+            tokio::task::spawn_local(look_for(Rc::downgrade(&device)));
+        }
         device
     }
 
@@ -199,6 +222,15 @@ impl Device {
         let counted = Quirk::ALL.into_iter().zip(self.borne.each_ref());
         let counted = counted.map(|(quirk, count)| (quirk, count.get()));
         counted.filter(|(quirk, count)| *count > 0 || self.config.quirks.contains(*quirk))
+    }
+
+    /// Whether the device takes connections, as far as that was tried.
+    pub(crate) fn is_reachable(&self) -> Option<bool> {
+        match (&*self.failure.borrow(), self.reached.get()) {
+            (Some(_), _) => Some(false),
+            (None, true) => Some(true),
+            (None, false) => None,
+        }
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -619,6 +651,7 @@ impl Device {
 
     pub(super) fn connected(self: &Rc<Self>, conn: ConnId) {
         info!(device = %self.name, "connected");
+        self.reached.set(true);
         self.failure.take();
         self.core
             .borrow_mut()

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use fieldlock_pki::{Identity, Role};
 use fieldlock_session::race::Attempt;
 use fieldlock_session::{ALPN, Close, Failure, Race, Transport};
+use quinn::{Endpoint, TransportConfig};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -27,6 +28,7 @@ use crate::authority::Member;
 use crate::headend::{quic_peer, tls_peer};
 use crate::settings::edge::{Headend as Settings, Transport as Configured};
 use crate::socket;
+use crate::tls::Trust;
 use crate::tunnel::{End, Link, Path, Peer, quic, tcp};
 
 /// One attempt, from the first packet to the end of the handshake.
@@ -34,7 +36,7 @@ pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 /// While on TLS: when QUIC is tried again, doubling from the first to the last.
 const RETURN_FIRST: Duration = Duration::from_secs(5);
 const RETURN_LAST: Duration = Duration::from_secs(300);
-/// While a headend's certificate is about to end, and it has not got another.
+/// While a headend's certificate is about to expire, and it has not got another.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
 /// Different failures that are remembered, so as not to be repeated in the log.
 const COMPLAINTS: usize = 16;
@@ -429,7 +431,32 @@ async fn connect(
     address: SocketAddr,
     round_trip: Option<Duration>,
 ) -> Result<Connected, Failed> {
+    let stations = edge.stations.borrow().len();
+    let channels = edge.devices.borrow().len() + stations;
+    let streams = u32::try_from(channels).unwrap_or(u32::MAX);
+    let mut settings = quic::transport(streams, stations > 0);
+    if let Some(round_trip) = round_trip {
+        quic::expect_answer(&mut settings, round_trip);
+    }
     let trust = edge.posture.trust();
+    shake_hands(
+        &edge.endpoint,
+        &trust,
+        headend,
+        (transport, address),
+        settings,
+    )
+    .await
+}
+
+/// Connects to a headend and has it prove that it is `headend`.
+async fn shake_hands(
+    endpoint: &Endpoint,
+    trust: &Trust,
+    headend: &str,
+    (transport, address): (Transport, SocketAddr),
+    settings: TransportConfig,
+) -> Result<Connected, Failed> {
     let expected = Identity {
         site: trust.identity.site.clone(),
         role: Role::Headend,
@@ -439,17 +466,9 @@ async fn connect(
         Transport::Quic => {
             let config = trust.quic_client().map_err(Failed::refused)?;
             let mut config = config.ok_or_else(|| Failed::refused("no client configuration"))?;
-            let stations = edge.stations.borrow().len();
-            let channels = edge.devices.borrow().len() + stations;
-            let streams = u32::try_from(channels).unwrap_or(u32::MAX);
-            let mut transport = quic::transport(streams, stations > 0);
-            if let Some(round_trip) = round_trip {
-                quic::expect_answer(&mut transport, round_trip);
-            }
-            config.transport_config(Arc::new(transport));
-            let address = reachable(edge, address);
-            let connecting = edge
-                .endpoint
+            config.transport_config(Arc::new(settings));
+            let address = reachable(endpoint, address);
+            let connecting = endpoint
                 .connect_with(config, address, &expected.dns())
                 .map_err(Failed::network)?;
             let connection = connecting.await.map_err(|error| {
@@ -484,12 +503,24 @@ pub(super) async fn connect_tls(
     })
 }
 
+/// Whether a headend answers at an address and is the one that is meant; nothing more is said.
+pub(super) async fn try_headend(
+    endpoint: &Endpoint,
+    trust: &Trust,
+    headend: &str,
+    to: (Transport, SocketAddr),
+) -> Result<(), String> {
+    let handshake = shake_hands(endpoint, trust, headend, to, quic::transport(0, false));
+    match timeout(ATTEMPT, handshake).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(failed)) => Err(failed.text),
+        Err(_) => Err("no answer in time".into()),
+    }
+}
+
 /// The endpoint is a dual-stack socket where the system has IPv6: it wants mapped addresses.
-fn reachable(edge: &Edge, address: SocketAddr) -> SocketAddr {
-    let dual = edge
-        .endpoint
-        .local_addr()
-        .is_ok_and(|local| local.is_ipv6());
+fn reachable(endpoint: &Endpoint, address: SocketAddr) -> SocketAddr {
+    let dual = endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
     match address {
         SocketAddr::V4(v4) if dual => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
         address => address,

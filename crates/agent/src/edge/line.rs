@@ -210,7 +210,7 @@ async fn run_serial(device: &Rc<Device>, settings: &ModbusRtu, conn: ConnId, out
     device.lost(conn, &why);
 }
 
-fn open_serial(settings: &ModbusRtu) -> tokio_serial::Result<SerialStream> {
+pub(super) fn open_serial(settings: &ModbusRtu) -> tokio_serial::Result<SerialStream> {
     let parity = match settings.parity {
         ConfiguredParity::Even => Parity::Even,
         ConfiguredParity::Odd => Parity::Odd,

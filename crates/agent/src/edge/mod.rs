@@ -6,6 +6,7 @@
 //! - `tunnel`: requests from a headend, judged by this edge's own policy.
 //! - `device`, `line`: sockets and serial lines around [`fieldlock_conduit::device`].
 //! - `mbaps`: devices that speak Modbus/TCP Security.
+//! - `reach`: whether what the configuration names answers.
 
 mod bundle;
 mod cyclic;
@@ -15,11 +16,13 @@ mod line;
 mod mbaps;
 mod metrics;
 mod names;
+mod reach;
 mod status;
 mod tunnel;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -55,6 +58,7 @@ use crate::{Given, Prepared, StartError, random, stop_signal};
 use bundle::Next;
 use device::Device;
 use dial::Dialled;
+pub(crate) use reach::reach;
 use tunnel::TunnelHandler;
 
 /// How long the tunnel of a changed `[[headend]]` waits for the new one.
@@ -208,12 +212,28 @@ const PORTS: RangeInclusive<u16> = 61_000..=65_535;
 /// process before this one any more. `secret`: of this edge alone, and the same in all runs.
 fn endpoint(secret: &[u8]) -> Result<Endpoint, StartError> {
     let own = udp::lasting_port(secret, PORTS);
-    let at = |ip: IpAddr, port| socket::bind((ip, port).into(), Type::DGRAM);
-    let (v6, v4) = (Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into());
-    at(v6, own)
-        .or_else(|_| at(v6, 0))
-        .or_else(|_| at(v4, own))
-        .or_else(|_| at(v4, 0))
+    endpoint_at(&[own, 0])
+}
+
+/// Likewise, for a process that only tries whether there is a way.
+fn transient_endpoint() -> Result<Endpoint, StartError> {
+    endpoint_at(&[0])
+}
+
+/// On the first of `ports` that is free.
+fn endpoint_at(ports: &[u16]) -> Result<Endpoint, StartError> {
+    let families: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+    let addresses = families
+        .into_iter()
+        .flat_map(|ip| ports.iter().map(move |port| (ip, *port)));
+    let mut bound = Err(io::ErrorKind::AddrNotAvailable.into());
+    for address in addresses {
+        bound = socket::bind(address.into(), Type::DGRAM);
+        if bound.is_ok() {
+            break;
+        }
+    }
+    bound
         .and_then(|socket| udp::endpoint(socket.into(), None, EndpointConfig::default()))
         .map_err(StartError::Io)
 }
@@ -481,7 +501,7 @@ impl Edge {
         }
     }
 
-    /// A headend's certificate ends under a live tunnel: a new one beside it, in time, goes by
+    /// A headend's certificate expires under a live tunnel: a new one beside it, in time, goes by
     /// the certificate that the headend has got meanwhile.
     fn watch_headends(&self) {
         let now = self.posture.clock().steady();

@@ -98,6 +98,7 @@ fn device(device: &Device) -> Value {
     json!({
         "name": &*device.name,
         "address": address,
+        "reachable": device.is_reachable(),
         "connections": stats.connections,
         "queued": stats.queued,
         "in_flight": stats.in_flight,

@@ -7,6 +7,7 @@
 //! - `bundle`: policy bundles, carried to edges.
 //! - `tunnel`: which edge may offer which device.
 //! - `sweep`: live tunnels, judged again.
+//! - `refusals`: edges that were turned away, for `status`.
 //! - `devices`, `channel`: the devices, and requests under way to one.
 //!
 //! All of it runs on one thread; the audit log has its own.
@@ -21,6 +22,7 @@ mod devices;
 mod gate;
 mod mbaps;
 mod metrics;
+mod refusals;
 mod request;
 mod seats;
 mod splice;
@@ -65,13 +67,14 @@ use crate::source::Source;
 use crate::tls::Refusal;
 use crate::tunnel::{Link, Peer};
 use crate::vitals::Vitals;
-use crate::{Given, Prepared, StartError, random, stop_signal};
+use crate::{Dialled, Given, Prepared, StartError, random, stop_signal};
 use accept::Port;
 use admission::{Admission, Verdict};
 use bundle::Bundles;
 use client::{ClientConn, Service};
 use devices::{Device, Devices};
 use gate::Gate;
+use refusals::Refusals;
 use seats::Seats;
 use tunnel::EdgeTunnel;
 
@@ -135,6 +138,7 @@ pub(crate) struct Headend {
     splices: RefCell<Gate>,
     /// When a second agent with the key of this edge was refused last.
     duplicates: RefCell<HashMap<String, Instant>>,
+    refusals: RefCell<Refusals>,
     next_client: Cell<u32>,
     next_link: Cell<u32>,
     counters: Rc<Counters>,
@@ -167,6 +171,22 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
         profinet.unwrap_or_default(),
         short_hex(&posture.hash()),
     ))
+}
+
+/// Dials what the configuration names: the CA alone, for edges dial in.
+pub(crate) async fn reach(file: &Path) -> Result<Vec<Dialled>, StartError> {
+    let settings = File::load(file)?;
+    let Some(ca) = &settings.ca else {
+        return Ok(Vec::new());
+    };
+    let outcome = match splice::connect(&ca.address).await {
+        Ok(_) => Ok("answers".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(vec![Dialled {
+        what: format!("CA at {}", ca.address),
+        outcome,
+    }])
 }
 
 /// Runs a headend until it is told to stop.
@@ -237,6 +257,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         sweep_wanted: Notify::new(),
         splices: RefCell::default(),
         duplicates: RefCell::default(),
+        refusals: RefCell::default(),
         next_client: Cell::new(0),
         next_link: Cell::new(0),
         counters: Rc::default(),
@@ -463,6 +484,12 @@ impl Headend {
             transport: Some(transport.name().into()),
             ..denial(Kind::TunnelRefused, &peer, &refusal.why)
         });
+        // Who comes from nowhere can't be looked for.
+        if let Some(source) = source {
+            let mut refusals = self.refusals.borrow_mut();
+            let shown = peer.identity.as_deref().map(str::to_owned);
+            refusals.note(shown, source.ip(), &refusal.why, Instant::now());
+        }
         let transport = transport.name();
         let address = source.map_or("not proven".to_owned(), |source| source.to_string());
         if first {

@@ -31,6 +31,8 @@ const LIFE: Duration = Duration::from_secs(3600);
 /// Both ways together. The longest trust list has 16 MiB.
 const MAX_OCTETS: u64 = 64 << 20;
 const BUFFER: usize = 8 * 1024;
+/// For the ClientHello of who is turned away, and then his end.
+const REST: Duration = Duration::from_millis(200);
 
 /// An address where every connection is for the CA.
 pub(super) struct Door {
@@ -77,7 +79,7 @@ impl Door {
 /// Carries one connection until it ends; `read` is what was read from it already.
 pub(super) async fn carry(
     headend: Rc<Headend>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     read: Vec<u8>,
     from: SocketAddr,
 ) {
@@ -92,6 +94,7 @@ pub(super) async fn carry(
             &peer,
             "the CA (EST, ALPN `http/1.1`) was asked for, and no `[ca]` is configured",
         );
+        tell(&mut stream, NO_APPLICATION_PROTOCOL).await;
         return;
     };
     let limits = limits(authority);
@@ -101,6 +104,7 @@ pub(super) async fn carry(
         .enter(from.ip(), &limits, Instant::now());
     if let Err(full) = entered {
         headend.refuse_splice(&peer, &full.to_string());
+        tell(&mut stream, ACCESS_DENIED).await;
         return;
     }
     let started = Instant::now();
@@ -118,6 +122,7 @@ pub(super) async fn carry(
             let reason = format!("the CA at {} can't be reached: {error}", authority.address);
             headend.refuse_splice(&peer, &reason);
             headend.splices.borrow_mut().leave(from.ip());
+            tell(&mut stream, INTERNAL_ERROR).await;
             return;
         }
     };
@@ -134,6 +139,23 @@ pub(super) async fn carry(
         reason: Some(reason.into()),
         ..Record::new(Kind::EnrollClose)
     });
+}
+
+/// Alerts (RFC 8446, section 6) by which who asks for EST tells apart why he got none. `fieldlock enroll`
+/// says it in words.
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+const ACCESS_DENIED: u8 = 49;
+const INTERNAL_ERROR: u8 = 80;
+
+/// Ends a connection on which nothing but a ClientHello was read. Before a handshake alerts are in the clear.
+async fn tell(stream: &mut TcpStream, alert: u8) {
+    const FATAL: u8 = 2;
+    let record = [0x15, 3, 3, 0, 2, FATAL, alert];
+    // Seven octets fit into a socket that nothing was written to.
+    let _ = stream.write_all(&record).await;
+    let _ = stream.shutdown().await;
+    // A connection that is closed with something unread is reset, and the alert may be lost with it.
+    let _ = timeout(REST, stream.read(&mut [0; BUFFER])).await;
 }
 
 impl Headend {
@@ -154,7 +176,7 @@ fn limits(authority: &Authority) -> Limits {
     }
 }
 
-async fn connect(address: &str) -> io::Result<TcpStream> {
+pub(super) async fn connect(address: &str) -> io::Result<TcpStream> {
     let stream = timeout(CONNECT, TcpStream::connect(address))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;

@@ -19,6 +19,7 @@ impl Headend {
             .values()
             .map(|t| self.tunnel(t, &trust))
             .collect();
+        status["refusals"] = self.refusals.borrow().status();
         status["devices"] = self.devices_status();
         status["clients"] = self.clients_status();
         status["listeners"] = self.listeners_status(false);

@@ -87,6 +87,11 @@ impl TunnelHandler {
             Kind::TunnelDown
         } else {
             warn!(edge = name, address = %link.peer.address, "tunnel refused: {end}");
+            if end.is_refusal() {
+                let (uri, from) = (identity.uri(), link.peer.address.ip());
+                let mut refusals = self.headend.refusals.borrow_mut();
+                refusals.note(Some(uri), from, &end.to_string(), Instant::now());
+            }
             Kind::TunnelRefused
         };
         let record = Record {
@@ -395,6 +400,7 @@ impl Headend {
         );
         self.ledger.note(self.tunnel_record(Kind::TunnelUp, link));
         let state = &self.settings().state;
+        self.refusals.borrow_mut().forget(&peer.identity.uri());
         self.posture.time_proven(state, peer.valid.1);
         self.unproven.proven(state);
         self.put_tunnel(&tunnel);

@@ -235,7 +235,7 @@ impl Link {
         })
     }
 
-    /// The other side's certificate has ended.
+    /// The other side's certificate has expired.
     pub(crate) fn has_expired(&self, now: i64) -> bool {
         now > self.peer.valid.1
     }

@@ -170,6 +170,15 @@ impl DeviceSide {
         self.policy += 1;
     }
 
+    /// Opens the first connection although nothing waits for it, unless one is there or the last attempt was a
+    /// moment ago.
+    pub fn connect_ahead(&mut self, now: Instant) {
+        self.advance(now);
+        if !self.pool.is_live() && self.pool.retry.blocked_until(self.now).is_none() {
+            self.connect_one();
+        }
+    }
+
     /// The intent of a held request is durable: it may be sent.
     pub fn release(&mut self, now: Instant, key: Key) {
         self.advance(now);
@@ -404,6 +413,10 @@ impl DeviceSide {
         if !wanted || self.pool.retry.blocked_until(self.now).is_some() {
             return;
         }
+        self.connect_one();
+    }
+
+    fn connect_one(&mut self) {
         if let Some((conn, again)) = self.pool.connect(self.now, &self.settings) {
             self.counters.reconnects += u64::from(again);
             self.events.push_back(Event::Connect(conn));

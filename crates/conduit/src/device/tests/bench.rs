@@ -186,6 +186,11 @@ impl Bench {
         self.drain();
     }
 
+    pub(super) fn connect_ahead(&mut self) {
+        self.device.connect_ahead(self.now);
+        self.drain();
+    }
+
     pub(super) fn drop_client(&mut self, client: u64) {
         self.device.drop_client(self.now, ClientKey(client));
         self.drain();

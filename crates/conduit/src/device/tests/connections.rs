@@ -16,6 +16,19 @@ fn nothing_is_connected_before_the_first_request() {
 }
 
 #[test]
+fn the_first_connection_can_be_opened_ahead_and_serves_the_first_request() {
+    let mut bench = Bench::new(DeviceSettings::default());
+    bench.connect_ahead();
+    bench.connect_ahead();
+    assert_eq!(bench.connecting.len(), 1);
+    bench.connect();
+    bench.connect_ahead();
+    assert!(bench.connecting.is_empty());
+    bench.ask(Ask::read(7, 1));
+    assert_eq!(bench.sent_as(7).conn, bench.open[0]);
+}
+
+#[test]
 fn a_request_goes_out_once_connected_and_its_answer_comes_back() {
     let mut bench = Bench::new(DeviceSettings::default());
     bench.ask(Ask::read(7, 1).unit(9));
