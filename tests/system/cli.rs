@@ -3,10 +3,15 @@
 mod config;
 mod policy;
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::Output;
 
+use fieldlock_testkit::ports::free_address;
 use fieldlock_testkit::process::Directory;
-use fieldlock_tests::{Pair, Transport, binary, trial};
+
+use fieldlock_tests::{Agent, EDGE, Hosted, Pair, Setup, Transport, binary, trial};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -22,9 +27,26 @@ pub(crate) fn trials() -> Vec<Trial> {
             "cli::wrong_headend_configuration",
             config::wrong_headend_configuration,
         ),
+        trial::test(
+            "cli::all_that_is_wrong_with_a_file_is_told_at_once",
+            config::wrong_in_many_ways,
+        ),
         trial::test("cli::wrong_environment", config::wrong_environment),
         trial::test("cli::no_certificate", config::no_certificate),
         trial::test("cli::check_opens_nothing", config::check_opens_nothing),
+        trial::test("cli::check_dials_what_it_is_told_to", config::check_dials),
+        trial::test(
+            "cli::relative_paths_count_from_the_file",
+            config::relative_paths,
+        ),
+        trial::test(
+            "cli::an_edge_that_is_turned_away_is_shown",
+            turned_away_is_shown,
+        ),
+        trial::test(
+            "cli::an_edge_says_whether_it_reaches_its_device_before_anybody_asks",
+            reachable_before_asked,
+        ),
         trial::test("cli::policy_check", policy::check),
         trial::test("cli::policy_explain", policy::explain),
         trial::test("cli::policy_of_stations", policy::stations),
@@ -163,8 +185,15 @@ fn wrong_usage() {
         &["edge", "--config", "edge.toml", "--log", "a=b=c"],
         WRONG,
         "",
-        "error: --log `a=b=c`: invalid filter directive: too many '=' in filter directive, \
-         expected 0 or 1\n",
+        "error: --log `a=b=c`: `b=c` is no level; a level is off, error, warn, info, debug or trace, \
+         and a part of the program (a target) gets its own as in info,fieldlock_agent=debug\n",
+    );
+    place.expect(
+        &["edge", "--config", "edge.toml", "--log", "infoo"],
+        WRONG,
+        "",
+        "error: --log `infoo`: `infoo` is no level; a level is off, error, warn, info, debug or trace, \
+         and a part of the program (a target) gets its own as in info,fieldlock_agent=debug\n",
     );
     // Nothing at all: the whole help, as an error.
     let output = place.run(&[]);
@@ -182,9 +211,17 @@ fn status_without_an_agent() {
             FAILED,
             "",
             "error: none.sock: No such file or directory (os error 2)\n\
-             hint: is the agent running?\n",
+             hint: is the agent running, and is this its state directory? `--state DIR` or \
+             `--config FILE` names another\n",
         );
     }
+    // One that has ended leaves its socket.
+    drop(UnixListener::bind(place.0.path().join("control.sock")).unwrap());
+    let output = place.run(&["status", "--state", "."]);
+    assert_eq!(output.status.code(), Some(FAILED));
+    let told = text(&output.stderr);
+    assert!(told.contains("Connection refused"), "{told}");
+    assert!(told.contains("hint: the agent has ended"), "{told}");
 }
 
 fn status_of_a_pair() {
@@ -206,6 +243,15 @@ fn status_of_a_pair() {
         ] {
             assert!(told.contains(part), "{part}: {told}");
         }
+        let (state, config) = (agent.state(), agent.config_file());
+        for way in [
+            ["--state", state.to_str().unwrap()],
+            ["--config", config.to_str().unwrap()],
+        ] {
+            let same = place.run(&[&["status"], &way[..]].concat());
+            assert_eq!(same.status.code(), Some(DONE), "{}", binary::text(&same));
+            assert!(text(&same.stdout).contains("device press-07: "));
+        }
         let output = place.run(&["status", "--socket", socket, "--json"]);
         let status: Value = serde_json::from_slice(&output.stdout).unwrap();
         let identity = status["identity"].as_str().unwrap_or_default();
@@ -215,6 +261,67 @@ fn status_of_a_pair() {
         );
         assert_eq!(status["alarms"].as_array().map(Vec::len), Some(0));
     }
+}
+
+/// Its device is bound to another edge.
+fn turned_away_is_shown() {
+    let mut pair = Setup::new(Transport::Quic).prepare();
+    let bound = format!("edge = \"{EDGE}\"");
+    assert!(pair.headend_config.contains(&bound));
+    let config = pair.headend_config.replace(&bound, "edge = \"other\"");
+    pair.headend.write_config(&config);
+    pair.headend.start();
+    pair.edge.start();
+    pair.headend.wait_ready();
+    pair.headend.wait_that("the refusal", |headend| {
+        let refusals = headend.status()["refusals"].clone();
+        refusals.as_array().is_some_and(|all| !all.is_empty())
+    });
+    let refusal = pair.headend.status()["refusals"][0].clone();
+    let who = refusal["who"].as_str().unwrap_or_default();
+    assert!(who.ends_with("/edge/press-07"), "{refusal}");
+    let reason = refusal["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("is not bound to edge"), "{refusal}");
+    let state = pair.headend.state();
+    let told = binary::run_ok(&[&"status", &"--state", &state]);
+    assert!(told.contains("TURNED AWAY: "), "{told}");
+    // Once it is let in it is not turned away any more.
+    pair.headend.write_config(&pair.headend_config);
+    pair.headend.process().hang_up();
+    pair.wait_up();
+    assert_eq!(
+        pair.headend.status()["refusals"].as_array().map(Vec::len),
+        Some(0)
+    );
+}
+
+fn reachable_before_asked() {
+    let nobody = free_address().unwrap();
+    let mut pair = Setup::new(Transport::Quic).plc(nobody).up();
+    let is =
+        |reachable: bool| move |edge: &Agent| edge.status()["devices"][0]["reachable"] == reachable;
+    pair.edge.wait_that("a wrong address to be seen", is(false));
+    let told = binary::run_ok(&[&"status", &"--state", &pair.edge.state()]);
+    assert!(told.contains("NOT REACHABLE"), "{told}");
+    assert!(
+        pair.edge.log().contains("can't be reached: "),
+        "{}",
+        pair.edge.log()
+    );
+    let _plc = Hosted::plc(nobody.port());
+    pair.edge.wait_that("the device to be seen", is(true));
+    let told = binary::run_ok(&[&"status", &"--state", &pair.edge.state()]);
+    assert!(told.contains(", reachable, 1 connections"), "{told}");
+
+    let left_alone = TcpListener::bind("127.0.0.1:0").unwrap();
+    let pair = Setup::new(Transport::Quic)
+        .plc(left_alone.local_addr().unwrap())
+        .device("connect_at_start = false");
+    let pair = pair.up();
+    assert!(pair.edge.status()["devices"][0]["reachable"].is_null());
+    left_alone.set_nonblocking(true).unwrap();
+    let kind = left_alone.accept().unwrap_err().kind();
+    assert_eq!(kind, ErrorKind::WouldBlock);
 }
 
 fn completions() {

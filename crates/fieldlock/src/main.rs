@@ -34,9 +34,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent next to a device: dials its headends, has the last word on every request
+    #[command(after_help = cmd::agent::EDGE_EXAMPLES)]
     Edge(cmd::agent::Args),
     #[cfg(feature = "headend")]
     /// Run the agent in the DMZ: faces SCADA and HMIs, serves the tunnels of the edges
+    #[command(after_help = cmd::agent::HEADEND_EXAMPLES)]
     Headend(cmd::agent::Args),
     /// Show what a running agent does
     Status(cmd::status::Args),
@@ -72,3 +74,6 @@ fn main() -> ExitCode {
         Command::Completions(args) => cmd::completions::run::<Cli>(&args),
     }
 }
+
+#[cfg(test)]
+mod tests;

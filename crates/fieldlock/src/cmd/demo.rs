@@ -25,7 +25,7 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     fieldlock demo\n  \
-    fieldlock demo --keep     and point your own Modbus client at the address it prints\n\n\
+    fieldlock demo --keep     # and point your own Modbus client at the address it prints\n\n\
     Needs no root, no configuration and no network: everything is on loopback, on ports that \
     are free, in a private directory that goes away at the end.")]
 pub(crate) struct Args {

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples, with files carried between agent and CA:
   fieldlock enroll request --role edge --name press-07 --state /var/lib/fieldlock/edge --out press-07.csr
-  fieldlock ca sign press-07.csr --role edge --name press-07 --out press-07.pem      (at the CA)
+  fieldlock ca sign press-07.csr --role edge --name press-07 --out press-07.pem  # at the CA
   fieldlock enroll install press-07.pem --state /var/lib/fieldlock/edge --root FINGERPRINT
 The private key never leaves the agent, and nothing in the files is secret.")]
 pub(crate) struct Args {

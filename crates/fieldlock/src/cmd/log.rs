@@ -7,14 +7,14 @@ use std::time::Instant;
 use clap::ValueEnum;
 use fieldlock_agent::library::WARNINGS;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, fmt};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Log {
-    /// What to log: error, warn, info, debug, trace, or a filter like info,fieldlock_agent=debug
+    /// What to log: off, error, warn, info, debug, trace, or levels like info,fieldlock_agent=debug
     #[arg(
         long,
         env = "FIELDLOCK_LOG",
@@ -35,7 +35,7 @@ enum LogFormat {
 
 impl Log {
     pub(crate) fn start(&self) -> Result<(), ExitCode> {
-        let filter: Targets = self.log.parse().map_err(|error| {
+        let filter = filter(&self.log).map_err(|error| {
             eprintln!("error: --log `{}`: {error}", self.log);
             ExitCode::from(2)
         })?;
@@ -64,5 +64,71 @@ impl<S: Subscriber> Layer<S> for FewOfLibraries {
         let about = event.metadata();
         let is_warning = about.target() == "log" && *about.level() <= Level::WARN;
         !is_warning || WARNINGS.handle_warning(Instant::now())
+    }
+}
+
+const LEVELS: [(&str, LevelFilter); 6] = [
+    ("off", LevelFilter::OFF),
+    ("error", LevelFilter::ERROR),
+    ("warn", LevelFilter::WARN),
+    ("info", LevelFilter::INFO),
+    ("debug", LevelFilter::DEBUG),
+    ("trace", LevelFilter::TRACE),
+];
+
+/// Levels, and targets with theirs. `tracing` itself takes a word that is no level for a target of which all is
+/// wanted, and nothing of all others.
+fn filter(text: &str) -> Result<Targets, String> {
+    let mut filter = Targets::new();
+    for item in text.split(',').map(str::trim) {
+        let (target, word) = match item.split_once('=') {
+            Some((target, word)) => (Some(target.trim()), word.trim()),
+            None => (None, item),
+        };
+        let known = LEVELS
+            .iter()
+            .find(|(name, _)| word.eq_ignore_ascii_case(name));
+        let Some((_, level)) = known else {
+            return Err(format!(
+                "`{word}` is no level; a level is off, error, warn, info, debug or trace, and a part of the program \
+                 (a target) gets its own as in info,fieldlock_agent=debug"
+            ));
+        };
+        filter = match target {
+            None => filter.with_default(*level),
+            Some("") => return Err(format!("`{item}` has no target before its `=`")),
+            Some(target) => filter.with_target(target, *level),
+        };
+    }
+    Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_named() {
+        for (text, word) in [
+            ("infoo", "`infoo`"),
+            ("info,fieldlock_agent", "`fieldlock_agent`"),
+            ("fieldlock_agent=debgu", "`debgu`"),
+            ("info,", "``"),
+        ] {
+            let error = filter(text).unwrap_err();
+            assert!(error.starts_with(word), "{error}");
+            assert!(error.contains("fieldlock_agent=debug"), "{error}");
+        }
+        assert!(filter("=debug").is_err());
+    }
+
+    #[test]
+    fn levels_and_targets_with_theirs_are_taken() {
+        use tracing::Level;
+        let chosen = filter("WARN, fieldlock_agent=debug,quinn=off").unwrap();
+        assert!(chosen.would_enable("other", &Level::WARN));
+        assert!(!chosen.would_enable("other", &Level::INFO));
+        assert!(chosen.would_enable("fieldlock_agent::edge", &Level::DEBUG));
+        assert!(!chosen.would_enable("quinn", &Level::ERROR));
     }
 }

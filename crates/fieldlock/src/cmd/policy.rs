@@ -55,7 +55,7 @@ enum Command {
 Examples:
   fieldlock policy check /etc/fieldlock/policy.toml
   fieldlock policy check --json policies/*.toml
-  fieldlock policy check fleet.bundle --signer p256:BDXd...
+  fieldlock policy check fleet.bundle --signer $(fieldlock policy key policy.key --print)
 
 Exit codes: 0 every file is valid, 2 one is not. Warnings do not change the exit code.")]
 struct Check {

@@ -3,12 +3,13 @@
 mod profinet;
 
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
+use std::io::{ErrorKind, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use fieldlock_agent::settings::{SettingsError, state_in};
 use serde_json::Value;
 
 /// Where agents keep their state when nobody says otherwise.
@@ -17,10 +18,17 @@ const STATES: [&str; 2] = ["/var/lib/fieldlock/headend", "/var/lib/fieldlock/edg
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     fieldlock status\n  \
-    fieldlock status --socket /var/lib/fieldlock/edge/control.sock --json")]
+    fieldlock status --state /var/lib/fieldlock/edge\n  \
+    fieldlock status --config /etc/fieldlock/headend.toml --json")]
 pub(crate) struct Args {
-    /// The agent's control socket; by default that of the agent on this machine
-    #[arg(long, value_name = "PATH")]
+    /// The agent's state directory; by default that of the agent on this machine
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The agent's configuration file, which names its state directory
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
+    config: Option<PathBuf>,
+    /// The agent's control socket itself
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["state", "config"])]
     socket: Option<PathBuf>,
     /// Everything, as one JSON document
     #[arg(long)]
@@ -28,13 +36,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let Some(socket) = args.socket.clone().or_else(default_socket) else {
-        eprintln!(
-            "error: no agent's socket under {}\nhint: `--socket PATH` names one; root or the \
-             agent's own user may open it",
-            STATES.join(" or ")
-        );
-        return ExitCode::FAILURE;
+    let socket = match args.socket() {
+        Ok(Some(socket)) => socket,
+        Ok(None) => {
+            eprintln!(
+                "error: no agent's socket under {}\nhint: is the agent running? `--state DIR` or \
+                 `--config FILE` says where it keeps its state",
+                STATES.join(" or ")
+            );
+            return ExitCode::FAILURE;
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
     };
     match ask(&socket) {
         Ok(status) => {
@@ -48,11 +63,24 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         }
         Err(error) => {
             eprintln!(
-                "error: {}: {error}\nhint: is the agent running?",
-                socket.display()
+                "error: {}: {error}\nhint: {}",
+                socket.display(),
+                hint(error.kind())
             );
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Args {
+    /// `None`: nobody said which, and there is none where agents keep their state.
+    fn socket(&self) -> Result<Option<PathBuf>, SettingsError> {
+        let state = match &self.config {
+            Some(file) => Some(state_in(file)?),
+            None => self.state.clone(),
+        };
+        let socket = state.map(|state| state.join(fieldlock_agent::SOCKET));
+        Ok(self.socket.clone().or(socket).or_else(default_socket))
     }
 }
 
@@ -60,7 +88,25 @@ fn default_socket() -> Option<PathBuf> {
     STATES
         .iter()
         .map(|state| Path::new(state).join(fieldlock_agent::SOCKET))
-        .find(|path| path.exists())
+        // One that can't be looked at is there for all that is known, and asking it says why.
+        .find(|path| path.try_exists().unwrap_or(true))
+}
+
+fn hint(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::PermissionDenied => {
+            "only root and the user that the agent runs as may ask it: `sudo fieldlock status`"
+        }
+        ErrorKind::NotFound => {
+            "is the agent running, and is this its state directory? `--state DIR` or \
+             `--config FILE` names another"
+        }
+        ErrorKind::ConnectionRefused => {
+            "the agent has ended and left its socket; its log says why, \
+             `journalctl -u 'fieldlock-*'` shows it where systemd runs it"
+        }
+        _ => "the agent runs and does not answer: is it stopped, or the machine very busy?",
+    }
 }
 
 /// Reads the one document that an agent answers with.
@@ -119,6 +165,7 @@ fn render_into(out: &mut String, status: &Value) -> std::fmt::Result {
         )?;
     }
     tunnels(out, status)?;
+    refusals(out, status)?;
     devices(out, status)?;
     clients(out, status)?;
     profinet::render(out, &status["profinet"])
@@ -214,6 +261,22 @@ fn tunnel_line(out: &mut String, name: &str, tunnel: &Value) -> std::fmt::Result
     writeln!(out)
 }
 
+/// Edges that were turned away lately.
+fn refusals(out: &mut String, status: &Value) -> std::fmt::Result {
+    for refusal in list(&status["refusals"]) {
+        writeln!(
+            out,
+            "TURNED AWAY: {} from {}, {} times, last {} ago: {}",
+            text(&refusal["who"]),
+            text(&refusal["address"]),
+            refusal["count"],
+            duration(&refusal["seconds"]),
+            text(&refusal["reason"]),
+        )?;
+    }
+    Ok(())
+}
+
 fn devices(out: &mut String, status: &Value) -> std::fmt::Result {
     for device in list(&status["devices"]) {
         write!(out, "device {}:", text(&device["name"]))?;
@@ -222,8 +285,13 @@ fn devices(out: &mut String, status: &Value) -> std::fmt::Result {
             Some(false) => write!(out, " NOT CONNECTED, edge {}", text(&device["edge"]))?,
             None => write!(
                 out,
-                " {}, {} connections, {} in flight, {} queued",
+                " {}{}, {} connections, {} in flight, {} queued",
                 text(&device["address"]),
+                match device["reachable"].as_bool() {
+                    Some(true) => ", reachable",
+                    Some(false) => ", NOT REACHABLE",
+                    None => "",
+                },
                 device["connections"],
                 device["in_flight"],
                 device["queued"],
@@ -238,7 +306,7 @@ fn devices(out: &mut String, status: &Value) -> std::fmt::Result {
             write!(out, ", unit {unit} does not answer and is held off")?;
         }
         if let Some(error) = device["last_error"].as_str() {
-            write!(out, ", can't be reached: {error}")?;
+            write!(out, ": {error}")?;
         }
         for quirk in list(&device["quirks"]) {
             let name = text(&quirk["name"]);

@@ -15,10 +15,10 @@ use super::{At, Unlock, days, new_secret, read_request, reason, token};
 #[command(
     after_help = "In this order, with time in between for agents to follow:
   fieldlock ca issuing new --dir ca --out next.csr
-  fieldlock ca root sign next.csr --site plant1.example --root /media/usb/root --out next.pem    (offline)
-  fieldlock ca issuing add next.pem --dir ca         agents learn of it; `fieldlock status`: same trust
-  fieldlock ca issuing use MARK --dir ca             renewals move everyone to it
-  fieldlock ca issuing drop OLDMARK --dir ca         refused while valid certificates remain"
+  fieldlock ca root sign next.csr --site plant1.example --root /media/usb/root --out next.pem  # offline
+  fieldlock ca issuing add next.pem --dir ca         # agents learn of it; `fieldlock status`: same trust
+  fieldlock ca issuing use MARK --dir ca             # renewals move everyone to it
+  fieldlock ca issuing drop OLDMARK --dir ca         # refused while valid certificates remain"
 )]
 pub(super) struct Issuing {
     #[command(subcommand)]
