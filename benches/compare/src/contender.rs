@@ -42,6 +42,12 @@ pub(crate) enum Kind {
     FieldlockQuic1,
     /// The same over TLS on TCP
     FieldlockTls1,
+    /// The pair over QUIC of another build (`--before`)
+    #[value(skip)]
+    BeforeQuic,
+    /// The same over TLS on TCP
+    #[value(skip)]
+    BeforeTls,
     /// One HAProxy, plain TCP, that opens one connection to the server at a time
     #[value(skip)]
     OneAtATime,
@@ -67,6 +73,11 @@ impl Kind {
         Self::FieldlockTls1,
     ];
 
+    /// Of another build.
+    pub(crate) fn is_before(self) -> bool {
+        matches!(self, Self::BeforeQuic | Self::BeforeTls)
+    }
+
     /// Needs two network namespaces.
     pub(crate) fn is_vpn(self) -> bool {
         matches!(self, Self::Boringtun | Self::Openvpn)
@@ -85,6 +96,8 @@ impl Kind {
             Self::FieldlockTls => "fieldlock-tls",
             Self::FieldlockQuic1 => "fieldlock-quic-1",
             Self::FieldlockTls1 => "fieldlock-tls-1",
+            Self::BeforeQuic => "before-quic",
+            Self::BeforeTls => "before-tls",
             Self::OneAtATime => "haproxy-maxconn-1",
             Self::FieldlockShared => "fieldlock-shared",
             Self::FieldlockUnshared => "fieldlock-unshared",

@@ -42,7 +42,7 @@ pub(crate) struct Plan {
 
 pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
     let directory = Directory::new()?;
-    let fieldlock = Fieldlock::prepare(plan.fieldlock.as_deref(), directory.path())?;
+    let fieldlock = Fieldlock::prepare(plan.fieldlock.as_deref(), None, directory.path())?;
     let server = free_address()?;
     let _server = server::start(server, directory.path())?;
     let mut out = std::io::stdout();

@@ -4,6 +4,7 @@
 //! timer, no allocation. The same load drives every contender, so what it costs is in
 //! `direct` too.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -129,6 +130,12 @@ impl Client {
         }
         start.wait().await;
         let end = Instant::now() + seconds;
+        if self.shape.in_flight() > 1 {
+            if let Err(error) = self.pipeline(end, &mut tally.latencies).await {
+                tally.error = Some(error);
+            }
+            return tally;
+        }
         let mut left = match self.shape {
             Shape::New => NEW_CONNECTIONS,
             _ => u64::MAX,
@@ -145,6 +152,42 @@ impl Client {
             }
         }
         tally
+    }
+
+    /// Keeps as many requests in flight as the shape says; answers come in the order of the
+    /// requests, or it is an error.
+    async fn pipeline(&mut self, end: Instant, latencies: &mut Vec<Duration>) -> io::Result<()> {
+        let Some(mut stream) = self.connection.take() else {
+            return Ok(());
+        };
+        let mut sent = VecDeque::with_capacity(self.shape.in_flight());
+        let (mut output, mut input) = (Vec::new(), Vec::new());
+        loop {
+            let now = Instant::now();
+            while sent.len() < self.shape.in_flight() && now < end {
+                self.transaction = self.transaction.wrapping_add(1);
+                let address = self.transaction % ADDRESSES;
+                output.extend(request(self.transaction, address));
+                sent.push_back((self.transaction, address, now));
+            }
+            if sent.is_empty() {
+                return Ok(());
+            }
+            stream.write_all(&output).await?;
+            output.clear();
+            if stream.read_buf(&mut input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let (answers, rest) = input.as_chunks::<ANSWER>();
+            for answer in answers {
+                let (transaction, address, begun) =
+                    sent.pop_front().ok_or(io::ErrorKind::InvalidData)?;
+                check(answer, transaction, address)?;
+                latencies.push(begun.elapsed());
+            }
+            let rest = input.len() - rest.len();
+            input.drain(..rest);
+        }
     }
 
     async fn request(&mut self) -> io::Result<()> {

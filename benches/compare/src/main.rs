@@ -76,6 +76,9 @@ struct Plan {
     /// The `fieldlock` binary; default: beside this one
     #[arg(long)]
     fieldlock: Option<PathBuf>,
+    /// The `fieldlock` binary of another build, to be measured beside this one
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// JSON with the figures of every round instead of tables
     #[arg(long)]
     json: bool,

@@ -36,12 +36,18 @@ address = ["holding 0-999"]
 #[derive(Debug)]
 pub(crate) struct Fieldlock {
     program: PathBuf,
+    /// Another build.
+    before: Option<PathBuf>,
     directory: PathBuf,
 }
 
 impl Fieldlock {
     /// With `program`, or the binary beside this one.
-    pub(crate) fn prepare(program: Option<&Path>, directory: &Path) -> Result<Self, Failure> {
+    pub(crate) fn prepare(
+        program: Option<&Path>,
+        before: Option<&Path>,
+        directory: &Path,
+    ) -> Result<Self, Failure> {
         let program = match program {
             Some(program) => program.to_owned(),
             None => env::current_exe()?.with_file_name("fieldlock"),
@@ -51,6 +57,7 @@ impl Fieldlock {
         }
         let fieldlock = Self {
             program,
+            before: before.map(Path::to_owned),
             directory: directory.to_owned(),
         };
         let passphrase = directory.join("passphrase");
@@ -63,7 +70,12 @@ impl Fieldlock {
 
     pub(crate) fn start(&self, kind: Kind, server: SocketAddr) -> Result<Contender, Failure> {
         let pair = self.configure(kind, server)?;
-        let processes = vec![pair.start("headend")?, pair.start("edge")?];
+        let program = match &self.before {
+            Some(before) if kind.is_before() => before,
+            _ => &self.program,
+        };
+        let start = |role| pair.start_of(program, role);
+        let processes = vec![start("headend")?, start("edge")?];
         Contender {
             kind,
             address: pair.address,
@@ -76,8 +88,8 @@ impl Fieldlock {
     pub(crate) fn configure(&self, kind: Kind, server: SocketAddr) -> Result<Pair, Failure> {
         const WIDE: &str = ", max_connections = 8, in_flight = 16";
         let (transport, limits) = match kind {
-            Kind::FieldlockQuic => ("quic", WIDE),
-            Kind::FieldlockTls => ("tls", WIDE),
+            Kind::FieldlockQuic | Kind::BeforeQuic => ("quic", WIDE),
+            Kind::FieldlockTls | Kind::BeforeTls => ("tls", WIDE),
             Kind::FieldlockQuic1 | Kind::FieldlockShared | Kind::FieldlockUnshared => ("quic", ""),
             _ => ("tls", ""),
         };

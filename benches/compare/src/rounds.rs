@@ -85,7 +85,11 @@ fn start(plan: &Plan, directory: &Path, results: &mut Results) -> Result<Field, 
         fieldlock: None,
         far: None,
     };
-    for &kind in &plan.peers {
+    let before = plan
+        .before
+        .iter()
+        .flat_map(|_| [Kind::BeforeQuic, Kind::BeforeTls]);
+    for kind in plan.peers.iter().copied().chain(before) {
         match starter.start(kind, server) {
             Ok(contender) => contenders.push(contender),
             Err(error) => {
@@ -141,10 +145,10 @@ impl Starter<'_> {
     }
 
     fn fieldlock(&mut self) -> Result<&Fieldlock, Failure> {
-        let program = self.plan.fieldlock.as_deref();
+        let (program, before) = (self.plan.fieldlock.as_deref(), self.plan.before.as_deref());
         match &mut self.fieldlock {
             Some(made) => Ok(made),
-            none => Ok(none.insert(Fieldlock::prepare(program, self.directory)?)),
+            none => Ok(none.insert(Fieldlock::prepare(program, before, self.directory)?)),
         }
     }
 }

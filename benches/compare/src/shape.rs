@@ -1,4 +1,4 @@
-//! The four ways in which clients use a PLC.
+//! The five ways in which clients use a PLC.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub(crate) enum Shape {
     New,
     /// 8 persistent connections, 10 ms between an answer and the next request
     Paced,
+    /// 4 persistent connections, 8 requests in flight each, distinct reads
+    Pipelined,
     /// 10 persistent connections that ask the same, one request at a time each
     #[value(skip)]
     Pollers,
@@ -25,19 +27,31 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 4] = [Self::One, Self::Many, Self::New, Self::Paced];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::One,
+        Self::Many,
+        Self::New,
+        Self::Paced,
+        Self::Pipelined,
+    ];
 
     pub(crate) fn clients(self) -> usize {
         match self {
             Self::One | Self::New => 1,
             Self::Many => 32,
             Self::Paced => 8,
+            Self::Pipelined => 4,
             Self::Pollers | Self::NewPollers => 10,
         }
     }
 
     pub(crate) fn pause(self) -> Option<Duration> {
         matches!(self, Self::Paced).then_some(Duration::from_millis(10))
+    }
+
+    /// Requests of one client without an answer.
+    pub(crate) fn in_flight(self) -> usize {
+        if self == Self::Pipelined { 8 } else { 1 }
     }
 
     pub(crate) fn connects_anew(self) -> bool {
@@ -55,6 +69,7 @@ impl Shape {
             Self::Many => "32 persistent connections, 1 request in flight each",
             Self::New => "a new connection for each request, 1 at a time",
             Self::Paced => "8 persistent connections, pausing 10 ms",
+            Self::Pipelined => "4 persistent connections, 8 requests in flight each",
             Self::Pollers => "kept connections",
             Self::NewPollers => "a connection for each request",
         }

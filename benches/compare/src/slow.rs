@@ -56,7 +56,7 @@ pub(crate) struct Case {
 
 pub(crate) async fn run(slow: &Slow) -> Result<Vec<Case>, Failure> {
     let directory = Directory::new()?;
-    let fieldlock = Fieldlock::prepare(slow.fieldlock.as_deref(), directory.path())?;
+    let fieldlock = Fieldlock::prepare(slow.fieldlock.as_deref(), None, directory.path())?;
     let mut field = Vec::new();
     for kind in [
         Kind::OneAtATime,
