@@ -27,6 +27,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Record};
@@ -87,6 +88,8 @@ pub(crate) struct Edge {
     /// By the headend's name.
     dialled: RefCell<HashMap<String, Rc<Dialled>>>,
     tunnels: RefCell<Tunnels>,
+    /// The instance of each headend that was met last, and the number that its clients are told apart by.
+    processes: RefCell<HashMap<Arc<str>, ([u8; 16], u32)>>,
     next_link: Cell<u32>,
     peer_logs: PeerLogs,
     unproven: Rc<Unproven>,
@@ -178,6 +181,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         stations: RefCell::default(),
         dialled: RefCell::default(),
         tunnels: RefCell::default(),
+        processes: RefCell::default(),
         next_link: Cell::new(0),
         peer_logs: PeerLogs::default(),
         unproven,

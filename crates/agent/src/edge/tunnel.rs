@@ -1,6 +1,6 @@
 //! Requests from one headend: judged by this edge's own policy, whatever the headend says.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use fieldlock_audit::{Decision, Kind, Outcome, Party, Record};
 use fieldlock_conduit::admit::{Count, Refused, admit};
 use fieldlock_conduit::device::ClientKey;
 use fieldlock_conduit::meter::Who;
+use fieldlock_modbus::Exception;
 use fieldlock_pki::TrustList;
 use fieldlock_policy::{Client, Origin, Side, View};
 use fieldlock_session::frame::Frame;
@@ -39,6 +40,8 @@ pub(crate) struct TunnelHandler {
     /// Likewise.
     stations: Vec<String>,
     number: u32,
+    /// The number of the first tunnel of the headend's process: clients keep theirs over all of them.
+    process: Cell<u32>,
     headend: Arc<str>,
     /// Uses up rates for all its clients, and whichever tunnel is up.
     who: Who,
@@ -56,6 +59,8 @@ pub(crate) struct TunnelHandler {
 struct StatedClient {
     party: Arc<Party>,
     view: RefCell<Arc<View>>,
+    /// It goes on over a newer tunnel: what comes of it over this one is late, and not sent any more.
+    moved: Cell<bool>,
 }
 
 impl TunnelHandler {
@@ -75,6 +80,7 @@ impl TunnelHandler {
             devices,
             stations,
             number: link.number,
+            process: Cell::new(link.number),
             headend: link.peer.identity.name.as_str().into(),
             who: Who::Headend(link.peer.identity.name.as_str().into()),
             identity: link.peer.identity.uri().into(),
@@ -102,7 +108,8 @@ impl TunnelHandler {
 
     /// The driver has ended: what was not sent to a device yet never is.
     pub(crate) fn ended(&self, link: &Link, end: &End) {
-        for ((channel, client), _) in self.clients.borrow_mut().drain() {
+        let clients = self.clients.take().into_iter();
+        for ((channel, client), _) in clients.filter(|(_, known)| !known.moved.get()) {
             if let Some(device) = self.devices.get(usize::from(channel) - 1) {
                 device.drop_client(self.key(client));
             }
@@ -145,6 +152,9 @@ impl TunnelHandler {
             key_exchange = peer.group,
             "tunnel up"
         );
+        if let Some(hello) = &hello {
+            self.join_process(hello.instance);
+        }
         *self.hello.borrow_mut() = hello;
         if let Some(fieldbus) = self.edge.fieldbus() {
             fieldbus.link_up(link, &self.stations);
@@ -157,6 +167,39 @@ impl TunnelHandler {
         self.edge
             .ledger
             .note(self.tunnel_record(Kind::TunnelUp, link));
+    }
+
+    /// Clients of one headend process are the same over whichever of its tunnels they come.
+    fn join_process(&self, instance: [u8; 16]) {
+        let mut processes = self.edge.processes.borrow_mut();
+        let known = processes.get(&self.headend).copied();
+        let (_, number) = known
+            .filter(|(other, _)| *other == instance)
+            .unwrap_or((instance, self.number));
+        processes.insert(self.headend.clone(), (instance, number));
+        self.process.set(number);
+    }
+
+    /// A client goes on over this tunnel. The headend has the answers to all that it asked over an older one, or has
+    /// given up waiting for them: what is still to come, or waits here, would be carried out behind
+    /// what it asks now.
+    fn take_over(&self, device: &Rc<Device>, client: u32) {
+        for (_, other) in self.edge.tunnels.borrow().values() {
+            if other.number == self.number || other.process != self.process {
+                continue;
+            }
+            let at = other
+                .devices
+                .iter()
+                .position(|known| Rc::ptr_eq(known, device));
+            let channel = at.and_then(|at| u16::try_from(at + 1).ok());
+            let clients = other.clients.borrow();
+            let known = channel.and_then(|channel| clients.get(&(channel, client)));
+            if known.is_some_and(|known| !known.moved.replace(true)) {
+                device.drop_client(self.key(client));
+                self.touch(device);
+            }
+        }
     }
 
     /// The headend's own certificate is judged again by what it brings.
@@ -226,19 +269,19 @@ impl TunnelHandler {
         let client = StatedClient {
             party: Arc::new(party),
             view: RefCell::new(view),
+            moved: Cell::new(false),
         };
+        if let Some(device) = self.devices.get(usize::from(channel) - 1) {
+            self.take_over(device, open.client);
+        }
         let mut clients = self.clients.borrow_mut();
         clients.insert((channel, open.client), Rc::new(client));
         Ok(())
     }
 
     fn close_client(&self, channel: u16, device: &Rc<Device>, client: u32) {
-        if self
-            .clients
-            .borrow_mut()
-            .remove(&(channel, client))
-            .is_some()
-        {
+        let known = self.clients.borrow_mut().remove(&(channel, client));
+        if known.is_some_and(|known| !known.moved.get()) {
             device.drop_client(self.key(client));
             self.touch(device);
         }
@@ -288,6 +331,21 @@ impl TunnelHandler {
         }
     }
 
+    /// A request of a client that goes on over a newer tunnel.
+    fn too_late(&self, device: &Device, asker: &Asker, unit: u8, pdu: &[u8]) {
+        device.counters.not_sent.add();
+        let exception = Exception::GatewayPathUnavailable;
+        let function = pdu.first().copied().unwrap_or_default();
+        asker.answer(Wire::NotSent, &exception.pdu(function));
+        self.edge.ledger.repeated(Record {
+            function: Some(function),
+            reason: Some("late: its client goes on over a newer tunnel".into()),
+            outcome: Some(Outcome::NotSent),
+            exception: Some(exception.code()),
+            ..device.record(Kind::Lost, asker, unit)
+        });
+    }
+
     fn refuse(&self, device: &Device, asker: &Asker, unit: u8, refused: &Refused<'_>) {
         device.counters.refused.add();
         asker.answer(Wire::Refused, &refused.exception.pdu(refused.function));
@@ -314,9 +372,9 @@ impl TunnelHandler {
         }
     }
 
-    /// Clients of different tunnels take turns as different clients.
+    /// Clients of different headends take turns as different clients.
     fn key(&self, client: u32) -> ClientKey {
-        ClientKey(u64::from(self.number) << 32 | u64::from(client))
+        ClientKey(u64::from(self.process.get()) << 32 | u64::from(client))
     }
 }
 
@@ -387,6 +445,10 @@ impl Handler for TunnelHandler {
                 // A headend that does not take its answers gets no more work done.
                 if outbox.is_stalled() {
                     return Err(Violation::Flood);
+                }
+                if known.moved.get() {
+                    self.too_late(device, &asker, unit, pdu);
+                    return Ok(());
                 }
                 self.request(device, &known, asker, unit, pdu);
             }

@@ -12,7 +12,7 @@ use fieldlock_session::{
 
 use super::head::address;
 use super::plc::Line;
-use super::tunnel::{EdgeEnd, End};
+use super::tunnel::{EdgeEnd, End, Stated};
 use super::world::{ANSWER_WITHIN, CREDIT, Happening, IN_FLIGHT, QUEUE, World, phase};
 use crate::admit::{Count, admit};
 use crate::device::{
@@ -109,9 +109,8 @@ impl World {
         let Some(end) = self.tunnels[tunnel].edge.take() else {
             return;
         };
-        for client in end.clients.keys() {
-            let key = client_key(tunnel, *client);
-            self.edge.device.drop_client(self.now, key);
+        for (client, _) in end.clients.iter().filter(|(_, stated)| !stated.moved) {
+            self.edge.device.drop_client(self.now, client_key(*client));
         }
         self.hang_up(tunnel, End::Edge);
         self.dial_if_alone();
@@ -137,13 +136,21 @@ impl World {
                     std::net::IpAddr::V4(v4) => v4.octets()[3] - 1,
                     std::net::IpAddr::V6(_) => panic!("{open:?}"),
                 });
-                let view = view(&self.edge.policy, client);
-                end.clients.insert(open.client, (client, view));
+                let stated = Stated {
+                    client,
+                    view: view(&self.edge.policy, client),
+                    moved: false,
+                };
+                end.clients.insert(open.client, stated);
+                self.edge_takes_over(tunnel, open.client);
             }
             Frame::ClientClose { client } => {
-                if end.clients.remove(client).is_some() {
-                    let key = client_key(tunnel, *client);
-                    self.edge.device.drop_client(self.now, key);
+                if end
+                    .clients
+                    .remove(client)
+                    .is_some_and(|stated| !stated.moved)
+                {
+                    self.edge.device.drop_client(self.now, client_key(*client));
                 }
             }
             Frame::Request {
@@ -153,13 +160,34 @@ impl World {
                 unit,
                 pdu,
             } => {
-                let (_, view) = end.clients.get(client).expect("introduced").clone();
+                let Stated { view, moved, .. } =
+                    end.clients.get(client).expect("introduced").clone();
+                if moved {
+                    let unsent = Exception::GatewayPathUnavailable.pdu(pdu[0]);
+                    self.edge_answers(tunnel, *id, Outcome::NotSent, &unsent);
+                    return Ok(());
+                }
                 let within = Duration::from_millis((*within).into()).min(ANSWER_WITHIN);
                 self.edge_request(tunnel, (*id, *client, within), &view, *unit, pdu);
             }
             other => panic!("a headend only asks: {other:?}"),
         }
         Ok(())
+    }
+
+    /// A client goes on over this tunnel: what it asked over an older one is late.
+    fn edge_takes_over(&mut self, tunnel: usize, client: u32) {
+        for (other, end) in self.tunnels.iter_mut().enumerate() {
+            let stated = end
+                .edge
+                .as_mut()
+                .and_then(|end| end.clients.get_mut(&client));
+            let Some(stated) = stated.filter(|stated| other != tunnel && !stated.moved) else {
+                continue;
+            };
+            stated.moved = true;
+            self.edge.device.drop_client(self.now, client_key(client));
+        }
     }
 
     fn edge_request(
@@ -190,7 +218,7 @@ impl World {
         self.edge.next_key += 1;
         let submit = Submit {
             key: Key(key),
-            client: client_key(tunnel, client),
+            client: client_key(client),
             unit,
             request,
             grounds: permit.grounds(),
@@ -335,8 +363,8 @@ impl World {
         self.edge.device.policy_changed();
         self.ledger.policies += 1;
         let ends = self.tunnels.iter_mut().filter_map(|t| t.edge.as_mut());
-        for (client, known) in ends.flat_map(|end| end.clients.values_mut()) {
-            *known = view(policy, *client);
+        for stated in ends.flat_map(|end| end.clients.values_mut()) {
+            stated.view = view(policy, stated.client);
         }
     }
 
@@ -379,6 +407,7 @@ fn view(policy: &Policy, client: usize) -> Arc<View> {
     policy.view(&origin, "plc", &phase(policy))
 }
 
-fn client_key(tunnel: usize, client: u32) -> ClientKey {
-    ClientKey((tunnel as u64) << 32 | u64::from(client))
+/// A headend process never gives a number twice; and here none does.
+fn client_key(client: u32) -> ClientKey {
+    ClientKey(client.into())
 }

@@ -91,11 +91,20 @@ pub(super) struct HeadEnd {
     pub(super) draining: bool,
 }
 
+/// A client, as the edge knows it over one tunnel.
+#[derive(Debug, Clone)]
+pub(super) struct Stated {
+    pub(super) client: usize,
+    pub(super) view: Arc<View>,
+    /// It goes on over a newer tunnel.
+    pub(super) moved: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct EdgeEnd {
     pub(super) session: Session,
     pub(super) decoders: [Decoder; CHANNELS],
-    pub(super) clients: BTreeMap<u32, (usize, Arc<View>)>,
+    pub(super) clients: BTreeMap<u32, Stated>,
 }
 
 impl World {
