@@ -4,7 +4,7 @@ mod describe;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::path::Path;
@@ -95,6 +95,8 @@ pub(crate) struct Ledger {
     /// The last checkpoint of the log.
     checkpoint: RefCell<Option<Head>>,
     new_checkpoint: Notify,
+    /// Devices that the last run left writes to without an outcome.
+    unfinished: RefCell<HashSet<Arc<str>>>,
 }
 
 /// What is left of the log for those who can cause records at will.
@@ -186,6 +188,7 @@ impl Ledger {
             waiting: Cell::new(None),
             checkpoint: RefCell::default(),
             new_checkpoint: Notify::new(),
+            unfinished: RefCell::default(),
         });
         ledger.settle(recovered);
         Ok(ledger)
@@ -219,7 +222,13 @@ impl Ledger {
         }
         for intent in &recovered.unfinished {
             self.note(intent.unknown_outcome());
+            self.unfinished.borrow_mut().extend(intent.device.clone());
         }
+    }
+
+    /// Whether the last run left writes to this device without an outcome. Says so once.
+    pub(crate) fn take_unfinished(&self, device: &Arc<str>) -> bool {
+        self.unfinished.borrow_mut().remove(device)
     }
 
     pub(crate) fn set_policy(&self, hash: &str) {

@@ -158,6 +158,9 @@ impl Device {
             timer_task: RefCell::default(),
             config,
         });
+        if device.ledger.take_unfinished(&device.name) {
+            device.core.borrow_mut().wait_for_earlier_writes();
+        }
         device.follow_policy(&posture.policy());
         let timed = device.clone();
         let task = tokio::task::spawn_local(async move {

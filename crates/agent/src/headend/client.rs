@@ -119,6 +119,19 @@ impl ClientConn {
         })
     }
 
+    /// A request was sent by this channel.
+    pub(super) fn sent(&self, place: Place, channel: &Channel) {
+        self.core.borrow_mut().sent(place, channel.link.number);
+    }
+
+    /// Nothing more is taken before something is answered.
+    fn waits_for_answers(&self, headend: &Headend) -> bool {
+        let core = self.core.borrow();
+        // A headend that stops sends nothing more.
+        core.is_full()
+            || !headend.vitals.is_stopping() && core.is_held_back(|device| headend.serves(device))
+    }
+
     /// A permitted request is not sent on after all.
     pub(super) fn put_back(&self, permit: &Permit<'_>, meter: &mut Meter) {
         self.core.borrow().put_back(permit, meter);
@@ -290,6 +303,13 @@ fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, service:
 }
 
 impl Headend {
+    /// The number of the tunnel that a device is served by.
+    fn serves(&self, device: usize) -> Option<u32> {
+        let devices = self.devices.borrow();
+        let live = devices.get(device)?.live.borrow();
+        live.as_ref().map(|channel| channel.link.number)
+    }
+
     /// Closes the connection that has been idle for the longest time, if that is at least
     /// `client.idle_timeout`: many clients never come back from a close between two polls.
     fn make_room(&self, full: Full, address: IpAddr) {
@@ -367,7 +387,7 @@ async fn converse(
         {
             end = Some(End::NotModbus(refuse_framing(headend, client, &error)));
         }
-        let full = client.core.borrow().is_full();
+        let full = client.waits_for_answers(headend);
         client.waits.set(full || end.is_some());
         if let Some(end) = &end
             && client.in_flight() == 0
@@ -469,6 +489,9 @@ fn take_requests(
     let now = Instant::now();
     let mut used = 0;
     let outcome = loop {
+        if client.waits_for_answers(headend) {
+            break Ok(());
+        }
         let step = {
             let mut meter = headend.meter.borrow_mut();
             let mut core = client.core.borrow_mut();

@@ -58,6 +58,7 @@ impl Headend {
         };
         let reason = match channel.submit(now, asked, permit) {
             Ok(()) => {
+                asked.client.sent(asked.place, &channel);
                 device.counters.forwarded.add();
                 return;
             }

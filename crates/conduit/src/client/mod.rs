@@ -310,6 +310,22 @@ impl ClientSide {
         self.turns.len()
     }
 
+    /// The request at `place` was sent by this tunnel.
+    pub fn sent(&mut self, place: Place, tunnel: u32) {
+        if let Some(turn) = self.turns.get_mut(place) {
+            turn.tunnel = Some(tunnel);
+        }
+    }
+
+    /// Whether something is under way by another tunnel than the one that `serves` its device now, by
+    /// number: one that was replaced. What the client asks next would overtake it on the newer one, and
+    /// is to be left in the socket until it has its answer.
+    pub fn is_held_back(&self, serves: impl Fn(usize) -> Option<u32>) -> bool {
+        self.turns
+            .iter()
+            .any(|turn| turn.is_on_older_tunnel(&serves))
+    }
+
     /// Nothing more is taken before something is answered.
     pub fn is_full(&self) -> bool {
         self.turns.len() >= 2 * self.limit

@@ -31,6 +31,8 @@ pub(super) struct Turn {
     /// Tells what was asked from anything else, see [`super::ClientSide`].
     pub(super) octets: u64,
     pub(super) since: Instant,
+    /// The tunnel that it was sent by.
+    pub(super) tunnel: Option<u32>,
     /// The client has asked the next instead of waiting.
     pub(super) given_up: bool,
     /// Its answer, while an earlier one of its lane has none.
@@ -65,6 +67,11 @@ impl Turns {
         self.line.iter_mut()
     }
 
+    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Turn> {
+        let at = self.line.binary_search_by_key(&place, |turn| turn.place);
+        self.line.get_mut(at.ok()?)
+    }
+
     pub(super) fn push(
         &mut self,
         lane: Lane,
@@ -82,6 +89,7 @@ impl Turns {
             function: pdu.first().copied().unwrap_or(0),
             octets,
             since,
+            tunnel: None,
             given_up: false,
             answer: None,
         });
@@ -133,6 +141,14 @@ impl Turns {
 }
 
 impl Turn {
+    /// Whether it is under way by another tunnel than the one that serves its device now.
+    pub(super) fn is_on_older_tunnel(&self, serves: impl Fn(usize) -> Option<u32>) -> bool {
+        let (Some(tunnel), Lane::To(target), None) = (self.tunnel, self.lane, &self.answer) else {
+            return false;
+        };
+        serves(target.device).is_some_and(|serves| serves != tunnel)
+    }
+
     pub(super) fn encode(&self, pdu: &[u8], out: &mut Vec<u8>) {
         mbap::encode(out, self.transaction, self.unit, pdu);
     }

@@ -12,7 +12,11 @@ pub(super) const SEAL_WITHIN: Duration = Duration::from_secs(2);
 /// The units with a write of unknown fate, each with the connection it was sent on. Few, and nearly
 /// always none: one for each unit and connection at most.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled(Vec<Write>);
+pub(super) struct Unsettled {
+    writes: Vec<Write>,
+    /// What an earlier process sent, to whatever unit, until then.
+    earlier: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Write {
@@ -23,35 +27,36 @@ struct Write {
 }
 
 impl Unsettled {
+    /// An earlier process has left writes of unknown fate: all its connections are closed.
+    pub(super) fn left_by_earlier(&mut self, now: Instant) {
+        self.earlier = Some(now + SEAL_WITHIN);
+    }
+
     pub(super) fn add(&mut self, conn: ConnId, unit: u8) {
-        if !self
-            .0
-            .iter()
-            .any(|write| write.conn == conn && write.unit == unit)
-        {
+        let is_it = |write: &Write| write.conn == conn && write.unit == unit;
+        if !self.writes.iter().any(is_it) {
             let until = None;
-            self.0.push(Write { unit, conn, until });
+            self.writes.push(Write { unit, conn, until });
         }
     }
 
     /// Whether a write to this unit may be sent on `conn`: what is unsettled was sent before it on the
     /// same connection, which a device reads in order, or is none.
     pub(super) fn allows(&self, conn: ConnId, unit: u8) -> bool {
-        self.0
-            .iter()
-            .all(|write| write.unit != unit || write.conn == conn)
+        let mut of_unit = self.writes.iter().filter(|write| write.unit == unit);
+        self.earlier.is_none() && of_unit.all(|write| write.conn == conn)
     }
 
     /// A late answer came: nothing of this unit is left on this connection.
     pub(super) fn answered(&mut self, conn: ConnId, unit: u8) {
-        self.0
+        self.writes
             .retain(|write| write.conn != conn || write.unit != unit);
     }
 
     /// We close this connection. True: something on it is unsettled, and the device is to be waited for.
     pub(super) fn closing(&mut self, now: Instant, conn: ConnId) -> bool {
         let mut any = false;
-        for write in self.0.iter_mut().filter(|write| write.conn == conn) {
+        for write in self.writes.iter_mut().filter(|write| write.conn == conn) {
             write.until = Some(now + SEAL_WITHIN);
             any = true;
         }
@@ -60,15 +65,17 @@ impl Unsettled {
 
     /// The device has closed this connection: what it has not carried out, it never will.
     pub(super) fn sealed(&mut self, conn: ConnId) {
-        self.0.retain(|write| write.conn != conn);
+        self.writes.retain(|write| write.conn != conn);
     }
 
     pub(super) fn pass(&mut self, now: Instant) {
-        self.0
+        self.writes
             .retain(|write| write.until.is_none_or(|until| until > now));
+        self.earlier = self.earlier.filter(|until| *until > now);
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|write| write.until).min()
+        let writes = self.writes.iter().filter_map(|write| write.until);
+        writes.chain(self.earlier).min()
     }
 }

@@ -146,6 +146,12 @@ impl DeviceSide {
         }
     }
 
+    /// An earlier process may have left writes whose outcome nobody knows: none is sent before the device has had
+    /// two seconds to carry them out. To be called before anything is submitted.
+    pub fn wait_for_earlier_writes(&mut self) {
+        self.unsettled.left_by_earlier(self.now);
+    }
+
     pub fn submit(&mut self, now: Instant, submit: Submit<'_>) -> Result<(), QueueFull> {
         self.advance(now);
         self.queue.admit(submit.client)?;

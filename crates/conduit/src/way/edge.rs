@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fieldlock_modbus::{Exception, Quirks};
 use fieldlock_policy::{Client, Origin, Policy, Side, View};
@@ -41,7 +41,12 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn new(policy: Arc<Policy>, start: u8, world: &super::world::Shape) -> Self {
+    pub(super) fn new(
+        policy: Arc<Policy>,
+        start: u8,
+        world: &super::world::Shape,
+        now: Instant,
+    ) -> Self {
         let settings = DeviceSettings {
             max_connections: world.max_connections,
             in_flight: world.in_flight,
@@ -54,7 +59,7 @@ impl Edge {
         Self {
             policy,
             meter: Meter::default(),
-            device: DeviceSide::new(settings, start.into(), world.start),
+            device: DeviceSide::new(settings, start.into(), now),
             lines: BTreeMap::new(),
             sealing: BTreeMap::new(),
             under_way: BTreeMap::new(),
@@ -372,7 +377,12 @@ impl World {
     pub(super) fn edge_dies(&mut self) {
         let policy = Arc::clone(&self.edge.policy);
         let lines = std::mem::take(&mut self.edge.lines);
-        self.edge = Edge::new(policy, self.edge.start + 1, &self.shape);
+        let unfinished = !self.edge.under_way.is_empty();
+        self.edge = Edge::new(policy, self.edge.start + 1, &self.shape, self.now);
+        if unfinished {
+            // The audit log says so.
+            self.edge.device.wait_for_earlier_writes();
+        }
         for line in lines.into_keys() {
             self.edge_left_line(line);
         }

@@ -84,6 +84,10 @@ impl World {
         let input = std::mem::take(&mut state.input);
         let mut used = 0;
         loop {
+            let live = self.head.live.map(|tunnel| tunnel as u32);
+            if state.side.is_held_back(|_| live) {
+                break;
+            }
             let step = state
                 .side
                 .next(&input[used..], &mut self.head.meter, self.now)
@@ -153,6 +157,7 @@ impl World {
             pdu: permit.request().pdu(),
         };
         request.encode(1, &mut bytes);
+        state.side.sent(turn, live as u32);
         self.ledger.begun((conn, transaction), self.now, (live, id));
         self.send(live, End::Head, 1, bytes);
         Ok(())
@@ -327,6 +332,8 @@ impl World {
         if let Some(mut state) = self.head.conns.remove(&pending.conn) {
             self.answer_client(pending.conn, &mut state, pending.turn, pdu, by);
             self.head.conns.insert(pending.conn, state);
+            // What waited for that.
+            self.head_hears_client(pending.conn, &[]);
         }
     }
 

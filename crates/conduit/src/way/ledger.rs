@@ -198,8 +198,7 @@ impl Ledger {
         let this = &self.asked[usize::from(number)];
         let later = self.done.keys().filter(|&&later| later > number);
         for later in later.map(|&later| &self.asked[usize::from(later)]) {
-            let same = (this.conn, this.tunnel) == (later.conn, later.tunnel)
-                && at_device(this.unit) == at_device(later.unit);
+            let same = this.conn == later.conn && at_device(this.unit) == at_device(later.unit);
             assert!(!same, "{now:?}: {this:?} after {later:?}");
         }
     }
@@ -288,8 +287,7 @@ impl Ledger {
         let this = &self.asked[number];
         let unit = at_device(this.unit);
         for (other, asked) in self.asked.iter().enumerate() {
-            let same = (asked.conn, asked.tunnel) == (this.conn, this.tunnel)
-                && at_device(asked.unit) == unit;
+            let same = asked.conn == this.conn && at_device(asked.unit) == unit;
             if let (true, Some(End::Done(at))) = (same, asked.end) {
                 assert_eq!(
                     other.cmp(&number),

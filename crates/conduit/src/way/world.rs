@@ -26,8 +26,8 @@ pub(super) const CLIENTS: usize = 4;
 pub(super) const UNITS: [(u8, u8); 3] = [(1, 1), (7, 1), (2, 2)];
 /// How long clients ask and things go wrong.
 const TROUBLE: Duration = Duration::from_secs(6);
-/// After that, until everything has an end: liveness, back-off, a time-out, and some.
-const REST: Duration = Duration::from_secs(15);
+/// After that, until everything has an end: liveness, back-off, a time-out, the hold-off of a unit.
+const REST: Duration = Duration::from_secs(20);
 
 const OPEN: &str = r#"
 syntax = 1
@@ -176,7 +176,7 @@ impl World {
                 place: Place::default(),
                 instance: [0xff; 16],
             },
-            edge: Edge::new(Arc::clone(&policies[0]), 0, &shape),
+            edge: Edge::new(Arc::clone(&policies[0]), 0, &shape, start),
             tunnels: Vec::new(),
             plc: Plc {
                 lines: BTreeMap::new(),

@@ -162,3 +162,18 @@ fn what_was_asked_again_and_finds_no_connection_is_lost_and_not_unsent() {
     assert_eq!(bench.outcomes(), [(1, Outcome::Unknown(Loss::Closed))]);
     assert_eq!(bench.sent_keys(), [1]);
 }
+
+#[test]
+fn writes_wait_for_what_an_earlier_process_may_have_left_under_way() {
+    let mut bench = Bench::new(DeviceSettings::default());
+    bench.device.wait_for_earlier_writes();
+    write(&mut bench, Ask::held(1, 1).within(5000));
+    bench.ask(Ask::read(2, 2).within(5000));
+    bench.connect();
+    assert_eq!(bench.sent_keys(), [2]);
+    bench.answer(2);
+    bench.pass(1999);
+    assert_eq!(bench.sent_keys(), [2]);
+    bench.pass(1);
+    assert_eq!(bench.sent_keys(), [2, 1]);
+}
