@@ -182,24 +182,34 @@ impl TunnelHandler {
 
     /// A client goes on over this tunnel. The headend has the answers to all that it asked over an older one, or has
     /// given up waiting for them: what is still to come, or waits here, would be carried out behind
-    /// what it asks now.
-    fn take_over(&self, device: &Rc<Device>, client: u32) {
+    /// what it asks now. True: this is the older one.
+    fn take_over(&self, device: &Rc<Device>, client: u32) -> bool {
+        let mut is_older = false;
         for (_, other) in self.edge.tunnels.borrow().values() {
             if other.number == self.number || other.process != self.process {
                 continue;
             }
-            let at = other
-                .devices
-                .iter()
-                .position(|known| Rc::ptr_eq(known, device));
+            let mut devices = other.devices.iter();
+            let at = devices.position(|known| Rc::ptr_eq(known, device));
             let channel = at.and_then(|at| u16::try_from(at + 1).ok());
             let clients = other.clients.borrow();
-            let known = channel.and_then(|channel| clients.get(&(channel, client)));
-            if known.is_some_and(|known| !known.moved.replace(true)) {
+            let Some(known) = channel.and_then(|channel| clients.get(&(channel, client))) else {
+                continue;
+            };
+            if other.order() > self.order() {
+                is_older = true;
+            } else if !known.moved.replace(true) {
                 device.drop_client(self.key(client));
                 self.touch(device);
             }
         }
+        is_older
+    }
+
+    /// Which of a headend's tunnels is the newer, by the headend's own count.
+    fn order(&self) -> u64 {
+        let hello = self.hello.borrow();
+        hello.as_ref().map_or(0, |hello| hello.tunnel)
     }
 
     /// The headend's own certificate is judged again by what it brings.
@@ -272,7 +282,7 @@ impl TunnelHandler {
             moved: Cell::new(false),
         };
         if let Some(device) = self.devices.get(usize::from(channel) - 1) {
-            self.take_over(device, open.client);
+            client.moved.set(self.take_over(device, open.client));
         }
         let mut clients = self.clients.borrow_mut();
         clients.insert((channel, open.client), Rc::new(client));

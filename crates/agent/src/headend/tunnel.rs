@@ -321,7 +321,8 @@ impl Headend {
             policy: self.policy_hash(),
             trust: None,
             bundle: Some(0),
-            tunnel: link.number.into(),
+            // Of two tunnels of one edge the one that was accepted later is the newer.
+            tunnel: self.next_link().into(),
             devices: Vec::new(),
             stations: hello.stations.clone(),
             cyclic,

@@ -98,12 +98,18 @@ impl World {
             session: Session::edge(&hello, Liveness::default(), true, self.now),
             decoders: Default::default(),
             clients: BTreeMap::new(),
+            order: 0,
         });
         self.head_opens(tunnel);
     }
 
     pub(super) fn edge_event(&mut self, tunnel: usize, event: &Event) {
         match event {
+            Event::Up(Some(hello)) => {
+                if let Some(end) = &mut self.tunnels[tunnel].edge {
+                    end.order = hello.tunnel;
+                }
+            }
             Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => self.edge_ends(tunnel),
             _ => {}
         }
@@ -141,13 +147,15 @@ impl World {
                     std::net::IpAddr::V4(v4) => v4.octets()[3] - 1,
                     std::net::IpAddr::V6(_) => panic!("{open:?}"),
                 });
+                let (view, order) = (view(&self.edge.policy, client), end.order);
                 let stated = Stated {
                     client,
-                    view: view(&self.edge.policy, client),
-                    moved: false,
+                    view,
+                    moved: self.edge_takes_over(order, open.client),
                 };
-                end.clients.insert(open.client, stated);
-                self.edge_takes_over(tunnel, open.client);
+                if let Some(end) = &mut self.tunnels[tunnel].edge {
+                    end.clients.insert(open.client, stated);
+                }
             }
             Frame::ClientClose { client } => {
                 if end
@@ -180,19 +188,26 @@ impl World {
         Ok(())
     }
 
-    /// A client goes on over this tunnel: what it asked over an older one is late.
-    fn edge_takes_over(&mut self, tunnel: usize, client: u32) {
-        for (other, end) in self.tunnels.iter_mut().enumerate() {
-            let stated = end
-                .edge
-                .as_mut()
-                .and_then(|end| end.clients.get_mut(&client));
-            let Some(stated) = stated.filter(|stated| other != tunnel && !stated.moved) else {
+    /// A client goes on over a tunnel: what it asked over an older one is late. True: this is the older
+    /// one.
+    fn edge_takes_over(&mut self, order: u64, client: u32) -> bool {
+        let mut is_older = false;
+        let ends = self
+            .tunnels
+            .iter_mut()
+            .filter_map(|tunnel| tunnel.edge.as_mut());
+        for end in ends {
+            let Some(stated) = end.clients.get_mut(&client) else {
                 continue;
             };
-            stated.moved = true;
-            self.edge.device.drop_client(self.now, client_key(client));
+            if end.order > order {
+                is_older = true;
+            } else if !stated.moved {
+                stated.moved = true;
+                self.edge.device.drop_client(self.now, client_key(client));
+            }
         }
+        is_older
     }
 
     fn edge_request(

@@ -30,6 +30,8 @@ pub(super) struct Head {
     pub(super) live: Option<usize>,
     pub(super) place: Place,
     pub(super) instance: [u8; 16],
+    /// Counts the tunnels that it has accepted.
+    pub(super) accepted: u64,
 }
 
 #[derive(Debug)]
@@ -248,6 +250,7 @@ impl World {
     }
 
     fn head_takes(&mut self, tunnel: usize) {
+        self.head.accepted += 1;
         let hello = Hello {
             version: VERSION,
             agent_version: String::new(),
@@ -255,7 +258,7 @@ impl World {
             policy: [0; 32],
             trust: None,
             bundle: None,
-            tunnel: tunnel as u64,
+            tunnel: self.head.accepted,
             devices: Vec::new(),
             stations: Vec::new(),
             cyclic: None,

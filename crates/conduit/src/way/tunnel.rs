@@ -105,6 +105,8 @@ pub(super) struct EdgeEnd {
     pub(super) session: Session,
     pub(super) decoders: [Decoder; CHANNELS],
     pub(super) clients: BTreeMap<u32, Stated>,
+    /// By the headend's count.
+    pub(super) order: u64,
 }
 
 impl World {

@@ -175,6 +175,7 @@ impl World {
                 live: None,
                 place: Place::default(),
                 instance: [0xff; 16],
+                accepted: 0,
             },
             edge: Edge::new(Arc::clone(&policies[0]), 0, &shape, start),
             tunnels: Vec::new(),
