@@ -1,5 +1,6 @@
 //! What a request addressed and wrote, as the log shows it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::Error as _;
@@ -152,6 +153,73 @@ impl<'de> Deserialize<'de> for Values {
     }
 }
 
+/// What a write carries, in the eyes of a rule that sees registers as numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decoded {
+    /// As policies name it: `float32`.
+    #[serde(rename = "type")]
+    pub number: Cow<'static, str>,
+    /// Of values of several registers: `big` or `little`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub word_order: Option<Cow<'static, str>>,
+    /// In the order of their addresses.
+    pub values: Box<[DecodedValue]>,
+}
+
+/// In JSON a number; `"nan"`, `"inf"`, `"-inf"` and `"part"` where it is none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum DecodedValue {
+    Whole(i64),
+    Float32(f32),
+    Float64(f64),
+    /// Not all of its registers are written, or one is masked.
+    Part,
+}
+
+impl Serialize for DecodedValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = |float: f64| match float {
+            _ if float.is_nan() => "nan",
+            _ if float > 0.0 => "inf",
+            _ => "-inf",
+        };
+        match *self {
+            Self::Whole(whole) => serializer.serialize_i64(whole),
+            Self::Float32(float) if float.is_finite() => serializer.serialize_f32(float),
+            Self::Float64(float) if float.is_finite() => serializer.serialize_f64(float),
+            Self::Float32(float) => serializer.serialize_str(text(float.into())),
+            Self::Float64(float) => serializer.serialize_str(text(float)),
+            Self::Part => serializer.serialize_str("part"),
+        }
+    }
+}
+
+/// Reading is for display: a number with a point comes back as the longer float.
+impl<'de> Deserialize<'de> for DecodedValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Whole(i64),
+            Float(f64),
+            Text(String),
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Whole(whole) => Ok(Self::Whole(whole)),
+            Form::Float(float) => Ok(Self::Float64(float)),
+            Form::Text(text) => match text.as_str() {
+                "nan" => Ok(Self::Float64(f64::NAN)),
+                "inf" => Ok(Self::Float64(f64::INFINITY)),
+                "-inf" => Ok(Self::Float64(f64::NEG_INFINITY)),
+                "part" => Ok(Self::Part),
+                _ => Err(D::Error::custom(
+                    "a value is neither a number nor a word for none",
+                )),
+            },
+        }
+    }
+}
+
 struct Hex<'a>(&'a [u8]);
 
 impl fmt::Display for Hex<'_> {
@@ -197,6 +265,29 @@ mod tests {
             let again: Values = serde_json::from_str(json).unwrap();
             assert_eq!(serde_json::to_string(&again).unwrap(), json);
         }
+    }
+
+    #[test]
+    fn decoded_values_are_numbers_where_they_are_any() {
+        let decoded = Decoded {
+            number: "float32".into(),
+            word_order: Some("little".into()),
+            values: [
+                DecodedValue::Float32(20.1),
+                DecodedValue::Float32(f32::NAN),
+                DecodedValue::Float64(f64::NEG_INFINITY),
+                DecodedValue::Whole(-5),
+                DecodedValue::Part,
+            ]
+            .into(),
+        };
+        let json = serde_json::to_string(&decoded).unwrap();
+        assert_eq!(
+            json,
+            r#"{"type":"float32","word_order":"little","values":[20.1,"nan","-inf",-5,"part"]}"#
+        );
+        let again: Decoded = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&again).unwrap(), json);
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod verify;
 pub use chain::Hash;
 pub use class::{Budget, Class};
 pub use clock::{Clock, Stamp};
-pub use content::{Address, Table, Values};
+pub use content::{Address, Decoded, DecodedValue, Table, Values};
 pub use denial::DenialFilter;
 pub use journal::{
     Journal, JournalError, Options, Progress, Sign, State, Ticket, Unavailable, signed_text,

@@ -10,7 +10,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::chain::Hash;
-use crate::content::{Address, Values};
+use crate::content::{Address, Decoded, Values};
 use crate::journal::Ticket;
 use crate::profinet::{Ar, Slot};
 
@@ -99,6 +99,9 @@ pub struct Record {
     /// What a write carries.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub values: Option<Values>,
+    /// The same as the rule that decided sees it, where it has a type.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decoded: Option<Box<Decoded>>,
     /// What a read was answered with; of a write, what the device took in place of `values`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub answer: Option<Values>,
@@ -374,6 +377,7 @@ impl Record {
             quantity: None,
             read_address: None,
             values: None,
+            decoded: None,
             answer: None,
             decision: None,
             rule: None,

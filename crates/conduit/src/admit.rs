@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use fieldlock_modbus::{Exception, Quirks, Request, Table};
-use fieldlock_policy::{Decision, Rate, Reason, RuleId, View};
+use fieldlock_policy::{Decision, Layout, Number, Rate, Reason, RuleId, View};
 
 use crate::meter::{Meter, Who};
 use crate::step::Registers;
@@ -18,6 +18,8 @@ pub struct Permit<'a> {
     rule: RuleId,
     /// The rule of the policy that narrows the one of `rule`.
     narrowing: Option<RuleId>,
+    /// Where the values lie that the rule, or the one that narrows it, sees.
+    layout: Option<Layout>,
     taken: Taken,
 }
 
@@ -42,6 +44,11 @@ impl<'a> Permit<'a> {
         self.rule
     }
 
+    /// Where the values lie that the rule sees, if it has a type.
+    pub fn layout(&self) -> Option<&Layout> {
+        self.layout.as_ref()
+    }
+
     /// Of a request that only reads; function 23 has two rules.
     pub fn grounds(&self) -> Grounds {
         let narrowing = self.narrowing.map_or(0, |rule| rule.number() + 1);
@@ -64,6 +71,8 @@ pub struct Refused<'a> {
     pub why: Why,
     /// The rule that decided, where one did.
     pub rule: Option<RuleId>,
+    /// Where the values lie that this rule sees, if it has a type.
+    pub layout: Option<Layout>,
     /// What was asked, where it could be parsed.
     pub request: Option<Request<'a>>,
 }
@@ -78,9 +87,9 @@ pub enum Why {
     TooOften(Rate),
     /// The value is too far from the last one.
     Step {
-        from: u16,
-        to: u16,
-        max: u16,
+        from: Number,
+        to: Number,
+        max: Number,
     },
     /// How far the value is from the last one can't be told.
     Unread {
@@ -157,6 +166,7 @@ pub fn admit<'a>(
         exception: malformed.exception,
         why: Why::Malformed(malformed.what),
         rule: None,
+        layout: None,
         request: None,
     })?;
     let (exception, why, by) = match view.decide(unit, &request) {
@@ -179,6 +189,11 @@ pub fn admit<'a>(
                     unit,
                     rule,
                     narrowing: narrowing.map(|(rule, _)| rule),
+                    layout: layout(
+                        view,
+                        &request,
+                        [Some(rule), narrowing.map(|(rule, _)| rule)],
+                    ),
                     taken,
                 });
             }
@@ -195,8 +210,16 @@ pub fn admit<'a>(
         exception,
         why,
         rule: by,
+        layout: layout(view, &request, [by, None]),
         request: Some(request),
     })
+}
+
+/// Where the first of these rules with a type sees the values of a write.
+fn layout(view: &View, request: &Request<'_>, rules: [Option<RuleId>; 2]) -> Option<Layout> {
+    request.write()?;
+    let mut rules = rules.into_iter().flatten();
+    rules.find_map(|rule| view.layout(rule)).cloned()
 }
 
 /// The rule that allows a request, and of function 23 the one for what it reads.

@@ -207,7 +207,9 @@ impl Registers {
         self.quiet_at = self.quiet_at.max(self.ends_at);
     }
 
-    /// Whether every register that is written moves by at most a step from its last value.
+    /// Whether every value that is written moves by at most a step from its last one. The registers of a
+    /// value must have come with one answer: a last value that is put together of two may be none that
+    /// the device ever had.
     pub(crate) fn judge(
         &self,
         now: Instant,
@@ -215,30 +217,43 @@ impl Registers {
         unit: u8,
         write: &Write<'_>,
     ) -> Result<(), Why> {
-        for address in write.range.start..=write.range.last() {
-            let within = step.within();
-            let unread = Why::Unread { address, within };
-            let register = self.known.get(&(unit, address)).ok_or(unread)?;
-            if register.under_way > 0 {
-                return Err(Why::WriteUnderWay { address });
+        let within = step.within();
+        let layout = step.layout();
+        for (first, last) in layout.values(write.range.start, write.range.last()) {
+            let unread = |address| Why::Unread { address, within };
+            let mut known_at = None;
+            for address in first..=last {
+                let register = self.known.get(&(unit, address)).ok_or(unread(address))?;
+                if register.under_way > 0 {
+                    return Err(Why::WriteUnderWay { address });
+                }
+                let at = register.known_at.ok_or(unread(address))?;
+                let old = now.saturating_duration_since(at) > within;
+                if old || known_at.is_some_and(|known_at| known_at != at) {
+                    return Err(unread(first));
+                }
+                known_at = Some(at);
             }
-            let age = register
-                .known_at
-                .map(|at| now.saturating_duration_since(at));
-            if age.is_none_or(|age| age > within) {
-                return Err(unread);
-            }
-            let from = register.value;
-            let to = match write.values {
-                Values::Mask { and, or } => (from & and) | (or & !and),
-                _ => written(write, address).ok_or(unread)?,
-            };
-            let max = step.max();
-            if from.abs_diff(to) > max {
+            let last_value = |place| Some(self.known.get(&(unit, first + place))?.value);
+            let new_value = |place| becomes(write, first + place, last_value(place)?);
+            let format = layout.format();
+            let from = format.read(last_value).ok_or(unread(first))?;
+            let to = format.read(new_value).ok_or(unread(first))?;
+            if !step.allows(from, to) {
+                let max = step.max();
                 return Err(Why::Step { from, to, max });
             }
         }
         Ok(())
+    }
+}
+
+/// What a write makes of a register that holds `value`, be it one that it does not touch.
+fn becomes(write: &Write<'_>, address: u16, value: u16) -> Option<u16> {
+    match write.values {
+        _ if !(write.range.start..=write.range.last()).contains(&address) => Some(value),
+        Values::Mask { and, or } => Some((value & and) | (or & !and)),
+        _ => written(write, address),
     }
 }
 

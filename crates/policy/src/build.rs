@@ -9,7 +9,7 @@ use crate::phase::Phase;
 use crate::policy::{Policy, Via};
 use crate::rule::{Repeat, Rule, Units};
 use crate::table::{Entry, IntervalTable};
-use crate::view::{Class, Row, View};
+use crate::view::{Class, Row, TypedRow, View};
 
 impl View {
     pub(crate) fn build(
@@ -36,7 +36,7 @@ impl View {
         let (counting, resting): (Vec<&Rule>, Vec<&Rule>) =
             applying.partition(|rule| phase.counts(rule));
         let resting: Vec<&Rule> = resting.into_iter().filter(|r| r.is_allow()).collect();
-        let step = |rule: &Rule| rule.step.filter(|_| via != Via::NotJudged);
+        let step = |rule: &Rule| rule.step.clone().filter(|_| via != Via::NotJudged);
         let repeatable: Vec<&Rule> = counting
             .iter()
             .copied()
@@ -79,6 +79,10 @@ impl View {
             units,
             classes: builder.classes,
             rows: builder.rows,
+            typed: rules
+                .iter()
+                .filter_map(|rule| Some((rule.id, rule.typed.clone()?)))
+                .collect(),
             read_only: false,
             closed: None,
             conditional: None,
@@ -96,8 +100,8 @@ struct Builder {
     known_rows: HashMap<RowKey, u16>,
 }
 
-/// Whether any allow has the slot, the entries of the allows, those of the denies.
-type RowKey = (bool, Entries, Entries);
+/// Whether any allow has the slot; the entries of allows and denies, without a type and with one.
+type RowKey = (bool, [Entries; 2], [Entries; 2]);
 
 type Entries = Vec<(Entry, RuleId)>;
 
@@ -149,8 +153,8 @@ impl Builder {
                 .partition(|rule| rule.is_allow());
             *row = self.add_row((
                 !allows.is_empty(),
-                entries(&allows, slot),
-                entries(&denies, slot),
+                [&allows, &denies].map(|rules| entries(rules, slot, false)),
+                [&allows, &denies].map(|rules| entries(rules, slot, true)),
             ));
         }
         let any_allow = rules.iter().any(|rule| rule.is_allow());
@@ -165,19 +169,31 @@ impl Builder {
         }
         // At most 256 classes of 128 slots.
         let number = self.rows.len() as u16;
+        let tables = |entries: &[Entries; 2]| entries.clone().map(IntervalTable::new);
+        let (permitted, [allows, denies]) = (key.0, tables(&key.1));
+        let typed = key.2.iter().any(|entries| !entries.is_empty());
+        let typed = typed.then(|| {
+            let [allows, denies] = tables(&key.2);
+            Box::new(TypedRow { allows, denies })
+        });
         self.rows.push(Row {
-            permitted: key.0,
-            allows: IntervalTable::new(key.1.clone()),
-            denies: IntervalTable::new(key.2.clone()),
+            permitted,
+            allows,
+            denies,
+            typed,
         });
         self.known_rows.insert(key, number);
         number
     }
 }
 
-fn entries(rules: &[&Rule], slot: Slot) -> Entries {
-    let mut entries = Vec::with_capacity(rules.len());
-    for rule in rules {
+/// Those of rules that judge this slot by a type, or of the others.
+fn entries(rules: &[&Rule], slot: Slot, typed: bool) -> Entries {
+    let mut entries = Vec::new();
+    for rule in rules
+        .iter()
+        .filter(|rule| rule.typed_at(slot).is_some() == typed)
+    {
         let Some(value) = rule.bounds_at(slot) else {
             continue;
         };

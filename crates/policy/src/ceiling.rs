@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::address::{Span, TABLES, table_index};
 use crate::function::{Functions, Slot};
+use crate::number::{Format, Number};
 use crate::policy::Policy;
 use crate::rate::Rate;
 use crate::rule::{Interval, ReadOnly, Rule, Scope, Units, ValueBounds, merge};
@@ -43,12 +44,16 @@ pub struct CeilingGrant {
     pub functions: String,
     /// Empty where the functions have no addresses.
     pub addresses: Vec<String>,
-    pub value_min: Option<u16>,
-    pub value_max: Option<u16>,
+    pub value_min: Option<Number>,
+    pub value_max: Option<Number>,
+    /// As what values are judged, where that is not register by register.
+    pub value_type: Option<String>,
+    /// With such a type: parts of values can be written as well.
+    pub partial: bool,
     /// How often it can be used, all of the headend's clients together.
     pub rate: Option<String>,
-    /// How far a write may move a register.
-    pub step: Option<u16>,
+    /// How far a write may move a value.
+    pub step: Option<Number>,
     /// The windows outside which it is closed; empty: it never is.
     pub time: Vec<String>,
     /// The rules that add up to this.
@@ -156,9 +161,9 @@ struct Reach {
 struct GrantKey {
     table: Option<usize>,
     intervals: Vec<Interval>,
-    value: ValueBounds,
+    value: Values,
     rate: Option<Rate>,
-    step: Option<u16>,
+    step: Option<Number>,
     time: Vec<String>,
     rules: BTreeSet<usize>,
 }
@@ -203,7 +208,31 @@ fn reachable(rules: &[&Rule], read_only: bool) -> Vec<Slot> {
 }
 
 /// What differs in bounds, rate, step or windows does not add up.
-type ReachKey = (ValueBounds, Option<Rate>, Option<u16>, Vec<String>);
+type ReachKey = (Values, Option<Rate>, Option<Number>, Vec<String>);
+
+/// What may be written.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Values {
+    /// With a rule's type, and whether parts of its values may be written.
+    typed: Option<(Format, bool)>,
+    bounds: Option<(Number, Number)>,
+}
+
+impl Values {
+    fn of(rule: &Rule, slot: Slot, plain: ValueBounds) -> Self {
+        let Some(typed) = rule.typed_at(slot) else {
+            let bounds = (plain.min.into(), plain.max.into());
+            return Self {
+                typed: None,
+                bounds: (plain != ValueBounds::FULL).then_some(bounds),
+            };
+        };
+        Self {
+            typed: Some((typed.layout.format(), typed.partial)),
+            bounds: typed.is_bounded().then(|| typed.ends()),
+        }
+    }
+}
 
 fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ReachKey, Reach> {
     let mut reach: BTreeMap<_, Reach> = BTreeMap::new();
@@ -211,13 +240,19 @@ fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ReachKey, Reach> {
         let Some(value) = rule.bounds_at(slot) else {
             continue;
         };
-        let hopeless = slot == Slot::MASK_WRITE && value != ValueBounds::FULL;
+        let by_type = rule.typed_at(slot).is_some_and(|typed| !typed.takes(slot));
+        let hopeless = by_type || slot == Slot::MASK_WRITE && value != ValueBounds::FULL;
         let intervals = rule.intervals(slot);
         if hopeless || intervals.is_empty() {
             continue;
         }
         let step = rule.step_at(slot).map(|step| step.max());
-        let key = (value, rule.rate, step, windows(rule));
+        let key = (
+            Values::of(rule, slot, value),
+            rule.rate,
+            step,
+            windows(rule),
+        );
         let entry = reach.entry(key).or_default();
         entry.intervals.extend(intervals.iter());
         entry.rules.insert(rule.id.index());
@@ -227,7 +262,7 @@ fn slot_reach(slot: Slot, rules: &[&Rule]) -> BTreeMap<ReachKey, Reach> {
 
 fn grant(units: Units, key: GrantKey, functions: Functions, rules: &[&Rule]) -> CeilingGrant {
     let table = key.table.and_then(|table| TABLES.get(table).copied());
-    let bounded = key.value != ValueBounds::FULL;
+    let Values { typed, bounds } = key.value;
     let names = rules.iter().filter(|r| key.rules.contains(&r.id.index()));
     CeilingGrant {
         units: units.to_string(),
@@ -243,8 +278,10 @@ fn grant(units: Units, key: GrantKey, functions: Functions, rules: &[&Rule]) -> 
             })
             .map(|span| span.to_string())
             .collect(),
-        value_min: bounded.then_some(key.value.min),
-        value_max: bounded.then_some(key.value.max),
+        value_min: bounds.map(|(min, _)| min),
+        value_max: bounds.map(|(_, max)| max),
+        value_type: typed.map(|(format, _)| format.to_string()),
+        partial: typed.is_some_and(|(_, partial)| partial),
         rate: key.rate.map(|rate| rate.to_string()),
         step: key.step,
         time: key.time,
@@ -328,6 +365,10 @@ impl fmt::Display for CeilingGrant {
         }
         if let (Some(min), Some(max)) = (self.value_min, self.value_max) {
             write!(f, ", values {min} to {max}")?;
+        }
+        if let Some(value_type) = &self.value_type {
+            let whole = if self.partial { "" } else { " whole" };
+            write!(f, ",{whole} as {value_type}")?;
         }
         if let Some(step) = self.step {
             write!(f, ", in steps of at most {step}")?;

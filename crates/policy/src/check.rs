@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::address::Span;
 use crate::function::{Functions, PROGRAMMING, Slot};
+use crate::number::NumberType;
 use crate::policy::Policy;
 use crate::rule::{Effect, Interval, ReadOnly, Rule, Scope, ValueBounds};
 use crate::station::station_warnings;
@@ -136,6 +137,14 @@ pub enum Warning {
         "the allow {allow:?} is for any function: that includes programming, start and stop of controllers ({codes:?})"
     )]
     IncludesProgramming { allow: String, codes: &'static [u8] },
+    #[error(
+        "the allow {allow:?} names {function}, which writes one register, a part of a {number}: that function never applies; leave it out, or write partial = \"allow\""
+    )]
+    PartsAlone {
+        allow: String,
+        function: String,
+        number: NumberType,
+    },
     #[error("the time window \"{window}\" of the rule {rule:?} never opens, or not any more")]
     NeverOpen { rule: String, window: String },
     #[error(
@@ -273,6 +282,23 @@ fn functions_without_address(rule: &Rule) -> impl Iterator<Item = Warning> {
     })
 }
 
+/// Functions named one by one that write less than a value.
+fn parts_alone(allow: &Rule) -> impl Iterator<Item = Warning> {
+    let typed = allow.typed.iter();
+    typed.flat_map(move |typed| {
+        let never = |slot: &Slot| allow.functions.names(*slot) && !typed.takes(*slot);
+        let registers = allow
+            .functions
+            .iter()
+            .filter(|slot| slot.writes_registers());
+        registers.filter(never).map(|slot| Warning::PartsAlone {
+            allow: allow.name.clone(),
+            function: slot.to_string(),
+            number: typed.layout.format().number(),
+        })
+    })
+}
+
 fn allow_warnings(policy: &Policy, allow: &Rule) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let name = || allow.name.clone();
@@ -286,6 +312,7 @@ fn allow_warnings(policy: &Policy, allow: &Rule) -> Vec<Warning> {
     if read_only_devices(policy, allow) && allow.functions.iter().all(Slot::always_changes_state) {
         warnings.push(Warning::ShadowedByReadOnly { allow: name() });
     }
+    warnings.extend(parts_alone(allow));
     warnings.extend(step_unread(policy, allow));
     let denies = policy.rules.iter().filter(|r| r.effect == Effect::Deny);
     if let Some(deny) = denies.into_iter().find(|deny| shadows(deny, allow)) {
@@ -316,7 +343,7 @@ fn step_unread(policy: &Policy, allow: &Rule) -> Option<Warning> {
         let mut ranges = told.iter().flat_map(|rule| rule.addresses.of(table));
         ranges.any(|range| range.first <= wanted.last && wanted.first <= range.last)
     };
-    allow.step?;
+    allow.step.as_ref()?;
     let mut registers = allow.addresses.spans().filter(|span| span.table == table);
     Some(Warning::StepUnread {
         allow: allow.name.clone(),

@@ -6,13 +6,19 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use fieldlock_modbus::Table;
+
+use crate::address::Span;
 use crate::client::ClientEntry;
 use crate::decision::RuleId;
 use crate::error::{Problem, Problems, nearest, position};
 use crate::function::{Functions, Slot};
-use crate::rule::{Effect, Rule, Scope, Units};
+use crate::number::{Bounds, Format, NumberType};
+use crate::rule::{Addresses, Effect, Interval, Repeat, Rule, Scope, Units, ValueBounds};
 use crate::source::{Given, SET_PREFIX, Source, SourceClient, SourceRule, SourceSet};
 use crate::station::StationRule;
+use crate::step::Step;
+use crate::typed::{Layout, Typed};
 
 /// What is sound of a source. Whatever is not has been added to the problems.
 pub(crate) fn compile(
@@ -118,8 +124,42 @@ fn compile_rule(
         Given::Valid(_, units) => units,
         Given::Absent | Given::Invalid => Units::ANY,
     };
-    let step = rule.step.valid();
     let mut functions = rule.function.valid()?;
+    let addresses = match rule.address {
+        Given::Valid(_, Scope::Any) => Addresses::any(),
+        Given::Valid(_, Scope::Only(spans)) => {
+            Addresses::from_spans(spans.into_iter().map(toml::Spanned::into_inner))
+        }
+        Given::Absent | Given::Invalid => Addresses::default(),
+    };
+    let value = rule.value.valid();
+    let order = rule.word_order.valid().unwrap_or_default();
+    let format = rule.number.valid().map(|number| Format { number, order });
+    let layout = match format {
+        None => Layout::registers(),
+        Some(format) => Layout::new(format, addresses.of(Table::HoldingRegister)),
+    };
+    let typed = format.map(|_| Typed {
+        bounds: match value {
+            Some((min, max)) => Bounds::of(min, max),
+            None => layout.format().number.all(),
+        },
+        layout: layout.clone(),
+        partial: rule.partial.valid().unwrap_or_default(),
+        masks: functions.names(Slot::MASK_WRITE),
+    });
+    let value = value
+        .filter(|_| typed.is_none())
+        .map(|(min, max)| ValueBounds {
+            // Of a register, as there is no type.
+            min: min.rank as u16,
+            max: max.rank as u16,
+        });
+    let step = rule.step.valid().map(|(max, within)| Step {
+        max,
+        within,
+        layout,
+    });
     if step.is_some() && !functions.names(Slot::MASK_WRITE) {
         // As with value bounds: what it makes of a register is not known.
         functions.remove(Slot::MASK_WRITE);
@@ -134,13 +174,96 @@ fn compile_rule(
         devices: rule.device.valid()?,
         units,
         functions,
-        addresses: rule.address.valid().unwrap_or_default(),
-        value: rule.value.valid(),
+        addresses,
+        value,
+        typed,
         rate: rule.rate.valid(),
         step,
-        repeat: rule.repeat.valid().unwrap_or_default(),
+        repeat: match rule.repeat.valid() {
+            Some(true) => Repeat::Allow,
+            Some(false) | None => Repeat::Refuse,
+        },
         time: rule.time.valid().unwrap_or_default(),
     })
+}
+
+/// What must hold of a rule that sees registers as numbers.
+fn check_type(rule: &SourceRule, add: &mut impl FnMut(&Range<usize>, &str, Problem)) {
+    let wide = |(_, number): (_, &NumberType)| number.registers() > 1;
+    if !rule.number.as_valid().is_some_and(wide) {
+        for (key, span) in [
+            ("word_order", rule.word_order.span()),
+            ("partial", rule.partial.span()),
+        ] {
+            if let Some(span) = span {
+                add(&span, key, Problem::WithoutWideType);
+            }
+        }
+    }
+    if let (Effect::Deny, Some((span, _))) = (rule.effect, rule.partial.as_valid()) {
+        add(span, "partial", Problem::PartialInDeny);
+    }
+    let Some((place, number)) = rule.number.as_valid() else {
+        return;
+    };
+    if let (Effect::Deny, Given::Absent) = (rule.effect, &rule.value) {
+        add(place, "type", Problem::TypeInDeny);
+    }
+    let functions = rule.function.as_valid().map(|(_, functions)| *functions);
+    let writes = |table: Table| {
+        let writes = |slot: Slot| slot.writes() && slot.table() == Some(table);
+        functions.is_none_or(|functions| functions.iter().any(writes))
+    };
+    if !writes(Table::HoldingRegister) {
+        add(place, "type", Problem::TypeWithoutRegisters);
+    }
+    let spans = match rule.address.as_valid() {
+        Some((span, Scope::Any)) => return add(span, "address", Problem::TypeAnywhere),
+        Some((_, Scope::Only(spans))) => spans,
+        None => return,
+    };
+    let coil = spans
+        .iter()
+        .find(|item| item.get_ref().table == Table::Coil);
+    if let Some(coil) = coil.filter(|_| writes(Table::Coil)) {
+        add(&coil.span(), "address", Problem::TypeOfCoils);
+    }
+    check_whole(*number, spans, add);
+}
+
+/// Ranges of values begin and end with a value, and where they overlap they agree on where those are.
+fn check_whole(
+    number: NumberType,
+    spans: &[toml::Spanned<Span>],
+    add: &mut impl FnMut(&Range<usize>, &str, Problem),
+) {
+    let table = Table::HoldingRegister;
+    let holding = || spans.iter().filter(|item| item.get_ref().table == table);
+    let joined = Addresses::from_spans(holding().map(|item| *item.get_ref()));
+    let joined = joined.of(table);
+    let is_whole = |registers: u16| registers.is_multiple_of(number.registers());
+    for item in holding() {
+        let (place, span) = (item.span(), *item.get_ref());
+        let within = joined.partition_point(|range| range.last < span.first);
+        let Some(Interval { first, last }) = joined.get(within).copied() else {
+            continue;
+        };
+        // A value has 1, 2 or 4 registers: the sum may well wrap.
+        if !is_whole((span.last - span.first).wrapping_add(1)) {
+            add(&place, "address", Problem::Uneven { span, number });
+        } else if !is_whole(span.first - first) {
+            let joined = Span { table, first, last };
+            add(
+                &place,
+                "address",
+                Problem::Interleaved {
+                    span,
+                    joined,
+                    number,
+                },
+            );
+        }
+    }
 }
 
 /// Keys that must be there, and keys that must not.
@@ -155,6 +278,7 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
     for (key, span) in rule.stations.given() {
         add(&span, key, Problem::KeyOfStations);
     }
+    check_type(rule, &mut add);
     if rule.device.is_absent() {
         let hint =
             "name the devices, or write device = \"any\"; for PROFINET name stations instead";
@@ -170,7 +294,7 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
             add(&rule.span, "address", Problem::Missing { hint });
         }
         if let (Functions::ANY, Some((span, addresses))) = (*functions, rule.address.as_valid())
-            && !addresses.is_any()
+            && *addresses != Scope::Any
         {
             add(span, "address", Problem::AnyFunctionAtAddresses);
         }

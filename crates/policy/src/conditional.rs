@@ -85,7 +85,7 @@ impl View {
     }
 
     pub(crate) fn asked(&self, unit: u8, half: &Half<'_>) -> Result<RuleId, Refusal> {
-        self.row(self.class(unit), half.slot).allowing(half)
+        self.allowing(self.row(self.class(unit), half.slot), half)
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use fieldlock_modbus::{Exception, Table};
 
 use crate::address::Span;
+use crate::number::{Number, NumberType};
 
 /// A rule of one policy, in the order of the file: allows first, then denies. Those of a policy
 /// that narrows it come after.
@@ -89,12 +90,23 @@ pub enum Reason {
         last: u16,
     },
     ValueAbove {
-        value: u16,
-        max: u16,
+        value: Number,
+        max: Number,
     },
     ValueBelow {
-        value: u16,
-        min: u16,
+        value: Number,
+        min: Number,
+    },
+    /// A float that is NaN or an infinity.
+    NotFinite {
+        value: Number,
+    },
+    /// Some registers of a value are written and others are not, or one is masked.
+    PartOfValue {
+        /// Of the value.
+        first: u16,
+        last: u16,
+        number: NumberType,
     },
     /// An allow covers it, and its time window is closed.
     Window,
@@ -109,9 +121,11 @@ impl Reason {
     pub fn exception(self) -> Exception {
         match self {
             Self::Address { .. } => Exception::IllegalDataAddress,
-            Self::ValueAbove { .. } | Self::ValueBelow { .. } | Self::MaskWithBounds => {
-                Exception::IllegalDataValue
-            }
+            Self::ValueAbove { .. }
+            | Self::ValueBelow { .. }
+            | Self::NotFinite { .. }
+            | Self::PartOfValue { .. }
+            | Self::MaskWithBounds => Exception::IllegalDataValue,
             Self::Denied
             | Self::ReadOnly
             | Self::Client
@@ -144,6 +158,14 @@ impl fmt::Display for Reason {
             }
             Self::ValueAbove { value, max } => write!(f, "value {value} above {max}"),
             Self::ValueBelow { value, min } => write!(f, "value {value} below {min}"),
+            Self::NotFinite { value } => write!(f, "value {value} is no finite number"),
+            Self::PartOfValue {
+                first,
+                last,
+                number,
+            } => {
+                write!(f, "writes a part of the {number} at holding {first}-{last}")
+            }
             Self::Window => f.write_str("outside its time window"),
             Self::WindowUnknown => {
                 f.write_str("outside its time window, as every one while the clock is wrong")

@@ -13,6 +13,9 @@
 //! window open, with each alone, and with all of them. Rates, steps and `repeat` depend on what
 //! came before, so they are left out of the comparison and listed rule by rule.
 //!
+//! Rules with a type are left out of the comparison by meaning and compared one by one, by name and by
+//! what they say.
+//!
 //! Rules for stations of PROFINET are compared one by one, by name and by what they say: a rule under
 //! another name shows, though it may mean the same.
 //!
@@ -28,6 +31,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod text;
+mod typed;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -71,6 +75,8 @@ pub struct Diff {
     pub steps: Vec<ConditionChange>,
     /// The same for `repeat`.
     pub repeats: Vec<ConditionChange>,
+    /// Rules with a type that differ, as above; `None`: there is no such rule.
+    pub types: Vec<ConditionChange>,
     /// Rules for stations that differ. They are compared rule by rule, not by meaning.
     pub stations: Vec<StationChange>,
 }
@@ -81,6 +87,7 @@ impl Diff {
             && self.rates.is_empty()
             && self.steps.is_empty()
             && self.repeats.is_empty()
+            && self.types.is_empty()
             && self.stations.is_empty()
     }
 }
@@ -199,10 +206,11 @@ pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
     Ok(Diff {
         regions,
         rates: conditions::changes(old, new, |rule| rule.rate),
-        steps: conditions::changes(old, new, |rule| rule.step),
+        steps: conditions::changes(old, new, |rule| rule.step.clone()),
         repeats: conditions::changes(old, new, |rule| {
             (rule.repeat == Repeat::Allow).then_some(rule.repeat)
         }),
+        types: typed::changes(old, new),
         stations: station::changes(old, new),
     })
 }

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::address::AddressError;
+use crate::address::{AddressError, Span};
 use crate::cidr::CidrError;
+use crate::number::{Bounds, Number, NumberType};
 
 /// At most this many places of one file are reported.
 const MAX_REPORTED: usize = 50;
@@ -193,12 +194,46 @@ pub enum Problem {
     },
     #[error("{0}")]
     Address(#[from] AddressError),
-    #[error(
-        "{got} is not a register value from 0 to 65535; negative values are written as 65536 less their amount"
-    )]
-    Value { got: i64 },
+    #[error("{}", value_of(.got, *.number))]
+    Value { got: String, number: NumberType },
     #[error("no value lies between min {min} and max {max}")]
-    ValueReversed { min: u16, max: u16 },
+    ValueReversed { min: Number, max: Number },
+    #[error("no type is named {name:?}; {}", nearest_or(.nearest, &format!("write {}", NumberType::names().join(", "))))]
+    UnknownType {
+        name: String,
+        nearest: Option<String>,
+    },
+    #[error(
+        "it is about values of several registers; give the rule type = \"int32\", \"uint32\", \"float32\" or \"float64\", or leave it out"
+    )]
+    WithoutWideType,
+    #[error(
+        "no function of this rule writes registers, so no value of a type is written; leave it out"
+    )]
+    TypeWithoutRegisters,
+    #[error("without value a deny matches every value of any type; leave it out, or give value")]
+    TypeInDeny,
+    #[error("a deny matches a write of a part of a value always; leave it out")]
+    PartialInDeny,
+    #[error("coils have no type; give functions 5 and 15 and their coils a rule of their own")]
+    TypeOfCoils,
+    #[error(
+        "with a type it must be known where values begin; list the ranges of registers in place of \"any\""
+    )]
+    TypeAnywhere,
+    #[error(
+        "{span} is not made of whole values: a {number} takes {} registers; begin with the first register of a value and end with the last of one, such as {}",
+        .number.registers(), whole(*.span, *.number)
+    )]
+    Uneven { span: Span, number: NumberType },
+    #[error(
+        "{span} does not begin where a {number} of {joined} does, which the ranges of this rule make together; let them agree, or make them two rules"
+    )]
+    Interleaved {
+        span: Span,
+        joined: Span,
+        number: NumberType,
+    },
     #[error("no function of this rule writes, so there is no value to bound; leave it out")]
     ValueWithoutWrite,
     #[error(
@@ -245,8 +280,8 @@ pub enum Problem {
         "{0:?} is no span of time from 1s to 24h; write seconds, minutes or hours, such as \"10s\", \"5m\" or \"1h\""
     )]
     Span(String),
-    #[error("{got} is not a step from 1 to 65535")]
-    Step { got: i64 },
+    #[error("{}", step_of(.got, *.number))]
+    Step { got: String, number: NumberType },
     #[error(
         "{0:?} is no span of time from 100ms to 1h; write it such as \"500ms\", \"10s\", \"5m\" or \"1h\""
     )]
@@ -346,6 +381,33 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+fn value_of(got: &str, number: NumberType) -> String {
+    let Bounds { min, max } = number.all();
+    match number {
+        NumberType::Uint16 => format!(
+            "{got} is not a register value from 0 to 65535; for negative values give the rule type = \"int16\""
+        ),
+        _ if number.is_float() => format!("{got} is no finite number of type {number}"),
+        _ => format!("{got} is no {number}: those are the whole numbers from {min} to {max}"),
+    }
+}
+
+fn step_of(got: &str, number: NumberType) -> String {
+    match number.is_float() {
+        true => format!("{got} is not a step: it must be above 0, and finite as a {number}"),
+        false => format!("{got} is not a step from 1 to {}", number.all().max),
+    }
+}
+
+/// The range up to the end of the value that it cuts.
+fn whole(span: Span, number: NumberType) -> Span {
+    let size = u32::from(number.registers());
+    let count = u32::from(span.last - span.first) + 1;
+    let last = u32::from(span.first) + count.next_multiple_of(size) - 1;
+    let last = u16::try_from(last).unwrap_or(span.last);
+    Span { last, ..span }
 }
 
 fn did_you_mean(nearest: &Option<String>, known: &[&str]) -> String {

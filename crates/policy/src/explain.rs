@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fieldlock_modbus::Request;
+use fieldlock_modbus::{Request, Write};
 use serde::Serialize;
 
 use crate::address::Span;
@@ -14,6 +14,7 @@ use crate::phase::Now;
 use crate::policy::{Policy, Via};
 use crate::rule::{Interval, Repeat, Rule, ValueBounds};
 use crate::table::Entry;
+use crate::typed::{Placed, Typed};
 use crate::view::out_of_bounds;
 use crate::window::Window;
 
@@ -140,6 +141,11 @@ impl<'q> Question<'q> {
     fn judge(&self, rule: &Rule) -> Result<String, String> {
         self.judge_scope(rule)?;
         let mut taken = self.judge_halves(rule)?;
+        for half in self.halves.iter() {
+            if let (Some(typed), Some(write)) = (rule.typed_at(half.slot), half.write()) {
+                taken += &format!(" ({}; allowed are {})", seen(typed, &write), typed.words());
+            }
+        }
         if let Some(step) = self.halves.iter().find_map(|half| rule.step_at(half.slot)) {
             taken += &format!(", in steps of at most {}", step.max());
             if self.via == Via::NotJudged {
@@ -246,8 +252,15 @@ fn judge_half(rule: &Rule, half: &Half<'_>) -> Result<(), String> {
             overlaps && (!entry(*range).bounded() || half.writes_within(&entry(*range)))
         }
     });
+    let typed = rule.typed_at(half.slot).filter(|_| !rule.is_allow());
+    let matches = |typed: &Typed| half.write().is_some_and(|write| typed.matches(&write));
+    let taken = taken && typed.is_none_or(matches);
     if !taken {
         return Err(outside(rule, half));
+    }
+    if let (Some(typed), Some(write)) = (rule.typed_at(half.slot), half.write()) {
+        let objection = typed.objects(&write).filter(|_| rule.is_allow());
+        return objection.map_or(Ok(()), |reason| Err(told(typed, &write, reason)));
     }
     let written = half.written();
     let unbounded = bounds == ValueBounds::FULL;
@@ -269,8 +282,9 @@ fn outside(rule: &Rule, half: &Half<'_>) -> String {
         .spans()
         .filter(|span| half.slot.table() == Some(span.table))
         .collect();
-    let values = match (rule.is_allow(), rule.value) {
-        (false, Some(value)) => format!(" with values from {} to {}", value.min, value.max),
+    let values = match (rule.is_allow(), rule.value, &rule.typed) {
+        (false, Some(value), _) => format!(" with values from {} to {}", value.min, value.max),
+        (false, _, Some(typed)) => format!(" with {}", typed.words()),
         _ => String::new(),
     };
     let listed = match of_table.as_slice() {
@@ -287,6 +301,37 @@ fn list(items: &[impl fmt::Display]) -> String {
         text.push(format!("and {} more", items.len() - SHOWN));
     }
     text.join(", ")
+}
+
+/// What a rule with a type says against a write, and as what it sees it.
+fn told(typed: &Typed, write: &Write<'_>, reason: Reason) -> String {
+    format!("{reason}; {}", seen(typed, write))
+}
+
+/// What a write is to a rule with a type: `float32 at holding 40-41 = 1.5`.
+fn seen(typed: &Typed, write: &Write<'_>) -> String {
+    let values: Vec<String> = typed
+        .layout
+        .written(write)
+        .map(
+            |Placed {
+                 first,
+                 last,
+                 number,
+             }| {
+                let place = Span {
+                    table: write.range.table,
+                    first,
+                    last,
+                };
+                match number {
+                    Some(number) => format!("{place} = {number}"),
+                    None => format!("{place} in part"),
+                }
+            },
+        )
+        .collect();
+    format!("as {}: {}", typed.layout.format(), list(&values))
 }
 
 /// A request in words: function, addresses, values.

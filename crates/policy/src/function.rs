@@ -4,6 +4,7 @@ use std::fmt;
 
 use fieldlock_modbus::{FunctionCode, Request, Table};
 
+use crate::number::{Number, WordOrder};
 use crate::rule::Interval;
 use crate::sample::Sample;
 use crate::subfunction::SubFunctions;
@@ -19,6 +20,7 @@ impl Slot {
     pub(crate) const COUNT: usize = 128;
     pub(crate) const READ_OF_23: Self = Self(23);
     pub(crate) const WRITE_OF_23: Self = Self(0);
+    pub(crate) const WRITE_SINGLE: Self = Self(6);
     pub(crate) const MASK_WRITE: Self = Self(22);
 
     /// The slot of a function, for 23 that of its read half. A request's function is 1 to 127.
@@ -61,7 +63,8 @@ impl Slot {
             function: self.function(),
             start: 0,
             quantity: 1,
-            value: 0,
+            value: Number::from(0),
+            order: WordOrder::Big,
         };
         Request::parse(&sample.pdu()).is_ok_and(|request| request.changes_state())
     }

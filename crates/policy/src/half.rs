@@ -1,6 +1,6 @@
 //! A request as the questions that a rule answers: one, or two for function 23.
 
-use fieldlock_modbus::{Range, Request, Values};
+use fieldlock_modbus::{Range, Request, Values, Write};
 
 use crate::decision::Reason;
 use crate::function::Slot;
@@ -118,6 +118,20 @@ impl Half<'_> {
             }
             Some(Values::Mask { .. }) | None => true,
         }
+    }
+
+    /// What it writes, if it does.
+    pub(crate) fn write(&self) -> Option<Write<'_>> {
+        let Interval { first, last } = self.interval;
+        Some(Write {
+            range: Range {
+                table: self.slot.table()?,
+                start: first,
+                // A request has fewer elements than a table.
+                count: last - first + 1,
+            },
+            values: self.values?,
+        })
     }
 
     pub(crate) fn outside(&self) -> Reason {

@@ -24,6 +24,10 @@
 //!   must lie within; a deny with `value` matches a write of at least one value within, at an
 //!   address of the deny. The result of a mask write (22) is not known: bounds of an allow refuse
 //!   it unless the rule names 22 itself, and it matches every bounded deny.
+//! - `type`: the rule sees the holding registers of its addresses as numbers of one or several
+//!   registers each; `value` and `step` are of those. An allow takes whole finite values, parts only
+//!   with `partial = "allow"`, and then unseen; a deny matches whatever it can't tell to be outside
+//!   of its bounds.
 //! - `time`: outside its windows a rule counts for nothing. Where the time is not known an allow
 //!   with a window counts as closed and a deny as applying.
 //! - `rate`: counted by whoever sends requests on ([`View::rate`]). Where several allows cover a
@@ -51,6 +55,7 @@ mod error;
 mod explain;
 mod function;
 mod half;
+mod number;
 mod phase;
 mod policy;
 mod rate;
@@ -63,6 +68,7 @@ mod subfunction;
 mod suggest;
 mod table;
 mod trial;
+mod typed;
 mod view;
 mod window;
 
@@ -81,6 +87,7 @@ pub use diff::{Change, Diff, Example, ExampleClient, Region, TooLarge, diff};
 pub use error::{PolicyError, PolicyErrors, Problem, UnknownClient};
 pub use explain::{Asked, Explanation, RuleVerdict, explain, explain_named};
 pub use function::parse_function;
+pub use number::{Format, Number, NumberType, WordOrder};
 pub use phase::{Now, Phase};
 pub use policy::Policy;
 pub use rate::Rate;
@@ -95,4 +102,5 @@ pub use station::{
 };
 pub use step::{Step, Stepped};
 pub use suggest::{Asker, Observation, Options as SuggestOptions, SuggestError, Traffic};
+pub use typed::{Layout, Placed};
 pub use view::View;

@@ -10,6 +10,7 @@ use crate::decision::RuleId;
 use crate::function::{Functions, Slot};
 use crate::rate::Rate;
 use crate::step::Step;
+use crate::typed::Typed;
 use crate::window::Window;
 
 #[derive(Debug, Clone)]
@@ -26,7 +27,10 @@ pub(crate) struct Rule {
     pub(crate) units: Units,
     pub(crate) functions: Functions,
     pub(crate) addresses: Addresses,
+    /// Without a type.
     pub(crate) value: Option<ValueBounds>,
+    /// What a rule with a type takes of what is written to registers.
+    pub(crate) typed: Option<Typed>,
     /// How often an allow lets a request through; `None`: always.
     pub(crate) rate: Option<Rate>,
     /// How far a register that an allow lets a request write may be moved; `None`: anywhere.
@@ -71,8 +75,13 @@ impl Rule {
     }
 
     /// The step where it bounds what a request of this slot writes.
-    pub(crate) fn step_at(&self, slot: Slot) -> Option<Step> {
-        self.step.filter(|_| slot.writes_registers())
+    pub(crate) fn step_at(&self, slot: Slot) -> Option<&Step> {
+        self.step.as_ref().filter(|_| slot.writes_registers())
+    }
+
+    /// The type by which it judges what a request of this slot writes.
+    pub(crate) fn typed_at(&self, slot: Slot) -> Option<&Typed> {
+        self.typed.as_ref().filter(|_| slot.writes_registers())
     }
 
     /// A broadcast reaches every unit, so a deny of any unit applies to it; an allow must name it.
@@ -92,9 +101,12 @@ impl Rule {
     }
 
     /// The values that the rule speaks of when it judges a request of this slot; `None` where it
-    /// does not speak of the slot at all.
+    /// does not speak of the slot at all. All, where it judges them by a type: [`Rule::typed_at`].
     pub(crate) fn bounds_at(&self, slot: Slot) -> Option<ValueBounds> {
         if !self.functions.contains(slot) {
+            return None;
+        }
+        if self.effect == Effect::Deny && self.typed.is_some() && !slot.writes_registers() {
             return None;
         }
         let Some(value) = self.value else {

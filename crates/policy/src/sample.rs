@@ -4,6 +4,8 @@
 use fieldlock_modbus::{FunctionCode, Request, Table};
 
 use crate::address::{Span, table_name};
+use crate::function::Slot;
+use crate::number::{Format, Number, NumberType, WordOrder};
 
 /// The parts of a request that matter to a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +14,10 @@ pub struct Sample {
     /// 0-based; for function 23 both halves begin here.
     pub start: u16,
     pub quantity: u16,
-    /// Written to every element; for coils anything but 0 is on.
-    pub value: u16,
+    /// Written to every element, or as often as it fits where it takes several registers; for coils
+    /// anything but 0 is on.
+    pub value: Number,
+    pub order: WordOrder,
 }
 
 /// What does not fit together of a function, an address and a quantity.
@@ -34,6 +38,13 @@ pub enum SampleError {
     Quantity,
     #[error("{0} has one element: the address is no range, and there is no quantity")]
     OneElement(FunctionCode),
+    #[error("{function} writes one register, and a {number} takes {}", .number.registers())]
+    Wide {
+        function: FunctionCode,
+        number: NumberType,
+    },
+    #[error("{quantity} registers are not whole values: a {number} takes {}", .number.registers())]
+    Part { quantity: u16, number: NumberType },
 }
 
 impl Sample {
@@ -42,8 +53,14 @@ impl Sample {
         function: FunctionCode,
         address: Option<Span>,
         quantity: Option<u16>,
-        value: u16,
+        (value, order): (Number, WordOrder),
     ) -> Result<Self, SampleError> {
+        let number = value.number();
+        let writes_registers = Slot::of(function).writes_registers() || function.0 == 23;
+        let size = match writes_registers {
+            true => number.registers(),
+            false => 1,
+        };
         let (start, quantity) = match (table(function), address) {
             (Some(table), None) => {
                 let example = table_name(table);
@@ -58,12 +75,19 @@ impl Sample {
             }
             (_, Some(span)) => match (quantity, span.last - span.first) {
                 (Some(quantity), 0) => (span.first, quantity),
+                (None, 0) => (span.first, size),
                 (Some(_), _) => return Err(SampleError::Quantity),
                 // The whole table is more than any request may ask for; the parser says so.
                 (None, more) => (span.first, more.saturating_add(1)),
             },
             (None, None) => (0, 1),
         };
+        if size > 1 && matches!(function.0, 6 | 22) {
+            return Err(SampleError::Wide { function, number });
+        }
+        if !quantity.is_multiple_of(size) {
+            return Err(SampleError::Part { quantity, number });
+        }
         if quantity != 1 && matches!(function.0, 5 | 6 | 22) {
             return Err(SampleError::OneElement(function));
         }
@@ -72,6 +96,7 @@ impl Sample {
             start,
             quantity,
             value,
+            order,
         })
     }
 
@@ -79,12 +104,13 @@ impl Sample {
     /// addresses get their most harmless form: echo, device identification, one record.
     pub fn pdu(&self) -> Vec<u8> {
         let mut pdu = vec![self.function.0];
-        let coil = if self.value == 0 { 0 } else { 0xFF00 };
+        let coil = if self.is_off() { 0 } else { 0xFF00 };
+        let value = self.words().next().unwrap_or(0);
         match self.function.0 {
             1..=4 => words(&mut pdu, &[self.start, self.quantity]),
             5 => words(&mut pdu, &[self.start, coil]),
-            6 => words(&mut pdu, &[self.start, self.value]),
-            8 => words(&mut pdu, &[0, self.value]),
+            6 => words(&mut pdu, &[self.start, value]),
+            8 => words(&mut pdu, &[0, value]),
             15 => {
                 words(&mut pdu, &[self.start, self.quantity]);
                 self.coils(&mut pdu);
@@ -96,7 +122,7 @@ impl Sample {
             20 => pdu.extend([7, 6, 0, 1, 0, 0, 0, 1]),
             21 => pdu.extend([9, 6, 0, 1, 0, 0, 0, 1, 0, 0]),
             // Sets the register to the value, whatever it holds.
-            22 => words(&mut pdu, &[self.start, 0, self.value]),
+            22 => words(&mut pdu, &[self.start, 0, value]),
             23 => {
                 words(
                     &mut pdu,
@@ -111,18 +137,29 @@ impl Sample {
         pdu
     }
 
+    fn is_off(&self) -> bool {
+        self.value.value() == 0.0
+    }
+
+    /// The registers of the value, over and over.
+    fn words(&self) -> impl Iterator<Item = u16> + use<> {
+        let (number, order) = (self.value.number(), self.order);
+        let words: Vec<u16> = Format { number, order }.write(self.value).collect();
+        words.into_iter().cycle()
+    }
+
     fn registers(&self, pdu: &mut Vec<u8>) {
         // Too large a quantity wraps here and is refused by the parser like any other.
         pdu.push((u32::from(self.quantity) * 2 % 256) as u8);
-        for _ in 0..self.quantity {
-            words(pdu, &[self.value]);
+        for word in self.words().take(self.quantity.into()) {
+            words(pdu, &[word]);
         }
     }
 
     fn coils(&self, pdu: &mut Vec<u8>) {
         let bytes = self.quantity.div_ceil(8);
         pdu.push((bytes % 256) as u8);
-        let on = if self.value == 0 { 0 } else { u8::MAX };
+        let on = if self.is_off() { 0 } else { u8::MAX };
         pdu.extend((1..=bytes).map(|byte| {
             match byte == bytes && !self.quantity.is_multiple_of(8) {
                 true => on & ((1 << (self.quantity % 8)) - 1),
@@ -138,7 +175,8 @@ fn table(function: FunctionCode) -> Option<Table> {
         function,
         start: 0,
         quantity: 1,
-        value: 0,
+        value: Number::from(0),
+        order: WordOrder::Big,
     };
     let pdu = sample.pdu();
     let request = Request::parse(&pdu).ok()?;
@@ -162,7 +200,8 @@ mod tests {
                     function: FunctionCode(code),
                     start: 40,
                     quantity,
-                    value: 1,
+                    value: Number::from(1),
+                    order: WordOrder::Big,
                 }
                 .pdu();
                 assert!(Request::parse(&pdu).is_ok(), "{code} {quantity} {pdu:02x?}");
@@ -178,7 +217,8 @@ mod tests {
                     function,
                     start: 0,
                     quantity,
-                    value: 0,
+                    value: Number::from(0),
+                    order: WordOrder::Big,
                 }
                 .pdu();
                 assert!(Request::parse(&pdu).is_err(), "{function} {quantity}");

@@ -19,17 +19,18 @@ use fieldlock_profinet::{Mac, StationName};
 use toml::Spanned;
 use toml::de::DeTable;
 
+use crate::address::Span;
 use crate::cidr::Cidr;
 use crate::error::{Problem, Problems};
 use crate::function::Functions;
+use crate::number::{Number, NumberType, WordOrder};
 use keys::Keys;
 use set::Sets;
 pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
 pub(crate) use station::SourceStations;
 
 use crate::rate::Rate;
-use crate::rule::{Addresses, Effect, ReadOnly, Repeat, Scope, Units, ValueBounds};
-use crate::step::Step;
+use crate::rule::{Effect, ReadOnly, Scope, Units};
 use crate::trial::SourceTest;
 use crate::window::Window;
 
@@ -75,14 +76,19 @@ pub(crate) struct SourceRule {
     pub(crate) device: Given<Scope<String>>,
     pub(crate) unit: Given<Units>,
     pub(crate) function: Given<Functions>,
-    pub(crate) address: Given<Addresses>,
-    pub(crate) value: Given<ValueBounds>,
+    pub(crate) address: Given<Scope<Spanned<Span>>>,
+    pub(crate) number: Given<NumberType>,
+    pub(crate) word_order: Given<WordOrder>,
+    pub(crate) partial: Given<bool>,
+    /// Least and greatest number of that type, of a register where there is none.
+    pub(crate) value: Given<(Number, Number)>,
     pub(crate) via: Given<Scope<String>>,
     pub(crate) reason: Given<String>,
     pub(crate) time: Given<Vec<Window>>,
     pub(crate) rate: Given<Rate>,
-    pub(crate) step: Given<Step>,
-    pub(crate) repeat: Given<Repeat>,
+    /// As a distance of that type, and within how many milliseconds.
+    pub(crate) step: Given<(Number, u32)>,
+    pub(crate) repeat: Given<bool>,
     /// What makes it a rule for stations.
     pub(crate) stations: SourceStations,
 }
@@ -185,6 +191,16 @@ fn read_client(span: Range<usize>, table: &DeTable<'_>, problems: &mut Problems)
     }
 }
 
+/// What the values beside a `type` are: registers where there is none, nothing that could be read where
+/// it is no type, which has been reported.
+fn values_of(number: &Given<NumberType>) -> Option<NumberType> {
+    match number {
+        Given::Absent => Some(NumberType::Uint16),
+        Given::Invalid => None,
+        Given::Valid(_, number) => Some(*number),
+    }
+}
+
 fn read_rule(
     effect: Effect,
     span: Range<usize>,
@@ -193,8 +209,28 @@ fn read_rule(
     problems: &mut Problems,
 ) -> SourceRule {
     const KEYS: &[&str] = &[
-        "name", "client", "device", "unit", "function", "address", "value", "via", "comment",
-        "reason", "time", "rate", "step", "repeat", "station", "service", "ar", "record", "slot",
+        "name",
+        "client",
+        "device",
+        "unit",
+        "function",
+        "address",
+        "type",
+        "word_order",
+        "partial",
+        "value",
+        "via",
+        "comment",
+        "reason",
+        "time",
+        "rate",
+        "step",
+        "repeat",
+        "station",
+        "service",
+        "ar",
+        "record",
+        "slot",
     ];
     let place = match effect {
         Effect::Allow => "allow",
@@ -202,6 +238,8 @@ fn read_rule(
     };
     let mut keys = Keys::new(place, table, KEYS, problems).with_sets(sets);
     keys.value("comment", Keys::text);
+    let number = keys.value("type", Keys::number_type);
+    let values = values_of(&number);
     SourceRule {
         effect,
         span,
@@ -211,13 +249,16 @@ fn read_rule(
         unit: keys.value("unit", Keys::units),
         function: keys.value("function", Keys::functions),
         address: keys.value("address", Keys::addresses),
-        value: keys.value("value", Keys::bounds),
+        word_order: keys.value("word_order", Keys::word_order),
+        partial: keys.value("partial", Keys::permission),
+        value: keys.value("value", |keys, key, value| keys.bounds(key, value, values?)),
         via: keys.value("via", Keys::names),
         reason: keys.value("reason", Keys::text),
         time: keys.value("time", Keys::windows),
         rate: keys.value("rate", Keys::rate),
-        step: keys.value("step", Keys::step),
-        repeat: keys.value("repeat", Keys::repeat),
+        step: keys.value("step", |keys, key, value| keys.step(key, value, values?)),
+        repeat: keys.value("repeat", Keys::permission),
         stations: SourceStations::read(effect, &mut keys),
+        number,
     }
 }

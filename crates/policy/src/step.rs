@@ -7,16 +7,20 @@ use std::time::Duration;
 use fieldlock_modbus::Table;
 
 use crate::ceiling::by_units;
+use crate::number::{Format, Number};
 use crate::policy::Policy;
 use crate::rule::{Interval, Rule, Units, merge};
+use crate::typed::Layout;
 
-/// The bound on the change of every register that a request writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The bound on the change of every value that a request writes, of a register each or of the
+/// rule's type.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// 1 to 65535.
-    pub(crate) max: u16,
+    /// Above 0; as a distance of the layout's type.
+    pub(crate) max: Number,
     /// Milliseconds, [`Step::WITHIN`].
     pub(crate) within: u32,
+    pub(crate) layout: Layout,
 }
 
 impl Step {
@@ -24,9 +28,19 @@ impl Step {
     pub(crate) const WITHIN: RangeInclusive<u32> = 100..=3_600_000;
     pub(crate) const DEFAULT_WITHIN: u32 = 10_000;
 
-    /// The greatest distance between the last value and the one to be written, both unsigned.
-    pub fn max(&self) -> u16 {
+    /// The greatest distance between the last value and the one to be written.
+    pub fn max(&self) -> Number {
         self.max
+    }
+
+    /// Whether a value may become the other.
+    pub fn allows(&self, from: Number, to: Number) -> bool {
+        from.is_within(to, self.max)
+    }
+
+    /// Where the values lie.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// How old the last value may be.
@@ -37,7 +51,11 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} within {:?}", self.max, self.within())
+        write!(f, "{} within {:?}", self.max, self.within())?;
+        match self.layout.format() {
+            Format::REGISTER => Ok(()),
+            format => write!(f, " as {format}"),
+        }
     }
 }
 

@@ -106,25 +106,37 @@ impl IntervalTable {
 
     /// An entry that covers what is wanted.
     pub(crate) fn covering(&self, wanted: &Entry) -> Option<(Entry, RuleId)> {
-        self.find(|entry| entry.covers(wanted), |_| true)
+        self.find(|entry| entry.covers(wanted), |_, _| true)
     }
 
     /// An entry that covers the addresses, whatever its bounds.
     pub(crate) fn covering_addresses(&self, wanted: Interval) -> Option<(Entry, RuleId)> {
+        self.covering_where(wanted, |_| true)
+    }
+
+    /// The same, of a rule that `accept` confirms.
+    pub(crate) fn covering_where(
+        &self,
+        wanted: Interval,
+        accept: impl Fn(RuleId) -> bool + Copy,
+    ) -> Option<(Entry, RuleId)> {
         // A minimum above its maximum is an empty set of values, which every bounds contain.
         let value = ValueBounds {
             min: u16::MAX,
             max: 0,
         };
-        let interval = wanted;
-        self.covering(&Entry { interval, value })
+        let wanted = Entry {
+            interval: wanted,
+            value,
+        };
+        self.find(|entry| entry.covers(&wanted), |_, rule| accept(rule))
     }
 
     /// An entry that meets what is wanted and that `accept` confirms.
     pub(crate) fn meeting(
         &self,
         wanted: &Entry,
-        accept: impl Fn(&Entry) -> bool + Copy,
+        accept: impl Fn(&Entry, RuleId) -> bool + Copy,
     ) -> Option<(Entry, RuleId)> {
         self.find(|entry| entry.meets(wanted), accept)
     }
@@ -132,7 +144,7 @@ impl IntervalTable {
     fn find(
         &self,
         may: impl Fn(&Entry) -> bool + Copy,
-        accept: impl Fn(&Entry) -> bool + Copy,
+        accept: impl Fn(&Entry, RuleId) -> bool + Copy,
     ) -> Option<(Entry, RuleId)> {
         let top = self.levels.len().checked_sub(1)?;
         let width = self.levels.get(top)?.len();
@@ -145,7 +157,7 @@ impl IntervalTable {
         level: usize,
         nodes: std::ops::Range<usize>,
         may: impl Fn(&Entry) -> bool + Copy,
-        accept: impl Fn(&Entry) -> bool + Copy,
+        accept: impl Fn(&Entry, RuleId) -> bool + Copy,
     ) -> Option<(Entry, RuleId)> {
         let offset = nodes.start;
         for (index, node) in self.levels.get(level)?.get(nodes)?.iter().enumerate() {
@@ -154,8 +166,10 @@ impl IntervalTable {
             }
             let index = offset + index;
             let found = match level.checked_sub(1) {
-                None if accept(node) => Some((*node, *self.rules.get(index)?)),
-                None => None,
+                None => {
+                    let rule = *self.rules.get(index)?;
+                    accept(node, rule).then_some((*node, rule))
+                }
                 Some(below) => {
                     let first = index * FANOUT;
                     let last = (first + FANOUT).min(self.levels.get(below)?.len());
@@ -238,9 +252,9 @@ mod tests {
             let table = IntervalTable::new(numbered.clone());
             for (found, holds) in [
                 (table.covering(&wanted), numbered.iter().any(|(e, _)| e.covers(&wanted))),
-                (table.meeting(&wanted, |_| true), numbered.iter().any(|(e, _)| e.meets(&wanted))),
+                (table.meeting(&wanted, |_, _| true), numbered.iter().any(|(e, _)| e.meets(&wanted))),
                 (
-                    table.meeting(&wanted, Entry::bounded),
+                    table.meeting(&wanted, |entry, _| entry.bounded()),
                     numbered.iter().any(|(e, _)| e.bounded() && e.meets(&wanted)),
                 ),
             ] {
@@ -260,7 +274,7 @@ mod tests {
         };
         assert!(
             IntervalTable::new(Vec::new())
-                .meeting(&full, |_| true)
+                .meeting(&full, |_, _| true)
                 .is_none()
         );
         assert!(IntervalTable::EMPTY.covering(&full).is_none());

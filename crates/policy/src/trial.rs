@@ -11,6 +11,7 @@ use crate::address::Span;
 use crate::client::{Client, Side};
 use crate::decision::{Decision, RuleId};
 use crate::error::{Problem, Problems};
+use crate::number::{Number, WordOrder};
 use crate::phase::{Now, Phase};
 use crate::policy::{Policy, Via};
 use crate::sample::Sample;
@@ -44,7 +45,8 @@ pub(crate) struct SourceGiven {
     pub(crate) function: Given<FunctionCode>,
     pub(crate) address: Given<Span>,
     pub(crate) quantity: Given<u16>,
-    pub(crate) value: Given<u16>,
+    pub(crate) value: Given<Number>,
+    pub(crate) word_order: Given<WordOrder>,
     /// In place of a device.
     pub(crate) station: Given<StationName>,
     pub(crate) service: Given<Service>,
@@ -219,7 +221,9 @@ impl SourceGiven {
             return Ok(None);
         };
         let (address, quantity) = (valid(&self.address), valid(&self.quantity));
-        let sample = Sample::new(function, address, quantity, valid(&self.value).unwrap_or(0));
+        let value = valid(&self.value).unwrap_or(Number::from(0));
+        let order = valid(&self.word_order).unwrap_or_default();
+        let sample = Sample::new(function, address, quantity, (value, order));
         let pdu = sample
             .map_err(|error| Problem::TestRequest(error.to_string()))?
             .pdu();

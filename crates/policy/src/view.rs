@@ -12,6 +12,7 @@ use crate::rate::Rate;
 use crate::rule::{Repeat, ValueBounds};
 use crate::step::Step;
 use crate::table::{Entry, IntervalTable};
+use crate::typed::{Layout, Typed};
 
 /// What one origin may do to one device.
 ///
@@ -30,6 +31,8 @@ pub struct View {
     pub(crate) conditional: Option<Box<Conditional>>,
     /// The allows with `repeat = "allow"`, if there are any.
     pub(crate) repeatable: Option<Box<Self>>,
+    /// What the rules with a type take, in the order of their ids.
+    pub(crate) typed: Vec<(RuleId, Typed)>,
     /// What the policy that narrows this one says of the same origin and device.
     pub(crate) narrowing: Option<Arc<Self>>,
 }
@@ -46,6 +49,15 @@ pub(crate) struct Class {
 pub(crate) struct Row {
     /// Whether an allow has this slot at all, be it without any address of its table.
     pub(crate) permitted: bool,
+    pub(crate) allows: IntervalTable,
+    pub(crate) denies: IntervalTable,
+    /// Of rules with a type, where they judge what is written.
+    pub(crate) typed: Option<Box<TypedRow>>,
+}
+
+/// The addresses of rules with a type: what they take there is known to the view.
+#[derive(Debug)]
+pub(crate) struct TypedRow {
     pub(crate) allows: IntervalTable,
     pub(crate) denies: IntervalTable,
 }
@@ -108,7 +120,8 @@ impl View {
         let halves = Halves::of(request);
         let class = self.class(unit);
         for half in halves.iter() {
-            if let Some(rule) = self.row(class, half.slot).denying(half) {
+            let row = self.row(class, half.slot);
+            if let Some(rule) = row.denying(half).or_else(|| self.denying_typed(row, half)) {
                 return Decision::Refuse(Refusal::new(Reason::Denied, Some(rule)));
             }
         }
@@ -124,11 +137,57 @@ impl View {
         if !class.is_some_and(|class| class.any_allow) {
             return Decision::Refuse(Refusal::new(Reason::Unit { unit }, None));
         }
-        let allowing = |half: &Half<'_>| self.row(class, half.slot).allowing(half);
+        let allowing = |half: &Half<'_>| self.allowing(self.row(class, half.slot), half);
         join(
             allowing(&halves.first),
             halves.second.as_ref().map(allowing),
         )
+    }
+
+    fn denying_typed(&self, row: &Row, half: &Half<'_>) -> Option<RuleId> {
+        let denies = &row.typed.as_ref()?.denies;
+        let write = half.write()?;
+        let matches = |_: &Entry, rule| self.typed(rule).is_some_and(|typed| typed.matches(&write));
+        let (_, rule) = denies.meeting(&half.wanted(denies), matches)?;
+        Some(rule)
+    }
+
+    /// By which allow of the row the half crosses, or why by none.
+    pub(crate) fn allowing(&self, row: &Row, half: &Half<'_>) -> Result<RuleId, Refusal> {
+        let plain = row.allowing(half);
+        let (Err(refusal), Some(typed)) = (plain, &row.typed) else {
+            return plain;
+        };
+        let Some(write) = half.write() else {
+            return plain;
+        };
+        let objects = |rule| self.typed(rule)?.objects(&write);
+        let (wanted, allows) = (half.interval, &typed.allows);
+        let takes = |rule| self.typed(rule).is_some() && objects(rule).is_none();
+        if let Some((_, rule)) = allows.covering_where(wanted, takes) {
+            return Ok(rule);
+        }
+        let closest = allows.covering_addresses(wanted);
+        Err(
+            match closest.and_then(|(_, rule)| Some((objects(rule)?, rule))) {
+                Some((reason, rule)) => Refusal::new(reason, Some(rule)),
+                None => refusal,
+            },
+        )
+    }
+
+    fn typed(&self, rule: RuleId) -> Option<&Typed> {
+        let found = self.typed.binary_search_by_key(&rule, |(rule, _)| *rule);
+        found.ok().map(|place| &self.typed[place].1)
+    }
+
+    /// Where the values of a rule with a type lie.
+    pub fn layout(&self, rule: RuleId) -> Option<&Layout> {
+        let conditional = self.conditional.as_deref();
+        let views = conditional.map(|conditional| [&conditional.limited, &conditional.resting]);
+        let views = views.into_iter().flatten().chain(self.narrowing.as_deref());
+        let own = self.typed(rule).map(|typed| &typed.layout);
+        own.or_else(|| views.into_iter().find_map(|view| view.layout(rule)))
     }
 
     pub(crate) fn class(&self, unit: u8) -> Option<&Class> {
@@ -150,6 +209,7 @@ impl Row {
         permitted: false,
         allows: IntervalTable::EMPTY,
         denies: IntervalTable::EMPTY,
+        typed: None,
     };
 
     fn denying(&self, half: &Half<'_>) -> Option<RuleId> {
@@ -157,13 +217,14 @@ impl Row {
             return None;
         }
         let wanted = half.wanted(&self.denies);
-        let writes_a_bounded_value = |entry: &Entry| !entry.bounded() || half.writes_within(entry);
+        let writes_a_bounded_value =
+            |entry: &Entry, _| !entry.bounded() || half.writes_within(entry);
         self.denies
             .meeting(&wanted, writes_a_bounded_value)
             .map(|(_, rule)| rule)
     }
 
-    pub(crate) fn allowing(&self, half: &Half<'_>) -> Result<RuleId, Refusal> {
+    fn allowing(&self, half: &Half<'_>) -> Result<RuleId, Refusal> {
         if !self.permitted {
             let function = half.slot.function().0;
             return Err(Refusal::new(Reason::Function { function }, None));
@@ -219,10 +280,14 @@ pub(crate) fn out_of_bounds(half: &Half<'_>, allowed: ValueBounds, written: Valu
     if half.slot == Slot::MASK_WRITE {
         Reason::MaskWithBounds
     } else if written.max > max {
-        let value = written.max;
-        Reason::ValueAbove { value, max }
+        Reason::ValueAbove {
+            value: written.max.into(),
+            max: max.into(),
+        }
     } else {
-        let value = written.min;
-        Reason::ValueBelow { value, min }
+        Reason::ValueBelow {
+            value: written.min.into(),
+            min: min.into(),
+        }
     }
 }

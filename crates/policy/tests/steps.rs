@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fieldlock_modbus::Request;
 use fieldlock_policy::{
-    Asked, Client, Decision, Now, Origin, Policy, Side, View, ceiling, explain,
+    Asked, Client, Decision, Now, Number, Origin, Policy, Side, View, ceiling, explain,
 };
 
 const STEPS: &str = r#"
@@ -50,7 +50,7 @@ fn an_allow_without_a_step_decides_before_one_with_a_step() {
         };
         assert_eq!(policy.rule_name(by), rule);
         let found = view.step(by);
-        let step = step.map(|(max, within)| (max, Duration::from_millis(within)));
+        let step = step.map(|(max, within)| (Number::from(max), Duration::from_millis(within)));
         assert_eq!(found.map(|step| (step.max(), step.within())), step);
     }
 }

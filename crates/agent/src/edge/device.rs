@@ -321,7 +321,7 @@ impl Device {
             exception: Some(exception.code()),
             ..self.record(Kind::Denied, asker, permit.unit())
         };
-        describe(&mut record, request);
+        describe(&mut record, request, permit.layout());
         self.ledger.repeated(record);
     }
 
@@ -338,10 +338,11 @@ impl Device {
             rule: Some(policy.rule_name(permit.rule()).into()),
             ..self.record(Kind::WriteIntent, asker, permit.unit())
         };
-        describe(&mut record, permit.request());
+        describe(&mut record, permit.request(), permit.layout());
         let outcome = Record {
             kind: Kind::WriteOutcome,
             values: None,
+            decoded: None,
             decision: None,
             rule: None,
             durable: false,

@@ -370,7 +370,7 @@ impl TunnelHandler {
             ..device.record(Kind::Denied, asker, unit)
         };
         if let Some(request) = &refused.request {
-            describe(&mut record, request);
+            describe(&mut record, request, refused.layout.as_ref());
         }
         self.edge.ledger.repeated(record);
     }

@@ -211,11 +211,12 @@ impl Channel {
             rule: Some(asked.client.rule_name(permit.rule())),
             ..self.record(Kind::WriteIntent, id, asked, permit.unit())
         };
-        describe(&mut record, permit.request());
+        describe(&mut record, permit.request(), permit.layout());
         // The durable copy that the write waits for is the edge's.
         let outcome = Record {
             kind: Kind::WriteOutcome,
             values: None,
+            decoded: None,
             decision: None,
             rule: None,
             durable: false,

@@ -91,7 +91,7 @@ impl Headend {
         } else {
             record
         };
-        describe(&mut record, permit.request());
+        describe(&mut record, permit.request(), permit.layout());
         self.ledger.repeated(record);
     }
 
@@ -116,7 +116,7 @@ impl Headend {
             )
         };
         if let Some(request) = &refused.request {
-            describe(&mut record, request);
+            describe(&mut record, request, refused.layout.as_ref());
         }
         self.ledger.repeated(record);
     }

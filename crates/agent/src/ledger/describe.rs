@@ -1,10 +1,12 @@
 //! Requests and answers in the words of the audit log.
 
-use fieldlock_audit::{Address, Record, Table, Values};
-use fieldlock_modbus::{self as modbus, Request};
+use fieldlock_audit::{Address, Decoded, DecodedValue, Record, Table, Values};
+use fieldlock_modbus::{self as modbus, Request, Write};
+use fieldlock_policy::{Layout, NumberType, Placed};
 
-/// Fills in what `request` asks.
-pub(crate) fn describe(record: &mut Record, request: &Request<'_>) {
+/// Fills in what `request` asks, and as what the rule with this layout sees it.
+pub(crate) fn describe(record: &mut Record, request: &Request<'_>, layout: Option<&Layout>) {
+    record.decoded = layout.and_then(|layout| decoded(layout, &request.write()?));
     record.function = Some(request.function().0);
     let write = request.write();
     let read = request.read();
@@ -21,6 +23,26 @@ pub(crate) fn describe(record: &mut Record, request: &Request<'_>) {
         None if read.is_none() => Some(Values::Opaque(request.pdu()[1..].into())),
         None => None,
     };
+}
+
+fn decoded(layout: &Layout, write: &Write<'_>) -> Option<Box<Decoded>> {
+    let format = layout.format();
+    let number = format.number();
+    let of = |placed: Placed| match (placed.number, number) {
+        (None, _) => DecodedValue::Part,
+        (Some(number), NumberType::Float32) => DecodedValue::Float32(number.value() as f32),
+        (Some(number), NumberType::Float64) => DecodedValue::Float64(number.value()),
+        // At most 32 bits.
+        (Some(number), _) => DecodedValue::Whole(number.value() as i64),
+    };
+    let values: Box<[DecodedValue]> = layout.written(write).map(of).collect();
+    (!values.is_empty()).then(|| {
+        Box::new(Decoded {
+            number: number.name().into(),
+            word_order: (format.registers() > 1).then(|| format.order().name().into()),
+            values,
+        })
+    })
 }
 
 /// Fills in what a read of `range` asked.

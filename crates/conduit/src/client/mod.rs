@@ -360,6 +360,7 @@ fn refused(pdu: &[u8], exception: Exception, why: Why) -> Refused<'_> {
         exception,
         why,
         rule: None,
+        layout: None,
         request: None,
     }
 }

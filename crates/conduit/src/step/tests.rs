@@ -67,7 +67,12 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let (policy, now) = (policy(), Instant::now());
+        Self::of(POLICY)
+    }
+
+    fn of(text: &str) -> Self {
+        let policy = Policy::parse(text, "steps.toml").unwrap();
+        let now = Instant::now();
         Self {
             view: view(&policy),
             registers: Registers::new(policy.stepped("press-07"), now),
@@ -175,6 +180,54 @@ fn a_mask_is_judged_by_what_it_makes_of_the_last_value_which_is_unknown_then() {
     let mark = run.submit(&set);
     run.end(mark, &set);
     assert_eq!(run.judge(&write(4)).as_deref(), Some(UNREAD));
+}
+
+const TYPED: &str = r#"
+syntax = 1
+[[allow]]
+name = "pressure"
+device = "any"
+function = ["read", 6, 16]
+address = "holding 0-3"
+type = "float32"
+word_order = "little"
+partial = "allow"
+step = { max = 0.1, within = "10s" }
+"#;
+
+#[test]
+fn a_step_is_of_the_whole_value() {
+    let mut run = Run::of(TYPED);
+    let words = |value: f32| {
+        let bits = value.to_be_bytes();
+        [bits[2], bits[3], bits[0], bits[1]]
+    };
+    let write = |value| [&[16, 0, 2, 0, 2, 4][..], &words(value)].concat();
+    let unread = "0x03 the value of holding 2 in the last 10s is not known: read it first";
+    assert_eq!(run.judge(&write(20.0)).as_deref(), Some(unread));
+    let read = |run: &mut Run, first, octets: &[u8]| {
+        let mark = run.submit(&[3, 0, first, 0, octets.len() as u8 / 2]);
+        run.end(mark, &[&[3, octets.len() as u8], octets].concat());
+    };
+    read(&mut run, 2, &words(20.0));
+    for (value, why) in [
+        (20.1, None),
+        (19.9, None),
+        (20.2, Some("0x03 step from 20.0 to 20.2, allowed 0.1")),
+        (-20.0, Some("0x03 step from 20.0 to -20.0, allowed 0.1")),
+    ] {
+        assert_eq!(run.judge(&write(value)).as_deref(), why, "{value}");
+    }
+    // The low word alone makes 20.03125 of it, the high word alone another number.
+    assert_eq!(run.judge(&[6, 0, 2, 0x40, 0]), None);
+    let far = "0x03 step from 20.0 to 18.0, allowed 0.1";
+    assert_eq!(run.judge(&[6, 0, 3, 0x41, 0x90]).as_deref(), Some(far));
+    // Its halves come with two answers: together they may be what the device never had.
+    run.now += Duration::from_millis(1);
+    read(&mut run, 2, &words(20.0)[..2]);
+    assert_eq!(run.judge(&write(20.0)).as_deref(), Some(unread));
+    read(&mut run, 0, &[words(1.0), words(20.0)].concat());
+    assert_eq!(run.judge(&write(20.0)), None);
 }
 
 #[test]

@@ -20,8 +20,8 @@ use clap::{ArgGroup, Subcommand};
 use fieldlock_modbus::{FunctionCode, Request};
 use fieldlock_pki::PublicKey;
 use fieldlock_policy::{
-    Asked, Client, Explanation, Now, Origin, Policy, Sample, Side, Span, ceiling, explain,
-    explain_named, parse_address, parse_function, summary, warnings,
+    Asked, Client, Explanation, Now, NumberType, Origin, Policy, Sample, Side, Span, WordOrder,
+    ceiling, explain, explain_named, parse_address, parse_function, summary, warnings,
 };
 use fieldlock_profinet::StationName;
 use jiff::Timestamp;
@@ -87,6 +87,8 @@ Examples:
       --device press-07 --unit 1 --pdu 10002800020400010002
   fieldlock policy explain --policy policy.toml --client-name hmi-1 --device press-07 \\
       --function 6 --address \"holding 40\" --value 900 --at 2026-03-02T07:00:00+01:00
+  fieldlock policy explain --policy policy.toml --client-name hmi-1 --device press-07 \\
+      --function 16 --address \"holding 50\" --type float32 --word-order little --value 20.5
   fieldlock policy explain --policy policy.toml --client-name plc-1 \\
       --station drive-1 --service write --record 0x8001 --slot 1.1
   fieldlock policy explain --policy policy.toml --as-edge --via hd-1
@@ -136,8 +138,14 @@ struct Explain {
     #[arg(long, conflicts_with = "pdu")]
     quantity: Option<u16>,
     /// The value to be written to every element.
-    #[arg(long, conflicts_with = "pdu")]
-    value: Option<u16>,
+    #[arg(long, conflicts_with = "pdu", allow_negative_numbers = true)]
+    value: Option<String>,
+    /// What that value is, where it is no plain register: int16, int32, uint32, float32, float64.
+    #[arg(long = "type", value_name = "TYPE", requires = "value")]
+    number: Option<NumberType>,
+    /// Which of its registers comes first, the most significant (big, ABCD) or the least (little, CDAB).
+    #[arg(long, value_name = "ORDER", requires = "number", default_value = "big")]
+    word_order: WordOrder,
     /// The whole PDU in hexadecimal, in place of function, address and value.
     #[arg(long, value_name = "HEX")]
     pdu: Option<String>,
@@ -204,6 +212,11 @@ enum Error {
     Diff(#[from] fieldlock_policy::TooLarge),
     #[error("{0}")]
     UnknownClient(#[from] fieldlock_policy::UnknownClient),
+    #[error("--value {text:?} is no {number}{}", match .number {
+        NumberType::Uint16 => "; give its type, such as --type int16",
+        _ => "",
+    })]
+    Value { text: String, number: NumberType },
     #[error("the request does not fit together: {0}")]
     Sample(#[from] fieldlock_policy::SampleError),
     #[error("the call does not fit together: {0}")]
@@ -394,8 +407,14 @@ fn request_pdu(args: &Explain) -> Result<Vec<u8>, Error> {
         return decode_hex(hex).ok_or(Error::Hex);
     }
     let function = args.function.unwrap_or(FunctionCode(0));
-    let value = args.value.unwrap_or(0);
-    let sample = Sample::new(function, args.address, args.quantity, value)?;
+    let number = args.number.unwrap_or(NumberType::Uint16);
+    let text = args.value.as_deref().unwrap_or("0");
+    let value = number.parse(text).ok_or_else(|| Error::Value {
+        text: text.to_owned(),
+        number,
+    })?;
+    let written = (value, args.word_order);
+    let sample = Sample::new(function, args.address, args.quantity, written)?;
     Ok(sample.pdu())
 }
 

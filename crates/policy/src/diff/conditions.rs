@@ -52,9 +52,10 @@ fn words(windows: &[Window]) -> String {
 }
 
 impl Case {
-    /// The policy as it is in this case, without rates and steps: what they let through at best.
+    /// The policy as it is in this case, without rules with a type, and without rates and steps: what they let through at best.
     pub(super) fn of(&self, policy: &Policy) -> Policy {
         let counts = |rule: &&Rule| rule.time.is_empty() || self.open.contains(&rule.time);
+        let counts = |rule: &&Rule| rule.typed.is_none() && counts(rule);
         let bare = |rule: &Rule| Rule {
             rate: None,
             step: None,

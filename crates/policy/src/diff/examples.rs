@@ -4,6 +4,7 @@ use fieldlock_modbus::FunctionCode;
 
 use crate::explain::described;
 use crate::function::Slot;
+use crate::number::WordOrder;
 use crate::sample::Sample;
 
 /// An element and the value that is written to it.
@@ -106,7 +107,8 @@ impl Request {
                 function,
                 start: self.first,
                 quantity,
-                value,
+                value: value.into(),
+                order: WordOrder::Big,
             }
             .pdu(),
         }

@@ -35,10 +35,23 @@ impl fmt::Display for Diff {
             let (old, new) = (words(&change.old), words(&change.new));
             write!(f, "{condition} of {:?}: {new}, was {old}", change.rule)?;
         }
+        if !self.types.is_empty() {
+            let before = [&self.rates, &self.steps, &self.repeats];
+            if !self.regions.is_empty() || before.iter().any(|changes| !changes.is_empty()) {
+                writeln!(f)?;
+            }
+            f.write_str("rules with a type, one by one")?;
+            for change in &self.types {
+                let words =
+                    |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+                let (old, new) = (words(&change.old), words(&change.new));
+                write!(f, "\n  {:?}: {new}\n      was {old}", change.rule)?;
+            }
+        }
+        let others = [&self.rates, &self.steps, &self.repeats, &self.types];
         if self.stations.is_empty() {
             return Ok(());
         }
-        let others = [&self.rates, &self.steps, &self.repeats];
         if !self.regions.is_empty() || others.iter().any(|changes| !changes.is_empty()) {
             writeln!(f)?;
         }

@@ -8,11 +8,12 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::set::Sets;
 use super::{Given, MAX_ENTRIES, MAX_NAME, MAX_TEXT};
-use crate::address::parse_address;
+use crate::address::{Span, parse_address};
 use crate::cidr::Cidr;
 use crate::error::{Problem, Problems, nearest};
 use crate::function::{self, Functions};
-use crate::rule::{Addresses, ReadOnly, Repeat, Scope, Units, ValueBounds};
+use crate::number::{Bounds, Number, NumberType, WordOrder};
+use crate::rule::{ReadOnly, Scope, Units};
 
 /// The keys of one table. Readers return `None` after they reported what is wrong.
 pub(super) struct Keys<'t> {
@@ -329,8 +330,8 @@ impl<'t> Keys<'t> {
         &mut self,
         key: &str,
         value: &'t Spanned<DeValue<'t>>,
-    ) -> Option<Addresses> {
-        let spans = self.scope(key, value, EMPTY_MEANS_NONE, |keys, item| {
+    ) -> Option<Scope<Spanned<Span>>> {
+        self.scope(key, value, EMPTY_MEANS_NONE, |keys, item| {
             // A bare number gets the same answer as the same digits in a string.
             let text = match item.get_ref() {
                 DeValue::Integer(number) => number.to_string(),
@@ -339,19 +340,45 @@ impl<'t> Keys<'t> {
             parse_address(&text)
                 .map_err(|error| keys.report(item.span(), key, error))
                 .ok()
-        })?;
-        Some(match spans {
-            Scope::Any => Addresses::any(),
-            Scope::Only(spans) => Addresses::from_spans(spans),
+                .map(|span| Spanned::new(item.span(), span))
         })
+    }
+
+    pub(super) fn number_type(
+        &mut self,
+        key: &str,
+        value: &'t Spanned<DeValue<'t>>,
+    ) -> Option<NumberType> {
+        let name = self.string(key, value)?;
+        let number = NumberType::from_name(name);
+        if number.is_none() {
+            let problem = Problem::UnknownType {
+                name: name.chars().take(MAX_NAME).collect(),
+                nearest: nearest(name, NumberType::names()).map(str::to_owned),
+            };
+            self.report(value.span(), key, problem);
+        }
+        number
+    }
+
+    pub(super) fn word_order(
+        &mut self,
+        key: &str,
+        value: &'t Spanned<DeValue<'t>>,
+    ) -> Option<WordOrder> {
+        match value.get_ref().as_str().map(str::parse) {
+            Some(Ok(order)) => Some(order),
+            _ => self.wrong(key, value, "\"big\" (ABCD) or \"little\" (CDAB)"),
+        }
     }
 
     pub(super) fn bounds(
         &mut self,
         key: &str,
         value: &'t Spanned<DeValue<'t>>,
-    ) -> Option<ValueBounds> {
-        const KEYS: &[&str] = &["min", "max"];
+        number: NumberType,
+    ) -> Option<(Number, Number)> {
+        const KEYS: [&str; 2] = ["min", "max"];
         let Some(table) = value.get_ref().as_table() else {
             return self.wrong(key, value, "a table such as { min = 0, max = 1200 }");
         };
@@ -359,26 +386,61 @@ impl<'t> Keys<'t> {
             "deny" => "deny.value",
             _ => "allow.value",
         };
-        let mut keys = Keys::new(place, table, KEYS, self.problems);
-        let min = keys.value("min", Keys::register);
-        let max = keys.value("max", Keys::register);
+        let mut keys = Keys::new(place, table, &KEYS, self.problems);
+        let [min, max] =
+            KEYS.map(|key| keys.value(key, |keys, key, value| keys.number(key, value, number)));
         if min.is_absent() && max.is_absent() {
             let hint = "give min, max or both";
             self.report(value.span(), key, Problem::Missing { hint });
             return None;
         }
-        let (min, max) = (or_default(min, 0)?, or_default(max, u16::MAX)?);
+        let Bounds {
+            min: least,
+            max: most,
+        } = number.all();
+        let [least, most] = [least, most].map(|rank| Number::of_rank(number, rank));
+        let (min, max) = (or_default(min, least)?, or_default(max, most)?);
         if min > max {
             self.report(value.span(), key, Problem::ValueReversed { min, max });
             return None;
         }
-        Some(ValueBounds { min, max })
+        Some((min, max))
     }
 
-    pub(super) fn repeat(&mut self, key: &str, value: &'t Spanned<DeValue<'t>>) -> Option<Repeat> {
+    /// A number of this type, of a float the nearest.
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        value: &'t Spanned<DeValue<'t>>,
+        number: NumberType,
+    ) -> Option<Number> {
+        let Some(got) = literal(value.get_ref(), number) else {
+            return match number {
+                NumberType::Uint16 if matches!(value.get_ref(), DeValue::Float(_)) => self.wrong(
+                    key,
+                    value,
+                    "a number from 0 to 65535, or a type such as \"float32\"",
+                ),
+                NumberType::Uint16 => self.wrong(key, value, "a number from 0 to 65535"),
+                _ if number.is_float() => self.wrong(key, value, "a number"),
+                _ => self.wrong(key, value, "a whole number"),
+            };
+        };
+        let read = number.parse(&got);
+        if read.is_none() {
+            self.report(value.span(), key, Problem::Value { got, number });
+        }
+        read
+    }
+
+    pub(super) fn permission(
+        &mut self,
+        key: &str,
+        value: &'t Spanned<DeValue<'t>>,
+    ) -> Option<bool> {
         match value.get_ref().as_str() {
-            Some("refuse") => Some(Repeat::Refuse),
-            Some("allow") => Some(Repeat::Allow),
+            Some("refuse") => Some(false),
+            Some("allow") => Some(true),
             _ => self.wrong(key, value, "\"refuse\" or \"allow\""),
         }
     }
@@ -389,7 +451,8 @@ impl<'t> Keys<'t> {
         };
         let register = u16::try_from(got).ok();
         if register.is_none() {
-            self.report(value.span(), key, Problem::Value { got });
+            let (got, number) = (got.to_string(), NumberType::Uint16);
+            self.report(value.span(), key, Problem::Value { got, number });
         }
         register
     }
@@ -482,6 +545,15 @@ pub(super) fn or_default<T>(given: Given<T>, default: T) -> Option<T> {
 pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
     Some(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX))
+}
+
+/// A number as it is written, in decimal; `None` where it is of another kind than the type.
+pub(super) fn literal(value: &DeValue<'_>, number: NumberType) -> Option<String> {
+    match value {
+        DeValue::Float(float) if number.is_float() => Some(float.as_str().to_owned()),
+        DeValue::Integer(whole) if whole.radix() == 10 => Some(whole.as_str().to_owned()),
+        _ => integer(value).map(|whole| whole.to_string()),
+    }
 }
 
 fn says_any(value: &Spanned<DeValue<'_>>) -> bool {

@@ -4,40 +4,58 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::MAX_NAME;
-use super::keys::{Keys, integer, or_default};
+use super::keys::{Keys, literal, or_default};
 use super::rate::milliseconds;
 use crate::error::Problem;
+use crate::number::{Number, NumberType};
 use crate::step::Step;
 
 type Value<'t> = Spanned<DeValue<'t>>;
 
 impl<'t> Keys<'t> {
-    pub(super) fn step(&mut self, key: &str, value: &'t Value<'t>) -> Option<Step> {
+    /// Greatest change, as a distance of the type, and milliseconds.
+    pub(super) fn step(
+        &mut self,
+        key: &str,
+        value: &'t Value<'t>,
+        number: NumberType,
+    ) -> Option<(Number, u32)> {
         const KEYS: &[&str] = &["max", "within"];
         let Some(table) = value.get_ref().as_table() else {
             return self.wrong(key, value, "a table such as { max = 50 }");
         };
         let mut keys = Keys::new("allow.step", table, KEYS, self.problems);
-        let max = keys.value("max", Keys::step_max);
+        let max = keys.value("max", |keys, key, value| {
+            keys.step_max(key, value, number.of_distance())
+        });
         let within = keys.value("within", Keys::within);
         if max.is_absent() {
             let hint = "give max, the greatest change, such as { max = 50 }";
             self.report(value.span(), key, Problem::Missing { hint });
         }
         let within = or_default(within, Step::DEFAULT_WITHIN)?;
-        Some(Step {
-            max: max.valid()?,
-            within,
-        })
+        Some((max.valid()?, within))
     }
 
-    fn step_max(&mut self, key: &str, value: &'t Value<'t>) -> Option<u16> {
-        let Some(got) = integer(value.get_ref()) else {
-            return self.wrong(key, value, "a number from 1 to 65535");
+    fn step_max(
+        &mut self,
+        key: &str,
+        value: &'t Value<'t>,
+        distance: NumberType,
+    ) -> Option<Number> {
+        let Some(got) = literal(value.get_ref(), distance) else {
+            return match distance.is_float() {
+                true => self.wrong(key, value, "a number above 0"),
+                false => self.wrong(key, value, "a whole number above 0"),
+            };
         };
-        let max = u16::try_from(got).ok().filter(|max| *max > 0);
+        let max = distance.parse(&got).filter(|max| max.rank > 0);
         if max.is_none() {
-            self.report(value.span(), key, Problem::Step { got });
+            let problem = Problem::Step {
+                got,
+                number: distance,
+            };
+            self.report(value.span(), key, problem);
         }
         max
     }

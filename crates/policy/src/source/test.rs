@@ -8,8 +8,8 @@ use fieldlock_profinet::Service;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::MAX_NAME;
 use super::keys::{EMPTY_MEANS_NONE, Keys, function_code, integer};
+use super::{MAX_NAME, values_of};
 use crate::address::{Span, parse_address};
 use crate::error::{Problem, Problems, nearest};
 use crate::station::{parse_index, parse_slot};
@@ -56,13 +56,34 @@ pub(super) fn read_test(
 impl<'t> Keys<'t> {
     fn given(&mut self, key: &str, value: &'t Value<'t>) -> Option<SourceGiven> {
         const KEYS: &[&str] = &[
-            "client", "ip", "identity", "role", "via", "device", "unit", "function", "address",
-            "quantity", "value", "at", "mac", "station", "service", "ar", "record", "slot",
+            "client",
+            "ip",
+            "identity",
+            "role",
+            "via",
+            "device",
+            "unit",
+            "function",
+            "address",
+            "quantity",
+            "type",
+            "word_order",
+            "value",
+            "at",
+            "mac",
+            "station",
+            "service",
+            "ar",
+            "record",
+            "slot",
         ];
         let Some(table) = value.get_ref().as_table() else {
             return self.wrong(key, value, "a table such as { client = \"hmi-1\", ... }");
         };
         let mut keys = Keys::new("test.given", table, KEYS, self.problems);
+        let number = keys.value("type", Keys::number_type);
+        let word_order = keys.value("word_order", Keys::word_order);
+        let values = values_of(&number);
         let given = SourceGiven {
             client: keys.value("client", Keys::client_names),
             ip: keys.value("ip", Keys::ip),
@@ -74,7 +95,8 @@ impl<'t> Keys<'t> {
             function: keys.value("function", Keys::function),
             address: keys.value("address", Keys::address),
             quantity: keys.value("quantity", Keys::register),
-            value: keys.value("value", Keys::register),
+            value: keys.value("value", |keys, key, value| keys.number(key, value, values?)),
+            word_order,
             at: keys.value("at", Keys::moment),
             mac: keys.value("mac", Keys::mac),
             station: keys.value("station", Keys::station),
@@ -113,6 +135,7 @@ impl<'t> Keys<'t> {
             ("function", given.function.span()),
             ("address", given.address.span()),
             ("quantity", given.quantity.span()),
+            ("word_order", given.word_order.span()),
             ("value", given.value.span()),
         ];
         let (needed, others, problem) = match (given.device.is_absent(), given.station.is_absent())

@@ -225,6 +225,10 @@ impl<'a> Judged<'a> {
             (Reason::Address { .. }, _) => "outside every range".to_owned(),
             (Reason::ValueAbove { max, .. }, Some(rule)) => format!("value above {max} {rule:?}"),
             (Reason::ValueBelow { min, .. }, Some(rule)) => format!("value below {min} {rule:?}"),
+            (Reason::NotFinite { .. }, Some(rule)) => format!("no finite number {rule:?}"),
+            (Reason::PartOfValue { number, .. }, Some(rule)) => {
+                format!("a part of a {number} {rule:?}")
+            }
             _ => self.why(decision),
         }
     }

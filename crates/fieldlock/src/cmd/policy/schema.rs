@@ -97,6 +97,8 @@ fn values(about: &Value) -> String {
             "index" => "0 to 65535, or `\"0x8001\"`",
             "records" => "an index or range, or a list",
             "slot" => "a slot",
+            "number" => "`int16`, `uint16`, `int32`, `uint32`, `float32`, `float64`",
+            "order" => "`\"big\"`, `\"little\"`; `\"big\"` if left out",
             "slots" => "a slot or range, or a list",
             "windows" => "a window, or a list of at most 100",
             _ => "a table, see below",
@@ -117,6 +119,7 @@ fn values(about: &Value) -> String {
         .unwrap_or_else(|| match (about["type"].as_str(), &about["anyOf"]) {
             (Some("array"), _) => "tables".to_owned(),
             (Some("string"), _) => "text".to_owned(),
+            (Some("number"), _) => "a number".to_owned(),
             (None, Value::Array(parts)) if parts.iter().any(|part| part["type"] == "boolean") => {
                 "`true`, `false`, or a list of names".to_owned()
             }
