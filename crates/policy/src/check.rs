@@ -171,6 +171,10 @@ pub enum Warning {
         "the allow {allow:?} names rt-class-3: isochronous data is never carried, so such a Connect is refused"
     )]
     Isochronous { allow: String },
+    #[error(
+        "the allow {allow:?} names redundant: system redundancy is never carried, so such a Connect is refused"
+    )]
+    Redundant { allow: String },
     #[error("read_only names {device:?}, which no rule names")]
     ReadOnlyUnknown { device: String },
 }

@@ -351,7 +351,7 @@ fn what_is_probably_not_meant_is_warned_of() {
     let careless = "syntax = 1\n[[client]]\nname = \"hmi\"\naddress = \"10.0.0.1\"\n\
         [[client]]\nname = \"plc\"\nmac = \"00:1b:1b:01:02:03\"\n\
         [[allow]]\nname = \"a\"\nstation = \"any\"\nservice = [\"set-ip\", \"reset\", \"write\"]\nrecord = \"any\"\n\
-        [[allow]]\nname = \"b\"\nclient = [\"hmi\", \"plc\"]\nstation = \"x\"\nservice = \"connect\"\nar = \"rt-class-3\"\n\
+        [[allow]]\nname = \"b\"\nclient = [\"hmi\", \"plc\"]\nstation = \"x\"\nservice = \"connect\"\nar = [\"rt-class-3\", \"redundant\"]\n\
         [[allow]]\nname = \"c\"\nclient = \"plc\"\ndevice = \"x\"\nfunction = 7\n\
         [[deny]]\nname = \"d\"\nstation = \"x\"\nservice = \"connect\"\n";
     let found: Vec<String> = warnings(&parse(careless), 0)
@@ -364,6 +364,7 @@ fn what_is_probably_not_meant_is_warned_of() {
         "the allow \"a\" is for writing any record: that includes addresses, names, firmware and what else the station has records for",
         "the rule \"b\" is for stations, and its client \"hmi\" has no mac: no controller is ever that client",
         "the allow \"b\" names rt-class-3: isochronous data is never carried, so such a Connect is refused",
+        "the allow \"b\" names redundant: system redundancy is never carried, so such a Connect is refused",
         "the allow \"b\" never applies: the deny \"d\" covers all of it",
     ];
     assert_eq!(found, expected);

@@ -46,12 +46,15 @@ fn allow_warnings(policy: &Policy, allow: &StationRule) -> Vec<Warning> {
     if allow.services.contains(Service::Write) && allow.records == [Interval::FULL] {
         warnings.push(Warning::WritesAnyRecord { allow: name() });
     }
-    let isochronous = |kinds: &ArTypes| match kinds {
+    let names = |kind: ArType| match &allow.ars {
         ArTypes::Any => false,
-        ArTypes::Only(kinds) => kinds.contains(&ArType::RtClass3),
+        ArTypes::Only(kinds) => kinds.contains(&kind),
     };
-    if isochronous(&allow.ars) {
+    if names(ArType::RtClass3) {
         warnings.push(Warning::Isochronous { allow: name() });
+    }
+    if names(ArType::Redundant) {
+        warnings.push(Warning::Redundant { allow: name() });
     }
     let mut services = allow.services.iter();
     let read_only = policy.read_only == ReadOnly::All;
