@@ -311,6 +311,7 @@ fn what_cannot_be_read() {
     place.write("policy.toml", "syntax = 1\n").unwrap();
     place.write("text.pcap", "This is no capture.").unwrap();
     place.write("empty.jsonl", "").unwrap();
+    std::fs::write(place.join("nothing.pcap"), pcap(&[])).unwrap();
     let expect = |arguments: &str, code: i32, error: &str| {
         let mut command = binary::command();
         command.args(arguments.split(' ')).current_dir(place.path());
@@ -334,6 +335,11 @@ fn what_cannot_be_read() {
         &format!("{replay} --device Press=1.2.3.4"),
         2,
         "error: invalid value 'Press=1.2.3.4'",
+    );
+    expect(
+        "policy replay nothing.pcap --policy policy.toml",
+        1,
+        "warning: nothing.pcap: no request to judge in 0 frames;",
     );
     expect(
         "policy suggest",

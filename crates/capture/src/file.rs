@@ -19,6 +19,7 @@ pub struct Frames<R> {
     format: Format,
     big_endian: bool,
     count: u32,
+    unreadable: u32,
     buffer: Vec<u8>,
 }
 
@@ -45,7 +46,8 @@ enum Format {
 
 #[derive(Debug, Clone, Copy)]
 struct Interface {
-    link_type: LinkType,
+    /// `None`: of a kind that is not read.
+    link_type: Option<LinkType>,
     /// Units of a second that timestamps count.
     resolution: u64,
 }
@@ -54,6 +56,8 @@ struct Interface {
 mod block {
     pub(super) const SECTION: u32 = 0x0a0d_0d0a;
     pub(super) const INTERFACE: u32 = 1;
+    /// Of old capture programs; today's write enhanced ones.
+    pub(super) const PACKET: u32 = 2;
     pub(super) const SIMPLE_PACKET: u32 = 3;
     pub(super) const ENHANCED_PACKET: u32 = 6;
 }
@@ -68,6 +72,7 @@ impl<R: Read> Frames<R> {
             format: Format::PcapNg(Vec::new()),
             big_endian: false,
             count: 0,
+            unreadable: 0,
             buffer: Vec::new(),
         };
         let magic = frames.octets::<4>()?;
@@ -84,11 +89,18 @@ impl<R: Read> Frames<R> {
         };
         frames.big_endian = big_endian;
         let header = frames.octets::<20>()?;
+        let number = frames.word(&header, 16) & 0x0fff_ffff;
+        let link_type = LinkType::from_number(number).ok_or(Problem::LinkType(number))?;
         frames.format = Format::Pcap(Interface {
-            link_type: link_type(frames.word(&header, 16) & 0x0fff_ffff)?,
+            link_type: Some(link_type),
             resolution,
         });
         Ok(frames)
+    }
+
+    /// Frames so far that were passed over, since their interface has a link type that is not read.
+    pub fn unreadable(&self) -> u32 {
+        self.unreadable
     }
 
     /// Frames that were returned so far: the number of the last.
@@ -116,10 +128,10 @@ impl<R: Read> Frames<R> {
         let (part, length) = (self.word(&rest, 0), self.word(&rest, 4));
         self.fill(length)?;
         let ticks = seconds * interface.resolution + u64::from(part);
-        Ok(Some(Frame {
+        Ok(interface.link_type.map(|link_type| Frame {
             number: self.count,
             time: time(ticks, interface.resolution),
-            link_type: interface.link_type,
+            link_type,
             bytes: &self.buffer,
         }))
     }
@@ -141,15 +153,16 @@ impl<R: Read> Frames<R> {
                     self.block_body(length)?;
                     self.add_interface()?;
                 }
-                block::ENHANCED_PACKET => {
+                block::ENHANCED_PACKET | block::PACKET | block::SIMPLE_PACKET => {
                     self.count += 1;
                     self.block_body(length)?;
-                    return self.packet(Some(20)).map(Some);
-                }
-                block::SIMPLE_PACKET => {
-                    self.count += 1;
-                    self.block_body(length)?;
-                    return self.packet(None).map(Some);
+                    let interface = self.interface_of(kind)?;
+                    match interface.link_type {
+                        Some(link_type) => {
+                            return self.packet(kind, interface, link_type).map(Some);
+                        }
+                        None => self.unreadable += 1,
+                    }
                 }
                 // The length stands again at the end.
                 _ => self.skip(u64::from(length) + 4)?,
@@ -191,7 +204,7 @@ impl<R: Read> Frames<R> {
         let short = self.damaged("an interface that is too short");
         let half = self.half(0).ok_or(short)?;
         let added = Interface {
-            link_type: link_type(u32::from(half))?,
+            link_type: LinkType::from_number(u32::from(half)),
             resolution: self.resolution(),
         };
         let too_many = self.damaged("too many interfaces");
@@ -222,31 +235,43 @@ impl<R: Read> Frames<R> {
         MICROSECONDS
     }
 
-    /// The packet of the block in the buffer; `data`: where it begins in an enhanced one.
-    fn packet(&self, data: Option<usize>) -> Result<Frame<'_>, Problem> {
-        let short = || self.damaged("a packet that is too short");
-        let word = |at: usize| self.buffer_word(at).ok_or_else(short);
-        let (interface, length, begin) = match data {
-            Some(begin) => (word(0)?, word(12)?, begin),
-            None => (0, word(0)?, 4),
+    /// Where the packet of the block in the buffer was captured.
+    fn interface_of(&self, kind: u32) -> Result<Interface, Problem> {
+        let number = match kind {
+            block::ENHANCED_PACKET => self.buffer_word(0),
+            // Before how many were dropped.
+            block::PACKET => self.half(0).map(u32::from),
+            _ => Some(0),
         };
+        let number = number.ok_or_else(|| self.damaged("a packet that is too short"))?;
         let interface = match &self.format {
-            Format::PcapNg(interfaces) => interfaces.get(interface as usize).copied(),
+            Format::PcapNg(interfaces) => interfaces.get(number as usize).copied(),
             Format::Pcap(interface) => Some(*interface),
         };
-        let interface = interface.ok_or_else(|| self.damaged("it names no interface"))?;
-        let bytes = self.buffer.get(begin..).ok_or_else(short)?;
-        let time = match data {
-            Some(_) => {
+        interface.ok_or_else(|| self.damaged("it names no interface"))
+    }
+
+    /// The packet of the block in the buffer.
+    fn packet(
+        &self,
+        kind: u32,
+        interface: Interface,
+        link_type: LinkType,
+    ) -> Result<Frame<'_>, Problem> {
+        let short = || self.damaged("a packet that is too short");
+        let word = |at: usize| self.buffer_word(at).ok_or_else(short);
+        let (time, length, begin) = match kind {
+            block::SIMPLE_PACKET => (None, word(0)?, 4),
+            _ => {
                 let ticks = u64::from(word(4)?) << 32 | u64::from(word(8)?);
-                time(ticks, interface.resolution)
+                (time(ticks, interface.resolution), word(12)?, 20)
             }
-            None => None,
         };
+        let bytes = self.buffer.get(begin..).ok_or_else(short)?;
         Ok(Frame {
             number: self.count,
             time,
-            link_type: interface.link_type,
+            link_type,
             bytes: &bytes[..bytes.len().min(length as usize)],
         })
     }
@@ -326,10 +351,6 @@ impl<R: Read> Frames<R> {
             false => u32::from_le_bytes(octets),
         }
     }
-}
-
-fn link_type(number: u32) -> Result<LinkType, Problem> {
-    LinkType::from_number(number).ok_or(Problem::LinkType(number))
 }
 
 /// `None` where it can't be told.

@@ -147,6 +147,11 @@ impl<R: Read> Reader<R> {
         self.frames.count()
     }
 
+    /// Frames so far that were passed over, since their interface has a link type that is not read.
+    pub fn unreadable(&self) -> u32 {
+        self.frames.unreadable()
+    }
+
     /// The next piece, in the order in which frames complete them.
     #[expect(
         clippy::should_implement_trait,

@@ -103,6 +103,53 @@ fn frames_have_their_times_in_every_format() {
 }
 
 #[test]
+fn packet_blocks_of_old_capture_programs_are_read() {
+    let one = frame(false, false);
+    let section = block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]));
+    let interface = block(1, &words(&[1, 65_535]));
+    // Interface 0, of which 7 were dropped.
+    let mut packet = words(&[7 << 16, 0, 1_000_250, one.len() as u32, one.len() as u32]);
+    packet.extend(&one);
+    let file = [section, interface, block(2, &packet)].concat();
+    let [piece] = &read(&file).unwrap()[..] else {
+        panic!()
+    };
+    let time = SystemTime::UNIX_EPOCH + Duration::from_micros(1_000_250);
+    assert_eq!((piece.frame, piece.time), (1, Some(time)));
+    assert_eq!((piece.kind, piece.bytes.len()), (PieceKind::Adu, 12));
+}
+
+#[test]
+fn an_interface_of_another_link_type_takes_nothing_from_the_others() {
+    let one = frame(false, false);
+    let packet = |interface: u32| {
+        let mut packet = words(&[interface, 0, 0, one.len() as u32, one.len() as u32]);
+        packet.extend(&one);
+        block(6, &packet)
+    };
+    // USB, then Ethernet.
+    let head = [
+        block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX])),
+        block(1, &words(&[220, 65_535])),
+        block(1, &words(&[1, 65_535])),
+    ]
+    .concat();
+    for (packets, pieces, unreadable) in [
+        (vec![packet(1)], 1, 0),
+        (vec![packet(0), packet(1), packet(0)], 1, 2),
+        (vec![packet(0)], 0, 1),
+    ] {
+        let file = [head.clone(), packets.concat()].concat();
+        let mut reader = Reader::new(&file[..], Path::new("t"), &[MODBUS]).unwrap();
+        let mut found = 0;
+        while reader.next().unwrap().is_some() {
+            found += 1;
+        }
+        assert_eq!((found, reader.unreadable()), (pieces, unreadable));
+    }
+}
+
+#[test]
 fn errors_name_file_and_frame() {
     let whole = pcap(0xa1b2_c3d4, 0, &frame(false, false));
     let mut long = whole.clone();

@@ -31,8 +31,8 @@ Examples:
   fieldlock policy replay plant.pcapng --policy policy.toml --verbose | grep denied
   fieldlock policy replay plant.pcap --policy edge.toml --via hd-1 --json
 
-Exit codes: 0 all requests are allowed, 1 some are denied, 2 wrong usage, an invalid policy, or a
-file that can't be read. Malformed frames are named on standard error.")]
+Exit codes: 0 all requests are allowed, 1 some are denied or there is none, 2 wrong usage, an invalid
+policy, or a file that can't be read. Malformed frames are named on standard error.")]
 pub(super) struct Replay {
     /// The capture.
     capture: PathBuf,
@@ -71,9 +71,17 @@ pub(super) fn run(args: &Replay) -> Result<ExitCode, Error> {
         false => judged.table(&tally, &mut out),
     };
     let _ = out.flush();
-    Ok(match judged.denied {
-        0 => ExitCode::SUCCESS,
-        _ => REFUSED.into(),
+    if tally.requests == 0 {
+        eprintln!(
+            "warning: {}: no request to judge in {} frames; is the port another (--port), or the capture \
+             of another place or time?",
+            args.capture.display(),
+            tally.frames
+        );
+    }
+    Ok(match judged.denied == 0 && tally.requests > 0 {
+        true => ExitCode::SUCCESS,
+        false => REFUSED.into(),
     })
 }
 

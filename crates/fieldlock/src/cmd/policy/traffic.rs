@@ -114,6 +114,8 @@ pub(super) struct Seen<'a> {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Tally {
     pub(super) frames: u32,
+    /// Of these, from interfaces whose link type is not read.
+    pub(super) unreadable_frames: u32,
     pub(super) requests: u64,
     /// Requests that were answered as the specification says, or with an exception.
     pub(super) answered: u64,
@@ -165,6 +167,7 @@ pub(super) fn read(
     let open = walk.pending.values().map(VecDeque::len).sum::<usize>();
     walk.tally.unanswered += open as u64;
     walk.tally.frames = reader.frames();
+    walk.tally.unreadable_frames = reader.unreadable();
     Ok(walk.tally)
 }
 
@@ -320,6 +323,13 @@ pub(super) fn notes(tally: &Tally, file: &Path) {
         .filter(|n| *n > 0)
     {
         eprintln!("note: and {more} more servers are called by their addresses");
+    }
+    if tally.unreadable_frames > 0 {
+        eprintln!(
+            "warning: {file}: {} frames were passed over: they are from interfaces whose link type is \
+             neither Ethernet, raw IP nor Linux cooked",
+            tally.unreadable_frames
+        );
     }
     if let Some(cut) = &tally.cut {
         eprintln!("warning: {file}: {cut}; what is before it counts");
