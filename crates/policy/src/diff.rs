@@ -9,8 +9,8 @@
 //!   [`Region::joined`] false, or lies within one with `joined` true;
 //! - each region has an example that is decided differently.
 //!
-//! Rules with a time window count in some cases and not in others: the policies are compared with no
-//! window open, with each alone, and with all of them. Rates, steps and `repeat` depend on what
+//! Rules with a time window count in some cases and not in others: the policies are compared for each
+//! set of windows that are ever open together. Rates, steps and `repeat` depend on what
 //! came before, so they are left out of the comparison and listed rule by rule.
 //!
 //! Rules with a type are left out of the comparison by meaning and compared one by one, by name and by
@@ -45,6 +45,7 @@ use crate::policy::{Policy, Via};
 use crate::rule::{ReadOnly, Repeat, Rule, Units};
 use crate::station::{self, StationChange};
 use crate::view::View;
+use conditions::Times;
 use origin::Group;
 use slots::{Difference, differences};
 
@@ -176,27 +177,21 @@ pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
     let groups = origin::groups(old, new, &mut budget)?;
     let devices = devices(old, new);
     let headends = headends(old, new, side);
-    let cases = conditions::cases(old, new);
+    let times = Times::of(old, new, &mut budget)?;
     let mut found: BTreeMap<Found, BTreeSet<usize>> = BTreeMap::new();
-    for (number, case) in cases.iter().enumerate() {
-        let policies = [case.of(old), case.of(new)];
+    for (number, policies) in times.cases([old, new]).enumerate() {
         let compared = compare(&policies, &groups, &devices, &headends, &mut budget)?;
         for (what, of) in compared.0 {
             found.entry((what, of)).or_default().insert(number);
         }
     }
     let mut by_time: BTreeMap<BTreeSet<usize>, Collected> = BTreeMap::new();
-    for ((what, of), times) in found {
-        by_time.entry(times).or_default().0.insert(what, of);
+    for ((what, of), cases) in found {
+        by_time.entry(cases).or_default().0.insert(what, of);
     }
     let mut regions = Vec::new();
-    for (times, collected) in by_time {
-        let labels: Vec<_> = times
-            .iter()
-            .filter_map(|at| cases.get(*at))
-            .map(|case| &case.label)
-            .collect();
-        let when = conditions::when(&labels, cases.len());
+    for (cases, collected) in by_time {
+        let when = times.when(&cases);
         regions.extend(collected.regions(&devices, &groups, &headends, when.as_deref()));
     }
     regions.sort_by(|a: &Region, b: &Region| {

@@ -261,7 +261,11 @@ fn pdu() -> impl Strategy<Value = Vec<u8>> {
                 6 => vec![6, 0, start, octets[0], octets[1]],
                 16 => [vec![16, 0, start, 0, count, 2 * count], octets].concat(),
                 22 => vec![22, 0, start, 255, 0, 0, 1],
-                _ => [vec![23, 0, 200, 0, 1, 0, start, 0, count, 2 * count], octets].concat(),
+                _ => [
+                    vec![23, 0, 200, 0, 1, 0, start, 0, count, 2 * count],
+                    octets,
+                ]
+                .concat(),
             }
         })
 }

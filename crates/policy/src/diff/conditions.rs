@@ -1,89 +1,141 @@
 //! Conditions of rules: time windows, which become cases of their own, and rates, steps and
 //! `repeat`, which are compared rule by rule.
 
-use super::ConditionChange;
+use std::collections::BTreeSet;
+
+use super::{Budget, ConditionChange, TooLarge};
 use crate::policy::Policy;
 use crate::rule::{Repeat, Rule};
 use crate::window::Window;
 
-/// Which windows are open. Windows are compared as they are written: two that mean the same hours
-/// in other words are two.
-pub(super) struct Case {
-    pub(super) label: Label,
-    open: Vec<Vec<Window>>,
+/// The windows of two policies, and which of them are ever open together.
+///
+/// Windows are told apart as they are written; whether one lies within another shows in that the one
+/// is never open without the other.
+pub(super) struct Times {
+    windows: Vec<Vec<Window>>,
+    /// Of each moment that there is, which of the windows are open. One, of no windows, where there are
+    /// none.
+    cases: Vec<Vec<bool>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Label {
-    Within(String),
-    Outside,
-    AllOpen,
-}
+/// 2026-01-01T00:00:00Z. The hours of a week come again, so that any year will do.
+const SOME_YEAR: i64 = 1_767_225_600;
+/// Seconds in which all there is between hours of a week in two zones has come, clocks set forward and
+/// back included.
+const YEAR: i64 = 366 * 86_400;
+/// What it costs to find when a window changes, in the steps of a [`Budget`].
+const CHANGE: u64 = 10_000;
 
-/// No window open, each alone, and all of them; without any window one case.
-pub(super) fn cases(old: &Policy, new: &Policy) -> Vec<Case> {
-    let mut windows: Vec<Vec<Window>> = Vec::new();
-    for rule in old.rules.iter().chain(&new.rules) {
-        if !rule.time.is_empty() && !windows.contains(&rule.time) {
-            windows.push(rule.time.clone());
+impl Times {
+    pub(super) fn of(old: &Policy, new: &Policy, budget: &mut Budget) -> Result<Self, TooLarge> {
+        let mut windows: Vec<Vec<Window>> = Vec::new();
+        let rules = old.rules.iter().chain(&new.rules);
+        for rule in rules.filter(|rule| rule.typed.is_none()) {
+            if !rule.time.is_empty() && !windows.contains(&rule.time) {
+                windows.push(rule.time.clone());
+            }
         }
+        let each = || windows.iter().flatten();
+        let ends = each().flat_map(|window| [window.not_before, window.not_after]);
+        let mut starts: BTreeSet<i64> = ends.flatten().chain([SOME_YEAR]).collect();
+        starts.extend(starts.first().map(|first| first - YEAR));
+        let mut cases = BTreeSet::new();
+        for start in &starts {
+            let next = starts.range(start + 1..).next().copied();
+            let end = next.map_or(start + YEAR, |next| next.min(start + YEAR));
+            let mut at = *start;
+            while at < end {
+                budget.spend(CHANGE * each().count() as u64)?;
+                let open = |list: &Vec<Window>| list.iter().any(|window| window.is_open(at));
+                cases.insert(windows.iter().map(open).collect());
+                let changes = each().filter_map(|window| window.next_change(at));
+                at = changes.min().unwrap_or(end);
+            }
+        }
+        Ok(Self {
+            windows,
+            cases: cases.into_iter().collect(),
+        })
     }
-    let none = Case {
-        label: Label::Outside,
-        open: Vec::new(),
-    };
-    let alone = windows.iter().map(|window| Case {
-        label: Label::Within(words(window)),
-        open: vec![window.clone()],
-    });
-    let mut cases: Vec<Case> = std::iter::once(none).chain(alone).collect();
-    if windows.len() > 1 {
-        cases.push(Case {
-            label: Label::AllOpen,
-            open: windows,
+
+    /// The two policies as they are in each case.
+    pub(super) fn cases<'p>(
+        &self,
+        policies: [&'p Policy; 2],
+    ) -> impl Iterator<Item = [Policy; 2]> + use<'_, 'p> {
+        self.cases.iter().map(move |open| {
+            policies.map(|policy| {
+                let counts = |rule: &&Rule| {
+                    let place = self.windows.iter().position(|window| *window == rule.time);
+                    rule.typed.is_none() && place.is_none_or(|place| open[place])
+                };
+                let bare = |rule: &Rule| Rule {
+                    rate: None,
+                    step: None,
+                    repeat: Repeat::Refuse,
+                    time: Vec::new(),
+                    ..rule.clone()
+                };
+                policy.with_rules(policy.rules.iter().filter(counts).map(bare).collect())
+            })
+        })
+    }
+
+    /// When a difference is there, if not always: it was found in these cases.
+    pub(super) fn when(&self, found: &BTreeSet<usize>) -> Option<String> {
+        if found.len() == self.cases.len() {
+            return None;
+        }
+        let mut left = found.clone();
+        let mut texts = Vec::new();
+        while let Some(case) = left.first().copied() {
+            let told = self.shortest(case, found);
+            left.retain(|case| !self.holds(&told, *case));
+            texts.push(self.words(&told));
+        }
+        Some(texts.join("; "))
+    }
+
+    /// What tells this case, and none that was not found, in as few windows as it needs: those that
+    /// are open rather than those that are closed.
+    fn shortest(&self, case: usize, found: &BTreeSet<usize>) -> Vec<(usize, bool)> {
+        let mut told: Vec<(usize, bool)> = self.cases[case].iter().copied().enumerate().collect();
+        told.sort_by_key(|(_, open)| !open);
+        for place in (0..told.len()).rev() {
+            let mut fewer = told.clone();
+            fewer.remove(place);
+            let mut cases = 0..self.cases.len();
+            if cases.all(|case| !self.holds(&fewer, case) || found.contains(&case)) {
+                told = fewer;
+            }
+        }
+        told
+    }
+
+    fn holds(&self, told: &[(usize, bool)], case: usize) -> bool {
+        let mut told = told.iter();
+        told.all(|(window, open)| self.cases[case][*window] == *open)
+    }
+
+    fn words(&self, told: &[(usize, bool)]) -> String {
+        let listed = |wanted: bool| {
+            let which = told.iter().filter(|(_, open)| *open == wanted);
+            let texts = which.map(|(window, _)| words(&self.windows[*window]));
+            texts.collect::<Vec<_>>().join(" and ")
+        };
+        let [within, outside] = [("within", true), ("outside of", false)].map(|(word, open)| {
+            let listed = listed(open);
+            (!listed.is_empty()).then(|| format!("{word} {listed}"))
         });
+        let parts: Vec<String> = [within, outside].into_iter().flatten().collect();
+        parts.join(", ")
     }
-    cases
 }
 
 fn words(windows: &[Window]) -> String {
     let windows: Vec<String> = windows.iter().map(ToString::to_string).collect();
     windows.join(" or ")
-}
-
-impl Case {
-    /// The policy as it is in this case, without rules with a type, and without rates and steps: what they let through at best.
-    pub(super) fn of(&self, policy: &Policy) -> Policy {
-        let counts = |rule: &&Rule| rule.time.is_empty() || self.open.contains(&rule.time);
-        let counts = |rule: &&Rule| rule.typed.is_none() && counts(rule);
-        let bare = |rule: &Rule| Rule {
-            rate: None,
-            step: None,
-            repeat: Repeat::Refuse,
-            time: Vec::new(),
-            ..rule.clone()
-        };
-        policy.with_rules(policy.rules.iter().filter(counts).map(bare).collect())
-    }
-}
-
-/// When a difference is there, if not always: it was found in the cases `found` of `of`.
-pub(super) fn when(found: &[&Label], of: usize) -> Option<String> {
-    if found.len() == of {
-        return None;
-    }
-    let mut texts: Vec<String> = Vec::new();
-    for label in found {
-        match label {
-            Label::Within(window) => texts.push(format!("within {window}")),
-            Label::Outside => texts.push("outside of the time windows".to_owned()),
-            Label::AllOpen => {}
-        }
-    }
-    if texts.is_empty() {
-        texts.push("while all time windows are open".to_owned());
-    }
-    Some(texts.join(" and "))
 }
 
 /// A condition of allows that is another in the two files, by the rule's name.

@@ -402,11 +402,123 @@ fn a_window_that_is_added_or_moved_closes_and_opens_by_its_hours() {
     assert_eq!(text_of(&reads(DAY), &reads(DAY)), "no difference");
     let text = text_of(&reads(""), &reads(DAY));
     assert!(text.starts_with("closes"), "{text}");
-    assert!(text.contains("outside of the time windows"), "{text}");
+    assert!(text.contains(", outside of 06:00-18:00 UTC\n"), "{text}");
     let text = text_of(&reads(DAY), &reads(NIGHT));
     let (opens, closes) = text.split_once("closes").unwrap();
     assert!(opens.contains("within 18:00-06:00 UTC"), "{text}");
     assert!(closes.contains("within 06:00-18:00 UTC"), "{text}");
+}
+
+fn timed(window: &str) -> String {
+    allow(
+        "reads",
+        &format!("function = 3\naddress = \"holding 0\"\ntime = {window}"),
+    )
+}
+
+#[test]
+fn a_window_that_grows_by_a_day_opens_that_day_and_closes_nothing() {
+    let days = |days: &str| timed(&format!("{{ days = {days:?}, zone = \"Europe/Berlin\" }}"));
+    assert_eq!(
+        text_of(&days("mon-fri"), &days("mon-sat")),
+        "opens\n  any client -> press, unit 1: function 3 at holding 0, within mon-sat Europe/Berlin, \
+         outside of mon-fri Europe/Berlin\n      such as 3 (0x03) read-holding-registers, read holding 0"
+    );
+    assert!(text_of(&days("mon-sat"), &days("mon-fri")).starts_with("closes\n"));
+    let split =
+        timed("[{ days = \"mon-wed\", zone = \"UTC\" }, { days = \"thu-sun\", zone = \"UTC\" }]");
+    let whole = allow("reads", "function = 3\naddress = \"holding 0\"");
+    assert_eq!(text_of(&split, &whole), "no difference");
+}
+
+prop_compose! {
+    fn window()(
+        days in pick(&["", "days = \"mon-fri\", ", "days = \"mon-sat\", ", "days = [\"sun\", \"wed\"], "]),
+        hours in pick(&["", "from = \"06:00\", to = \"18:00\", ", "from = \"07:00\", ", "from = \"22:00\", to = \"06:00\", "]),
+        zone in pick(&["UTC", "Europe/Berlin", "America/New_York"]),
+        ends in pick(&["", "", "not_before = 2026-03-29T00:30:00Z, ", "not_after = 2026-06-01T00:00:00Z, "]),
+    ) -> String {
+        let zone = match (days, hours) {
+            ("", "") => String::new(),
+            _ => format!("zone = {zone:?}, "),
+        };
+        let all = format!("{days}{hours}{zone}{ends}");
+        match all.trim_end_matches(", ") {
+            "" => "{ not_before = 2020-01-01T00:00:00Z }".to_owned(),
+            all => format!("{{ {all} }}"),
+        }
+    }
+}
+
+prop_compose! {
+    fn windows()(effect in pick(&["allow", "allow", "deny"]), first in 0u16..4, windows in prop::collection::vec(window(), 0..3)) -> String {
+        let rule = format!(
+            "[[{effect}]]\nname = \"NAME\"\ndevice = \"press\"\nfunction = 3\naddress = \"holding {first}-{}\"\n",
+            first + 2
+        );
+        match windows.is_empty() {
+            true => rule,
+            false => format!("{rule}time = [{}]\n", windows.join(", ")),
+        }
+    }
+}
+
+/// Whether what a region says of its time holds at this moment.
+fn is_then(region: &Region, policies: [&Policy; 2], at: i64) -> bool {
+    let rules = policies.into_iter().flat_map(|policy| &policy.rules);
+    let open: HashMap<String, bool> = rules
+        .map(|rule| {
+            let windows: Vec<String> = rule.time.iter().map(ToString::to_string).collect();
+            (windows.join(" or "), rule.is_open(at))
+        })
+        .collect();
+    let holds = |part: &str| match part.split_once("within ") {
+        Some((_, windows)) => windows.split(" and ").all(|window| open[window]),
+        None => part["outside of ".len()..]
+            .split(" and ")
+            .all(|window| !open[window]),
+    };
+    let when = region.when.as_deref();
+    when.is_none_or(|when| when.split("; ").any(|told| told.split(", ").all(holds)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn at_every_moment_the_regions_tell_what_is_decided_differently(
+        old in prop::collection::vec(windows(), 1..3),
+        new in prop::collection::vec(windows(), 1..3),
+        moments in prop::collection::vec(0i64..400 * 86_400, 60),
+    ) {
+        let [old, new] = [old, new].map(|rules| policy(&file(&rules, false, "10.0.0.1")));
+        let diff = diff(&old, &new, Side::Headend).unwrap();
+        for moment in moments {
+            // From the middle of 2025 on.
+            let at = 1_750_000_000 + moment;
+            for address in 0..7u16 {
+                let pdu = [3, 0, address as u8, 0, 1];
+                let request = Request::parse(&pdu).unwrap();
+                let decides = |policy: &Policy| {
+                    let origin = Origin { side: Side::Headend, via: None, client: Client::default() };
+                    let view = policy.view(&origin, "press", &policy.phase(Now::At(at)));
+                    view.decide(1, &request).allowed()
+                };
+                let told = |change: Change| {
+                    diff.regions.iter().any(|region| {
+                        let there = region.addresses.iter().any(|span| {
+                            let span = parse_address(span).unwrap();
+                            (span.first..=span.last).contains(&address)
+                        });
+                        region.change == change && !region.joined && there && is_then(region, [&old, &new], at)
+                    })
+                };
+                let (before, after) = (decides(&old), decides(&new));
+                prop_assert_eq!(told(Change::Opens), after && !before, "{} {}\n{}", at, address, diff);
+                prop_assert_eq!(told(Change::Closes), before && !after, "{} {}\n{}", at, address, diff);
+            }
+        }
+    }
 }
 
 #[test]
