@@ -47,6 +47,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "cli::an_edge_says_whether_it_reaches_its_device_before_anybody_asks",
             reachable_before_asked,
         ),
+        trial::test(
+            "cli::names_in_the_policy_that_no_configuration_has",
+            config::names_that_no_configuration_has,
+        ),
         trial::test("cli::policy_check", policy::check),
         trial::test("cli::policy_explain", policy::explain),
         trial::test("cli::policy_of_stations", policy::stations),

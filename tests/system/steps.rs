@@ -11,7 +11,12 @@ use fieldlock_tests::{Agent, DEVICE, EDGE, HEADEND, Role, Setup, Site, Transport
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    both("steps::a_value_moves_by_steps", by_steps).into()
+    let numbers = "steps::numbers_of_several_registers_are_judged_whole_and_on_record";
+    let steps = both("steps::a_value_moves_by_steps", by_steps);
+    steps
+        .into_iter()
+        .chain(both(numbers, numbers_of_several_registers))
+        .collect()
 }
 
 fn policy(max: u16) -> String {
@@ -40,6 +45,59 @@ function = 6
 address = "holding 0-99"
 "#
     )
+}
+
+fn numbers_of_several_registers(transport: Transport) {
+    let policy = r#"
+syntax = 1
+[[allow]]
+name = "pressure"
+device = "any"
+function = ["read", 6, 16]
+address = "holding 40-43"
+type = "float32"
+word_order = "little"
+value = { max = 20.1 }
+step = { max = 0.1, within = "1h" }
+"#;
+    let mut pair = Setup::new(transport).policy(policy).prepare();
+    pair.headend.start();
+    pair.edge.start();
+    pair.wait_up();
+    let mut client = pair.client();
+    let words = |value: f32| {
+        let bits = value.to_bits();
+        [bits as u16, (bits >> 16) as u16]
+    };
+    let write = |value: f32| write_registers(42, &words(value));
+    let mut direct = pair.direct();
+    direct.request(1, &write(20.0)).unwrap();
+    for refused in [write(20.2), write(f32::NAN), write_register(42, 0).to_vec()] {
+        expect_exception(&mut client, &refused, ILLEGAL_VALUE);
+    }
+    eventually("a step", || {
+        assert_eq!(read_registers(&mut client, 42, 2), words(20.0));
+        let answer = client.request(1, &write(20.1)).unwrap();
+        exception(&answer).is_none()
+    });
+    assert_eq!(read_registers(&mut direct, 42, 2), words(20.1));
+    expect_exception(&mut client, &write(19.0), ILLEGAL_VALUE);
+    let json = |record: &fieldlock_audit::Record| serde_json::to_value(record).unwrap();
+    // Repeats of one refusal are one record, so these are by different functions.
+    for (agent, kind, value) in [
+        (&pair.headend, Kind::Denied, serde_json::json!(20.2)),
+        (&pair.headend, Kind::Denied, "part".into()),
+        (&pair.headend, Kind::WriteIntent, 20.1.into()),
+        (&pair.edge, Kind::WriteIntent, 20.1.into()),
+    ] {
+        let decoded =
+            serde_json::json!({ "type": "float32", "word_order": "little", "values": [value] });
+        agent.wait_record("a decoded value", |record| {
+            record.kind == kind
+                && record.rule.as_deref() == Some("pressure")
+                && json(record)["decoded"] == decoded
+        });
+    }
 }
 
 /// One headend may move values by steps, another one as it likes; both have the edge's policy, of

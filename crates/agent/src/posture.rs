@@ -12,7 +12,7 @@ use fieldlock_audit::{Kind, Record};
 use fieldlock_enroll::AgentClock;
 use fieldlock_pki::clock::{Reading, Skew};
 use fieldlock_pki::{Role, TrustList, store};
-use fieldlock_policy::{Now, Phase, Policy};
+use fieldlock_policy::{Now, Phase, Policy, Strangers};
 use tracing::{debug, info, warn};
 
 use crate::StartError;
@@ -371,6 +371,20 @@ fn time(clock: &AgentClock) -> Now {
         Skew::None => Now::At(reading.now),
         Skew::Behind(_) | Skew::Ahead(_) => Now::Unknown,
     }
+}
+
+/// Told once when a policy or a configuration is loaded. One policy may serve several agents, so it may
+/// well be as it should.
+pub(crate) fn tell_strangers(strangers: &[Strangers]) {
+    for names in strangers {
+        warn!("{names}");
+    }
+}
+
+/// The same below the summary of a check.
+pub(crate) fn with_strangers(summary: String, strangers: &[Strangers]) -> String {
+    let lines = strangers.iter().map(|names| format!("\nwarning: {names}"));
+    summary + &lines.collect::<String>()
 }
 
 /// A change that took effect.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use fieldlock_pki::clock::Skew;
+use fieldlock_policy::Strangers;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -11,7 +12,13 @@ use crate::library::WARNINGS;
 use crate::posture::{Posture, short_hex};
 use crate::tunnel::Link;
 
-pub(crate) fn common(role: &str, posture: &Posture, ledger: &Ledger, started: Instant) -> Value {
+pub(crate) fn common(
+    role: &str,
+    posture: &Posture,
+    ledger: &Ledger,
+    started: Instant,
+    strangers: &[Strangers],
+) -> Value {
     let trust = posture.trust();
     let alarms = ledger.alarms().into_iter().map(|(name, alarm)| {
         json!({
@@ -34,6 +41,7 @@ pub(crate) fn common(role: &str, posture: &Posture, ledger: &Ledger, started: In
         "pid": std::process::id(),
         "up_seconds": started.elapsed().as_secs(),
         "policy": short_hex(&posture.hash()),
+        "policy_warnings": strangers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "certificate": {
             "serial": trust.leaf.serial.to_string(),
             "expires": time(trust.leaf.not_after),

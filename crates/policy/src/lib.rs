@@ -64,6 +64,7 @@ mod sample;
 mod source;
 mod station;
 mod step;
+mod stranger;
 mod subfunction;
 mod suggest;
 mod table;
@@ -101,6 +102,7 @@ pub use station::{
     parse_slot,
 };
 pub use step::{Step, Stepped};
+pub use stranger::{Known, Strangers};
 pub use suggest::{Asker, Observation, Options as SuggestOptions, SuggestError, Traffic};
 pub use typed::{Layout, Placed};
 pub use view::View;

@@ -306,6 +306,39 @@ pub(super) fn no_certificate() {
     );
 }
 
+pub(super) fn names_that_no_configuration_has() {
+    let mut pair = Setup::new(Transport::Auto).prepare();
+    let mistyped = OPEN_POLICY.replace(
+        "[\"any\"]\nfunction",
+        "[\"pres-07\"]\nvia = [\"hd-7\"]\nfunction",
+    );
+    pair.edge.write_policy(&mistyped);
+    let output = pair.edge.check();
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(DONE), "{told}");
+    let does = "that this configuration does not have, so those rules do nothing here";
+    for line in [
+        format!(
+            "\nwarning: the policy names devices {does}: \"pres-07\" (did you mean \"press-07\"?)\n"
+        ),
+        format!("\nwarning: the policy names headends {does}: \"hd-7\" (did you mean \"hd-1\"?)\n"),
+    ] {
+        assert!(told.contains(&line), "{told}");
+    }
+    pair.edge.start();
+    pair.edge.wait_ready();
+    let warnings = |status: &serde_json::Value| status["policy_warnings"].as_array().unwrap().len();
+    assert_eq!(warnings(&pair.edge.status()), 2);
+    assert_eq!(pair.edge.log().matches("does not have").count(), 2);
+    pair.edge.write_policy(OPEN_POLICY);
+    pair.edge
+        .wait_that("the right policy", |edge| warnings(&edge.status()) == 0);
+    // Others may have the device, and a headend does not judge `via`.
+    pair.headend.write_policy(&mistyped);
+    let told = pair.headend.check();
+    assert_eq!(text(&told.stdout).matches("warning: ").count(), 1);
+}
+
 pub(super) fn check_opens_nothing() {
     let pair = Setup::new(Transport::Auto).prepare();
     for agent in [&pair.headend, &pair.edge] {

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Kind, Record};
 use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList, store};
+use fieldlock_policy::Strangers;
 use fieldlock_sandbox::Sandbox;
 use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
 use quinn::{Endpoint, EndpointConfig};
@@ -48,7 +49,9 @@ use crate::fieldbus::{Fieldbus, Opened, Wire};
 use crate::ledger::{Ledger, alarm};
 use crate::manager::Manager;
 use crate::monitor::Monitor;
-use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
+use crate::posture::{
+    Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
+};
 use crate::reload::{Changed, Watch};
 use crate::sandbox::needs_of_edge;
 use crate::settings::edge::{Device as DeviceConfig, File, Transport};
@@ -123,7 +126,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
     }
     let profinet = settings.profinet.as_ref();
     let profinet = profinet.map(|profinet| profinet.summary(settings.station.len()));
-    Ok(format!(
+    let summary = format!(
         "{}: edge `{}` of {}, {} devices, {} headends{}, policy {}",
         file.display(),
         posture.trust().identity.name,
@@ -132,7 +135,9 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
         settings.headend.len(),
         profinet.unwrap_or_default(),
         short_hex(&posture.hash()),
-    ))
+    );
+    let strangers = settings.strangers(&posture.policy());
+    Ok(with_strangers(summary, &strangers))
 }
 
 /// Runs an edge until it is told to stop.
@@ -153,6 +158,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         &settings.state,
         settings.trust,
     )?;
+    tell_strangers(&settings.strangers(&posture.policy()));
     let name = posture.trust().identity.name.to_string();
     let ledger = Ledger::open(&settings.state, &name, &settings.audit, posture.clock())?;
     ledger.set_signer(posture.trust().signer.clone());
@@ -447,6 +453,7 @@ impl Edge {
 
     /// Another policy is in force.
     fn rules_changed(&self) {
+        tell_strangers(&self.strangers());
         self.meter.borrow_mut().clear();
         for device in self.devices() {
             device.follow_policy(&self.posture.policy());
@@ -455,6 +462,10 @@ impl Edge {
         for (link, _) in self.tunnels.borrow().values() {
             link.policy_changed(self.posture.hash());
         }
+    }
+
+    fn strangers(&self) -> Vec<Strangers> {
+        self.settings().strangers(&self.posture.policy())
     }
 
     /// Stated clients are judged by the rules in force from their next requests on.
@@ -571,6 +582,7 @@ impl Edge {
                 }
                 *self.settings.borrow_mut() = Rc::new(settings);
                 self.apply_settings();
+                tell_strangers(&self.strangers());
                 self.ledger.clear(alarm::CONFIGURATION, "");
                 reloaded(
                     &self.ledger,

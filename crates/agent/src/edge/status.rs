@@ -17,7 +17,13 @@ use crate::tunnel::Link;
 
 impl Edge {
     pub(super) fn status(&self) -> Value {
-        let mut status = common("edge", &self.posture, &self.ledger, self.started);
+        let mut status = common(
+            "edge",
+            &self.posture,
+            &self.ledger,
+            self.started,
+            &self.strangers(),
+        );
         status["sandbox"] = json!(self.sandbox);
         status["bundle"] = self.bundle_status();
         let dialled = self.dialled.borrow();

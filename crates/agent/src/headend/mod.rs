@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::{Name, Role, TrustList, store};
-use fieldlock_policy::Policy;
+use fieldlock_policy::{Policy, Strangers};
 use fieldlock_sandbox::Sandbox;
 use fieldlock_session::{Close, Hello, Place, Transport};
 use serde::Serialize;
@@ -59,7 +59,9 @@ use crate::fieldbus::{Fieldbus, Opened, Wire};
 use crate::ledger::{Ledger, alarm, denial};
 use crate::manager::Manager;
 use crate::monitor::Monitor;
-use crate::posture::{Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex};
+use crate::posture::{
+    Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
+};
 use crate::reload::{Changed, Watch};
 use crate::sandbox::needs_of_headend;
 use crate::settings::headend::{Bindings, Entrance, File};
@@ -161,7 +163,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
     Bundles::check(&settings.bundle.files).map_err(StartError::Policy)?;
     let profinet = settings.profinet.as_ref();
     let profinet = profinet.map(|profinet| profinet.summary(settings.station.len()));
-    Ok(format!(
+    let summary = format!(
         "{}: headend `{}` of {}, {} devices, {} listeners{}, policy {}",
         file.display(),
         posture.trust().identity.name,
@@ -170,7 +172,9 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
         settings.entrances(&device_names(&settings)).len(),
         profinet.unwrap_or_default(),
         short_hex(&posture.hash()),
-    ))
+    );
+    let strangers = settings.strangers(&posture.policy());
+    Ok(with_strangers(summary, &strangers))
 }
 
 /// Dials what the configuration names: the CA alone, for edges dial in.
@@ -207,6 +211,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         &settings.state,
         settings.trust,
     )?;
+    tell_strangers(&settings.strangers(&posture.policy()));
     let name = posture.trust().identity.name.to_string();
     let ledger = Ledger::open(&settings.state, &name, &settings.audit, posture.clock())?;
     ledger.set_signer(posture.trust().signer.clone());
@@ -582,6 +587,7 @@ impl Headend {
         let source = Source::file(settings.policy.clone());
         let state = &settings.state;
         if policy_changed && self.posture.reload_policy(&source, state, &self.ledger) {
+            tell_strangers(&self.strangers());
             self.meter.borrow_mut().clear();
             self.judge_anew();
             for link in self.links.borrow().values() {
@@ -593,6 +599,10 @@ impl Headend {
         {
             self.trust_changed();
         }
+    }
+
+    fn strangers(&self) -> Vec<Strangers> {
+        self.settings().strangers(&self.posture.policy())
     }
 
     /// Connected clients are judged by the rules in force from their next requests on.
@@ -656,6 +666,7 @@ impl Headend {
         }
         *self.settings.borrow_mut() = Rc::new(settings);
         self.configure_ports();
+        tell_strangers(&self.strangers());
         match self.apply_settings().await {
             Ok(()) => {
                 self.ledger.clear(alarm::CONFIGURATION, "");

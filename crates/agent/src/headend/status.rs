@@ -9,7 +9,13 @@ use crate::status::{common, round_trip, stations};
 
 impl Headend {
     pub(super) fn status(&self) -> Value {
-        let mut status = common("headend", &self.posture, &self.ledger, self.started);
+        let mut status = common(
+            "headend",
+            &self.posture,
+            &self.ledger,
+            self.started,
+            &self.strangers(),
+        );
         status["sandbox"] = json!(self.sandbox);
         status["listening"] = self.ports.iter().map(|p| p.address.to_string()).collect();
         let trust = self.posture.trust().list.hash();

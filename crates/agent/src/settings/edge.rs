@@ -6,6 +6,7 @@ use std::time::Duration;
 use fieldlock_modbus::quirk::Framing;
 use fieldlock_modbus::{Quirk, Quirks};
 use fieldlock_pki::{Name, PublicKey};
+use fieldlock_policy::{Known, Policy, Strangers};
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -201,6 +202,18 @@ pub enum Parity {
 }
 
 impl File {
+    /// What the policy names and this configuration does not have.
+    pub(crate) fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
+        let devices: Vec<&str> = self.device.iter().map(|d| d.name.as_str()).collect();
+        let stations: Vec<&str> = self.station.iter().map(|s| s.name.as_str()).collect();
+        let headends: Vec<&str> = self.headend.iter().map(|h| h.name.as_str()).collect();
+        policy.strangers(&Known {
+            devices: &devices,
+            stations: &stations,
+            headends: Some(&headends),
+        })
+    }
+
     /// Reads `file`, merges the environment over it and checks what belongs together.
     pub fn load(file: &Path) -> Result<Self, SettingsError> {
         load(file)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use fieldlock_conduit::client::{Routes, Target};
 use fieldlock_pki::Name;
+use fieldlock_policy::{Known, Policy, Strangers};
 use fieldlock_session::Hello;
 use serde::Deserialize;
 
@@ -207,6 +208,17 @@ impl Default for Clients {
 }
 
 impl File {
+    /// What the policy names and this configuration does not have.
+    pub(crate) fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
+        let devices: Vec<&str> = self.device.iter().map(|d| d.name.as_str()).collect();
+        let stations: Vec<&str> = self.station.iter().map(|s| s.name.as_str()).collect();
+        policy.strangers(&Known {
+            devices: &devices,
+            stations: &stations,
+            headends: None,
+        })
+    }
+
     /// Reads `file`, merges the environment over it and checks what belongs together.
     pub fn load(file: &Path) -> Result<Self, SettingsError> {
         load(file)

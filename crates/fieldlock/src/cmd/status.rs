@@ -164,6 +164,9 @@ fn render_into(out: &mut String, status: &Value) -> std::fmt::Result {
             text(&alarm["text"])
         )?;
     }
+    for warning in list(&status["policy_warnings"]) {
+        writeln!(out, "warning: {}", text(warning))?;
+    }
     tunnels(out, status)?;
     refusals(out, status)?;
     devices(out, status)?;
