@@ -71,6 +71,14 @@ const TAKE_OVER: Duration = Duration::from_secs(5);
 /// Tunnels by number.
 type Tunnels = HashMap<u32, (Rc<Link>, Rc<TunnelHandler>)>;
 
+/// Clients keep their numbers over all tunnels of a headend's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HeadendProcess {
+    instance: [u8; 16],
+    /// The number of its first tunnel, which tells its clients from those of others.
+    number: u32,
+}
+
 /// A running edge.
 pub(crate) struct Edge {
     file: PathBuf,
@@ -91,8 +99,8 @@ pub(crate) struct Edge {
     /// By the headend's name.
     dialled: RefCell<HashMap<String, Rc<Dialled>>>,
     tunnels: RefCell<Tunnels>,
-    /// The instance of each headend that was met last, and the number that its clients are told apart by.
-    processes: RefCell<HashMap<Arc<str>, ([u8; 16], u32)>>,
+    /// Of each headend the process that was met last.
+    processes: RefCell<HashMap<Arc<str>, HeadendProcess>>,
     next_link: Cell<u32>,
     peer_logs: PeerLogs,
     unproven: Rc<Unproven>,

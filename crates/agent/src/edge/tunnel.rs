@@ -17,9 +17,9 @@ use fieldlock_session::frame::Frame;
 use fieldlock_session::{ClientOpen, Close, Event, Hello, Outcome as Wire, Violation};
 use tracing::{info, warn};
 
-use super::Edge;
 use super::bundle::Answer;
 use super::device::{Asker, Device};
+use super::{Edge, HeadendProcess};
 use crate::ledger::{alarm, describe};
 use crate::quota::Quota;
 use crate::tunnel::{End, Handler, Link, Outbox};
@@ -173,11 +173,14 @@ impl TunnelHandler {
     fn join_process(&self, instance: [u8; 16]) {
         let mut processes = self.edge.processes.borrow_mut();
         let known = processes.get(&self.headend).copied();
-        let (_, number) = known
-            .filter(|(other, _)| *other == instance)
-            .unwrap_or((instance, self.number));
-        processes.insert(self.headend.clone(), (instance, number));
-        self.process.set(number);
+        let process = known
+            .filter(|known| known.instance == instance)
+            .unwrap_or(HeadendProcess {
+                instance,
+                number: self.number,
+            });
+        processes.insert(self.headend.clone(), process);
+        self.process.set(process.number);
     }
 
     /// A client goes on over this tunnel. The headend has the answers to all that it asked over an older one, or has
