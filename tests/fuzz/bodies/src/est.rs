@@ -211,7 +211,9 @@ impl Site {
         ];
         assert!(known.contains(&answer.status), "status {}", answer.status);
         let status = Some(answer.status);
-        if answer.status != 200 || answer.header("content-type") != Some(est::CERTS_ONLY) {
+        // An answer to HEAD has the headers alone.
+        let is_certificates = answer.header("content-type") == Some(est::CERTS_ONLY) && !is_head;
+        if answer.status != 200 || !is_certificates {
             return (status, None);
         }
         let message = est::decode(answer.body).unwrap();
