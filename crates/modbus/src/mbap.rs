@@ -8,6 +8,10 @@
 //! | 6 | unit id | any |
 //! | 7.. | PDU | 1 to 253 bytes |
 
+use std::ops::RangeInclusive;
+
+use crate::function::FunctionCode;
+
 /// Header with the unit id, in bytes.
 pub const HEADER_LEN: usize = 7;
 /// Longest PDU in bytes (section 4.1).
@@ -17,6 +21,8 @@ pub const MAX_ADU: usize = 260;
 /// Longest PDU of UMAS (function 90), which does not keep to the specification.
 pub const MAX_UMAS_PDU: usize = 1022;
 const UMAS: u8 = 90;
+/// Lengths of function 16 with 124 to 127 registers: a unit, six bytes, and the registers.
+const TOO_MANY: RangeInclusive<u16> = 7 + 2 * 124..=7 + 2 * 127;
 
 const _: () = assert!(HEADER_LEN + MAX_PDU == MAX_ADU);
 
@@ -37,7 +43,8 @@ pub fn decode(input: &[u8]) -> Result<Option<(Adu<'_>, usize)>, FramingError> {
     decode_up_to(input, MAX_PDU)
 }
 
-/// As [`decode`], of requests: one of UMAS may have [`MAX_UMAS_PDU`] bytes. It is no
+/// As [`decode`], of requests: one of UMAS may have [`MAX_UMAS_PDU`] bytes, and one that writes 124 to
+/// 127 registers by function 16, as several libraries let a program do, up to 260. It is no
 /// [`Request`](crate::Request) then, but its sender can be told so, and what follows it is not lost.
 pub fn decode_request(input: &[u8]) -> Result<Option<(Adu<'_>, usize)>, FramingError> {
     let decoded = decode(input);
@@ -48,8 +55,35 @@ pub fn decode_request(input: &[u8]) -> Result<Option<(Adu<'_>, usize)>, FramingE
     match input.get(HEADER_LEN) {
         None if long => Ok(None),
         Some(&UMAS) if long => decode_up_to(input, MAX_UMAS_PDU),
+        Some(_) if TOO_MANY.contains(&got) => match writes_too_many(input, got) {
+            Some(true) => decode_up_to(input, usize::from(got) - 1),
+            Some(false) => decoded,
+            None => Ok(None),
+        },
         _ => decoded,
     }
+}
+
+/// Whether this is function 16, whose quantity and byte count agree with the length; `None` as long as
+/// that can't be told.
+fn writes_too_many(input: &[u8], length: u16) -> Option<bool> {
+    let registers = (length - 7) / 2;
+    let [high, low] = registers.to_be_bytes();
+    let expected = [
+        (7, FunctionCode::WRITE_MULTIPLE_REGISTERS.0),
+        (10, high),
+        (11, low),
+        (12, (2 * registers) as u8),
+    ];
+    if length != 7 + 2 * registers {
+        return Some(false);
+    }
+    for (at, expected) in expected {
+        if *input.get(at)? != expected {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 fn decode_up_to(input: &[u8], max_pdu: usize) -> Result<Option<(Adu<'_>, usize)>, FramingError> {
@@ -172,6 +206,36 @@ mod tests {
                 lost,
                 "{function} {pdu}"
             );
+        }
+    }
+
+    #[test]
+    fn too_many_registers_are_cut_out_whole_and_refused() {
+        for registers in 124..=127_u16 {
+            let mut pdu = vec![16, 0, 7, 0, registers as u8, 2 * registers as u8];
+            pdu.extend(vec![0x41; 2 * usize::from(registers)]);
+            let length = (pdu.len() as u16 + 1).to_be_bytes();
+            let stream = [&[0, 9, 0, 0], &length[..], &[5], &pdu, &[0, 10]].concat();
+            let size = stream.len() - 2;
+            for cut in 0..size {
+                assert_eq!(
+                    decode_request(&stream[..cut]),
+                    Ok(None),
+                    "{registers} {cut}"
+                );
+            }
+            let (adu, used) = decode_request(&stream).unwrap().unwrap();
+            assert_eq!((adu.unit, adu.pdu, used), (5, &pdu[..], size));
+            let refused = crate::Request::parse(adu.pdu).unwrap_err();
+            assert_eq!(refused.exception, crate::Exception::IllegalDataValue);
+            // From a device it is no frame.
+            assert!(decode(&stream).is_err());
+            // Nor is it if anything does not fit.
+            for at in [7, 10, 11, 12] {
+                let mut other = stream.clone();
+                other[at] ^= 1;
+                assert!(decode_request(&other).is_err(), "{registers} {at}");
+            }
         }
     }
 

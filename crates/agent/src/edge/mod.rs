@@ -134,7 +134,7 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
     }
     let profinet = settings.profinet.as_ref();
     let profinet = profinet.map(|profinet| profinet.summary(settings.station.len()));
-    let summary = format!(
+    let mut checked = format!(
         "{}: edge `{}` of {}, {} devices, {} headends{}, policy {}",
         file.display(),
         posture.trust().identity.name,
@@ -144,9 +144,21 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
         profinet.unwrap_or_default(),
         short_hex(&posture.hash()),
     );
+    for device in &settings.device {
+        if device.answer_within.0 >= ASKED_AGAIN {
+            let (name, within) = (&device.name, device.answer_within);
+            checked += &format!(
+                "\nwarning: device `{name}`: `answer_within` is {within:?}, and some clients send a request again \
+                 after 3s (pymodbus): give them a longer time-out, see docs/clients.md"
+            );
+        }
+    }
     let strangers = settings.strangers(&posture.policy());
-    Ok(with_strangers(summary, &strangers))
+    Ok(with_strangers(checked, &strangers))
 }
+
+/// After which a client may send a request again by itself: pymodbus does as it comes.
+const ASKED_AGAIN: Duration = Duration::from_secs(3);
 
 /// Runs an edge until it is told to stop.
 pub(crate) fn prepare(file: &Path) -> Result<Prepared, StartError> {
