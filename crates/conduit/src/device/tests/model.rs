@@ -375,7 +375,11 @@ impl Run {
         let waits = |sent: &&Sent| {
             let mut askers = self.askers(sent);
             let is_current = !self.bench.is_serial() || last == Some(sent.number);
-            is_current && askers.any(|request| self.bench.outcome(request.key).is_none())
+            // One that was given up may look like it: others ask the same.
+            let in_flight = self.follow || self.reference.is_in_flight(place(sent));
+            is_current
+                && in_flight
+                && askers.any(|request| self.bench.outcome(request.key).is_none())
         };
         let open = self.bench.sent.iter();
         open.filter(|sent| self.bench.open.contains(&sent.conn))

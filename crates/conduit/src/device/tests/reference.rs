@@ -274,6 +274,12 @@ impl Reference {
         !left.is_zero() && (left > self.units.least_time() || !waited_for_half)
     }
 
+    /// Whether what was sent as number `sent` is in flight.
+    pub(super) fn is_in_flight(&self, sent: usize) -> bool {
+        let flights = self.connections.iter().flat_map(|c| &c.flights);
+        flights.into_iter().any(|flight| flight.number == sent)
+    }
+
     fn lost(&mut self, conn: ConnId, askers: Vec<Request>) {
         if let Some(write) = askers.first().filter(|r| r.is_write) {
             let known = |(unit, other, _): &(u8, ConnId, _)| *unit == write.unit && *other == conn;
