@@ -1,8 +1,10 @@
 //! Connections that a headend passes on to the CA as octets. Here the CA is `openssl s_server`,
 //! so that what arrives there is judged by somebody else.
 
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -115,6 +117,7 @@ fn joining_says_what_is_wrong() {
         let directory = Directory::new().unwrap();
         let token = site.token("edge", "joining-07", address);
         let token = directory.write("token", &token).unwrap();
+        fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
         let mut command = binary::command();
         command.args(["enroll", "join", "--state"]);
         command

@@ -216,7 +216,7 @@ fn stale_lists() {
                 .wait_record("the refusal", |r| r.kind == Kind::TunnelRefused);
             let reason = refused.reason.unwrap();
             assert!(
-                reason.contains("too old") || reason.contains("alert"),
+                reason.contains("too old") || reason.contains("the other side's log says why"),
                 "{reason}"
             );
             assert!(!pair.is_connected());

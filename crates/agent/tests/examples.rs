@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use fieldlock_agent::settings::{edge, headend};
 use fieldlock_pki::Name;
 use fieldlock_policy::{Controller, Policy, Side, StationOrigin, warnings};
+use tempfile::TempDir;
 
 fn plants() -> Vec<PathBuf> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
@@ -20,9 +21,25 @@ fn plants() -> Vec<PathBuf> {
     plants
 }
 
+/// A copy of a plant's files where its configurations look for what they name.
+fn installed(plant: &Path) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    for entry in fs::read_dir(plant)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        let text = fs::read_to_string(&entry).unwrap_or_default();
+        let here = directory.path().join(entry.file_name().unwrap());
+        fs::write(here, text.replace("/etc/fieldlock/", "")).unwrap();
+    }
+    directory
+}
+
 #[test]
 fn every_example_parses_and_its_policy_draws_no_warning() {
     for plant in plants() {
+        let files = installed(&plant);
+        let plant = files.path();
         edge::File::load(&plant.join("edge.toml")).unwrap_or_else(|error| panic!("{error}"));
         headend::File::load(&plant.join("headend.toml")).unwrap_or_else(|error| panic!("{error}"));
         let file = plant.join("policy.toml");
@@ -40,6 +57,8 @@ fn every_example_parses_and_its_policy_draws_no_warning() {
 #[test]
 fn headend_and_edge_of_a_plant_name_the_same_devices() {
     for plant in plants() {
+        let files = installed(&plant);
+        let plant = files.path();
         let edge = edge::File::load(&plant.join("edge.toml")).unwrap();
         let headend = headend::File::load(&plant.join("headend.toml")).unwrap();
         let mut offered: Vec<_> = edge.device.iter().map(|d| d.name.clone()).collect();
@@ -61,6 +80,8 @@ fn headend_and_edge_of_a_plant_name_the_same_devices() {
 fn headend_and_edge_of_a_plant_name_the_same_stations_and_controllers_have_rules() {
     let mut seen = 0;
     for plant in plants() {
+        let files = installed(&plant);
+        let plant = files.path();
         let edge = edge::File::load(&plant.join("edge.toml")).unwrap();
         let headend = headend::File::load(&plant.join("headend.toml")).unwrap();
         let mut offered: Vec<_> = edge.station.iter().map(|s| (&s.name, s.mac)).collect();

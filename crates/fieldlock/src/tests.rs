@@ -37,7 +37,7 @@ fn words(line: &str) -> Vec<String> {
             (Some(quote), _) if quote == character => within = None,
             (Some(_), _) => word.push(character),
             (None, '\'' | '"') => within = Some(character),
-            (None, '|' | '>' | '#') => break,
+            (None, '|' | '<' | '>' | '#') => break,
             (None, ' ') if word.is_empty() => {}
             (None, ' ') => words.push(std::mem::take(&mut word)),
             (None, _) => word.push(character),

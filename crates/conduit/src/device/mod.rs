@@ -313,7 +313,7 @@ impl DeviceSide {
                 false => self.units.least_time(),
             };
             if !self.slab[place].is_in_time(self.now, least) {
-                self.queue.ended(&self.slab, place);
+                self.queue.not_sent(&self.slab, place);
                 self.end(place, Outcome::NotSent, BUSY);
                 continue;
             }

@@ -271,6 +271,12 @@ impl Queue {
         self.forget_idle(at);
     }
 
+    /// What was popped last is not sent after all, and ends.
+    pub(super) fn not_sent(&mut self, slab: &Slab, place: Place) {
+        self.lanes[slab[place].lane].sent -= 1;
+        self.ended(slab, place);
+    }
+
     /// A request in flight has ended.
     pub(super) fn ended(&mut self, slab: &Slab, place: Place) {
         let at = slab[place].lane;

@@ -256,8 +256,10 @@ impl Reference {
         }
     }
 
+    /// Requests with the device, those that share one included.
     pub(super) fn in_flight(&self) -> usize {
-        self.connections.iter().map(|c| c.flights.len()).sum()
+        let flights = self.connections.iter().flat_map(|c| &c.flights);
+        flights.map(|flight| flight.askers.len()).sum()
     }
 
     /// Whether an answer to what was sent as number `sent` is expected, or borne.
@@ -277,7 +279,8 @@ impl Reference {
     /// Whether what was sent as number `sent` is in flight.
     pub(super) fn is_in_flight(&self, sent: usize) -> bool {
         let flights = self.connections.iter().flat_map(|c| &c.flights);
-        flights.into_iter().any(|flight| flight.number == sent)
+        let mut numbers = flights.map(|flight| flight.number);
+        numbers.any(|number| number == sent)
     }
 
     fn lost(&mut self, conn: ConnId, askers: Vec<Request>) {
