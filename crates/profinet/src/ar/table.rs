@@ -171,9 +171,9 @@ impl Table {
         if self.ars.iter().any(clash) {
             return Err(Refused::SameUuid);
         }
-        // What this one replaces does not count.
+        // What this one replaces does not count, up to once more as many in all.
         let others = self.ars.iter().filter(|known| !ar.replaces(known));
-        if others.count() >= self.max {
+        if others.count() >= self.max || self.ars.len() >= 2 * self.max {
             return Err(Refused::TooMany(self.max));
         }
         self.ars.push(ar);
