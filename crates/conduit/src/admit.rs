@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use fieldlock_modbus::{Exception, Quirks, Request, Table};
-use fieldlock_policy::{Decision, Layout, Number, Rate, Reason, RuleId, View};
+use fieldlock_policy::{Decision, Layout, Number, Rate, Reason, Repeat, RuleId, View};
 
 use crate::meter::{Meter, Who};
 use crate::step::Registers;
@@ -20,6 +20,7 @@ pub struct Permit<'a> {
     narrowing: Option<RuleId>,
     /// Where the values lie that the rule, or the one that narrows it, sees.
     layout: Option<Layout>,
+    is_once: bool,
     taken: Taken,
 }
 
@@ -47,6 +48,12 @@ impl<'a> Permit<'a> {
     /// Where the values lie that the rule sees, if it has a type.
     pub fn layout(&self) -> Option<&Layout> {
         self.layout.as_ref()
+    }
+
+    /// A write that is not to be sent again while the client does not know what became of it
+    /// ([`crate::repeat`]).
+    pub fn is_once(&self) -> bool {
+        self.is_once
     }
 
     /// Of a request that only reads; function 23 has two rules.
@@ -194,6 +201,8 @@ pub fn admit<'a>(
                         &request,
                         [Some(rule), narrowing.map(|(rule, _)| rule)],
                     ),
+                    is_once: request.changes_state()
+                        && view.repeat(unit, &request) == Repeat::Refuse,
                     taken,
                 });
             }

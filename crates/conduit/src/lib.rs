@@ -2,6 +2,8 @@
 //!
 //! - [`admit`]: may this request cross? Asked at both ends, with each end's own policy.
 //! - [`meter`]: what rules with a rate have let through; one for an agent.
+//! - [`repeat`]: writes that clients send again by themselves; one at a headend, one for a device at
+//!   the edge.
 //! - [`step`]: the last values of registers, for rules with a step; one for a device, at the edge.
 //! - [`client`]: the headend's half, one Modbus/TCP client.
 //! - [`device`]: the edge's half, the pool of connections to one device.
@@ -12,6 +14,7 @@ pub mod client;
 pub mod device;
 pub mod meter;
 pub mod profinet;
+pub mod repeat;
 pub mod step;
 
 #[cfg(test)]

@@ -102,6 +102,21 @@ pub(crate) fn attach_reuseport_program(
     done_or_error(done).map(drop)
 }
 
+/// Octets of a TCP connection that were written and that the peer has not acknowledged (SIOCOUTQ).
+pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: c_int = 0;
+    // SAFETY: the kernel writes one int, to which the pointer points and which outlives the call.
+    // SIOCOUTQ has the number of TIOCOUTQ.
+    let done = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::TIOCOUTQ,
+            std::ptr::from_mut(&mut count),
+        )
+    };
+    done_or_error(done).map(|_| usize::try_from(count).unwrap_or(0))
+}
+
 /// Reads [`PACKET_STATISTICS`], which sets them to zero.
 pub(crate) fn statistics(socket: BorrowedFd<'_>) -> io::Result<Statistics> {
     let mut value = Statistics::default();

@@ -153,6 +153,11 @@ impl ClientSide {
         Self { known, ..self }
     }
 
+    /// Whose rates its requests use up, and whose writes they repeat.
+    pub fn who(&self) -> &Who {
+        &self.who
+    }
+
     pub fn origin(&self) -> &Origins {
         &self.origin
     }
