@@ -30,6 +30,7 @@ pub mod monitor;
 mod posture;
 mod quota;
 mod reload;
+mod repeats;
 mod sandbox;
 mod sealed;
 pub mod settings;

@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use fieldlock_rawsock::separate_knocks;
+use fieldlock_rawsock::{separate_knocks, unacknowledged};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -166,6 +166,13 @@ impl Writer {
         }
         let sealed = self.sealed.as_ref();
         !self.backlog.borrow().is_empty() || sealed.is_some_and(|sealed| sealed.has_backlog())
+    }
+
+    /// The peer's system has all that was ever to be sent.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        !self.discards.get()
+            && !self.has_backlog()
+            && unacknowledged(self.half.as_ref()).is_ok_and(|octets| octets == 0)
     }
 
     /// Writes what waits as far as the socket takes it; [`Writer::drain`] does the rest.

@@ -97,6 +97,7 @@ struct What {
     station: Option<Arc<str>>,
     service: Option<Cow<'static, str>>,
     reason: Option<Cow<'static, str>>,
+    repeats: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -331,6 +332,9 @@ fn keep_common(kept: &mut Record, other: &Record) {
         (kept.record, kept.slot) = (None, None);
     }
     (kept.transaction, kept.request) = (None, None);
+    if kept.repeats != other.repeats {
+        kept.repeats = None;
+    }
     if kept.client != other.client
         && let (Some(client), Some(other)) = (&kept.client, &other.client)
     {
@@ -415,6 +419,7 @@ impl Key {
             station: record.station.clone(),
             service: record.service.clone(),
             reason: record.reason.clone().filter(|_| is_told_by_reason),
+            repeats: record.repeats,
         };
         Self {
             class: Class::of(record),

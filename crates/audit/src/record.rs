@@ -120,6 +120,9 @@ pub struct Record {
     /// The request's id, given by the headend and the same at both ends.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub request: Option<u64>,
+    /// The `request` of the write that this one repeats.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub repeats: Option<u64>,
     /// On an outcome: the `seq` of its intent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub intent: Option<Ticket>,
@@ -340,6 +343,8 @@ pub enum Outcome {
     Sent,
     /// Refused by policy or limits; never sent.
     Refused,
+    /// A write that the client sent again without knowing what became of the first; never sent.
+    RepeatRefused,
     /// Never written to the device's socket or line.
     NotSent,
     /// It left for the device and no answer came: it may have happened.
@@ -384,6 +389,7 @@ impl Record {
             reason: None,
             transaction: None,
             request: None,
+            repeats: None,
             intent: None,
             outcome: None,
             exception: None,

@@ -28,7 +28,7 @@ impl Exception {
         [function | EXCEPTION_BIT, self.code()]
     }
 
-    pub fn code(self) -> u8 {
+    pub const fn code(self) -> u8 {
         self as u8
     }
 

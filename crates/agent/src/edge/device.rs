@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use fieldlock_conduit::device::{
     Backoff, Borne, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Fault,
     Framing, Key, Outcome as Ended, Stats, Submit,
 };
+use fieldlock_conduit::meter::Who;
+use fieldlock_conduit::repeat::{self, Repeats};
 use fieldlock_conduit::step::{End, Mark, Registers};
 use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Exception, Quirk, Range};
@@ -27,6 +30,7 @@ use super::line::Line;
 use crate::counter::{Counter, Histogram};
 use crate::ledger::{Ledger, answered, describe, describe_read};
 use crate::posture::Posture;
+use crate::repeats;
 use crate::settings::edge::Device as Config;
 use crate::tunnel::Outbox;
 
@@ -51,6 +55,8 @@ pub(crate) struct Device {
     under_way: RefCell<HashMap<Key, UnderWay>>,
     /// What rules with a step need to know; `None`: no such rule is for this device.
     pub(super) registers: RefCell<Option<Registers>>,
+    /// Writes whose outcome their clients may not know.
+    repeats: RefCell<Repeats>,
     next_key: Cell<u64>,
     /// Writes whose intent is not on the disk yet, oldest first.
     held: RefCell<VecDeque<(Ticket, Key)>>,
@@ -68,6 +74,7 @@ pub(crate) struct Counters {
     /// Of these, by the answer to another client's read.
     pub(crate) shared: Counter,
     pub(crate) refused: Counter,
+    pub(crate) repeats_refused: Counter,
     pub(crate) busy: Counter,
     pub(crate) not_sent: Counter,
     pub(crate) unknown: Counter,
@@ -107,6 +114,8 @@ struct UnderWay {
 
 struct Write {
     intent: Ticket,
+    /// Of one that is to be sent only once.
+    repeat: Option<repeat::Ticket>,
     record: Record,
 }
 
@@ -151,6 +160,7 @@ impl Device {
             borne: Default::default(),
             under_way: RefCell::default(),
             registers: RefCell::default(),
+            repeats: RefCell::new(Repeats::at_edge(config.refuse_repeats_for.0)),
             next_key: Cell::new(0),
             held: RefCell::default(),
             timer_at: Cell::new(None),
@@ -279,7 +289,7 @@ impl Device {
             return false;
         }
         let write = if is_write {
-            match self.intend(&asker, key, permit, policy) {
+            match self.intend(now, &asker, key, permit, policy) {
                 Ok(write) => Some(write),
                 Err(reason) => {
                     self.core.borrow_mut().refuse(key);
@@ -309,6 +319,56 @@ impl Device {
         true
     }
 
+    /// Whether this write repeats one that came through another headend; it is answered then.
+    pub(crate) fn refuses_repeat(&self, now: Instant, asker: &Asker, permit: &Permit<'_>) -> bool {
+        let known = self.repeats.borrow();
+        if !permit.is_once() || known.is_empty() {
+            return false;
+        }
+        let who = who(&asker.party);
+        let first = known.first(now, &written(&who, asker, permit), |_| false);
+        let Some(first) = first else { return false };
+        self.counters.repeats_refused.add();
+        let exception = repeats::ANSWER;
+        asker.answer(Wire::Refused, &exception.pdu(permit.request().function().0));
+        let mut record = Record {
+            decision: Some(Decision::Deny),
+            reason: Some(repeats::REASON.into()),
+            outcome: Some(Outcome::RepeatRefused),
+            exception: Some(exception.code()),
+            repeats: Some(first),
+            ..self.record(Kind::Denied, asker, permit.unit())
+        };
+        describe(&mut record, permit.request(), permit.layout());
+        self.ledger.repeated(record);
+        true
+    }
+
+    /// A client asks for something that is no repeat: it has the answers to what it asked before. True as long as it
+    /// is worth saying so again.
+    pub(crate) fn goes_on(&self, asker: &Asker) -> bool {
+        let who = who(&asker.party);
+        let mut known = self.repeats.borrow_mut();
+        known.goes_on(&who, asker.client.0)
+    }
+
+    /// What the client knows now of its writes.
+    fn tell_what_is_known(&self, under_way: &UnderWay, outcome: Outcome, exception: Option<u8>) {
+        let mut known = self.repeats.borrow_mut();
+        let party = &under_way.asker.party;
+        let now = Instant::now();
+        if let Some(write) = &under_way.write {
+            if let Some(ticket) = write.repeat {
+                let end = repeats::end_of(outcome, exception);
+                known.ended(now, &who(party), ticket, end);
+            }
+        } else if let (Outcome::Answered, Some(range), false) =
+            (outcome, &under_way.read, known.is_empty())
+        {
+            known.read(&who(party), 0, under_way.unit, range, under_way.since);
+        }
+    }
+
     /// Overload, no audit, or a request that makes no sense here: never sent.
     fn shed(&self, asker: &Asker, permit: &Permit<'_>, exception: Exception, reason: &str) {
         self.counters.busy.add();
@@ -328,6 +388,7 @@ impl Device {
     /// Puts the intent of a write on record; it is sent once that is on the disk.
     fn intend(
         &self,
+        now: Instant,
         asker: &Asker,
         key: Key,
         permit: &Permit<'_>,
@@ -351,10 +412,23 @@ impl Device {
         if !self.ledger.is_writable() {
             return Err("the audit log can't be written".into());
         }
-        let intent = self.ledger.intent(record).map_err(|e| e.to_string())?;
+        let who = who(&asker.party);
+        let mut known = self.repeats.borrow_mut();
+        let repeat = permit
+            .is_once()
+            .then(|| known.begin(now, &written(&who, asker, permit), asker.id))
+            .transpose()
+            .map_err(|repeat::Full| repeats::FULL)?;
+        let intent = self.ledger.intent(record).map_err(|error| {
+            if let Some(ticket) = repeat {
+                known.ended(now, &who, ticket, repeat::End::NotSent);
+            }
+            error.to_string()
+        })?;
         self.held.borrow_mut().push_back((intent, key));
         Ok(Box::new(Write {
             intent,
+            repeat,
             record: outcome,
         }))
     }
@@ -389,6 +463,7 @@ impl Device {
         let pdu = Exception::ServerDeviceBusy.pdu(under_way.function);
         self.ended(&under_way, End::Refused);
         under_way.asker.answer(Wire::Refused, &pdu);
+        self.tell_what_is_known(&under_way, Outcome::Refused, None);
         let reason = "the audit log can't be written";
         let borne = Borne::default();
         self.conclude(&under_way, Outcome::Refused, Some(pdu[1]), borne, reason);
@@ -518,6 +593,7 @@ impl Device {
             _ => End::Lost,
         };
         self.ended(&under_way, end);
+        self.tell_what_is_known(&under_way, recorded, exception);
         under_way.asker.answer(wire, pdu);
         let reason = match outcome {
             Ended::Answered | Ended::Broadcast => {
@@ -707,6 +783,25 @@ impl Asker {
             pdu,
         };
         self.outbox.push(|out| frame.encode(self.channel, out));
+    }
+}
+
+/// Whose writes these are, as the headend states it.
+fn who(party: &Party) -> Who {
+    match &party.identity {
+        Some(identity) => Who::Identity(identity.clone()),
+        None => Who::Address(party.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
+    }
+}
+
+fn written<'a>(who: &'a Who, asker: &Asker, permit: &'a Permit<'_>) -> repeat::Asked<'a> {
+    repeat::Asked {
+        who,
+        connection: asker.client.0,
+        transaction: 0,
+        device: 0,
+        unit: permit.unit(),
+        request: permit.request(),
     }
 }
 

@@ -13,9 +13,10 @@ use crate::vitals::Vitals;
 type Pick = fn(&Counters) -> &Counter;
 
 /// What becomes of a request.
-const OUTCOMES: [(&str, Pick); 5] = [
+const OUTCOMES: [(&str, Pick); 6] = [
     ("answered", |counters| &counters.answered),
     ("refused", |counters| &counters.refused),
+    ("repeats_refused", |counters| &counters.repeats_refused),
     ("busy", |counters| &counters.busy),
     ("not_sent", |counters| &counters.not_sent),
     ("unknown", |counters| &counters.unknown),

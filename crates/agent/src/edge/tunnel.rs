@@ -61,6 +61,8 @@ struct StatedClient {
     view: RefCell<Arc<View>>,
     /// It goes on over a newer tunnel: what comes of it over this one is late, and not sent any more.
     moved: Cell<bool>,
+    /// It may have answers to writes of which it is not known that they arrived.
+    has_written: Cell<bool>,
 }
 
 impl TunnelHandler {
@@ -283,6 +285,7 @@ impl TunnelHandler {
             party: Arc::new(party),
             view: RefCell::new(view),
             moved: Cell::new(false),
+            has_written: Cell::new(false),
         };
         if let Some(device) = self.devices.get(usize::from(channel) - 1) {
             client.moved.set(self.take_over(device, open.client));
@@ -334,6 +337,16 @@ impl TunnelHandler {
         drop(registers);
         match judged {
             Ok(permit) => {
+                if device.refuses_repeat(now, &asker, &permit) {
+                    permit.put_back(&mut meter, &self.who);
+                    return;
+                }
+                if client.has_written.get() {
+                    client.has_written.set(device.goes_on(&asker));
+                }
+                if permit.is_once() {
+                    client.has_written.set(true);
+                }
                 let policy = self.edge.posture.policy();
                 if !device.submit(now, asker, &permit, &policy) {
                     permit.put_back(&mut meter, &self.who);

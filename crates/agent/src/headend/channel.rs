@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Decision, Kind, Outcome, Record, Ticket};
 use fieldlock_conduit::admit::Permit;
 use fieldlock_conduit::client::{By, Place, UnderWay};
+use fieldlock_conduit::repeat;
 use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Answer, Exception, Expected, Quirks, Range};
 use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
@@ -18,6 +19,7 @@ use super::client::ClientConn;
 use super::devices::Device;
 use super::request::Asked;
 use crate::ledger::{Ledger, answered, describe, describe_read};
+use crate::repeats;
 use crate::tunnel::{Link, Outbox};
 
 /// Kept back from `answer_within` beside the round trip, so that the edge's own word on a
@@ -51,6 +53,8 @@ pub(crate) struct Channel {
 pub(crate) enum Unsent {
     /// All credits of the edge are used, or the link stands still.
     Busy,
+    /// A write, and no more of them can be told from repeats.
+    Unknowns,
     /// A write, and the audit log can't take its intent.
     NoAudit,
 }
@@ -73,6 +77,8 @@ struct Pending {
 
 struct WriteUnderWay {
     intent: Ticket,
+    /// Of one that is to be sent only once.
+    repeat: Option<repeat::Ticket>,
     record: Record,
 }
 
@@ -126,7 +132,7 @@ impl Channel {
         let mut table = self.table.borrow_mut();
         let id = table.reserve().ok_or(Unsent::Busy)?;
         let write = if request.changes_state() {
-            match self.intent(id, asked, permit) {
+            match self.intent(now, id, asked, permit) {
                 Ok(write) => Some(write),
                 Err(unsent) => {
                     table.release(id);
@@ -202,6 +208,7 @@ impl Channel {
 
     fn intent(
         &self,
+        now: Instant,
         id: u64,
         asked: Asked<'_>,
         permit: &Permit<'_>,
@@ -222,9 +229,19 @@ impl Channel {
             durable: false,
             ..record.clone()
         };
-        let intent = self.ledger.intent(record).map_err(|_| Unsent::NoAudit)?;
+        let client = asked.client;
+        let repeat = client
+            .begin_write(now, asked, &self.device, permit, id)
+            .map_err(|repeat::Full| Unsent::Unknowns)?;
+        let intent = self.ledger.intent(record).map_err(|_| {
+            if let Some(ticket) = repeat {
+                client.write_ended(now, ticket, repeat::End::NotSent);
+            }
+            Unsent::NoAudit
+        })?;
         Ok(Box::new(WriteUnderWay {
             intent,
+            repeat,
             record: outcome,
         }))
     }
@@ -259,6 +276,11 @@ impl Channel {
             // A broadcast has left and nobody answers it.
             (EdgeOutcome::Answered, Err(_)) if pdu.is_empty() && pending.unit == BROADCAST => {
                 self.finish(pending, Outcome::Sent, pdu, "");
+            }
+            (EdgeOutcome::Refused, Ok(Answer::Exception(code)))
+                if code == repeats::ANSWER.code() =>
+            {
+                self.finish(pending, Outcome::RepeatRefused, pdu, "refused by the edge");
             }
             (EdgeOutcome::Refused, Ok(Answer::Exception(_))) => {
                 self.finish(pending, Outcome::Refused, pdu, "refused by the edge");
@@ -329,11 +351,12 @@ impl Channel {
                 counters.answered.add();
                 counters.latency.observe(pending.since.elapsed());
             }
-            Outcome::Refused => counters.refused_by_edge.add(),
+            Outcome::Refused | Outcome::RepeatRefused => counters.refused_by_edge.add(),
             Outcome::NotSent => counters.not_sent.add(),
             Outcome::Unknown | Outcome::Lost => counters.lost.add(),
         }
         let exception = (pdu.len() == 2).then(|| pdu[1]);
+        self.tell_what_is_known(&pending, outcome, exception);
         if let Some(write) = pending.write {
             self.ledger.note(Record {
                 intent: Some(write.intent),
@@ -347,6 +370,19 @@ impl Channel {
                 .repeated(self.unanswered(&pending, outcome, exception, reason));
         } else if self.ledger.records_reads() {
             self.note_read(&pending, outcome, exception, pdu);
+        }
+    }
+
+    /// What the client knows now of its writes.
+    fn tell_what_is_known(&self, pending: &Pending, outcome: Outcome, exception: Option<u8>) {
+        let client = &pending.client;
+        if let Some(write) = &pending.write {
+            if let Some(ticket) = write.repeat {
+                let end = repeats::end_of(outcome, exception);
+                client.write_ended(Instant::now(), ticket, end);
+            }
+        } else if let (Outcome::Answered, Some(range)) = (outcome, &pending.read) {
+            client.has_read(&self.device, pending.unit, range, pending.since);
         }
     }
 

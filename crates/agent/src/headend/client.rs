@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::admit::Permit;
 use fieldlock_conduit::client::{By, ClientSide, Origins, Place, Routes, Verdict};
-use fieldlock_conduit::meter::Meter;
-use fieldlock_modbus::FramingError;
+use fieldlock_conduit::meter::{Meter, Who};
+use fieldlock_conduit::repeat::{self, Repeats};
+use fieldlock_modbus::{FramingError, Range};
 use fieldlock_policy::{Phase, Policy, RuleId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -20,6 +21,7 @@ use tokio::time::{Instant as TokioInstant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::channel::Channel;
+use super::devices::Device;
 use super::request::Asked;
 use super::seats::{Full, Seat};
 use super::{Counters, Headend, mbaps};
@@ -48,6 +50,9 @@ pub(crate) struct ClientConn {
     counters: Rc<Counters>,
     core: RefCell<ClientSide>,
     policy: RefCell<Arc<Policy>>,
+    repeats: Rc<RefCell<Repeats>>,
+    /// It may have answers to writes of which it is not known that they arrived.
+    has_written: Cell<bool>,
     writer: Writer,
     last_request: Cell<Instant>,
     /// Channels that have heard of this client.
@@ -109,6 +114,8 @@ impl ClientConn {
             counters: headend.counters.clone(),
             core: RefCell::new(core),
             policy: RefCell::new(policy),
+            repeats: headend.repeats.clone(),
+            has_written: Cell::new(false),
             writer,
             last_request: Cell::new(now),
             introduced: RefCell::default(),
@@ -135,6 +142,95 @@ impl ClientConn {
     /// A permitted request is not sent on after all.
     pub(super) fn put_back(&self, permit: &Permit<'_>, meter: &mut Meter) {
         self.core.borrow().put_back(permit, meter);
+    }
+
+    /// The write that this one repeats, by its id, if it is to be sent only once.
+    pub(super) fn first_of(
+        &self,
+        headend: &Headend,
+        now: Instant,
+        asked: Asked<'_>,
+        device: &Device,
+        permit: &Permit<'_>,
+    ) -> Option<u64> {
+        if !permit.is_once() {
+            return None;
+        }
+        let clients = headend.clients.borrow();
+        let is_delivered = |connection| match clients.get(&(connection as u32)) {
+            Some(client) if client.number == self.number => client.writer.is_acknowledged(),
+            Some(client) => client.has_its_answers(),
+            None => false,
+        };
+        let core = self.core.borrow();
+        let asked = self.write(core.who(), asked, device, permit);
+        let repeats = self.repeats.borrow();
+        repeats.first(now, &asked, is_delivered)
+    }
+
+    /// A write goes on; as much as it is to be sent only once, it is remembered.
+    pub(super) fn begin_write(
+        &self,
+        now: Instant,
+        asked: Asked<'_>,
+        device: &Device,
+        permit: &Permit<'_>,
+        id: u64,
+    ) -> Result<Option<repeat::Ticket>, repeat::Full> {
+        if !permit.is_once() {
+            return Ok(None);
+        }
+        let core = self.core.borrow();
+        let asked = self.write(core.who(), asked, device, permit);
+        let ticket = self.repeats.borrow_mut().begin(now, &asked, id)?;
+        self.has_written.set(true);
+        Ok(Some(ticket))
+    }
+
+    fn write<'a>(
+        &self,
+        who: &'a Who,
+        asked: Asked<'_>,
+        device: &Device,
+        permit: &'a Permit<'_>,
+    ) -> repeat::Asked<'a> {
+        repeat::Asked {
+            who,
+            connection: self.number.into(),
+            transaction: asked.transaction,
+            device: device.place,
+            unit: permit.unit(),
+            request: permit.request(),
+        }
+    }
+
+    pub(super) fn write_ended(&self, now: Instant, ticket: repeat::Ticket, end: repeat::End) {
+        let core = self.core.borrow();
+        let mut repeats = self.repeats.borrow_mut();
+        repeats.ended(now, core.who(), ticket, end);
+    }
+
+    /// It has the values of this range, which it asked for at `asked`.
+    pub(super) fn has_read(&self, device: &Device, unit: u8, range: &Range, asked: Instant) {
+        let mut repeats = self.repeats.borrow_mut();
+        if !repeats.is_empty() {
+            repeats.read(self.core.borrow().who(), device.place, unit, range, asked);
+        }
+    }
+
+    /// It asks for something that is no repeat.
+    pub(super) fn goes_on(&self) {
+        if self.has_written.get() {
+            let core = self.core.borrow();
+            let mut repeats = self.repeats.borrow_mut();
+            let more = repeats.goes_on(core.who(), self.number.into());
+            self.has_written.set(more);
+        }
+    }
+
+    /// Its system has acknowledged the answers to all that it asked.
+    fn has_its_answers(&self) -> bool {
+        self.in_flight() == 0 && self.writer.is_acknowledged()
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -338,6 +434,9 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Re
     });
     let mut input = Vec::with_capacity(READ);
     let why = converse(&headend, &client, &mut reader, &mut input).await;
+    if client.has_its_answers() {
+        client.goes_on();
+    }
     match client.ending.get() {
         // What is under way holds this client, and would keep the socket open.
         Some(_) => {

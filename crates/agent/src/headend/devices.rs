@@ -15,6 +15,8 @@ use crate::counter::{Counter, Histogram};
 /// A device as the headend knows it, whether or not its edge is connected.
 pub(crate) struct Device {
     pub(crate) name: Arc<str>,
+    /// In the list of all.
+    pub(crate) place: usize,
     /// The channel of the tunnel that owns it.
     pub(crate) live: RefCell<Option<Rc<Channel>>>,
     pub(crate) counters: DeviceCounters,
@@ -27,6 +29,7 @@ pub(crate) struct DeviceCounters {
     pub(crate) answered: Counter,
     pub(crate) refused: Counter,
     pub(crate) refused_by_edge: Counter,
+    pub(crate) repeats_refused: Counter,
     pub(crate) busy: Counter,
     pub(crate) not_sent: Counter,
     pub(crate) lost: Counter,
@@ -54,6 +57,7 @@ impl Devices {
         self.places.insert(name.clone(), self.list.len());
         self.list.push(Rc::new(Device {
             name,
+            place: self.list.len(),
             live: RefCell::default(),
             counters: DeviceCounters::default(),
         }));

@@ -16,10 +16,11 @@ use crate::vitals::Vitals;
 type Pick = fn(&DeviceCounters) -> &Counter;
 
 /// What becomes of a request.
-const OUTCOMES: [(&str, Pick); 6] = [
+const OUTCOMES: [(&str, Pick); 7] = [
     ("answered", |counters| &counters.answered),
     ("refused", |counters| &counters.refused),
     ("refused_by_edge", |counters| &counters.refused_by_edge),
+    ("repeats_refused", |counters| &counters.repeats_refused),
     ("busy", |counters| &counters.busy),
     ("not_sent", |counters| &counters.not_sent),
     ("lost", |counters| &counters.lost),

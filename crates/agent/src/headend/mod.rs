@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::meter::Meter;
+use fieldlock_conduit::repeat::Repeats;
 use fieldlock_pki::{Name, Role, TrustList, store};
 use fieldlock_policy::{Policy, Strangers};
 use fieldlock_sandbox::Sandbox;
@@ -132,6 +133,8 @@ pub(crate) struct Headend {
     hellos: RefCell<HashMap<u32, Hello>>,
     links: RefCell<HashMap<u32, Rc<Link>>>,
     clients: RefCell<HashMap<u32, Rc<ClientConn>>>,
+    /// Writes whose outcome their clients may not know.
+    repeats: Rc<RefCell<Repeats>>,
     seats: Rc<Seats>,
     admission: Admission,
     /// Live tunnels are to be judged again.
@@ -236,6 +239,8 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
     };
     let unproven = Unproven::at_start(&settings.state);
     let state = settings.state.clone();
+    let repeats = Repeats::at_headend(settings.client.refuse_repeats_for.0);
+    let repeats = Rc::new(RefCell::new(repeats));
     let headend = Rc::new(Headend {
         file: file.to_owned(),
         settings: RefCell::new(Rc::new(settings)),
@@ -257,6 +262,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         hellos: RefCell::default(),
         links: RefCell::default(),
         clients: RefCell::default(),
+        repeats,
         seats: Rc::default(),
         admission: Admission::default(),
         sweep_wanted: Notify::new(),
@@ -510,6 +516,8 @@ impl Headend {
     async fn apply_settings(self: &Rc<Self>) -> Result<(), StartError> {
         let settings = self.settings();
         self.ledger.set_reads(settings.audit.reads());
+        let hold = settings.client.refuse_repeats_for.0;
+        self.repeats.borrow_mut().set_hold(hold);
         if let (Some(fieldbus), Some(profinet)) = (self.fieldbus.get(), &settings.profinet) {
             fieldbus.reconfigure(profinet, &settings.station, &settings.controller);
         }

@@ -13,6 +13,7 @@ use super::client::ClientConn;
 use super::devices::Device;
 use super::{Headend, STOPS};
 use crate::ledger::{denial, describe};
+use crate::repeats;
 
 /// Who waits for the answer, in which place, and under which transaction id and unit.
 #[derive(Clone, Copy)]
@@ -43,6 +44,12 @@ impl Headend {
         let Some(device) = self.devices.borrow().get(device).cloned() else {
             return;
         };
+        let first = asked.client.first_of(self, now, asked, &device, permit);
+        if let Some(first) = first {
+            self.refuse_repeat(asked, &device, permit, first);
+            return;
+        }
+        asked.client.goes_on();
         let channel = match self.vitals.is_stopping() {
             true => Err(STOPS),
             false => device.live.borrow().clone().ok_or("no tunnel"),
@@ -63,10 +70,28 @@ impl Headend {
                 return;
             }
             Err(Unsent::Busy) => "as many requests under way as the edge allows",
+            Err(Unsent::Unknowns) => repeats::FULL,
             Err(Unsent::NoAudit) => "the audit log can't be written",
         };
         device.counters.busy.add();
         self.unsent(asked, &device, permit, Exception::ServerDeviceBusy, reason);
+    }
+
+    /// Answers a write that was permitted, and was sent before: nobody told the client what became of that.
+    fn refuse_repeat(&self, asked: Asked<'_>, device: &Device, permit: &Permit<'_>, first: u64) {
+        asked.client.put_back(permit, &mut self.meter.borrow_mut());
+        let exception = repeats::ANSWER;
+        asked.answer(exception, permit.request().function().0);
+        device.counters.repeats_refused.add();
+        let unit = Some(permit.unit());
+        let mut record = Record {
+            rule: Some(asked.client.rule_name(permit.rule())),
+            outcome: Some(Outcome::RepeatRefused),
+            repeats: Some(first),
+            ..refusal(asked, Some(device), unit, repeats::REASON, exception)
+        };
+        describe(&mut record, permit.request(), permit.layout());
+        self.ledger.repeated(record);
     }
 
     /// Answers a request that was permitted and did not leave.
@@ -97,6 +122,7 @@ impl Headend {
 
     /// Answers a request that does not cross.
     pub(super) fn refuse(&self, asked: Asked<'_>, target: Option<Target>, refused: &Refused<'_>) {
+        asked.client.goes_on();
         asked.answer(refused.exception, refused.function);
         let device = target.and_then(|to| self.devices.borrow().get(to.device).cloned());
         match &device {

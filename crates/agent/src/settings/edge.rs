@@ -15,7 +15,10 @@ use super::audit::Audit;
 use super::checks::Checks;
 use super::monitor::{self, Monitor};
 use super::profinet::{self, Profinet, Station};
-use super::{Configuration, MinimumTls, SettingsError, Span, Trust, load, on};
+use super::{
+    Configuration, MinimumTls, SettingsError, Span, Trust, check_refuse_repeats_for,
+    default_refuse_repeats_for, load, on,
+};
 use crate::source::Source;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -120,6 +123,9 @@ pub struct Device {
     /// always is.
     #[serde(default = "default_unit_hold_off")]
     pub unit_hold_off: Span,
+    /// How long the same write of a client is not sent again after one whose outcome it does not know.
+    #[serde(default = "default_refuse_repeats_for")]
+    pub refuse_repeats_for: Span,
     /// Requests that may wait for the device, all clients together.
     #[serde(default = "default_queue")]
     pub queue: u16,
@@ -328,6 +334,7 @@ impl Device {
                 )
             },
         );
+        check_refuse_repeats_for(file, &format!("device `{name}`"), self.refuse_repeats_for);
         file.ensure(self.credit() <= MAX_CREDIT, || {
             format!(
                 "device `{name}`: `queue` and `max_connections` times `in_flight` come to {}, \

@@ -15,7 +15,10 @@ use super::audit::Audit;
 use super::checks::Checks;
 use super::monitor::{self, Monitor};
 use super::profinet::{self, Controller, Profinet, Station};
-use super::{Configuration, MinimumTls, SettingsError, Span, Trust, load, on};
+use super::{
+    Configuration, MinimumTls, SettingsError, Span, Trust, check_refuse_repeats_for,
+    default_refuse_repeats_for, load, on,
+};
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -194,6 +197,8 @@ pub struct Clients {
     /// A connection without a request for this long makes room when no place is left; one with a
     /// part of a request, or that does not read its answers, is closed.
     pub idle_timeout: Span,
+    /// How long the same write of a client is not sent again after one whose outcome it does not know.
+    pub refuse_repeats_for: Span,
 }
 
 impl Default for Clients {
@@ -203,6 +208,7 @@ impl Default for Clients {
             max_connections_per_address: 1024,
             in_flight: 16,
             idle_timeout: Span::from_millis(300_000),
+            refuse_repeats_for: default_refuse_repeats_for(),
         }
     }
 }
@@ -323,6 +329,7 @@ impl Configuration for File {
         file.ensure(self.client.in_flight > 0, || {
             "client: `in_flight` must be at least 1".into()
         });
+        check_refuse_repeats_for(file, "client", self.client.refuse_repeats_for);
     }
 }
 

@@ -14,6 +14,7 @@ pub mod profinet;
 mod words;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fmt, fs};
@@ -52,6 +53,20 @@ fn listed(file: &Path, findings: &[Finding]) -> String {
     };
     let lines: Vec<_> = findings.iter().map(line).collect();
     lines.join("\n")
+}
+
+/// For how long a repeated write is recognised.
+const REFUSE_REPEATS_FOR: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(600);
+
+fn default_refuse_repeats_for() -> Span {
+    Span::from_millis(10_000)
+}
+
+fn check_refuse_repeats_for(file: &Checks<'_>, what: &str, given: Span) {
+    file.ensure(REFUSE_REPEATS_FOR.contains(&given.0), || {
+        format!("{what}: `refuse_repeats_for` is 1s to 10m, and not {given:?}")
+    });
 }
 
 /// Prefix of the environment variables that override a file.

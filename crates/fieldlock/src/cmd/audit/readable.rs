@@ -178,6 +178,7 @@ fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Exception => "refused by the device",
         Outcome::Sent => "sent",
         Outcome::Refused => "refused",
+        Outcome::RepeatRefused => "repeat refused",
         Outcome::NotSent => "not sent",
         Outcome::Unknown => "unknown",
         Outcome::Lost => "lost",
