@@ -224,9 +224,11 @@ impl Ledger {
             self.note(intent.unknown_outcome());
             self.unfinished.borrow_mut().extend(intent.device.clone());
         }
+        let unknown = recovered.unknown.iter().map(|device| Arc::from(&**device));
+        self.unfinished.borrow_mut().extend(unknown);
     }
 
-    /// Whether the last run left writes to this device without an outcome. Says so once.
+    /// Whether earlier runs left writes to this device that it may still carry out. Says so once.
     pub(crate) fn take_unfinished(&self, device: &Arc<str>) -> bool {
         self.unfinished.borrow_mut().remove(device)
     }

@@ -1,9 +1,9 @@
 //! Where the log ended, and which writes it left open.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -17,6 +17,12 @@ use crate::segment::MAX_LINE;
 /// flight; further ones stem from a damaged log and are counted only.
 const MAX_OPEN: usize = 16_384;
 
+/// An unknown outcome this much older than the end of the log is of a write that the device has done or forgotten.
+const STILL_UNKNOWN: Duration = Duration::from_secs(60);
+
+/// Devices with an unknown outcome that are remembered; an edge has no more.
+const MAX_DEVICES: usize = 256;
+
 /// What the log of an earlier run holds for this one.
 #[derive(Debug, Default, PartialEq)]
 pub struct Recovered {
@@ -29,6 +35,8 @@ pub struct Recovered {
     pub unfinished: Vec<Record>,
     /// Intents without an outcome beyond those in `unfinished`.
     pub unfinished_more: u64,
+    /// Devices that may still have a write before them whose outcome is on record as unknown.
+    pub unknown: BTreeSet<Box<str>>,
     /// Lines in the middle that are not records. They are left alone.
     pub damaged: u64,
     /// The first record that is not as its chain says.
@@ -57,6 +65,10 @@ struct Line<'a> {
     time: Option<Cow<'a, str>>,
     #[serde(default)]
     intent: Option<Ticket>,
+    #[serde(borrow, default)]
+    device: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    outcome: Option<Cow<'a, str>>,
 }
 
 impl Line<'_> {
@@ -71,6 +83,9 @@ impl Line<'_> {
 pub(crate) struct Scan {
     found: Recovered,
     open: BTreeMap<Ticket, Record>,
+    /// By device the last unknown outcome of a write, and when the last record was written.
+    unknown: BTreeMap<Box<str>, SystemTime>,
+    last: Option<SystemTime>,
     /// Of the last record; none yet where the file before is not read.
     before: Option<Hash>,
 }
@@ -83,6 +98,8 @@ impl Scan {
                 ..Recovered::default()
             },
             open: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+            last: None,
             before: None,
         }
     }
@@ -122,6 +139,8 @@ impl Scan {
         found.records += 1;
         found.next_seq = found.next_seq.max(head.seq.saturating_add(1));
         track(&mut self.open, &mut found.unfinished_more, head, line);
+        self.track_unknown(head);
+        let found = &mut self.found;
         let expected = match self.before {
             None if head.seq == 1 => Some(Hash::NONE),
             before => before,
@@ -137,7 +156,28 @@ impl Scan {
         self.before = Some(stated);
     }
 
+    fn track_unknown(&mut self, head: &Line<'_>) {
+        let written_at = head.written_at();
+        self.last = self.last.max(written_at);
+        if head.kind == Kind::WriteOutcome.name()
+            && head.outcome.as_deref() == Some("unknown")
+            && let (Some(device), Some(at)) = (&head.device, written_at)
+            && (self.unknown.len() < MAX_DEVICES || self.unknown.contains_key(&**device))
+        {
+            self.unknown.insert((&**device).into(), at);
+        }
+    }
+
     pub(crate) fn finish(mut self) -> Recovered {
+        let last = self.last;
+        let is_recent = |at: &SystemTime| {
+            last.is_some_and(|last| {
+                last.duration_since(*at)
+                    .is_ok_and(|age| age <= STILL_UNKNOWN)
+            })
+        };
+        self.unknown.retain(|_, at| is_recent(at));
+        self.found.unknown = self.unknown.into_keys().collect();
         self.found.unfinished = self.open.into_values().collect();
         self.found.head = self.before.unwrap_or(Hash::NONE);
         self.found
@@ -210,6 +250,28 @@ mod tests {
         let open: Vec<_> = found.unfinished.iter().map(|record| record.seq).collect();
         assert_eq!(open, [2, 4]);
         assert_eq!((found.records, found.next_seq), (4, 5));
+    }
+
+    #[test]
+    fn devices_with_a_recent_unknown_outcome_are_named() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let outcome = |device: &str, outcome, seconds| Record {
+            device: Some(device.into()),
+            time: at(seconds),
+            ..Record::write_outcome(1, outcome)
+        };
+        let log = lines(&[
+            outcome("long-ago", Outcome::Unknown, 100),
+            outcome("press-07", Outcome::Unknown, 140),
+            outcome("press-07", Outcome::Answered, 150),
+            outcome("press-08", Outcome::Answered, 150),
+            Record {
+                time: at(200),
+                ..Record::new(Kind::Stop)
+            },
+        ]);
+        let unknown: Vec<_> = scan(&log).unknown.into_iter().collect();
+        assert_eq!(unknown, ["press-07".into()]);
     }
 
     #[test]

@@ -26,10 +26,11 @@ use crate::meter::Who;
 /// are meant twice: the shortest time-out that a client library is delivered with is 500 ms.
 const MEANT_TWICE_WITHIN: Duration = Duration::from_millis(200);
 
-/// A repeat with the transaction id of the first has crossed its answer if it comes this soon after...
+/// A repeat on the same connection has crossed the answer to the first if it comes this soon after...
 const CROSSES_WITHIN: Duration = Duration::from_millis(50);
-/// ...an answer that took at least this long, so that a client may have stopped waiting for it.
-const SHORTEST_TIME_OUT: Duration = Duration::from_millis(500);
+/// ...an answer that took at least this long, so that a client may have stopped waiting for it: the
+/// shortest time-out, less what the way from the client took.
+const LONGEST_WAIT: Duration = Duration::from_millis(400);
 
 /// Writes of one client that are remembered at once; about 150 bytes each, and at most 253 of PDU.
 const MAX_WRITES: usize = 256;
@@ -292,13 +293,12 @@ impl Write {
                 !is_here || since >= MEANT_TWICE_WITHIN
             }
             Some((_, Fate::Unknown)) => true,
-            // Clients that repeat on the connection keep the transaction id; or it asks for the next.
-            Some((_, Fate::Answered)) if is_here && self.transaction != asked.transaction => false,
             Some((at, Fate::Answered)) => {
                 let crosses = is_here
-                    && at.saturating_duration_since(self.asked) >= SHORTEST_TIME_OUT
+                    && at.saturating_duration_since(self.asked) >= LONGEST_WAIT
                     && now.saturating_duration_since(at) < CROSSES_WITHIN;
-                crosses || !is_delivered(self.connection)
+                let is_next = is_here && self.transaction != asked.transaction;
+                crosses || !is_next && !is_delivered(self.connection)
             }
         }
     }

@@ -66,6 +66,7 @@ pub(super) struct Flight {
 struct GivenUp {
     transaction: Transaction,
     unit: u8,
+    changes_state: bool,
     sent_at: Instant,
 }
 
@@ -77,7 +78,11 @@ pub(super) enum Received {
     /// The answer to what these ask; it is at the first of them.
     Answer { askers: List, after: Duration },
     /// On TCP: the answer to a request that was given up.
-    Late { unit: u8, after: Duration },
+    Late {
+        unit: u8,
+        changes_state: bool,
+        after: Duration,
+    },
     /// On TCP: the connection can't be trusted any more, because of the answer to this
     /// request if it is known.
     Fault(Option<Transaction>, Fault),
@@ -260,7 +265,7 @@ impl Connection {
 
     /// On TCP: gives back who waits for the answer to a request, if the connection can do without:
     /// others are in flight on it, and ids tell their answers apart.
-    pub(super) fn abandon(&mut self, transaction: Transaction) -> Option<List> {
+    pub(super) fn abandon(&mut self, transaction: Transaction, slab: &Slab) -> Option<List> {
         if self.is_serial() || self.flights.len() < 2 {
             return None;
         }
@@ -269,9 +274,11 @@ impl Connection {
             .iter()
             .position(|f| f.transaction == transaction)?;
         let flight = self.flights.remove(at);
+        let asked = flight.askers.front().map(|place| &slab[place]);
         self.given_up.push(GivenUp {
             transaction,
             unit: flight.unit,
+            changes_state: asked.is_some_and(|entry| entry.changes_state),
             sent_at: flight.sent_at,
         });
         Some(flight.askers)
@@ -361,8 +368,12 @@ impl Connection {
         else {
             let late = self.given_up.remove(at - self.flights.len());
             self.answered(now, self.pause);
-            let (unit, after) = (late.unit, now - late.sent_at);
-            return (used, Received::Late { unit, after });
+            let late = Received::Late {
+                unit: late.unit,
+                changes_state: late.changes_state,
+                after: now - late.sent_at,
+            };
+            return (used, late);
         };
         let (transaction, asked) = (*transaction, askers.front());
         let Some(place) = asked else {

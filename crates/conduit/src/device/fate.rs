@@ -9,7 +9,7 @@ use super::event::ConnId;
 /// that has not read what it was sent by then is taken for one that never will.
 pub(super) const SEAL_WITHIN: Duration = Duration::from_secs(2);
 
-/// The units with a write of unknown fate, each with the connection it was sent on. Few, and nearly
+/// The units with writes of unknown fate, each with the connection they were sent on. Few, and nearly
 /// always none: one for each unit and connection at most.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
@@ -22,6 +22,8 @@ pub(super) struct Unsettled {
 struct Write {
     unit: u8,
     conn: ConnId,
+    /// How many of them.
+    count: usize,
     /// When it counts as settled whatever happens; `None` while the connection is open.
     until: Option<Instant>,
 }
@@ -33,10 +35,15 @@ impl Unsettled {
     }
 
     pub(super) fn add(&mut self, conn: ConnId, unit: u8) {
-        let is_it = |write: &Write| write.conn == conn && write.unit == unit;
-        if !self.writes.iter().any(is_it) {
-            let until = None;
-            self.writes.push(Write { unit, conn, until });
+        let is_it = |write: &&mut Write| write.conn == conn && write.unit == unit;
+        match self.writes.iter_mut().find(is_it) {
+            Some(write) => write.count += 1,
+            None => self.writes.push(Write {
+                unit,
+                conn,
+                count: 1,
+                until: None,
+            }),
         }
     }
 
@@ -47,10 +54,13 @@ impl Unsettled {
         self.earlier.is_none() && of_unit.all(|write| write.conn == conn)
     }
 
-    /// A late answer came: nothing of this unit is left on this connection.
+    /// The late answer to one of them came.
     pub(super) fn answered(&mut self, conn: ConnId, unit: u8) {
-        self.writes
-            .retain(|write| write.conn != conn || write.unit != unit);
+        self.writes.retain_mut(|write| {
+            let is_it = write.conn == conn && write.unit == unit;
+            write.count -= usize::from(is_it);
+            write.count > 0
+        });
     }
 
     /// We close this connection. True: something on it is unsettled, and the device is to be waited for.

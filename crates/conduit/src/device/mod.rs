@@ -465,10 +465,16 @@ impl DeviceSide {
                 self.events.push_back(Event::Refused(fault));
             }
             Received::Noise => self.counters.late += 1,
-            Received::Late { unit, after } => {
+            Received::Late {
+                unit,
+                changes_state,
+                after,
+            } => {
                 self.counters.late += 1;
                 self.units.answered(unit, after);
-                self.unsettled.answered(conn, unit);
+                if changes_state {
+                    self.unsettled.answered(conn, unit);
+                }
             }
         }
     }
@@ -608,7 +614,7 @@ impl DeviceSide {
             .map(|f| f.unit);
         if connection.is_serial() {
             self.give_up(conn, Outcome::Unknown(Loss::Timeout));
-        } else if let Some(askers) = connection.abandon(transaction) {
+        } else if let Some(askers) = connection.abandon(transaction, &self.slab) {
             self.end_flight(conn, askers, Outcome::Unknown(Loss::Timeout));
         } else {
             let blamed = Some((transaction, Loss::Timeout));

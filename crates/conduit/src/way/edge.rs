@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_modbus::{Exception, Quirks};
+use fieldlock_modbus::{Exception, Quirks, Range};
 use fieldlock_policy::{Client, Origin, Policy, Side, View};
 use fieldlock_session::{
     Close, DeviceOffer, Event, Frame, Hello, Liveness, Outcome, Session, VERSION, Violation,
@@ -13,12 +13,13 @@ use fieldlock_session::{
 use super::head::address;
 use super::plc::Line;
 use super::tunnel::{EdgeEnd, End, Stated};
-use super::world::{ANSWER_WITHIN, CREDIT, Happening, IN_FLIGHT, QUEUE, World, phase};
+use super::world::{ANSWER_WITHIN, CREDIT, HOLD, Happening, IN_FLIGHT, QUEUE, World, phase};
 use crate::admit::{Count, admit};
 use crate::device::{
     ClientKey, ConnId, DeviceSettings, DeviceSide, Event as Said, Key, Outcome as Ended, Submit,
 };
 use crate::meter::{Meter, Who};
+use crate::repeat::{Asked, End as Known, Repeats, Ticket};
 
 #[derive(Debug)]
 pub(super) struct Edge {
@@ -28,8 +29,10 @@ pub(super) struct Edge {
     lines: BTreeMap<Line, ConnId>,
     /// Closed by us, and not by the PLC yet.
     sealing: BTreeMap<Line, ConnId>,
-    /// Where the answer goes: the tunnel and the headend's id.
-    under_way: BTreeMap<u64, (usize, u64, u8)>,
+    under_way: BTreeMap<u64, UnderWay>,
+    repeats: Repeats,
+    /// Its log has a write whose outcome is unknown.
+    has_unknown: bool,
     next_key: u64,
     /// Writes whose intent is not on the disk yet, oldest first; what each writes.
     held: VecDeque<(u64, u16)>,
@@ -38,6 +41,19 @@ pub(super) struct Edge {
     /// Process starts; what happens to an earlier one means nothing.
     pub(super) start: u8,
     pub(super) dialling: bool,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    /// Where the answer goes: the tunnel and the headend's id.
+    tunnel: usize,
+    id: u64,
+    function: u8,
+    who: Who,
+    unit: u8,
+    read: Option<Range>,
+    since: Instant,
+    repeat: Option<Ticket>,
 }
 
 impl Edge {
@@ -63,6 +79,8 @@ impl Edge {
             lines: BTreeMap::new(),
             sealing: BTreeMap::new(),
             under_way: BTreeMap::new(),
+            repeats: Repeats::at_edge(HOLD),
+            has_unknown: false,
             next_key: 0,
             held: VecDeque::new(),
             broken: false,
@@ -99,6 +117,7 @@ impl World {
             decoders: Default::default(),
             clients: BTreeMap::new(),
             order: 0,
+            process: 0,
         });
         self.head_opens(tunnel);
     }
@@ -108,6 +127,7 @@ impl World {
             Event::Up(Some(hello)) => {
                 if let Some(end) = &mut self.tunnels[tunnel].edge {
                     end.order = hello.tunnel;
+                    end.process = hello.instance[0];
                 }
             }
             Event::Goodbye { .. } | Event::HelloTimeout | Event::Dead => self.edge_ends(tunnel),
@@ -121,7 +141,8 @@ impl World {
             return;
         };
         for (client, _) in end.clients.iter().filter(|(_, stated)| !stated.moved) {
-            self.edge.device.drop_client(self.now, client_key(*client));
+            let key = client_key(end.process, *client);
+            self.edge.device.drop_client(self.now, key);
         }
         self.hang_up(tunnel, End::Edge);
         self.dial_if_alone();
@@ -147,7 +168,7 @@ impl World {
                     std::net::IpAddr::V4(v4) => v4.octets()[3] - 1,
                     std::net::IpAddr::V6(_) => panic!("{open:?}"),
                 });
-                let (view, order) = (view(&self.edge.policy, client), end.order);
+                let (view, order) = (view(&self.edge.policy, client), (end.process, end.order));
                 let stated = Stated {
                     client,
                     view,
@@ -163,7 +184,8 @@ impl World {
                     .remove(client)
                     .is_some_and(|stated| !stated.moved)
                 {
-                    self.edge.device.drop_client(self.now, client_key(*client));
+                    let key = client_key(end.process, *client);
+                    self.edge.device.drop_client(self.now, key);
                 }
             }
             Frame::Request {
@@ -173,15 +195,20 @@ impl World {
                 unit,
                 pdu,
             } => {
-                let Stated { view, moved, .. } =
-                    end.clients.get(client).expect("introduced").clone();
+                let Stated {
+                    view,
+                    moved,
+                    client: program,
+                } = end.clients.get(client).expect("introduced").clone();
+                let key = client_key(end.process, *client);
                 if moved {
                     let unsent = Exception::GatewayPathUnavailable.pdu(pdu[0]);
                     self.edge_answers(tunnel, *id, Outcome::NotSent, &unsent);
                     return Ok(());
                 }
                 let within = Duration::from_millis((*within).into()).min(ANSWER_WITHIN);
-                self.edge_request(tunnel, (*id, *client, within), &view, *unit, pdu);
+                let who = Who::Address(address(program).ip());
+                self.edge_request(tunnel, (*id, key, within), (who, &view), *unit, pdu);
             }
             other => panic!("a headend only asks: {other:?}"),
         }
@@ -190,7 +217,7 @@ impl World {
 
     /// A client goes on over a tunnel: what it asked over an older one is late. True: this is the older
     /// one.
-    fn edge_takes_over(&mut self, order: u64, client: u32) -> bool {
+    fn edge_takes_over(&mut self, (process, order): (u8, u64), client: u32) -> bool {
         let mut is_older = false;
         let ends = self
             .tunnels
@@ -200,11 +227,15 @@ impl World {
             let Some(stated) = end.clients.get_mut(&client) else {
                 continue;
             };
+            if end.process != process {
+                continue;
+            }
             if end.order > order {
                 is_older = true;
             } else if !stated.moved {
                 stated.moved = true;
-                self.edge.device.drop_client(self.now, client_key(client));
+                let key = client_key(process, client);
+                self.edge.device.drop_client(self.now, key);
             }
         }
         is_older
@@ -213,8 +244,8 @@ impl World {
     fn edge_request(
         &mut self,
         tunnel: usize,
-        (id, client, within): (u64, u32, Duration),
-        view: &View,
+        (id, client, within): (u64, ClientKey, Duration),
+        (stated, view): (Who, &View),
         unit: u8,
         pdu: &[u8],
     ) {
@@ -233,12 +264,26 @@ impl World {
             }
         };
         let request = permit.request();
+        let asked = Asked {
+            who: &stated,
+            connection: client.0,
+            transaction: 0,
+            device: 0,
+            unit,
+            request,
+        };
+        let repeats = &mut self.edge.repeats;
+        if permit.is_once() && repeats.first(self.now, &asked, |_| false).is_some() {
+            let pdu = Exception::GatewayTargetFailedToRespond.pdu(pdu[0]);
+            return self.edge_answers(tunnel, id, Outcome::Refused, &pdu);
+        }
+        repeats.goes_on(&stated, client.0);
         let is_write = request.changes_state();
         let key = self.edge.next_key;
         self.edge.next_key += 1;
         let submit = Submit {
             key: Key(key),
-            client: client_key(client),
+            client,
             unit,
             request,
             grounds: permit.grounds(),
@@ -255,7 +300,21 @@ impl World {
             return self.edge_answers(tunnel, id, Outcome::Refused, &busy);
         }
         self.ledger.admitted((tunnel, id));
-        self.edge.under_way.insert(key, (tunnel, id, pdu[0]));
+        let repeats = &mut self.edge.repeats;
+        let repeat = permit
+            .is_once()
+            .then(|| repeats.begin(self.now, &asked, id).expect("room"));
+        let under_way = UnderWay {
+            tunnel,
+            id,
+            function: pdu[0],
+            who: stated.clone(),
+            unit,
+            read: request.read(),
+            since: self.now,
+            repeat,
+        };
+        self.edge.under_way.insert(key, under_way);
         if is_write {
             let number = u16::from_be_bytes([pdu[3], pdu[4]]);
             self.edge.held.push_back((key, number));
@@ -281,10 +340,22 @@ impl World {
                 self.ledger.durable(number);
                 self.edge.device.release(self.now, Key(key));
             } else if self.edge.device.refuse(Key(key)) {
-                let (tunnel, id, function) = self.edge.under_way.remove(&key).unwrap();
-                let pdu = Exception::ServerDeviceBusy.pdu(function);
-                self.edge_answers(tunnel, id, Outcome::Refused, &pdu);
+                let under_way = self.edge.under_way.remove(&key).unwrap();
+                let pdu = Exception::ServerDeviceBusy.pdu(under_way.function);
+                self.edge_ended(&under_way, Known::NotSent);
+                self.edge_answers(under_way.tunnel, under_way.id, Outcome::Refused, &pdu);
             }
+        }
+    }
+
+    fn edge_ended(&mut self, under_way: &UnderWay, end: Known) {
+        let repeats = &mut self.edge.repeats;
+        match (under_way.repeat, &under_way.read) {
+            (Some(ticket), _) => repeats.ended(self.now, &under_way.who, ticket, end),
+            (None, Some(range)) if end == Known::Done => {
+                repeats.read(&under_way.who, 0, under_way.unit, range, under_way.since);
+            }
+            _ => {}
         }
     }
 
@@ -365,15 +436,20 @@ impl World {
             Said::Answer {
                 key, outcome, pdu, ..
             } => {
-                let Some((tunnel, id, _)) = self.edge.under_way.remove(&key.0) else {
+                let Some(under_way) = self.edge.under_way.remove(&key.0) else {
                     return;
                 };
-                let outcome = match outcome {
-                    Ended::Answered | Ended::Broadcast => Outcome::Answered,
-                    Ended::NotSent | Ended::HeldOff | Ended::Unreachable => Outcome::NotSent,
-                    Ended::Unknown(_) => Outcome::Unknown,
+                let (outcome, end) = match outcome {
+                    Ended::Answered if pdu[0] & 0x80 != 0 => (Outcome::Answered, Known::Refused),
+                    Ended::Answered | Ended::Broadcast => (Outcome::Answered, Known::Done),
+                    Ended::NotSent | Ended::HeldOff | Ended::Unreachable => {
+                        (Outcome::NotSent, Known::NotSent)
+                    }
+                    Ended::Unknown(_) => (Outcome::Unknown, Known::Unknown),
                 };
-                self.edge_answers(tunnel, id, outcome, &pdu);
+                self.edge.has_unknown |= end == Known::Unknown;
+                self.edge_ended(&under_way, end);
+                self.edge_answers(under_way.tunnel, under_way.id, outcome, &pdu);
             }
         }
     }
@@ -390,12 +466,14 @@ impl World {
 
     /// kill -9, and a start.
     pub(super) fn edge_dies(&mut self) {
+        self.ledger.kills[1] += 1;
         let policy = Arc::clone(&self.edge.policy);
         let lines = std::mem::take(&mut self.edge.lines);
-        let unfinished = !self.edge.under_way.is_empty();
+        let unfinished = self.edge.has_unknown || !self.edge.under_way.is_empty();
         self.edge = Edge::new(policy, self.edge.start + 1, &self.shape, self.now);
         if unfinished {
-            // The audit log says so.
+            // The audit log says so, and so it will to the next process.
+            self.edge.has_unknown = true;
             self.edge.device.wait_for_earlier_writes();
         }
         for line in lines.into_keys() {
@@ -432,7 +510,6 @@ fn view(policy: &Policy, client: usize) -> Arc<View> {
     policy.view(&origin, "plc", &phase(policy))
 }
 
-/// A headend process never gives a number twice; and here none does.
-fn client_key(client: u32) -> ClientKey {
-    ClientKey(client.into())
+fn client_key(process: u8, client: u32) -> ClientKey {
+    ClientKey(u64::from(process) << 32 | u64::from(client))
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use fieldlock_session::Place;
 
 use super::tunnel::End;
-use super::world::{CLIENTS, Happening, World};
+use super::world::{CLIENTS, HOLD, Happening, World};
+use crate::repeat::Repeats;
 
 impl World {
     pub(super) fn fault(&mut self) {
@@ -64,6 +65,8 @@ impl World {
                 self.hang_up(tunnel, End::Head);
             }
         }
+        self.ledger.kills[0] += 1;
+        self.head.repeats = Repeats::at_headend(HOLD);
         self.head.live = None;
         self.head.place = Place::default();
         self.head.instance[0] = self.head.instance[0].wrapping_add(1);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_modbus::{Answer, Exception, Expected, mbap};
+use fieldlock_modbus::{Answer, Exception, Expected, Range, mbap};
 use fieldlock_policy::Policy;
 use fieldlock_session::{
     ClientOpen, Close, Event, Frame, Hello, Liveness, Outcome, Place, Session, Step, VERSION,
@@ -17,7 +17,8 @@ use super::tunnel::{End, HeadEnd, Pipe};
 use super::world::{ANSWER_WITHIN, CREDIT, Happening, UNITS, World, phase};
 use crate::admit::Permit;
 use crate::client::{By, ClientSide, Origins, Place as Turn, Routes, Target, UnderWay, Verdict};
-use crate::meter::Meter;
+use crate::meter::{Meter, Who};
+use crate::repeat::{Asked, End as Known, Repeats, Ticket};
 
 const MARGIN: Duration = Duration::from_millis(20);
 
@@ -32,6 +33,7 @@ pub(super) struct Head {
     pub(super) instance: [u8; 16],
     /// Counts the tunnels that it has accepted.
     pub(super) accepted: u64,
+    pub(super) repeats: Repeats,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub(super) struct ClientConn {
     side: ClientSide,
     input: Vec<u8>,
     pipe: Pipe,
+    /// Octets that it was sent.
+    sent: usize,
     /// Tunnels whose edge was told of it.
     introduced: BTreeSet<usize>,
 }
@@ -49,6 +53,11 @@ pub(super) struct Pending {
     conn: Conn,
     turn: Turn,
     expected: Expected,
+    who: Who,
+    unit: u8,
+    read: Option<Range>,
+    since: Instant,
+    repeat: Option<Ticket>,
 }
 
 impl World {
@@ -73,6 +82,7 @@ impl World {
             side,
             input: Vec::new(),
             pipe: Pipe::new(self.now),
+            sent: 0,
             introduced: BTreeSet::new(),
         };
         self.head.conns.insert(conn, conn_state);
@@ -99,6 +109,7 @@ impl World {
             let (turn, pdu) = match step.verdict {
                 Verdict::Repeated => continue,
                 Verdict::Refuse { place, refused, .. } => {
+                    self.head.repeats.goes_on(state.side.who(), conn.into());
                     (place, refused.exception.pdu(refused.function))
                 }
                 Verdict::Forward { place, permit, .. } => {
@@ -125,15 +136,49 @@ impl World {
         (transaction, turn): (u16, Turn),
         permit: &Permit<'_>,
     ) -> Result<(), Exception> {
+        let asked = Asked {
+            who: state.side.who(),
+            connection: conn.into(),
+            transaction,
+            device: 0,
+            unit: permit.unit(),
+            request: permit.request(),
+        };
+        let has_all = |conn, state: &ClientConn| {
+            self.heard
+                .get(&conn)
+                .is_none_or(|octets| *octets == state.sent)
+        };
+        let is_delivered =
+            |other| match other == asked.connection {
+                true => has_all(conn, state),
+                false => self.head.conns.get(&(other as Conn)).is_some_and(|state| {
+                    state.side.in_flight() == 0 && has_all(other as Conn, state)
+                }),
+            };
+        let repeats = &self.head.repeats;
+        if permit.is_once() && repeats.first(self.now, &asked, is_delivered).is_some() {
+            return Err(Exception::GatewayTargetFailedToRespond);
+        }
+        self.head.repeats.goes_on(asked.who, asked.connection);
         let live = self.head.live.ok_or(Exception::GatewayPathUnavailable)?;
         let head = self.tunnels[live].head.as_mut().unwrap();
         let table = &mut head.under_way;
         let id = table.reserve().ok_or(Exception::ServerDeviceBusy)?;
         table.watch(self.now + ANSWER_WITHIN, id);
+        let repeats = &mut self.head.repeats;
+        let repeat = permit
+            .is_once()
+            .then(|| repeats.begin(self.now, &asked, id).expect("room"));
         let pending = Pending {
             conn,
             turn,
             expected: Expected::of(permit.request()),
+            who: asked.who.clone(),
+            unit: asked.unit,
+            read: permit.request().read(),
+            since: self.now,
+            repeat,
         };
         table.fill(id, pending);
         assert!(table.len() <= usize::from(CREDIT));
@@ -182,6 +227,7 @@ impl World {
                 .leaves(conn, adu.transaction, self.now, ANSWER_WITHIN);
             rest = &rest[used..];
         }
+        state.sent += bytes.len();
         let at = state.pipe.arrival(self.now + self.dice.millis(0..4));
         self.at(at, Happening::ToClient { conn, bytes });
     }
@@ -191,6 +237,10 @@ impl World {
         let Some(state) = self.head.conns.remove(&conn) else {
             return;
         };
+        let heard = self.heard.get(&conn).copied().unwrap_or_default();
+        if state.side.in_flight() == 0 && state.sent == heard {
+            self.head.repeats.goes_on(state.side.who(), conn.into());
+        }
         for tunnel in state.introduced {
             let mut bytes = Vec::new();
             Frame::ClientClose { client: conn }.encode(1, &mut bytes);
@@ -300,11 +350,14 @@ impl World {
             return Ok(());
         };
         if let Some(pending) = head.under_way.take(id) {
-            match (outcome, pending.expected.check(pdu)) {
-                (Outcome::Answered, Ok(_)) => self.finish(&pending, pdu, By::Device),
-                (_, Ok(Answer::Exception(_))) => self.finish(&pending, pdu, By::Agent),
+            let (by, end) = match (outcome, pending.expected.check(pdu)) {
+                (Outcome::Answered, Ok(Answer::Normal)) => (By::Device, Known::Done),
+                (Outcome::Answered, Ok(_)) => (By::Device, Known::Refused),
+                (Outcome::Unknown, Ok(Answer::Exception(_))) => (By::Agent, Known::Unknown),
+                (_, Ok(Answer::Exception(_))) => (By::Agent, Known::NotSent),
                 other => panic!("{other:?}"),
-            }
+            };
+            self.finish(&pending, pdu, by, end);
         }
         Ok(())
     }
@@ -328,10 +381,19 @@ impl World {
             pending,
             &exception.pdu(pending.expected.function()),
             By::Agent,
+            Known::Unknown,
         );
     }
 
-    fn finish(&mut self, pending: &Pending, pdu: &[u8], by: By) {
+    fn finish(&mut self, pending: &Pending, pdu: &[u8], by: By, end: Known) {
+        let repeats = &mut self.head.repeats;
+        match (pending.repeat, &pending.read) {
+            (Some(ticket), _) => repeats.ended(self.now, &pending.who, ticket, end),
+            (None, Some(range)) if end == Known::Done => {
+                repeats.read(&pending.who, 0, pending.unit, range, pending.since);
+            }
+            _ => {}
+        }
         if let Some(mut state) = self.head.conns.remove(&pending.conn) {
             self.answer_client(pending.conn, &mut state, pending.turn, pdu, by);
             self.head.conns.insert(pending.conn, state);

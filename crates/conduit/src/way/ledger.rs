@@ -26,6 +26,10 @@ pub(super) enum What {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) client: usize,
+    /// The first that a client's library sent for the same call; itself, most often.
+    call: usize,
+    /// How often headend and edge had been killed.
+    kills: [u32; 2],
     pub(super) conn: Conn,
     unit: u8,
     what: What,
@@ -79,6 +83,8 @@ pub(super) struct Ledger {
     told: BTreeMap<Moment, Vec<usize>>,
     /// Clients that wait for the same read may get one answer.
     shared_reads: bool,
+    /// How often headend and edge were killed.
+    pub(super) kills: [u32; 2],
     /// Answers that were kept from clients that had given up waiting for them.
     pub(super) kept: usize,
 }
@@ -101,18 +107,20 @@ impl Ledger {
         }
     }
 
-    /// A client asks; its request's PDU.
+    /// A client asks; the number of the request, and its PDU.
     pub(super) fn ask(
         &mut self,
         (client, conn): (usize, Conn),
         transaction: u16,
         unit: u8,
         what: What,
-    ) -> Vec<u8> {
+    ) -> (usize, Vec<u8>) {
         let number = self.asked.len();
         self.by_transaction.insert((conn, transaction), number);
         self.asked.push(Asked {
             client,
+            call: number,
+            kills: self.kills,
             conn,
             unit,
             what,
@@ -123,7 +131,7 @@ impl Ledger {
             forbidden: self.forbidding > 0,
             end: None,
         });
-        match what {
+        let pdu = match what {
             What::Read { address } => {
                 let [high, low] = address.to_be_bytes();
                 vec![3, high, low, 0, REGISTERS as u8]
@@ -132,7 +140,43 @@ impl Ledger {
                 let [high, low] = (number as u16).to_be_bytes();
                 vec![6, 0, 7, high, low]
             }
-        }
+        };
+        (number, pdu)
+    }
+
+    /// The library of a client sends a write again; the number that this one has.
+    pub(super) fn ask_again(&mut self, before: usize, conn: Conn, transaction: u16) -> usize {
+        let Asked {
+            client,
+            unit,
+            call,
+            forbidden,
+            ..
+        } = self.asked[before];
+        self.give_up(before);
+        let (number, _) = self.ask((client, conn), transaction, unit, What::Write);
+        let asked = &mut self.asked[number];
+        asked.call = call;
+        asked.forbidden |= forbidden;
+        number
+    }
+
+    /// The client waits for it no longer.
+    pub(super) fn give_up(&mut self, number: usize) {
+        let end = &mut self.asked[number].end;
+        *end = end.or(Some(End::Abandoned));
+    }
+
+    /// All that was sent for the same call as this.
+    fn attempts(&self, number: usize) -> impl Iterator<Item = &Asked> {
+        let call = self.asked[number].call;
+        self.asked.iter().filter(move |asked| asked.call == call)
+    }
+
+    /// Both ends that knew of this call were killed.
+    fn is_forgotten(&self, number: usize) -> bool {
+        let [head, edge] = self.asked[self.asked[number].call].kills;
+        self.kills[0] > head && self.kills[1] > edge
     }
 
     pub(super) fn forbid(&mut self) {
@@ -147,7 +191,10 @@ impl Ledger {
         let number = self.by_transaction[&asked];
         self.by_id.insert(sent, number);
         let asked = &mut self.asked[number];
-        assert!(asked.begun.is_none(), "begun twice: {asked:?}");
+        assert!(
+            asked.begun.is_none() || asked.call != number,
+            "begun twice: {asked:?}"
+        );
         asked.begun = Some(now);
         asked.tunnel = Some(sent.0);
     }
@@ -159,8 +206,10 @@ impl Ledger {
 
     /// The headend lets an answer out.
     pub(super) fn leaves(&self, conn: Conn, transaction: u16, now: Instant, within: Duration) {
-        let asked = &self.asked[self.by_transaction[&(conn, transaction)]];
-        let open = matches!(asked.end, None | Some(End::Abandoned));
+        let number = self.by_transaction[&(conn, transaction)];
+        let asked = &self.asked[number];
+        // A client that asks again with the same id takes the first answer for both.
+        let open = matches!(asked.end, None | Some(End::Abandoned)) || asked.call != number;
         assert!(open, "an answer too many: {asked:?}");
         let begun = asked.begun.unwrap_or(now);
         assert!(now <= begun + within, "late: {asked:?}");
@@ -174,11 +223,13 @@ impl Ledger {
     pub(super) fn received(&mut self, number: u16, unit: u8) {
         let times = self.received.entry(number).or_default();
         *times += 1;
-        assert_eq!(*times, 1, "write {number} was sent twice");
+        let twice = *times > 1 && !self.is_forgotten(number.into());
+        assert!(!twice, "write {number} was sent twice");
         assert!(self.durable.contains_key(&number), "{number}: no intent");
         let asked = &self.asked[usize::from(number)];
         assert_eq!(unit, at_device(asked.unit), "{asked:?}");
-        let unsent = matches!(asked.end, Some(End::NotSent(_)));
+        let mut attempts = self.attempts(number.into());
+        let unsent = attempts.all(|asked| matches!(asked.end, Some(End::NotSent(_))));
         assert!(!unsent, "sent after it was said not to be: {asked:?}");
     }
 
@@ -192,7 +243,8 @@ impl Ledger {
     /// The PLC writes something.
     pub(super) fn wrote(&mut self, number: u16, now: Instant) {
         self.moment += 1;
-        assert!(self.done.insert(number, self.moment).is_none());
+        let done = self.done.insert(number, self.moment);
+        assert!(done.is_none() || self.is_forgotten(number.into()));
         // A write is carried out before each that its client asked later, also one whose answer was
         // lost. What is read after that was told may be older.
         let this = &self.asked[usize::from(number)];
@@ -226,7 +278,8 @@ impl Ledger {
 
     fn judge(&mut self, number: usize, pdu: &[u8]) -> End {
         let asked = &self.asked[number];
-        let reached = self.received.contains_key(&(number as u16)) && asked.what == What::Write;
+        let call = asked.call as u16;
+        let reached = self.received.contains_key(&call) && asked.what == What::Write;
         match (asked.what, pdu) {
             (What::Read { address }, [3, 6, a1, a0, m3, m2, m1, m0]) => {
                 assert_eq!(u16::from_be_bytes([*a1, *a0]), address, "{asked:?}");
@@ -247,8 +300,8 @@ impl Ledger {
                 End::Done(moment)
             }
             (What::Write, [6, 0, 7, high, low]) => {
-                assert_eq!(u16::from_be_bytes([*high, *low]), number as u16);
-                match self.done.get(&(number as u16)) {
+                assert_eq!(u16::from_be_bytes([*high, *low]), call);
+                match self.done.get(&call) {
                     Some(&moment) => End::Done(moment),
                     None => panic!("told as done, and is not: {asked:?}"),
                 }
@@ -259,7 +312,12 @@ impl Ledger {
                     End::Exception
                 }
                 1 | 6 | 10 => {
-                    assert!(!reached, "told as not sent ({code}), and was: {asked:?}");
+                    // What is said of a repeat is said of it alone, where nobody knows of the first, or does not
+                    // ask: a policy, a limit.
+                    let again = asked.call != number;
+                    let known = *code == 10 && self.kills[0] == self.asked[asked.call].kills[0];
+                    let told = !reached || again && !known;
+                    assert!(told, "told as not sent ({code}), and was: {asked:?}");
                     assert!(*code != 1 || asked.forbidden, "refused: {asked:?}");
                     assert!(*code != 1 || asked.what == What::Write);
                     End::NotSent(*code)
@@ -318,7 +376,8 @@ impl Ledger {
         assert!(open.len() <= self.kept, "no answer: {open:?}");
         for (number, asked) in self.asked.iter().enumerate() {
             let reached = self.received.contains_key(&(number as u16));
-            if asked.what == What::Write && matches!(asked.end, Some(End::NotSent(_))) {
+            let alone = self.attempts(number).count() == 1;
+            if alone && asked.what == What::Write && matches!(asked.end, Some(End::NotSent(_))) {
                 assert!(!reached, "told as not sent, and was: {asked:?}");
             }
         }

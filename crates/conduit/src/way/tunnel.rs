@@ -107,6 +107,8 @@ pub(super) struct EdgeEnd {
     pub(super) clients: BTreeMap<u32, Stated>,
     /// By the headend's count.
     pub(super) order: u64,
+    /// Tells headend processes apart.
+    pub(super) process: u8,
 }
 
 impl World {

@@ -15,6 +15,7 @@ use super::ledger::{Conn, Ledger};
 use super::plc::{Line, Plc};
 use super::tunnel::{End, Pipe, Tunnel};
 use crate::meter::Meter;
+use crate::repeat::Repeats;
 
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(600);
 pub(super) const QUEUE: u16 = 6;
@@ -24,6 +25,8 @@ pub(super) const CREDIT: u16 = QUEUE + IN_FLIGHT;
 pub(super) const CLIENTS: usize = 4;
 /// Units of the clients, and what the device calls them.
 pub(super) const UNITS: [(u8, u8); 3] = [(1, 1), (7, 1), (2, 2)];
+/// For how long repeats are recognised: longer than a run.
+pub(super) const HOLD: Duration = Duration::from_secs(60);
 /// How long clients ask and things go wrong.
 const TROUBLE: Duration = Duration::from_secs(6);
 /// After that, until everything has an end: liveness, back-off, a time-out, the hold-off of a unit.
@@ -72,6 +75,10 @@ pub(super) enum Happening {
     },
     ClientLeft {
         conn: Conn,
+    },
+    ClientWaited {
+        client: usize,
+        timer: u32,
     },
     ToClient {
         conn: Conn,
@@ -136,6 +143,8 @@ pub(super) struct World {
     pub(super) plc: Plc,
     pub(super) ledger: Ledger,
     pub(super) clients: Vec<Client>,
+    /// Octets that the client of a connection got.
+    pub(super) heard: BTreeMap<Conn, usize>,
     pub(super) next: BTreeMap<(Instant, u64), Happening>,
     happened: u64,
     pub(super) lines: Line,
@@ -165,6 +174,8 @@ impl World {
         let forbidding = OPEN.replace("function = [3, 6]", "function = [3]");
         let policies = [OPEN, &forbidding]
             .map(|text| Arc::new(Policy::parse(text, "policy.toml").expect("a policy")));
+        let clients = (0..CLIENTS).map(|_| Client::new(start, &mut dice));
+        let clients = clients.collect();
         Self {
             now: start,
             faults: true,
@@ -176,6 +187,7 @@ impl World {
                 place: Place::default(),
                 instance: [0xff; 16],
                 accepted: 0,
+                repeats: Repeats::at_headend(HOLD),
             },
             edge: Edge::new(Arc::clone(&policies[0]), 0, &shape, start),
             tunnels: Vec::new(),
@@ -184,9 +196,8 @@ impl World {
                 off_until: start,
             },
             ledger: Ledger::new(shape.shared_reads),
-            clients: std::iter::repeat_with(|| Client::new(start))
-                .take(CLIENTS)
-                .collect(),
+            clients,
+            heard: BTreeMap::new(),
             next: BTreeMap::new(),
             happened: 0,
             lines: 0,
@@ -328,6 +339,7 @@ impl World {
             }
             Happening::ToHead { conn, bytes } => self.head_hears_client(conn, &bytes),
             Happening::ClientLeft { conn } => self.head_loses_client(conn),
+            Happening::ClientWaited { client, timer } => self.client_waited(client, timer),
             Happening::ToClient { conn, bytes } => self.client_hears(conn, &bytes),
             Happening::Dial { start } if start == self.edge.start => self.edge_dials(),
             Happening::Durable { start, key } if start == self.edge.start => self.edge_durable(key),
