@@ -145,9 +145,7 @@ impl World {
             request: permit.request(),
         };
         let has_all = |conn, state: &ClientConn| {
-            self.heard
-                .get(&conn)
-                .is_none_or(|octets| *octets == state.sent)
+            self.heard.get(&conn).copied().unwrap_or_default() == state.sent
         };
         let is_delivered =
             |other| match other == asked.connection {

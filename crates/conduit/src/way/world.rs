@@ -240,9 +240,9 @@ impl World {
             .iter()
             .filter_map(|tunnel| tunnel.head.as_ref());
         assert_eq!(heads.map(|head| head.under_way.len()).sum::<usize>(), 0);
-        // Who asks first may find out that the PLC has forgotten a connection.
+        // Who asks first may find out that the PLC has forgotten a connection; then the unit rests.
         let mut served = 0;
-        for _ in 0..=self.shape.max_connections {
+        for _ in 0..self.shape.max_connections + 2 {
             let before = self.ledger.summary().0;
             (0..CLIENTS).for_each(|client| self.ask(client));
             self.pass(Duration::from_secs(2));
