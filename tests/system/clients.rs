@@ -3,11 +3,13 @@
 
 mod closing;
 mod order;
+mod repeats;
 
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = order::trials();
     trials.extend(closing::trials());
+    trials.extend(repeats::trials());
     trials
 }

@@ -162,8 +162,8 @@ fn silent_unit() {
     });
     let pair = setup(&line).up();
     let mut client = pair.client();
-    for _ in 0..2 {
-        expect(&mut client, 4, &write_register(1, 1), NO_ANSWER);
+    for value in 1..=2 {
+        expect(&mut client, 4, &write_register(1, value), NO_ANSWER);
         let answer = client.request(2, &read_one(1)).unwrap();
         assert_eq!(answer, [3, 2, 0, 0]);
     }

@@ -160,6 +160,11 @@ impl Writer {
         self.backlog.borrow_mut().clear();
     }
 
+    /// See [`Writer::discard`].
+    pub(crate) fn discards(&self) -> bool {
+        self.discards.get()
+    }
+
     pub(crate) fn has_backlog(&self) -> bool {
         if self.discards.get() {
             return false;

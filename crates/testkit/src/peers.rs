@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Name, the Debian package that brings it, and where else to look.
-const KNOWN: [(&str, &str); 21] = [
+const KNOWN: [(&str, &str); 22] = [
     ("openssl", "openssl"),
     ("mbpoll", "mbpoll"),
     ("haproxy", "haproxy"),
@@ -27,6 +27,7 @@ const KNOWN: [(&str, &str); 21] = [
         "cryptography",
         "python3-cryptography or pip install cryptography",
     ),
+    ("tmodbus", "pip install tmodbus, Python 3.12 or later"),
     ("ip", "iproute2"),
     ("setpriv", "util-linux"),
     ("promtool", "prometheus"),
@@ -34,13 +35,14 @@ const KNOWN: [(&str, &str); 21] = [
 ];
 
 /// Those that are no programs, but something that a Python can import.
-const MODULES: [&str; 6] = [
+const MODULES: [&str; 7] = [
     "pymodbus",
     "pkilint",
     "jsonschema",
     "scapy",
     "pnio_dcp",
     "cryptography",
+    "tmodbus",
 ];
 
 /// Debian keeps daemons out of an ordinary user's PATH.
@@ -51,8 +53,8 @@ const ALSO: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 pub struct Peer;
 
 impl Peer {
-    /// The program, or for a module of Python a Python that can import it: `FIELDLOCK_PYTHON`, else
-    /// the virtual environment `target/test-venv`, else `python3`.
+    /// The program, or for a module of Python a Python that can import it: `FIELDLOCK_PYTHON`, else one
+    /// of the virtual environments `target/test-venv` and `target/test-venv-new`, else `python3`.
     pub fn find(name: &str) -> Option<PathBuf> {
         match MODULES.contains(&name) {
             true => pythons().into_iter().find(|python| imports(python, name)),
@@ -117,11 +119,10 @@ pub fn workspace_root() -> PathBuf {
 
 fn pythons() -> Vec<PathBuf> {
     let named = env::var_os("FIELDLOCK_PYTHON").map(PathBuf::from);
-    let venv = workspace_root().join("target/test-venv/bin/python");
-    named
-        .into_iter()
-        .chain([venv, PathBuf::from("python3")])
-        .collect()
+    let venvs = ["target/test-venv", "target/test-venv-new"];
+    let venvs = venvs.map(|venv| workspace_root().join(venv).join("bin/python"));
+    let plain = PathBuf::from("python3");
+    named.into_iter().chain(venvs).chain([plain]).collect()
 }
 
 fn imports(python: &Path, module: &str) -> bool {

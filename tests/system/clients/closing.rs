@@ -80,10 +80,14 @@ fn half_closed(transport: Transport) {
 
 /// A client with a write that the PLC has, and will not answer for a while.
 fn under_way(pair: &Pair, delay: Duration) -> Client {
+    under_way_with(pair, 7, delay)
+}
+
+fn under_way_with(pair: &Pair, value: u16, delay: Duration) -> Client {
     pair.plc().set_answer_delay(delay);
     let mut client = pair.client();
     let before = pair.plc().write_count();
-    client.send(&adu(1, 1, &write_register(42, 7))).unwrap();
+    client.send(&adu(1, 1, &write_register(42, value))).unwrap();
     eventually("the write to be with the PLC", || {
         pair.plc().write_count() == before + 1
     });
@@ -123,9 +127,10 @@ fn stop() {
     pair.headend.start();
     pair.wait_up();
     pair.wait_served();
-    let client = under_way(&pair, Duration::from_millis(400));
+    // The same again would be a repeat.
+    let client = under_way_with(&pair, 8, Duration::from_millis(400));
     pair.headend.terminate();
-    answer_then_close(client, &write_register(42, 7));
+    answer_then_close(client, &write_register(42, 8));
 }
 
 /// A policy that forbids the next request does not end a connection, nor what is under way on it.

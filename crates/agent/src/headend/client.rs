@@ -32,6 +32,9 @@ use crate::tls::Proof;
 
 /// Room for a burst of pipelined requests; one ADU has at most 260 octets.
 const READ: usize = 4096;
+/// Systems acknowledge by themselves after 0.04 to 0.2 s.
+const ACKNOWLEDGES_WITHIN: Duration = Duration::from_millis(300);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How long accepting rests when the process is out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -225,6 +228,22 @@ impl ClientConn {
             let mut repeats = self.repeats.borrow_mut();
             let more = repeats.goes_on(core.who(), self.number.into());
             self.has_written.set(more);
+        }
+    }
+
+    /// It asks nothing more. Whether the answers to its writes arrived is known once its system has acknowledged them: at
+    /// once where it closes, soon where it closed its sending half before it had them all.
+    async fn settle_writes(&self) {
+        let until = Instant::now() + ACKNOWLEDGES_WITHIN;
+        while self.has_written.get() && self.ending.get().is_none() && !self.writer.discards() {
+            if self.has_its_answers() {
+                self.goes_on();
+                return;
+            }
+            if Instant::now() >= until {
+                return;
+            }
+            sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -434,9 +453,7 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Re
     });
     let mut input = Vec::with_capacity(READ);
     let why = converse(&headend, &client, &mut reader, &mut input).await;
-    if client.has_its_answers() {
-        client.goes_on();
-    }
+    client.settle_writes().await;
     match client.ending.get() {
         // What is under way holds this client, and would keep the socket open.
         Some(_) => {

@@ -124,6 +124,27 @@ fn a_newer_write_may_follow_on_the_same_connection() {
     assert_eq!(conns[0], conns[2]);
 }
 
+/// The late answer to the first says nothing of the second.
+#[test]
+fn each_of_several_writes_of_unknown_fate_is_waited_for() {
+    let mut bench = pool(1, 3);
+    for key in [1, 2] {
+        write(&mut bench, Ask::held(key, 1).within(100));
+    }
+    bench.ask(Ask::read(3, 2).unit(2).within(400));
+    bench.pass(100);
+    let lost = Outcome::Unknown(Loss::Timeout);
+    assert_eq!(bench.outcomes(), [(1, lost), (2, lost)]);
+    bench.answer(1);
+    bench.pass(300);
+    assert_eq!(bench.sealing.len(), 1);
+    bench.connect();
+    write(&mut bench, Ask::held(4, 1));
+    assert_eq!(bench.sent_keys(), [1, 2, 3]);
+    bench.seal();
+    assert_eq!(bench.sent_keys(), [1, 2, 3, 4]);
+}
+
 #[test]
 fn a_read_whose_connection_is_lost_is_asked_once_more_and_a_write_never() {
     let mut bench = pool(1, 4);

@@ -47,8 +47,8 @@ struct Flight {
 struct Connection {
     id: ConnId,
     flights: Vec<Flight>,
-    /// Given up while others were in flight: place in `sent`, when, its unit.
-    given_up: Vec<(usize, Instant, u8)>,
+    /// Given up while others were in flight: place in `sent`, when, its unit, whether it writes.
+    given_up: Vec<(usize, Instant, u8, bool)>,
 }
 
 /// The reference: what waits, whose turn it is, what is in flight.
@@ -239,11 +239,14 @@ impl Reference {
         for connection in &mut self.connections {
             let given_up = connection.given_up.iter();
             if let Some(at) = given_up.map(|late| late.0).position(|n| n == sent) {
-                let (_, at, unit) = connection.given_up.remove(at);
+                let (_, at, unit, is_write) = connection.given_up.remove(at);
                 self.units.answered(unit, self.now - at);
                 let conn = connection.id;
                 let is_it = |(u, c, _): &(u8, ConnId, _)| *u == unit && *c == conn;
-                self.unsettled.retain(|write| !is_it(write));
+                let own = self.unsettled.iter().position(is_it);
+                if let Some(own) = own.filter(|_| is_write) {
+                    self.unsettled.remove(own);
+                }
             }
             let flights = &mut connection.flights;
             if let Some(at) = flights.iter().position(|f| f.number == sent) {
@@ -285,10 +288,7 @@ impl Reference {
 
     fn lost(&mut self, conn: ConnId, askers: Vec<Request>) {
         if let Some(write) = askers.first().filter(|r| r.is_write) {
-            let known = |(unit, other, _): &(u8, ConnId, _)| *unit == write.unit && *other == conn;
-            if !self.unsettled.iter().any(known) {
-                self.unsettled.push((write.unit, conn, None));
-            }
+            self.unsettled.push((write.unit, conn, None));
         }
         self.ended
             .extend(askers.iter().map(|r| (r.key, End::Unknown)));
@@ -309,7 +309,8 @@ impl Reference {
         let unit = flights[flight].askers[0].unit;
         if flights.len() > 1 {
             let given_up = flights.remove(flight);
-            let late = (given_up.number, given_up.at, unit);
+            let is_write = given_up.askers[0].is_write;
+            let late = (given_up.number, given_up.at, unit, is_write);
             self.connections[at].given_up.push(late);
             self.lost(conn, given_up.askers);
         } else {
