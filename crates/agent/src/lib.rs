@@ -1,8 +1,8 @@
 //! The agents: async shells around the cores.
 //!
 //! - [`headend`] and [`edge`]: the two ends; neither knows the other.
-//! - [`tunnel`] and [`tls`]: what carries a session, and who is at its other end. [`hello`]: what who
-//!   knocks wants.
+//! - [`tunnel`], [`tls`] and [`peer`]: what carries a session, and who is at its other end. [`hello`]:
+//!   what who knocks wants.
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
 //! - [`ledger`], [`posture`], [`source`], [`bundle`], [`authority`], [`control`], [`reload`]: what every agent has.
 //! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
@@ -27,6 +27,7 @@ mod ledger;
 pub mod library;
 mod manager;
 pub mod monitor;
+mod peer;
 mod posture;
 mod quota;
 mod reload;

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use super::Edge;
 use super::dial::{ATTEMPT, Failed, connect_tls};
 use crate::authority::Member;
-use crate::headend::tls_peer;
+use crate::peer::tls_peer;
 use crate::tunnel::lane::{Token, WELCOME};
 use crate::tunnel::{Link, tcp};
 

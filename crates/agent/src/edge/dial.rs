@@ -25,11 +25,11 @@ use super::names::Names;
 use super::tunnel::TunnelHandler;
 use super::{Edge, cyclic};
 use crate::authority::Member;
-use crate::headend::{quic_peer, tls_peer};
+use crate::peer::{Peer, quic_peer, tls_peer};
 use crate::settings::edge::{Headend as Settings, Transport as Configured};
 use crate::socket;
 use crate::tls::Trust;
-use crate::tunnel::{End, Link, Path, Peer, quic, tcp};
+use crate::tunnel::{End, Link, Path, quic, tcp};
 
 /// One attempt, from the first packet to the end of the handshake.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(4);

@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldlock_enroll::words;
-use fieldlock_pki::{Identity, Summary};
 use fieldlock_session::{ALPN, CYCLIC_ALPN, Transport};
 use quinn::{ConnectionError, Endpoint, Incoming};
-use rustls::pki_types::CertificateDer;
 use socket2::Type;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,10 +22,11 @@ use super::admission::{Pass, Verdict};
 use super::tunnel::TunnelHandler;
 use super::{Headend, splice};
 use crate::hello::{self, Wanted};
+use crate::peer::{Peer, canonical, quic_peer, tls_peer};
 use crate::socket;
-use crate::tls::{Negotiated, Refusal, Shown, TrustError, group_name, handshake};
+use crate::tls::{Refusal, Shown, TrustError, handshake};
 use crate::tunnel::lane::{Token, WELCOME};
-use crate::tunnel::{End, Link, Path, Peer, quic, tcp, udp};
+use crate::tunnel::{End, Link, Path, quic, tcp, udp};
 
 /// From the first packet to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -183,67 +182,6 @@ fn proves_address(error: &ConnectionError) -> bool {
         if CERTIFICATE_ALERTS.map(|alert| 0x100 + alert).contains(&u64::from(error.code)))
 }
 
-/// What the handshake proved about the other side of a QUIC connection.
-pub(crate) fn quic_peer(connection: &quinn::Connection) -> Result<Peer, String> {
-    let negotiated = connection
-        .handshake_data()
-        .and_then(|data| data.downcast::<Negotiated>().ok())
-        .ok_or("the handshake has no data")?;
-    let chain = connection
-        .peer_identity()
-        .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .ok_or("the peer showed no certificate")?;
-    let group = negotiated.group.map_or("unknown".into(), group_name);
-    peer(
-        *chain,
-        (negotiated.alpn.as_deref(), ALPN),
-        connection.remote_address(),
-        Transport::Quic,
-        group,
-    )
-}
-
-/// The same of a TLS connection, which has to be for `alpn`.
-pub(crate) fn tls_peer(
-    state: &rustls::CommonState,
-    alpn: &[u8],
-    address: SocketAddr,
-) -> Result<Peer, String> {
-    let chain = state
-        .peer_certificates()
-        .ok_or("the peer showed no certificate")?
-        .iter()
-        .map(|certificate| certificate.clone().into_owned())
-        .collect();
-    let group = state.negotiated_key_exchange_group();
-    let group = group.map_or("unknown".into(), |group| group_name(group.name()));
-    let alpn = (state.alpn_protocol(), alpn);
-    peer(chain, alpn, address, Transport::Tls, group)
-}
-
-fn peer(
-    chain: Vec<CertificateDer<'static>>,
-    (alpn, wanted): (Option<&[u8]>, &[u8]),
-    address: SocketAddr,
-    transport: Transport,
-    group: String,
-) -> Result<Peer, String> {
-    if alpn != Some(wanted) {
-        return Err(format!("no ALPN `{}`", wanted.escape_ascii()));
-    }
-    let leaf = chain.first().ok_or("the peer showed no certificate")?;
-    let identity = Identity::from_certificate(leaf).map_err(|error| error.to_string())?;
-    let summary = Summary::of(leaf).map_err(|error| error.to_string())?;
-    Ok(Peer {
-        identity,
-        valid: (summary.not_before, summary.not_after),
-        chain,
-        address: canonical(address),
-        transport,
-        group,
-    })
-}
-
 async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
     let mut failing = false;
     loop {
@@ -370,8 +308,4 @@ fn churn(peer: &Peer) -> Refusal {
 fn finish(headend: &Headend, link: &Rc<Link>, handler: &TunnelHandler, end: &End) {
     headend.remove_link(link);
     handler.ended(link, end);
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -15,7 +15,6 @@
 mod accept;
 mod admission;
 mod bundle;
-pub(crate) use accept::{quic_peer, tls_peer};
 mod channel;
 mod client;
 mod devices;
@@ -60,6 +59,7 @@ use crate::fieldbus::{Fieldbus, Opened, Wire};
 use crate::ledger::{Ledger, alarm, denial};
 use crate::manager::Manager;
 use crate::monitor::Monitor;
+use crate::peer::Peer;
 use crate::posture::{
     Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
 };
@@ -68,7 +68,7 @@ use crate::sandbox::needs_of_headend;
 use crate::settings::headend::{Bindings, Entrance, File};
 use crate::source::Source;
 use crate::tls::Refusal;
-use crate::tunnel::{Link, Peer};
+use crate::tunnel::Link;
 use crate::vitals::Vitals;
 use crate::{Dialled, Given, Prepared, StartError, random, stop_signal};
 use accept::Port;

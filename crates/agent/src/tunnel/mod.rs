@@ -18,13 +18,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::Head;
-use fieldlock_pki::Identity;
 use fieldlock_session::frame::MAX_PIECE;
 use fieldlock_session::state::frame_name;
-use fieldlock_session::{
-    Close, Event, Fate, Frame, Hello, Liveness, Session, Side, Transport, Violation,
-};
-use rustls::pki_types::CertificateDer;
+use fieldlock_session::{Close, Event, Fate, Frame, Hello, Liveness, Session, Side, Violation};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -33,19 +29,7 @@ pub(crate) use outbox::Outbox;
 pub(crate) use station::{NotSent, StationCounters};
 
 use crate::checkpoint;
-
-/// Whom the certificate of the other side proves, and how it is connected.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) identity: Identity,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    /// First and last second of its certificate, since 1970.
-    pub(crate) valid: (i64, i64),
-    pub(crate) address: SocketAddr,
-    pub(crate) transport: Transport,
-    /// Key exchange group that was negotiated.
-    pub(crate) group: String,
-}
+use crate::peer::Peer;
 
 /// Acts on what a tunnel carries. Called from the tunnel's own task, never across an await.
 pub(crate) trait Handler {

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 
-use fieldlock_session::{ALPN, DeviceOffer, VERSION};
+use fieldlock_pki::Identity;
+use fieldlock_session::{ALPN, DeviceOffer, Transport, VERSION};
 use fieldlock_testkit::wire::Wire;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, EndpointConfig, ServerConfig};
