@@ -3,14 +3,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use fieldlock_audit::{Hash, Head, Kind, Record, Sign};
-use fieldlock_pki::signing::Signer;
-use fieldlock_pki::{Identity, Installed};
+use fieldlock_audit::{Hash, Head, Kind, Record};
+use fieldlock_pki::Identity;
 use fieldlock_session::Checkpoint;
 
 use crate::ledger::{Ledger, alarm};
@@ -19,41 +17,6 @@ use crate::ledger::{Ledger, alarm};
 /// own.
 const MOST: u32 = 10;
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// An agent's key, as its journal uses it.
-struct LogSigner {
-    signer: Signer,
-    certificate: Box<str>,
-}
-
-/// The signer of an installed key; none for a key that does not sign (P-256 only).
-pub(crate) fn signer(installed: &Installed) -> Option<Arc<dyn Sign>> {
-    Some(Arc::new(LogSigner {
-        signer: Signer::new(&installed.key_der)?,
-        certificate: BASE64_STANDARD.encode(installed.leaf()).into(),
-    }))
-}
-
-impl Sign for LogSigner {
-    fn certificate(&self) -> Box<str> {
-        self.certificate.clone()
-    }
-
-    fn sign(&self, text: &str) -> Option<Box<str>> {
-        let signature = self.signer.sign(text.as_bytes())?;
-        Some(BASE64_STANDARD.encode(signature).into())
-    }
-}
-
-/// A checkpoint of this agent's log as the tunnel carries it.
-pub(crate) fn wire_form(head: &Head) -> Checkpoint {
-    let signature = head.signature.as_deref().unwrap_or_default();
-    Checkpoint {
-        seq: head.seq,
-        hash: head.hash.octets(),
-        signature: BASE64_STANDARD.decode(signature).unwrap_or_default(),
-    }
-}
 
 /// What this agent knows of the logs at the other ends. One entry for each identity that ever
 /// proved itself here, so the CA bounds it.

@@ -4,6 +4,7 @@
 //! revocation), ALPN mandatory, both CRLs loaded: an empty list would mean "don't check".
 
 mod key_exchange;
+mod log_signer;
 mod mbaps;
 mod refusal;
 mod verify;
@@ -26,10 +27,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
-use crate::checkpoint;
 use crate::settings::{AfterGrace, KeyExchange, Trust as Settings};
 pub(crate) use key_exchange::Negotiated;
 use key_exchange::{GROUPS, HYBRID, NotedConfig};
+use log_signer::LogSigner;
 use mbaps::Mbaps;
 pub(crate) use mbaps::Proof;
 pub(crate) use refusal::{Refusal, Shown, alert_of, handshake, is_alert};
@@ -184,7 +185,7 @@ impl Trust {
             server,
             client,
             mbaps,
-            signer: checkpoint::signer(installed),
+            signer: LogSigner::of(installed).map(|signer| Arc::new(signer) as Arc<dyn Sign>),
         })
     }
 

@@ -17,10 +17,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use fieldlock_audit::Head;
 use fieldlock_session::frame::MAX_PIECE;
 use fieldlock_session::state::frame_name;
-use fieldlock_session::{Close, Event, Fate, Frame, Hello, Liveness, Session, Side, Violation};
+use fieldlock_session::{
+    Checkpoint, Close, Event, Fate, Frame, Hello, Liveness, Session, Side, Violation,
+};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -28,7 +32,6 @@ use lane::Lane;
 pub(crate) use outbox::Outbox;
 pub(crate) use station::{NotSent, StationCounters};
 
-use crate::checkpoint;
 use crate::peer::Peer;
 
 /// Acts on what a tunnel carries. Called from the tunnel's own task, never across an await.
@@ -292,8 +295,7 @@ impl Link {
 
     /// Tells the other end of a checkpoint of this agent's audit log.
     pub(crate) fn tell_checkpoint(&self, head: &Head) {
-        let wire = checkpoint::wire_form(head);
-        self.session.borrow_mut().tell_checkpoint(wire);
+        self.session.borrow_mut().tell_checkpoint(wire_form(head));
         self.flush_control();
     }
 
@@ -459,6 +461,16 @@ impl Link {
 /// Devices or stations of a hello, which are at most 256.
 fn count(of: usize) -> u16 {
     u16::try_from(of).unwrap_or(u16::MAX)
+}
+
+/// A checkpoint of this agent's log as the tunnel carries it.
+fn wire_form(head: &Head) -> Checkpoint {
+    let signature = head.signature.as_deref().unwrap_or_default();
+    Checkpoint {
+        seq: head.seq,
+        hash: head.hash.octets(),
+        signature: BASE64_STANDARD.decode(signature).unwrap_or_default(),
+    }
 }
 
 impl From<fieldlock_session::FrameError> for End {
