@@ -14,9 +14,9 @@ use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use super::options::MinimumTls;
 use super::verify::{Dates, DiallerVerifier, ListenerVerifier};
 use super::{Trust, TrustError, Verifier};
-use crate::settings::MinimumTls;
 
 /// Who may be a client: a program, or a person with a tool of theirs.
 const CLIENTS: &[Role] = &[Role::Client, Role::Operator];

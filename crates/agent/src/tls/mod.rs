@@ -6,6 +6,7 @@
 mod key_exchange;
 mod log_signer;
 mod mbaps;
+pub(crate) mod options;
 mod refusal;
 mod verify;
 
@@ -27,12 +28,12 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
-use crate::settings::{AfterGrace, KeyExchange, Trust as Settings};
 pub(crate) use key_exchange::Negotiated;
 use key_exchange::{GROUPS, HYBRID, NotedConfig};
 use log_signer::LogSigner;
 use mbaps::Mbaps;
 pub(crate) use mbaps::Proof;
+use options::{AfterGrace, KeyExchange, Trust as Options};
 pub(crate) use refusal::{Refusal, Shown, alert_of, handshake, is_alert};
 use verify::{Dates, DiallerVerifier, ListenerVerifier, grace};
 
@@ -60,7 +61,7 @@ pub(crate) struct Trust {
     pub(crate) list: TrustList,
     /// This agent's own certificate stands on a CRL: nobody accepts it.
     pub(crate) revoked: bool,
-    settings: Settings,
+    options: Options,
     clock: Arc<AgentClock>,
     verifier: Verifier,
     server: Option<Arc<ServerConfig>>,
@@ -88,7 +89,7 @@ impl Trust {
     pub(crate) fn load(
         state: &Path,
         role: Role,
-        settings: Settings,
+        options: Options,
         clock: &Arc<AgentClock>,
     ) -> Result<Self, TrustError> {
         let installed = Installed::load(state)?;
@@ -99,18 +100,18 @@ impl Trust {
                 expected: role,
             });
         }
-        Self::build(&installed, role, settings, clock)
+        Self::build(&installed, role, options, clock)
     }
 
     fn build(
         installed: &Installed,
         role: Role,
-        settings: Settings,
+        options: Options,
         clock: &Arc<AgentClock>,
     ) -> Result<Self, TrustError> {
         let tls = |error: &dyn fmt::Display| TrustError::Tls(error.to_string());
         let provider = Arc::new(provider(&GROUPS));
-        let groups = match settings.key_exchange {
+        let groups = match options.key_exchange {
             KeyExchange::Any => &GROUPS[..],
             KeyExchange::PostQuantum => &GROUPS[..HYBRID],
         };
@@ -138,7 +139,7 @@ impl Trust {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(installed.key_der.to_vec()));
         let site = installed.identity.site.clone();
 
-        let dates = || Dates::new(&installed.trust, settings, clock.clone());
+        let dates = || Dates::new(&installed.trust, options, clock.clone());
         let parts = mbaps::Parts {
             provider: provider.clone(),
             roots: roots.clone(),
@@ -179,7 +180,7 @@ impl Trust {
             leaf,
             list: installed.trust.clone(),
             revoked,
-            settings,
+            options,
             clock: clock.clone(),
             verifier,
             server,
@@ -263,8 +264,8 @@ impl Trust {
             }
         };
         let verdict = verdict.map_err(|error| words::tls_error(&error).into_owned());
-        if self.settings.after_grace == AfterGrace::Cut {
-            let dates = Dates::new(&self.list, self.settings, self.clock.clone());
+        if self.options.after_grace == AfterGrace::Cut {
+            let dates = Dates::new(&self.list, self.options, self.clock.clone());
             dates
                 .check_fresh(leaf, now)
                 .map_err(|stale| stale.to_string())?;
@@ -274,7 +275,7 @@ impl Trust {
 
     /// Seconds that a CRL is good for after its date.
     pub(crate) fn grace(&self) -> i64 {
-        grace(self.settings)
+        grace(self.options)
     }
 }
 

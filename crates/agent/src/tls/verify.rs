@@ -22,8 +22,8 @@ use rustls::{
 };
 use thiserror::Error;
 
+use super::options::Trust as Options;
 use super::refusal::Refusal;
-use crate::settings::Trust as Settings;
 
 /// A certificate that is sound, but not that of a peer this agent talks to.
 #[derive(Clone, PartialEq, Eq, Error)]
@@ -69,17 +69,17 @@ pub(super) struct Dates {
     until: Vec<(String, i64)>,
 }
 
-pub(super) fn grace(settings: Settings) -> i64 {
-    i64::try_from(settings.crl_grace.0.as_secs()).unwrap_or(i64::MAX)
+pub(super) fn grace(options: Options) -> i64 {
+    i64::try_from(options.crl_grace.0.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl Dates {
-    pub(super) fn new(list: &TrustList, settings: Settings, clock: Arc<AgentClock>) -> Self {
+    pub(super) fn new(list: &TrustList, options: Options, clock: Arc<AgentClock>) -> Self {
         let until = list.issuing.iter().filter_map(|issuing| {
             let own = list.crl_of(issuing)?;
             let root = list.crl_of(list.root_of(issuing)?)?;
             let next_update = own.next_update.min(root.next_update);
-            Some((own.issuer, next_update.saturating_add(grace(settings))))
+            Some((own.issuer, next_update.saturating_add(grace(options))))
         });
         Self {
             clock,
