@@ -12,7 +12,8 @@ RINGS = [
     {"modbus", "profinet", "session", "pki", "audit", "capture", "sandbox"},
     {"policy", "ca", "enroll", "rawsock"},
     {"conduit"},
-    {"sim", "agent"},
+    {"transport", "sim"},
+    {"agent"},
     {"fieldlock"},
 ]
 CORES = {"modbus", "profinet", "session", "pki", "policy", "conduit"}

@@ -1,13 +1,11 @@
 //! The agents: async shells around the cores.
 //!
-//! - [`headend`] and [`edge`]: the two ends; neither knows the other.
-//! - [`tunnel`], [`tls`] and [`peer`]: what carries a session, and who is at its other end. [`hello`]:
-//!   what who knocks wants.
+//! - [`headend`] and [`edge`]: the two ends; neither knows the other. What joins them is
+//!   `fieldlock-transport`.
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
 //! - [`ledger`], [`posture`], [`source`], [`bundle`], [`authority`], [`control`], [`reload`]: what every agent has.
 //! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
 //! - [`sandbox`]: what the process may do at all.
-//! - [`socket`] and [`sealed`]: connections of Modbus clients and devices, plain or with TLS.
 //! - [`settings`]: configuration files.
 //!
 //! An agent runs on one thread. At a few thousand requests a second system calls are the
@@ -18,28 +16,21 @@ mod authority;
 pub mod bundle;
 mod checkpoint;
 mod control;
-mod counter;
 mod edge;
 mod fieldbus;
 mod headend;
-pub mod hello;
 mod ledger;
 pub mod library;
 mod manager;
 pub mod monitor;
-mod peer;
 mod posture;
 mod quota;
 mod reload;
 mod repeats;
 mod sandbox;
-mod sealed;
 pub mod settings;
-mod socket;
 mod source;
 mod status;
-mod tls;
-mod tunnel;
 mod vitals;
 
 use std::net::SocketAddr;
@@ -52,6 +43,7 @@ use fieldlock_pki::store;
 use fieldlock_rawsock::OpenError;
 use fieldlock_rawsock::privileges::{DropError, drop_raw};
 use fieldlock_sandbox::{Needs, Sandbox};
+use fieldlock_transport::tls::TrustError;
 use thiserror::Error;
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,7 +54,6 @@ pub use ledger::FOLDER as AUDIT;
 use manager::Manager;
 use settings::SettingsError;
 use settings::profinet::Profinet;
-pub use tls::TrustError;
 
 /// One of the two agents, to be checked or run. What a program does not name is not in it: an edge
 /// can do without the headend's code.

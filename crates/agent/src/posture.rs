@@ -13,13 +13,13 @@ use fieldlock_enroll::AgentClock;
 use fieldlock_pki::clock::{Reading, Skew};
 use fieldlock_pki::{Role, TrustList, store};
 use fieldlock_policy::{Now, Phase, Policy, Strangers};
+use fieldlock_transport::tls::Trust;
 use tracing::{debug, info, warn};
 
 use crate::StartError;
 use crate::ledger::{Ledger, alarm};
 use crate::settings::{AfterGrace, Trust as Settings};
 use crate::source::{Bundled, Rules, Source};
-use crate::tls::Trust;
 
 #[derive(Debug)]
 pub(crate) struct Posture {

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use fieldlock_pki::clock::Skew;
 use fieldlock_policy::Strangers;
+use fieldlock_transport::tunnel::Link;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::ledger::Ledger;
 use crate::library::WARNINGS;
 use crate::posture::{Posture, short_hex};
-use crate::tunnel::Link;
 
 pub(crate) fn common(
     role: &str,

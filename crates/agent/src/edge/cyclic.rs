@@ -4,6 +4,9 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use fieldlock_session::{Backoff, CYCLIC_ALPN};
+use fieldlock_transport::peer::tls_peer;
+use fieldlock_transport::tunnel::lane::{Token, WELCOME};
+use fieldlock_transport::tunnel::{Link, tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -11,9 +14,6 @@ use tracing::{debug, warn};
 use super::Edge;
 use super::dial::{ATTEMPT, Failed, connect_tls};
 use crate::authority::Member;
-use crate::peer::tls_peer;
-use crate::tunnel::lane::{Token, WELCOME};
-use crate::tunnel::{Link, tcp};
 
 /// When it is dialled again, doubling from the first to the last: soon enough for a controller that
 /// tries again, too.

@@ -20,6 +20,8 @@ use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Exception, Quirk, Range};
 use fieldlock_policy::Policy;
 use fieldlock_session::{Frame, Outcome as Wire};
+use fieldlock_transport::counter::{Counter, Histogram};
+use fieldlock_transport::tunnel::Outbox;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -27,12 +29,10 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::line::Line;
-use crate::counter::{Counter, Histogram};
 use crate::ledger::{Ledger, answered, describe, describe_read};
 use crate::posture::Posture;
 use crate::repeats;
 use crate::settings::edge::Device as Config;
-use crate::tunnel::Outbox;
 
 pub(crate) struct Device {
     pub(crate) name: Arc<str>,

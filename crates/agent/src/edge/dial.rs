@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 use fieldlock_pki::{Identity, Role};
 use fieldlock_session::race::Attempt;
 use fieldlock_session::{ALPN, Close, Failure, Race, Transport};
+use fieldlock_transport::peer::{Peer, quic_peer, tls_peer};
+use fieldlock_transport::socket;
+use fieldlock_transport::tls::Trust;
+use fieldlock_transport::tunnel::{End, Link, Path, quic, tcp};
 use quinn::{Endpoint, TransportConfig};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -25,11 +29,7 @@ use super::names::Names;
 use super::tunnel::TunnelHandler;
 use super::{Edge, cyclic};
 use crate::authority::Member;
-use crate::peer::{Peer, quic_peer, tls_peer};
 use crate::settings::edge::{Headend as Settings, Transport as Configured};
-use crate::socket;
-use crate::tls::Trust;
-use crate::tunnel::{End, Link, Path, quic, tcp};
 
 /// One attempt, from the first packet to the end of the handshake.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(4);

@@ -5,6 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fieldlock_conduit::device::ConnId;
+use fieldlock_transport::socket::{self, Reader, Writer};
+use fieldlock_transport::tls::Proof;
+use fieldlock_transport::tunnel::Outbox;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -16,9 +19,6 @@ use super::device::Device;
 use super::mbaps;
 use crate::sandbox::hint;
 use crate::settings::edge::{ModbusRtu, ModbusTcp, Parity as ConfiguredParity};
-use crate::socket::{self, Reader, Writer};
-use crate::tls::Proof;
-use crate::tunnel::Outbox;
 
 const READ: usize = 4096;
 

@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use fieldlock_audit::{Kind, Record};
 use fieldlock_pki::Name;
+use fieldlock_transport::sealed::Sealed;
+use fieldlock_transport::tls::{Proof, handshake};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tracing::warn;
@@ -12,9 +14,7 @@ use tracing::warn;
 use super::Edge;
 use super::device::Device;
 use crate::posture::Posture;
-use crate::sealed::Sealed;
 use crate::settings::edge::Mbaps;
-use crate::tls::{Proof, handshake};
 
 /// Shows the edge's certificate to a device, and judges the device's.
 pub(super) async fn shake_hands(

@@ -1,10 +1,10 @@
 //! The metrics that only an edge has. An edge has at most 256 devices, and as many stations.
 
 use fieldlock_session::Transport;
+use fieldlock_transport::counter::Counter;
 
 use super::Edge;
 use super::device::{Counters, Device};
-use crate::counter::Counter;
 use crate::ledger::Ledger;
 use crate::monitor::{Kind, Monitored, Page};
 use crate::posture::Posture;

@@ -36,6 +36,8 @@ use fieldlock_pki::{Name, Role, TrustList, store};
 use fieldlock_policy::Strangers;
 use fieldlock_sandbox::Sandbox;
 use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
+use fieldlock_transport::socket;
+use fieldlock_transport::tunnel::{Link, udp};
 use quinn::{Endpoint, EndpointConfig};
 use socket2::Type;
 use tokio::sync::Notify;
@@ -55,8 +57,6 @@ use crate::posture::{
 use crate::reload::{Changed, Watch};
 use crate::sandbox::needs_of_edge;
 use crate::settings::edge::{Device as DeviceConfig, File, Transport};
-use crate::socket;
-use crate::tunnel::{Link, udp};
 use crate::vitals::Vitals;
 use crate::{Given, Prepared, StartError, random, stop_signal};
 use bundle::Next;

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use fieldlock_pki::store::POLICY_BUNDLE;
+use fieldlock_transport::tunnel::Link;
 use serde_json::{Value, json};
 
 use super::Edge;
@@ -13,7 +14,6 @@ use super::tunnel::TunnelHandler;
 use crate::posture::short_hex;
 use crate::source::Bundled;
 use crate::status::{common, round_trip, stations, time};
-use crate::tunnel::Link;
 
 impl Edge {
     pub(super) fn status(&self) -> Value {

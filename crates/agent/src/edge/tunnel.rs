@@ -15,6 +15,7 @@ use fieldlock_pki::TrustList;
 use fieldlock_policy::{Client, Origin, Side, View};
 use fieldlock_session::frame::Frame;
 use fieldlock_session::{ClientOpen, Close, Event, Hello, Outcome as Wire, Violation};
+use fieldlock_transport::tunnel::{End, Handler, Link, Outbox};
 use tracing::{info, warn};
 
 use super::bundle::Answer;
@@ -22,7 +23,6 @@ use super::device::{Asker, Device};
 use super::{Edge, HeadendProcess};
 use crate::ledger::{alarm, describe};
 use crate::quota::Quota;
-use crate::tunnel::{End, Handler, Link, Outbox};
 
 /// Clients that a headend may have open at once on one tunnel. One costs about 300 octets.
 const MAX_CLIENTS: usize = 16 * 1024;

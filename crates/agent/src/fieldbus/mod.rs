@@ -25,6 +25,7 @@ use fieldlock_conduit::profinet::{
 use fieldlock_profinet::ar::Ended;
 use fieldlock_profinet::{Mac, StationName};
 use fieldlock_rawsock::{Counters, Filter, JoinError, LinkError, PacketSocket, Timer, Vlans};
+use fieldlock_transport::tunnel::Link;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{interval, sleep};
@@ -33,7 +34,6 @@ use tracing::{info, warn};
 use crate::ledger::{Ledger, alarm};
 use crate::posture::Posture;
 use crate::settings::profinet::{Controller, Profinet, Station, TagRule};
-use crate::tunnel::Link;
 use crate::{StartError, random};
 use pending::{Pending, Way};
 

@@ -9,6 +9,12 @@ use std::time::Duration;
 
 use fieldlock_enroll::words;
 use fieldlock_session::{ALPN, CYCLIC_ALPN, Transport};
+use fieldlock_transport::client_hello::{self, Wanted};
+use fieldlock_transport::peer::{Peer, canonical, quic_peer, tls_peer};
+use fieldlock_transport::socket;
+use fieldlock_transport::tls::{Refusal, Shown, TrustError, handshake};
+use fieldlock_transport::tunnel::lane::{Token, WELCOME};
+use fieldlock_transport::tunnel::{End, Link, Path, quic, tcp, udp};
 use quinn::{ConnectionError, Endpoint, Incoming};
 use socket2::Type;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,12 +27,6 @@ use tracing::warn;
 use super::admission::{Pass, Verdict};
 use super::tunnel::TunnelHandler;
 use super::{Headend, splice};
-use crate::hello::{self, Wanted};
-use crate::peer::{Peer, canonical, quic_peer, tls_peer};
-use crate::socket;
-use crate::tls::{Refusal, Shown, TrustError, handshake};
-use crate::tunnel::lane::{Token, WELCOME};
-use crate::tunnel::{End, Link, Path, quic, tcp, udp};
 
 /// From the first packet to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -210,7 +210,7 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
     let deadline = Instant::now() + HANDSHAKE;
     let wanted = async {
         socket::prepare_tunnel(&stream)?;
-        hello::read(stream).await
+        client_hello::read(stream).await
     };
     let start = match timeout_at(deadline, wanted).await {
         Ok(Ok(Wanted::Tunnel(start))) => start,

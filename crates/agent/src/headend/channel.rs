@@ -12,6 +12,7 @@ use fieldlock_conduit::repeat;
 use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Answer, Exception, Expected, Quirks, Range};
 use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
+use fieldlock_transport::tunnel::{Link, Outbox};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
@@ -20,7 +21,6 @@ use super::devices::Device;
 use super::request::Asked;
 use crate::ledger::{Ledger, answered, describe, describe_read};
 use crate::repeats;
-use crate::tunnel::{Link, Outbox};
 
 /// Kept back from `answer_within` beside the round trip, so that the edge's own word on a
 /// request ("not sent", "unknown") arrives before this side gives up.

@@ -15,6 +15,9 @@ use fieldlock_conduit::meter::{Meter, Who};
 use fieldlock_conduit::repeat::{self, Repeats};
 use fieldlock_modbus::{FramingError, Range};
 use fieldlock_policy::{Phase, Policy, RuleId};
+use fieldlock_transport::counter::Counter;
+use fieldlock_transport::socket::{self, Reader, Writer};
+use fieldlock_transport::tls::Proof;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant as TokioInstant, sleep, sleep_until, timeout};
@@ -25,10 +28,7 @@ use super::devices::Device;
 use super::request::Asked;
 use super::seats::{Full, Seat};
 use super::{Counters, Headend, mbaps};
-use crate::counter::Counter;
 use crate::ledger::denial;
-use crate::socket::{self, Reader, Writer};
-use crate::tls::Proof;
 
 /// Room for a burst of pipelined requests; one ADU has at most 260 octets.
 const READ: usize = 4096;

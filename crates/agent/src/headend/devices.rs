@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use fieldlock_conduit::client::Known;
 use fieldlock_modbus::Quirks;
+use fieldlock_transport::counter::{Counter, Histogram};
 use serde::Serialize;
 
 use super::channel::Channel;
-use crate::counter::{Counter, Histogram};
 
 /// A device as the headend knows it, whether or not its edge is connected.
 pub(crate) struct Device {

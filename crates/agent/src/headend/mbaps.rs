@@ -9,6 +9,9 @@ use std::time::Duration;
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::client::Routes;
 use fieldlock_enroll::words;
+use fieldlock_transport::sealed::Sealed;
+use fieldlock_transport::socket;
+use fieldlock_transport::tls::{Proof, Refusal, handshake};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -18,9 +21,6 @@ use super::Headend;
 use super::client::{self, Arrival};
 use super::seats::Seat;
 use crate::ledger::denial;
-use crate::sealed::Sealed;
-use crate::socket;
-use crate::tls::{Proof, Refusal, handshake};
 
 /// From the connection to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);

@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use fieldlock_session::Transport;
+use fieldlock_transport::counter::{Counter, Histogram};
 
 use super::devices::{Device, DeviceCounters};
 use super::tunnel::EdgeTunnel;
 use super::{Counters, Headend};
-use crate::counter::{Counter, Histogram};
 use crate::ledger::Ledger;
 use crate::monitor::{Kind, Monitored, OWN_SERIES, Page, THE_REST};
 use crate::posture::Posture;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Party, Record};
+use fieldlock_transport::socket;
 use socket2::Type;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,7 +22,6 @@ use super::Headend;
 use super::gate::Limits;
 use crate::ledger::denial;
 use crate::settings::headend::Authority;
-use crate::socket;
 
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_secs(5);

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use fieldlock_audit::{Kind, Record};
 use fieldlock_pki::{Crl, Summary, TrustList};
 use fieldlock_session::Close;
+use fieldlock_transport::tls::Trust;
+use fieldlock_transport::tunnel::Link;
 use tokio::task::yield_now;
 
 use super::Headend;
-use crate::tls::Trust;
-use crate::tunnel::Link;
 
 /// Tunnels judged before others get their turn: some 2 ms.
 const AT_ONCE: usize = 8;

@@ -9,6 +9,7 @@ use fieldlock_audit::{Kind, Record};
 use fieldlock_modbus::Quirks;
 use fieldlock_session::frame::Frame;
 use fieldlock_session::{Close, Event, Hello, Place, Step, Transport, VERSION, Violation};
+use fieldlock_transport::tunnel::{End, Handler, Link};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -18,7 +19,6 @@ use super::channel::Channel;
 use super::client::ClientConn;
 use crate::ledger::alarm;
 use crate::random;
-use crate::tunnel::{End, Handler, Link};
 
 /// How often a drained tunnel is looked at, and how long it may take.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);

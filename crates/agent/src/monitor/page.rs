@@ -3,9 +3,8 @@
 
 use std::fmt::{Display, Write};
 
+use fieldlock_transport::counter::{BOUNDS, Histogram};
 use tokio::task::yield_now;
-
-use crate::counter::{BOUNDS, Histogram};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -20,11 +20,11 @@ use std::time::Duration;
 use std::{env, fs};
 
 use config::{Config, Environment, File, FileFormat};
+pub use fieldlock_transport::tls::options::{AfterGrace, MinimumTls, Span, Trust};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-pub use crate::tls::options::{AfterGrace, MinimumTls, Span, Trust};
 use checks::Checks;
 pub use document::Finding;
 use words::in_words;

@@ -4,8 +4,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use fieldlock_agent::hello::{self, Wanted};
 use fieldlock_session::{ALPN, CYCLIC_ALPN};
+use fieldlock_transport::client_hello::{self as hello, Wanted};
 use rcgen::KeyPair;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -99,7 +99,7 @@ fn destination(data: &[u8]) {
     }
 }
 
-/// TLS as `fieldlock-agent` configures it for tunnels.
+/// TLS as `fieldlock-transport` configures it for tunnels.
 pub(crate) fn server_config() -> Arc<ServerConfig> {
     static CONFIG: OnceLock<Arc<ServerConfig>> = OnceLock::new();
     let make = || {

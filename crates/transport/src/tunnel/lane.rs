@@ -30,10 +30,10 @@ use super::{Handler, Link, NotSent};
 pub(crate) const MAX_DATAGRAM: usize = 2048;
 
 /// What the dialling side shows first.
-pub(crate) type Token = [u8; 16];
+pub type Token = [u8; 16];
 
 /// An empty datagram: the headend has taken the connection.
-pub(crate) const WELCOME: [u8; 2] = [0, 0];
+pub const WELCOME: [u8; 2] = [0, 0];
 
 /// The kernel says that it has no room while more than this waits unsent, in octets: a few
 /// datagrams.
@@ -50,7 +50,7 @@ type Stream = TlsStream<TcpStream>;
 
 /// The way for datagrams of one tunnel.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub struct Lane {
     token: Cell<Option<Token>>,
     newest: RefCell<Newest>,
     /// Of the task that sends, while nothing waits.
@@ -84,12 +84,12 @@ impl Lane {
     }
 
     /// Whether `token` is the one that this tunnel's hello carried.
-    pub(crate) fn admits(&self, token: &Token) -> bool {
+    pub fn admits(&self, token: &Token) -> bool {
         let own = self.token.get();
         own.is_some_and(|own| constant_time::verify_slices_are_equal(&own, token).is_ok())
     }
 
-    pub(crate) fn is_up(&self) -> bool {
+    pub fn is_up(&self) -> bool {
         self.up.get()
     }
 
@@ -118,7 +118,7 @@ impl Lane {
     }
 
     /// Serves `stream` from here on, in the place of an older one.
-    pub(crate) fn offer(&self, stream: Stream) -> io::Result<()> {
+    pub fn offer(&self, stream: Stream) -> io::Result<()> {
         let socket = SockRef::from(stream.get_ref().0);
         socket.set_tcp_notsent_lowat(UNSENT)?;
         socket.set_tcp_user_timeout(Some(STILL))?;
@@ -128,7 +128,7 @@ impl Lane {
     }
 
     /// Waits until there is a token and no connection to show it on.
-    pub(crate) async fn wanted(&self) -> Token {
+    pub async fn wanted(&self) -> Token {
         loop {
             if let Some(token) = self.token.get()
                 && !self.is_up()

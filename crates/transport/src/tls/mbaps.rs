@@ -53,11 +53,11 @@ struct ByMinimum<C> {
 
 /// What the handshake proved about a client or device.
 #[derive(Debug)]
-pub(crate) struct Proof {
-    pub(crate) identity: Identity,
-    pub(crate) modbus_role: Option<ModbusRole>,
+pub struct Proof {
+    pub identity: Identity,
+    pub modbus_role: Option<ModbusRole>,
     /// Seconds since 1970.
-    pub(crate) not_after: i64,
+    pub not_after: i64,
     chain: Vec<CertificateDer<'static>>,
 }
 
@@ -154,17 +154,17 @@ fn client_config(
 
 impl Trust {
     /// The headend's side of a client's connection.
-    pub(crate) fn mbaps_server(&self, minimum: MinimumTls) -> Option<Arc<ServerConfig>> {
+    pub fn mbaps_server(&self, minimum: MinimumTls) -> Option<Arc<ServerConfig>> {
         Some(self.mbaps.server.as_ref()?.get(minimum))
     }
 
     /// The edge's side of a connection to a device.
-    pub(crate) fn mbaps_client(&self, minimum: MinimumTls) -> Option<Arc<ClientConfig>> {
+    pub fn mbaps_client(&self, minimum: MinimumTls) -> Option<Arc<ClientConfig>> {
         Some(self.mbaps.client.as_ref()?.get(minimum))
     }
 
     /// What a device of this site is called in its certificate.
-    pub(crate) fn device_name(&self, name: &Name) -> Result<ServerName<'static>, String> {
+    pub fn device_name(&self, name: &Name) -> Result<ServerName<'static>, String> {
         let identity = Identity {
             site: self.identity.site.clone(),
             role: Role::Device,
@@ -174,14 +174,14 @@ impl Trust {
     }
 
     /// Judges the certificate of a live client or device again, under this trust.
-    pub(crate) fn still_trusts_mbaps(&self, proof: &Proof) -> Result<(), String> {
+    pub fn still_trusts_mbaps(&self, proof: &Proof) -> Result<(), String> {
         self.judge_again(&self.mbaps.verifier, &proof.chain, &proof.identity)
     }
 }
 
 impl Proof {
     /// Reads what a verifier has accepted.
-    pub(crate) fn of(state: &rustls::CommonState) -> Result<Self, String> {
+    pub fn of(state: &rustls::CommonState) -> Result<Self, String> {
         let none = "the peer showed no certificate";
         let chain = state.peer_certificates().ok_or(none)?;
         let leaf = chain.first().ok_or(none)?;

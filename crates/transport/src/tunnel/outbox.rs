@@ -9,7 +9,7 @@ use std::mem;
 use std::task::{Context, Poll, Waker};
 
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub struct Outbox {
     inner: RefCell<Inner>,
 }
 
@@ -28,7 +28,7 @@ const FLOODED: usize = 2 * STALLED;
 
 impl Outbox {
     /// Lets `append` add whole frames.
-    pub(crate) fn push(&self, append: impl FnOnce(&mut Vec<u8>)) {
+    pub fn push(&self, append: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.inner.borrow_mut();
         append(&mut inner.buffer);
         if !inner.buffer.is_empty()
@@ -43,7 +43,7 @@ impl Outbox {
         !self.inner.borrow().buffer.is_empty()
     }
 
-    pub(crate) fn is_stalled(&self) -> bool {
+    pub fn is_stalled(&self) -> bool {
         self.inner.borrow().buffer.len() > STALLED
     }
 
@@ -69,7 +69,7 @@ impl Outbox {
         Poll::Ready(())
     }
 
-    pub(crate) async fn take(&self, into: &mut Vec<u8>) {
+    pub async fn take(&self, into: &mut Vec<u8>) {
         std::future::poll_fn(|cx| self.poll_take(cx, into)).await;
     }
 }

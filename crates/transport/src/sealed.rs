@@ -13,10 +13,10 @@ const READ: usize = 4096;
 
 /// Both directions of one connection.
 #[derive(Debug)]
-pub(crate) struct Sealed(RefCell<Connection>);
+pub struct Sealed(RefCell<Connection>);
 
 impl Sealed {
-    pub(crate) fn new(connection: Connection) -> Self {
+    pub fn new(connection: Connection) -> Self {
         Self(RefCell::new(connection))
     }
 

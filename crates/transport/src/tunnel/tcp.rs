@@ -23,11 +23,7 @@ const READ: usize = 16 * 1024;
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Runs the tunnel until it ends.
-pub(crate) async fn run(
-    stream: TlsStream<TcpStream>,
-    link: Rc<Link>,
-    handler: &dyn Handler,
-) -> End {
+pub async fn run(stream: TlsStream<TcpStream>, link: Rc<Link>, handler: &dyn Handler) -> End {
     let mut driver = Driver {
         stream,
         decoder: Decoder::default(),
@@ -152,7 +148,7 @@ impl Driver {
 }
 
 /// A refused certificate reaches the client as an alert on its first read: say so.
-pub(crate) fn describe(error: &std::io::Error) -> End {
+pub fn describe(error: &std::io::Error) -> End {
     match error
         .get_ref()
         .and_then(|e| e.downcast_ref::<rustls::Error>())

@@ -10,19 +10,19 @@ use crate::tls::{Negotiated, group_name};
 
 /// Whom the certificate of the other side proves, and how it is connected.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) identity: Identity,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
+pub struct Peer {
+    pub identity: Identity,
+    pub chain: Vec<CertificateDer<'static>>,
     /// First and last second of its certificate, since 1970.
-    pub(crate) valid: (i64, i64),
-    pub(crate) address: SocketAddr,
-    pub(crate) transport: Transport,
+    pub valid: (i64, i64),
+    pub address: SocketAddr,
+    pub transport: Transport,
     /// Key exchange group that was negotiated.
-    pub(crate) group: String,
+    pub group: String,
 }
 
 /// What the handshake proved about the other side of a QUIC connection.
-pub(crate) fn quic_peer(connection: &quinn::Connection) -> Result<Peer, String> {
+pub fn quic_peer(connection: &quinn::Connection) -> Result<Peer, String> {
     let negotiated = connection
         .handshake_data()
         .and_then(|data| data.downcast::<Negotiated>().ok())
@@ -42,7 +42,7 @@ pub(crate) fn quic_peer(connection: &quinn::Connection) -> Result<Peer, String> 
 }
 
 /// The same of a TLS connection, which has to be for `alpn`.
-pub(crate) fn tls_peer(
+pub fn tls_peer(
     state: &rustls::CommonState,
     alpn: &[u8],
     address: SocketAddr,
@@ -83,6 +83,6 @@ fn peer(
 }
 
 /// An IPv4 address that came in through an IPv6 socket, as itself.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 /// A QUIC endpoint on `socket`, which does not block; it refuses connections until it gets a server
 /// configuration. Who accepts some has `knocks` too: a socket of the same address, on which
 /// connections begin.
-pub(crate) fn endpoint(
+pub fn endpoint(
     socket: UdpSocket,
     knocks: Option<UdpSocket>,
     config: EndpointConfig,
@@ -49,7 +49,7 @@ const KNOCKS: usize = 4;
 /// until it takes the headend for dead. `secret` is the same in all runs, and nobody else's. Each
 /// `address` has keys of its own: asked about a connection of another, it must not tell its token
 /// (section 21.11).
-pub(crate) fn lasting(secret: &[u8], address: SocketAddr) -> EndpointConfig {
+pub fn lasting(secret: &[u8], address: SocketAddr) -> EndpointConfig {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let secret = hmac::sign(&secret, address.to_string().as_bytes());
     let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref());
@@ -68,7 +68,7 @@ pub(crate) fn lasting(secret: &[u8], address: SocketAddr) -> EndpointConfig {
 
 /// The port of `ports` that belongs to a `secret`, which is the same in all runs: whoever has another most
 /// likely gets another.
-pub(crate) fn lasting_port(secret: &[u8], ports: RangeInclusive<u16>) -> u16 {
+pub fn lasting_port(secret: &[u8], ports: RangeInclusive<u16>) -> u16 {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let tag = hmac::sign(&key, b"fieldlock udp port");
     let number = u16::from_be_bytes([tag.as_ref()[0], tag.as_ref()[1]]);
@@ -78,7 +78,7 @@ pub(crate) fn lasting_port(secret: &[u8], ports: RangeInclusive<u16>) -> u16 {
 /// Ends what is still open, once every tunnel had its own end. quinn would wait for as long as late packets
 /// of closed connections may come, which is of use to nobody when the process ends: only what has
 /// to leave now is waited for.
-pub(crate) async fn close(endpoint: &Endpoint) {
+pub async fn close(endpoint: &Endpoint) {
     endpoint.close(1u8.into(), b"shutdown");
     let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
 }

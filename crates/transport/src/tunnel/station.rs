@@ -14,7 +14,7 @@ use crate::counter::Counter;
 
 /// Why something did not leave for the other side. Nothing of it waits anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum NotSent {
+pub enum NotSent {
     #[error("the tunnel does not take more: the link stands still")]
     Full,
     #[error("there is no way for it, or not yet")]
@@ -25,29 +25,29 @@ pub(crate) enum NotSent {
 
 /// What became of what stations sent through one tunnel.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct StationCounters {
-    pub(crate) frames_sent: Counter,
-    pub(crate) frames_received: Counter,
+pub struct StationCounters {
+    pub frames_sent: Counter,
+    pub frames_received: Counter,
     /// Dropped, since the link stood still.
-    pub(crate) frames_dropped: Counter,
-    pub(crate) datagrams_sent: Counter,
-    pub(crate) datagrams_received: Counter,
+    pub frames_dropped: Counter,
+    pub datagrams_sent: Counter,
+    pub datagrams_received: Counter,
     /// Dropped: too long, or there was no way for them.
-    pub(crate) datagrams_dropped: Counter,
+    pub datagrams_dropped: Counter,
     /// Dropped while they waited, for newer ones.
-    pub(crate) datagrams_replaced: Counter,
+    pub datagrams_replaced: Counter,
     /// Received when there was no use for them: before the tunnel was up, or without stations.
-    pub(crate) datagrams_unwanted: Counter,
+    pub datagrams_unwanted: Counter,
 }
 
 impl Link {
     /// How many stations both ends carry, once the tunnel is up. Their order is the hello's.
-    pub(crate) fn stations(&self) -> u16 {
+    pub fn stations(&self) -> u16 {
         self.stations.get()
     }
 
     /// Sends an Ethernet frame on the channel of the n-th station, from 0: reliably and in order.
-    pub(crate) fn send_station(&self, station: u16, frame: &[u8]) -> Result<(), NotSent> {
+    pub fn send_station(&self, station: u16, frame: &[u8]) -> Result<(), NotSent> {
         let sent = self.push_station(station, frame);
         match sent {
             Ok(()) => self.counters.frames_sent.add(),
@@ -75,7 +75,7 @@ impl Link {
 
     /// Sends a datagram, which may get lost. It never waits for room: a newer one takes the place
     /// of an older one that has not left.
-    pub(crate) fn send_datagram(&self, datagram: &[u8]) -> Result<(), NotSent> {
+    pub fn send_datagram(&self, datagram: &[u8]) -> Result<(), NotSent> {
         let sent = self.push_datagram(datagram);
         match sent {
             Ok(()) => self.counters.datagrams_sent.add(),
@@ -111,7 +111,7 @@ impl Link {
 
     /// Longest datagram that can be sent at present, in octets: 0 while there is no way for any.
     /// It changes with the path.
-    pub(crate) fn max_datagram(&self) -> usize {
+    pub fn max_datagram(&self) -> usize {
         if !self.is_up() || self.stations.get() == 0 {
             return 0;
         }

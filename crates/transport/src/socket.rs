@@ -28,13 +28,13 @@ const SEGMENT: u32 = 1_160;
 const UDP_BUFFER: usize = 2 * 1024 * 1024;
 
 /// A bound socket for tunnels; an IPv6 one takes IPv4 as well.
-pub(crate) fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+pub fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     bind_with(address, kind, |_| Ok(()))
 }
 
 /// Two UDP sockets of one address for who accepts tunnels: the first hears those who knock, the
 /// second who is inside.
-pub(crate) fn bind_both(address: SocketAddr) -> io::Result<[Socket; 2]> {
+pub fn bind_both(address: SocketAddr) -> io::Result<[Socket; 2]> {
     let share = |socket: &Socket| socket.set_reuse_port(true);
     let knocks = bind_with(address, Type::DGRAM, share)?;
     let bound = knocks.local_addr()?.as_socket().unwrap_or(address);
@@ -67,17 +67,17 @@ fn bind_with(
 }
 
 /// A Modbus client or device: answers leave at once, a vanished peer is noticed.
-pub(crate) fn prepare_client(stream: &TcpStream) -> io::Result<()> {
+pub fn prepare_client(stream: &TcpStream) -> io::Result<()> {
     prepare(stream, HALF_OPEN)
 }
 
 /// A tunnel: it has its own heartbeat; data that nobody acknowledges ends it.
-pub(crate) fn prepare_tunnel(stream: &TcpStream) -> io::Result<()> {
+pub fn prepare_tunnel(stream: &TcpStream) -> io::Result<()> {
     prepare(stream, Duration::from_secs(5))
 }
 
 /// Dials for a tunnel, which is then still to be [prepared](prepare_tunnel).
-pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+pub async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -100,7 +100,7 @@ fn prepare(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
 /// The sending half of a connection. Whoever has bytes writes them at once; what the socket
 /// does not take waits here for the connection's own task.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub struct Writer {
     half: OwnedWriteHalf,
     backlog: RefCell<Vec<u8>>,
     attention: Notify,
@@ -111,14 +111,14 @@ pub(crate) struct Writer {
 
 /// The receiving half of a connection.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
     half: OwnedReadHalf,
     /// With sealed octets that were read.
     sealed: Option<(Rc<Sealed>, Vec<u8>)>,
 }
 
 /// Both halves of a connection; `sealed` when a handshake was made on it.
-pub(crate) fn split(stream: TcpStream, sealed: Option<Sealed>) -> (Reader, Writer) {
+pub fn split(stream: TcpStream, sealed: Option<Sealed>) -> (Reader, Writer) {
     let (read, write) = stream.into_split();
     let sealed = sealed.map(Rc::new);
     let reader = Reader {
@@ -130,7 +130,7 @@ pub(crate) fn split(stream: TcpStream, sealed: Option<Sealed>) -> (Reader, Write
 
 impl Reader {
     /// Reads behind `input`; 0 at the end. Nothing is lost when it is dropped while it waits.
-    pub(crate) async fn read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
+    pub async fn read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
         match &mut self.sealed {
             None => self.half.read_buf(input).await,
             Some((sealed, raw)) => sealed::read(sealed, &mut self.half, raw, input).await,
@@ -150,22 +150,22 @@ impl Writer {
     }
 
     /// Lets `append` add bytes; [`Writer::flush`] writes them.
-    pub(crate) fn push<T>(&self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    pub fn push<T>(&self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         append(&mut self.backlog.borrow_mut())
     }
 
     /// Nobody takes what waits, nor what comes.
-    pub(crate) fn discard(&self) {
+    pub fn discard(&self) {
         self.discards.set(true);
         self.backlog.borrow_mut().clear();
     }
 
     /// See [`Writer::discard`].
-    pub(crate) fn discards(&self) -> bool {
+    pub fn discards(&self) -> bool {
         self.discards.get()
     }
 
-    pub(crate) fn has_backlog(&self) -> bool {
+    pub fn has_backlog(&self) -> bool {
         if self.discards.get() {
             return false;
         }
@@ -174,14 +174,14 @@ impl Writer {
     }
 
     /// The peer's system has all that was ever to be sent.
-    pub(crate) fn is_acknowledged(&self) -> bool {
+    pub fn is_acknowledged(&self) -> bool {
         !self.discards.get()
             && !self.has_backlog()
             && unacknowledged(self.half.as_ref()).is_ok_and(|octets| octets == 0)
     }
 
     /// Writes what waits as far as the socket takes it; [`Writer::drain`] does the rest.
-    pub(crate) fn flush(&self) -> io::Result<()> {
+    pub fn flush(&self) -> io::Result<()> {
         if self.discards.get() {
             self.backlog.borrow_mut().clear();
             return Ok(());
@@ -210,32 +210,32 @@ impl Writer {
     }
 
     /// Ends TLS in its own way, if there is any.
-    pub(crate) fn farewell(&self) {
+    pub fn farewell(&self) {
         if let Some(sealed) = &self.sealed {
             sealed.farewell(&self.half);
         }
     }
 
     /// Sends nothing more, not even what waits, and says so to the peer (FIN).
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.backlog.borrow_mut().clear();
         self.farewell();
         let _ = SockRef::from(self.half.as_ref()).shutdown(Shutdown::Write);
     }
 
     /// When the connection is dropped, the peer gets a reset, and the system forgets what it has not sent.
-    pub(crate) fn reset_on_close(&self) {
+    pub fn reset_on_close(&self) {
         let _ = SockRef::from(self.half.as_ref()).set_linger(Some(Duration::ZERO));
     }
 
     /// Ends the connection at once in both directions, whoever else still holds it.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.farewell();
         let _ = SockRef::from(self.half.as_ref()).shutdown(Shutdown::Both);
     }
 
     /// Waits for bytes that the socket did not take, and writes them all.
-    pub(crate) async fn drain(&self) -> io::Result<()> {
+    pub async fn drain(&self) -> io::Result<()> {
         while !self.has_backlog() {
             self.attention.notified().await;
         }

@@ -4,12 +4,12 @@
 //! to a [`Handler`]. Everything of a tunnel lives on one thread, so the handles are `Rc`.
 
 mod floor;
-pub(crate) mod lane;
+pub mod lane;
 mod outbox;
-pub(crate) mod quic;
+pub mod quic;
 mod station;
-pub(crate) mod tcp;
-pub(crate) mod udp;
+pub mod tcp;
+pub mod udp;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -29,13 +29,13 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use lane::Lane;
-pub(crate) use outbox::Outbox;
-pub(crate) use station::{NotSent, StationCounters};
+pub use outbox::Outbox;
+pub use station::{NotSent, StationCounters};
 
 use crate::peer::Peer;
 
 /// Acts on what a tunnel carries. Called from the tunnel's own task, never across an await.
-pub(crate) trait Handler {
+pub trait Handler {
     /// The session has something to decide or tell; never an event that ends it.
     fn event(&self, link: &Rc<Link>, event: Event);
     /// A frame of a device channel arrived; only while the session is up.
@@ -55,7 +55,7 @@ const PACE: Duration = Duration::from_millis(10);
 
 /// How a tunnel ended.
 #[derive(Debug, Clone)]
-pub(crate) enum End {
+pub enum End {
     /// The other side said why.
     Goodbye {
         code: u16,
@@ -81,7 +81,7 @@ pub(crate) enum End {
 
 impl End {
     /// Whether one side ended it on purpose, with nothing wrong.
-    pub(crate) fn is_orderly(&self) -> bool {
+    pub fn is_orderly(&self) -> bool {
         let orderly = |close| {
             matches!(
                 close,
@@ -96,13 +96,13 @@ impl End {
     }
 
     /// The other side said `reason`.
-    pub(crate) fn is_goodbye(&self, reason: Close) -> bool {
+    pub fn is_goodbye(&self, reason: Close) -> bool {
         matches!(self, Self::Goodbye { code, .. } if Close::from_code(*code) == Some(reason))
     }
 
     /// Whether the other side, or we, refused the peer as such: dialling again at once
     /// would change nothing.
-    pub(crate) fn is_refusal(&self) -> bool {
+    pub fn is_refusal(&self) -> bool {
         match self {
             Self::Goodbye { code, .. } => {
                 Close::from_code(*code).is_some_and(|close| close.is_refusal())
@@ -138,11 +138,11 @@ impl fmt::Display for End {
 }
 
 /// The handle of a live tunnel.
-pub(crate) struct Link {
-    pub(crate) peer: Peer,
-    pub(crate) since: Instant,
+pub struct Link {
+    pub peer: Peer,
+    pub since: Instant,
     /// Tells apart the tunnels of one process.
-    pub(crate) number: u32,
+    pub number: u32,
     side: Side,
     path: Path,
     session: RefCell<Session>,
@@ -153,15 +153,16 @@ pub(crate) struct Link {
     /// Carried by both ends; 0 until that is known.
     stations: Cell<u16>,
     /// Over TLS: the second connection, for datagrams.
-    pub(crate) lane: Lane,
-    pub(crate) counters: StationCounters,
+    pub lane: Lane,
+    pub counters: StationCounters,
     closing: RefCell<Option<(Close, String)>>,
     was_up: Cell<bool>,
     /// Wakes the driver: new channels, a new deadline, or a wish to close.
     attention: Notify,
 }
 
-pub(crate) enum Path {
+#[derive(Debug)]
+pub enum Path {
     Quic(quinn::Connection),
     Tls,
 }
@@ -177,7 +178,7 @@ impl fmt::Debug for Link {
 
 impl Link {
     /// The edge's end: the hello goes out first.
-    pub(crate) fn edge(peer: Peer, path: Path, number: u32, hello: &Hello) -> Rc<Self> {
+    pub fn edge(peer: Peer, path: Path, number: u32, hello: &Hello) -> Rc<Self> {
         let now = Instant::now();
         let heartbeat = matches!(path, Path::Tls);
         let session = Session::edge(hello, Liveness::default(), heartbeat, now);
@@ -188,7 +189,7 @@ impl Link {
     }
 
     /// The headend's end: it waits for the edge's hello.
-    pub(crate) fn headend(peer: Peer, path: Path, number: u32) -> Rc<Self> {
+    pub fn headend(peer: Peer, path: Path, number: u32) -> Rc<Self> {
         let now = Instant::now();
         let heartbeat = matches!(path, Path::Tls);
         let session = Session::headend(Liveness::default(), heartbeat, now);
@@ -223,40 +224,40 @@ impl Link {
     }
 
     /// The other side's certificate has expired.
-    pub(crate) fn has_expired(&self, now: i64) -> bool {
+    pub fn has_expired(&self, now: i64) -> bool {
         now > self.peer.valid.1
     }
 
     /// It is in the last sixth of its life.
-    pub(crate) fn expires_soon(&self, now: i64) -> bool {
+    pub fn expires_soon(&self, now: i64) -> bool {
         let (from, to) = self.peer.valid;
         to.saturating_sub(now) < to.saturating_sub(from) / 6
     }
 
     /// Both hellos have been acknowledged, now or before.
-    pub(crate) fn was_up(&self) -> bool {
+    pub fn was_up(&self) -> bool {
         self.was_up.get()
     }
 
-    pub(crate) fn is_up(&self) -> bool {
+    pub fn is_up(&self) -> bool {
         self.session.borrow().is_up()
     }
 
     /// Where frames for `channel` (1 and up) go.
-    pub(crate) fn channel(&self, channel: u16) -> Option<Rc<Outbox>> {
+    pub fn channel(&self, channel: u16) -> Option<Rc<Outbox>> {
         let index = usize::from(channel).checked_sub(1)?;
         self.channels.borrow().get(index).cloned()
     }
 
     /// Over QUIC: where the other side's packets come from now.
-    pub(crate) fn quic_address(&self) -> Option<SocketAddr> {
+    pub fn quic_address(&self) -> Option<SocketAddr> {
         match &self.path {
             Path::Quic(connection) => Some(connection.remote_address()),
             Path::Tls => None,
         }
     }
 
-    pub(crate) fn round_trip(&self) -> Option<Duration> {
+    pub fn round_trip(&self) -> Option<Duration> {
         match &self.path {
             Path::Quic(connection) => Some(connection.rtt()),
             Path::Tls => self.session.borrow().round_trip(),
@@ -264,7 +265,7 @@ impl Link {
     }
 
     /// Answers the edge's hello, `offered`; from here on what it offers has channels.
-    pub(crate) fn accept(&self, hello: &Hello, offered: &Hello) {
+    pub fn accept(&self, hello: &Hello, offered: &Hello) {
         self.session.borrow_mut().accept(Instant::now(), hello);
         self.add_channels(offered.devices.len(), hello.stations.len());
         self.stations.set(count(hello.stations.len()));
@@ -275,44 +276,44 @@ impl Link {
 
     /// Has the round trip measured, where the transport does not do so itself: without it a tunnel
     /// pings only when it is idle.
-    pub(crate) fn measure(&self) {
+    pub fn measure(&self) {
         if matches!(self.path, Path::Tls) {
             self.session.borrow_mut().measure(Instant::now());
             self.flush_control();
         }
     }
 
-    pub(crate) fn probe(&self) {
+    pub fn probe(&self) {
         self.session.borrow_mut().probe(Instant::now());
         self.flush_control();
         self.attention.notify_one();
     }
 
-    pub(crate) fn policy_changed(&self, hash: [u8; 32]) {
+    pub fn policy_changed(&self, hash: [u8; 32]) {
         self.session.borrow_mut().policy_changed(hash);
         self.flush_control();
     }
 
     /// Tells the other end of a checkpoint of this agent's audit log.
-    pub(crate) fn tell_checkpoint(&self, head: &Head) {
+    pub fn tell_checkpoint(&self, head: &Head) {
         self.session.borrow_mut().tell_checkpoint(wire_form(head));
         self.flush_control();
     }
 
     /// At the headend: offers its trust list (PEM).
-    pub(crate) fn offer_trust(&self, pem: &str) {
+    pub fn offer_trust(&self, pem: &str) {
         self.session.borrow_mut().offer_trust(pem.as_bytes());
         self.flush_control();
     }
 
     /// At the edge: says which trust list is in force.
-    pub(crate) fn have_trust(&self, hash: [u8; 32]) {
+    pub fn have_trust(&self, hash: [u8; 32]) {
         self.session.borrow_mut().have_trust(hash);
         self.flush_control();
     }
 
     /// At the headend: sends a policy bundle, at a pace that lets all else pass between its pieces.
-    pub(crate) async fn offer_bundle(&self, text: &[u8]) {
+    pub async fn offer_bundle(&self, text: &[u8]) {
         let mut pieces = text.chunks(MAX_PIECE).peekable();
         while let Some(piece) = pieces.next() {
             while self.is_up() && self.control.has_waiting() {
@@ -325,19 +326,19 @@ impl Link {
     }
 
     /// At the edge: says which bundle is in force, and what became of the one that was offered.
-    pub(crate) fn have_bundle(&self, version: u64, fate: Fate, text: &str) {
+    pub fn have_bundle(&self, version: u64, fate: Fate, text: &str) {
         self.session.borrow_mut().have_bundle(version, fate, text);
         self.flush_control();
     }
 
     /// Asks the other side to send no new requests.
-    pub(crate) fn drain(&self) {
+    pub fn drain(&self) {
         self.session.borrow_mut().drain();
         self.flush_control();
     }
 
     /// Ends the tunnel: the driver sends what waits, then the reason, then closes.
-    pub(crate) fn close(&self, reason: Close, text: impl Into<String>) {
+    pub fn close(&self, reason: Close, text: impl Into<String>) {
         let mut closing = self.closing.borrow_mut();
         if closing.is_none() {
             let text = text.into();
@@ -350,7 +351,7 @@ impl Link {
     }
 
     /// [`Link::close`] was called.
-    pub(crate) fn is_closing(&self) -> bool {
+    pub fn is_closing(&self) -> bool {
         self.closing.borrow().is_some()
     }
 

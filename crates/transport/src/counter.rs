@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 #[derive(Debug, Default)]
-pub(crate) struct Counter(Cell<u64>);
+pub struct Counter(Cell<u64>);
 
 impl Counter {
-    pub(crate) fn add(&self) {
+    pub fn add(&self) {
         self.0.set(self.0.get() + 1);
     }
 
-    pub(crate) fn get(&self) -> u64 {
+    pub fn get(&self) -> u64 {
         self.0.get()
     }
 }
@@ -25,7 +25,7 @@ impl Serialize for Counter {
 }
 
 /// Upper bounds of the buckets of a [`Histogram`], in microseconds and as seconds in text.
-pub(crate) const BOUNDS: [(u64, &str); 15] = [
+pub const BOUNDS: [(u64, &str); 15] = [
     (250, "0.00025"),
     (500, "0.0005"),
     (1_000, "0.001"),
@@ -45,14 +45,14 @@ pub(crate) const BOUNDS: [(u64, &str); 15] = [
 
 /// How long something took, in buckets from 250 us to 10 s.
 #[derive(Debug, Default)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     /// The last is for what is longer than all bounds.
     buckets: [Cell<u64>; BOUNDS.len() + 1],
     microseconds: Cell<u64>,
 }
 
 impl Histogram {
-    pub(crate) fn observe(&self, time: Duration) {
+    pub fn observe(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let place = BOUNDS.partition_point(|(bound, _)| *bound < micros);
         let bucket = &self.buckets[place];
@@ -62,7 +62,7 @@ impl Histogram {
     }
 
     /// Adds what `other` has counted.
-    pub(crate) fn absorb(&self, other: &Self) {
+    pub fn absorb(&self, other: &Self) {
         for (own, theirs) in self.buckets.iter().zip(&other.buckets) {
             own.set(own.get() + theirs.get());
         }
@@ -72,11 +72,11 @@ impl Histogram {
     }
 
     /// In the order of [`BOUNDS`], then what is longer.
-    pub(crate) fn counts(&self) -> impl Iterator<Item = u64> {
+    pub fn counts(&self) -> impl Iterator<Item = u64> {
         self.buckets.iter().map(Cell::get)
     }
 
-    pub(crate) fn seconds(&self) -> f64 {
+    pub fn seconds(&self) -> f64 {
         self.microseconds.get() as f64 / 1e6
     }
 }

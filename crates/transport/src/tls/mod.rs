@@ -6,7 +6,7 @@
 mod key_exchange;
 mod log_signer;
 mod mbaps;
-pub(crate) mod options;
+pub mod options;
 mod refusal;
 mod verify;
 
@@ -32,9 +32,10 @@ pub(crate) use key_exchange::Negotiated;
 use key_exchange::{GROUPS, HYBRID, NotedConfig};
 use log_signer::LogSigner;
 use mbaps::Mbaps;
-pub(crate) use mbaps::Proof;
+pub use mbaps::Proof;
 use options::{AfterGrace, KeyExchange, Trust as Options};
-pub(crate) use refusal::{Refusal, Shown, alert_of, handshake, is_alert};
+pub use refusal::{Refusal, Shown, handshake};
+pub(crate) use refusal::{alert_of, is_alert};
 use verify::{Dates, DiallerVerifier, ListenerVerifier, grace};
 
 /// Why an agent can't start, or keep, its side of the tunnel.
@@ -55,12 +56,12 @@ pub enum TrustError {
 }
 
 /// An agent's own identity and whom it trusts. Immutable: a reload makes another.
-pub(crate) struct Trust {
-    pub(crate) identity: Identity,
-    pub(crate) leaf: Summary,
-    pub(crate) list: TrustList,
+pub struct Trust {
+    pub identity: Identity,
+    pub leaf: Summary,
+    pub list: TrustList,
     /// This agent's own certificate stands on a CRL: nobody accepts it.
-    pub(crate) revoked: bool,
+    pub revoked: bool,
     options: Options,
     clock: Arc<AgentClock>,
     verifier: Verifier,
@@ -68,7 +69,7 @@ pub(crate) struct Trust {
     client: Option<Arc<ClientConfig>>,
     mbaps: Mbaps,
     /// Signs the audit log.
-    pub(crate) signer: Option<Arc<dyn Sign>>,
+    pub signer: Option<Arc<dyn Sign>>,
 }
 
 enum Verifier {
@@ -86,7 +87,7 @@ impl fmt::Debug for Trust {
 
 impl Trust {
     /// Loads key, chain, root and CRLs from `state` for an agent of `role`.
-    pub(crate) fn load(
+    pub fn load(
         state: &Path,
         role: Role,
         options: Options,
@@ -191,31 +192,31 @@ impl Trust {
     }
 
     /// The headend's side of TLS over TCP.
-    pub(crate) fn tls_server(&self) -> Option<Arc<ServerConfig>> {
+    pub fn tls_server(&self) -> Option<Arc<ServerConfig>> {
         self.server.clone()
     }
 
     /// The edge's side of TLS over TCP.
-    pub(crate) fn tls_client(&self) -> Option<Arc<ClientConfig>> {
+    pub fn tls_client(&self) -> Option<Arc<ClientConfig>> {
         self.client.clone()
     }
 
     /// The headend's side of the second connection, for cyclic data.
-    pub(crate) fn cyclic_server(&self) -> Option<Arc<ServerConfig>> {
+    pub fn cyclic_server(&self) -> Option<Arc<ServerConfig>> {
         let mut config = ServerConfig::clone(self.server.as_ref()?);
         config.alpn_protocols = vec![CYCLIC_ALPN.to_vec()];
         Some(Arc::new(config))
     }
 
     /// The edge's side of it.
-    pub(crate) fn cyclic_client(&self) -> Option<Arc<ClientConfig>> {
+    pub fn cyclic_client(&self) -> Option<Arc<ClientConfig>> {
         let mut config = ClientConfig::clone(self.client.as_ref()?);
         config.alpn_protocols = vec![CYCLIC_ALPN.to_vec()];
         Some(Arc::new(config))
     }
 
     /// The headend's side of QUIC; `transport` is set by the caller.
-    pub(crate) fn quic_server(&self) -> Result<Option<quinn::ServerConfig>, TrustError> {
+    pub fn quic_server(&self) -> Result<Option<quinn::ServerConfig>, TrustError> {
         let Some(config) = self.server.clone() else {
             return Ok(None);
         };
@@ -226,7 +227,7 @@ impl Trust {
     }
 
     /// The edge's side of QUIC; `transport` is set by the caller.
-    pub(crate) fn quic_client(&self) -> Result<Option<quinn::ClientConfig>, TrustError> {
+    pub fn quic_client(&self) -> Result<Option<quinn::ClientConfig>, TrustError> {
         let Some(config) = self.client.clone() else {
             return Ok(None);
         };
@@ -237,7 +238,7 @@ impl Trust {
     }
 
     /// Judges the certificate chain of a live tunnel again, under this trust.
-    pub(crate) fn still_trusts(
+    pub fn still_trusts(
         &self,
         peer: &[CertificateDer<'static>],
         identity: &Identity,
@@ -274,7 +275,7 @@ impl Trust {
     }
 
     /// Seconds that a CRL is good for after its date.
-    pub(crate) fn grace(&self) -> i64 {
+    pub fn grace(&self) -> i64 {
         grace(self.options)
     }
 }

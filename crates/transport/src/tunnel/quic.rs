@@ -38,7 +38,7 @@ const DATAGRAMS_IN: usize = 64 * 1024;
 /// Transport settings; `streams` is how many bidirectional ones the peer may open. quinn
 /// reserves memory for each, so it is as many as there are channels and no more. With `stations`
 /// there are datagrams, and a window that does not starve them.
-pub(crate) fn transport(streams: u32, stations: bool) -> TransportConfig {
+pub fn transport(streams: u32, stations: bool) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IDLE.try_into().unwrap_or_else(|_| VarInt::MAX.into())))
@@ -61,7 +61,7 @@ pub(crate) fn transport(streams: u32, stations: bool) -> TransportConfig {
 
 /// For a dial whose first packets may come too early: they are repeated by the round trip that the way
 /// had a moment ago.
-pub(crate) fn expect_answer(config: &mut TransportConfig, round_trip: Duration) {
+pub fn expect_answer(config: &mut TransportConfig, round_trip: Duration) {
     config.initial_rtt(round_trip.clamp(LEAST_RTT, INITIAL_RTT));
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn expect_answer(config: &mut TransportConfig, round_trip: Duration) 
 const FAREWELL: Duration = Duration::from_millis(300);
 
 /// Runs the tunnel until it ends.
-pub(crate) async fn run(link: Rc<Link>, handler: Rc<dyn Handler>) -> End {
+pub async fn run(link: Rc<Link>, handler: Rc<dyn Handler>) -> End {
     let Path::Quic(connection) = &link.path else {
         return End::Transport("not a QUIC tunnel".into());
     };
@@ -295,7 +295,7 @@ impl Reader {
 }
 
 /// Why a QUIC connection ended, in words.
-pub(crate) fn describe(error: ConnectionError) -> End {
+pub fn describe(error: ConnectionError) -> End {
     match error {
         ConnectionError::ApplicationClosed(close) => End::Goodbye {
             code: u16::try_from(close.error_code.into_inner()).unwrap_or(0),
@@ -317,7 +317,7 @@ pub(crate) fn describe(error: ConnectionError) -> End {
 }
 
 /// The headend refused the connection before the handshake (RFC 9000, section 20.1).
-pub(crate) fn is_busy(error: &ConnectionError) -> bool {
+pub fn is_busy(error: &ConnectionError) -> bool {
     matches!(error, ConnectionError::ConnectionClosed(close)
         if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED)
 }

@@ -24,22 +24,22 @@ thread_local! {
 
 /// Why a handshake came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) why: Cow<'static, str>,
+pub struct Refusal {
+    pub why: Cow<'static, str>,
     /// The certificate that was shown, if a CA of the site issued it. That its key is the peer's is
     /// not proven.
-    pub(crate) shown: Option<Shown>,
+    pub shown: Option<Shown>,
 }
 
 /// A certificate that a CA of the site issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shown {
+pub struct Shown {
     identity: String,
     serial: String,
 }
 
 impl Shown {
-    pub(crate) fn of(leaf: &[u8]) -> Option<Self> {
+    pub fn of(leaf: &[u8]) -> Option<Self> {
         Some(Self {
             identity: Identity::from_certificate(leaf).ok()?.uri(),
             serial: Summary::of(leaf).ok()?.serial.to_string(),
@@ -64,7 +64,7 @@ impl Refusal {
     }
 
     /// Of a handshake over QUIC: `error` came from our layer around quinn's TLS session.
-    pub(crate) fn of_quic(error: &quinn::ConnectionError) -> Self {
+    pub fn of_quic(error: &quinn::ConnectionError) -> Self {
         match error {
             quinn::ConnectionError::TransportError(error) if is_alert(error.code) => {
                 Self::parse(&error.reason)
@@ -110,7 +110,7 @@ impl Refusal {
     }
 
     /// The peer, as far as it is known.
-    pub(crate) fn party(&self, party: Party) -> Arc<Party> {
+    pub fn party(&self, party: Party) -> Arc<Party> {
         let shown = self.shown.as_ref();
         Arc::new(Party {
             identity: shown.map(|shown| shown.identity.as_str().into()),
@@ -158,9 +158,7 @@ impl From<Cow<'static, str>> for Refusal {
 }
 
 /// Makes a handshake over TCP, and says why it failed.
-pub(crate) async fn handshake<T>(
-    handshake: impl Future<Output = io::Result<T>>,
-) -> Result<T, Refusal> {
+pub async fn handshake<T>(handshake: impl Future<Output = io::Result<T>>) -> Result<T, Refusal> {
     let mut handshake = pin!(handshake);
     let mut refusal = None;
     let outcome = poll_fn(|context| {
