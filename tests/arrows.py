@@ -9,7 +9,7 @@ import sys
 
 # Lowest first; a crate may depend on any ring below its own.
 RINGS = [
-    {"modbus", "profinet", "session", "pki", "audit", "capture", "sandbox"},
+    {"modbus", "profinet", "session", "pki", "audit", "capture", "sandbox", "tls"},
     {"policy", "ca", "enroll", "rawsock"},
     {"conduit"},
     {"transport", "sim"},

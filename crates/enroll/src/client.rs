@@ -12,6 +12,7 @@ use fieldlock_pki::bundle::Bundle;
 use fieldlock_pki::est::{self, EstError};
 use fieldlock_pki::store::{self, Installed};
 use fieldlock_pki::{Identity, Name, Role, Secret, Summary, TrustList, TrustListError, csr};
+use fieldlock_tls::words;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -32,7 +33,6 @@ use zeroize::Zeroizing;
 
 use crate::clock::AgentClock;
 use crate::verify::{CaVerifier, Known};
-use crate::words;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -4,7 +4,6 @@
 //! - [`client`]: EST (RFC 7030) and the trust list, over the network.
 //! - [`join`]: a whole enrolment by a one-time token.
 //! - [`clock`]: what time it is, where the system may not know.
-//! - [`words`]: what TLS says went wrong, for people.
 //!
 //! Times are seconds since 1970-01-01 UTC.
 
@@ -13,7 +12,6 @@ pub mod clock;
 pub mod files;
 pub mod join;
 mod verify;
-pub mod words;
 
 pub use client::{Client, ClientError, Renewed};
 pub use clock::AgentClock;

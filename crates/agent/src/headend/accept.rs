@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldlock_enroll::words;
 use fieldlock_session::{ALPN, CYCLIC_ALPN, Transport};
+use fieldlock_tls::words;
 use fieldlock_transport::client_hello::{self, Wanted};
 use fieldlock_transport::peer::{Peer, canonical, quic_peer, tls_peer};
 use fieldlock_transport::socket;

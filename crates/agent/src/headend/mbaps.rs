@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fieldlock_audit::{Kind, Party, Record};
 use fieldlock_conduit::client::Routes;
-use fieldlock_enroll::words;
+use fieldlock_tls::words;
 use fieldlock_transport::sealed::Sealed;
 use fieldlock_transport::socket;
 use fieldlock_transport::tls::{Proof, Refusal, handshake};

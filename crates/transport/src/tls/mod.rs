@@ -15,9 +15,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fieldlock_audit::Sign;
-use fieldlock_enroll::{AgentClock, words};
+use fieldlock_enroll::AgentClock;
 use fieldlock_pki::{Identity, Installed, Role, StoreError, Summary, TrustList};
 use fieldlock_session::{ALPN, CYCLIC_ALPN};
+use fieldlock_tls::words;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;

@@ -14,8 +14,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use fieldlock_audit::Party;
-use fieldlock_enroll::words;
 use fieldlock_pki::{Identity, Summary, TrustList};
+use fieldlock_tls::words;
 use quinn_proto::TransportError;
 
 thread_local! {

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_enroll::words;
 use fieldlock_session::{Close, Decoder, Frame, Side, Violation};
+use fieldlock_tls::words;
 use quinn::{ConnectionError, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use fieldlock_audit::Record;
 use fieldlock_audit::export::{cef, syslog};
-use fieldlock_enroll::words;
+use fieldlock_tls::words;
 
 use super::filter::Filter;
 use collector::{Collector, Connection, Ending};
