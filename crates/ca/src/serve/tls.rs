@@ -6,16 +6,13 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use fieldlock_pki::bundle::Bundle;
 use fieldlock_pki::{Identity, Summary, TrustList};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{self, CryptoProvider, aws_lc_rs};
+use fieldlock_tls::verify_signatures;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    ServerConfig, SignatureScheme,
-};
+use rustls::{CertificateError, DistinguishedName, Error, PeerIncompatible, ServerConfig};
 use zeroize::Zeroizing;
 
 /// What the server shows and whom it takes for one of its own; both change while it runs.
@@ -179,30 +176,5 @@ impl ClientCertVerifier for Judge {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.keys.provider.signature_verification_algorithms;
-        crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.keys.provider.signature_verification_algorithms;
-        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.keys
-            .provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
+    verify_signatures!(|judge| judge.keys.provider.signature_verification_algorithms);
 }

@@ -10,16 +10,14 @@ use std::time::Duration;
 
 use fieldlock_enroll::AgentClock;
 use fieldlock_pki::{Identity, Role, Site, Summary, TrustList};
+use fieldlock_tls::verify_signatures;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
-};
+use rustls::{CertificateError, DistinguishedName, Error, OtherError, RootCertStore};
 use thiserror::Error;
 
 use super::options::Trust as Options;
@@ -120,6 +118,7 @@ pub(super) struct DiallerVerifier {
     roles: &'static [Role],
     site: Site,
     dates: Dates,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl DiallerVerifier {
@@ -131,6 +130,7 @@ impl DiallerVerifier {
         site: Site,
         dates: Dates,
     ) -> Result<Self, String> {
+        let algorithms = provider.signature_verification_algorithms;
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider)
             .with_crls(crls)
             .build()
@@ -140,6 +140,7 @@ impl DiallerVerifier {
             roles,
             site,
             dates,
+            algorithms,
         })
     }
 }
@@ -179,27 +180,7 @@ impl ClientCertVerifier for DiallerVerifier {
         self.chain.root_hint_subjects()
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
+    verify_signatures!(|verifier| verifier.algorithms);
 }
 
 /// Judges the certificate of who is connected to: a headend, or a device that speaks MBAPS; runs
@@ -210,6 +191,7 @@ pub(super) struct ListenerVerifier {
     roles: &'static [Role],
     site: Site,
     dates: Dates,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ListenerVerifier {
@@ -221,6 +203,7 @@ impl ListenerVerifier {
         site: Site,
         dates: Dates,
     ) -> Result<Self, String> {
+        let algorithms = provider.signature_verification_algorithms;
         let chain = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .with_crls(crls)
             .build()
@@ -230,6 +213,7 @@ impl ListenerVerifier {
             roles,
             site,
             dates,
+            algorithms,
         })
     }
 }
@@ -276,27 +260,7 @@ impl ServerCertVerifier for ListenerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
+    verify_signatures!(|verifier| verifier.algorithms);
 }
 
 fn unix(seconds: i64) -> UnixTime {
