@@ -11,7 +11,7 @@ use fieldlock_session::Backoff;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::ledger::{Ledger, alarm};
+use crate::ledger::{Alarm, Ledger};
 use crate::posture::{Posture, reloaded};
 
 /// An agent, seen from here.
@@ -112,7 +112,7 @@ pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unpr
                     member.ledger(),
                     &format!("certificate {} by renewal", leaf.serial),
                 );
-                member.ledger().clear(alarm::RENEWAL, "");
+                member.ledger().clear(Alarm::RenewalFailed, "");
                 unproven.renewed();
                 // By a clock that is far ahead the next one would be due at once.
                 let life = (leaf.not_after - leaf.not_before).unsigned_abs();
@@ -128,7 +128,7 @@ pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unpr
             Err(reason) => {
                 let text = format!("the certificate can't be renewed: {reason}");
                 let posture = member.posture();
-                posture.raise_for_authority(member.ledger(), alarm::RENEWAL, &text);
+                posture.raise_for_authority(member.ledger(), Alarm::RenewalFailed, &text);
                 sleep(backoff.delay()).await;
             }
         }
@@ -165,7 +165,7 @@ async fn prove(member: &impl Member, unproven: &Unproven) -> bool {
     }
     unproven.0.set(false);
     let text = "no tunnel came up with the renewed certificate: the earlier one is in force again";
-    member.ledger().raise(alarm::RENEWAL, "", text);
+    member.ledger().raise(Alarm::RenewalFailed, "", text);
     match store::revert(&member.state()) {
         Ok(()) => member.identity_changed(),
         Err(error) => warn!("going back to the earlier certificate failed: {error}"),
@@ -198,7 +198,7 @@ pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
             Ok(()) => {
                 backoff.reset();
                 asked = Some(Instant::now());
-                member.ledger().clear(alarm::AUTHORITY, "");
+                member.ledger().clear(Alarm::CaUnreachable, "");
                 if !always {
                     sleep(LOOK_AT_LISTS).await;
                 }
@@ -210,7 +210,7 @@ pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
                 if must {
                     let text = format!("no trust list from the CA: {reason}");
                     let posture = member.posture();
-                    posture.raise_for_authority(member.ledger(), alarm::AUTHORITY, &text);
+                    posture.raise_for_authority(member.ledger(), Alarm::CaUnreachable, &text);
                     sleep(backoff.delay()).await;
                 }
             }

@@ -11,7 +11,7 @@ use fieldlock_audit::{Hash, Head, Kind, Record};
 use fieldlock_pki::Identity;
 use fieldlock_session::Checkpoint;
 
-use crate::ledger::{Ledger, alarm};
+use crate::ledger::{Alarm, Ledger};
 
 /// So many checkpoints of a peer are kept in a minute: a hostile one could fill this log with its
 /// own.
@@ -56,7 +56,7 @@ impl PeerLogs {
                  off, or it was begun anew; compare it by `fieldlock audit verify --against`",
                 told.seq, before.seq
             );
-            ledger.raise(alarm::PEER_LOG, name, &text);
+            ledger.raise(Alarm::PeerLogCut, name, &text);
         }
         before.seq = before.seq.max(told.seq);
         before.kept += 1;

@@ -1,9 +1,11 @@
 //! What an agent puts on record: the audit log as its other parts use it, and alarms.
 
+mod alarm;
 mod describe;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
@@ -21,55 +23,9 @@ use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
+pub(crate) use self::alarm::{Alarm, Lasting};
 pub(crate) use self::describe::{answered, describe, describe_read};
 use crate::settings;
-
-/// Names of the conditions that are alarms while they last.
-pub(crate) mod alarm {
-    pub(crate) const AUDIT: &str = "audit-log-unwritable";
-    pub(crate) const POLICY: &str = "policy-refused";
-    pub(crate) const BUNDLE_MISSING: &str = "policy-bundle-missing";
-    pub(crate) const BUNDLE: &str = "policy-bundle-refused";
-    pub(crate) const CONFIGURATION: &str = "configuration-refused";
-    pub(crate) const TRUST: &str = "trust-refused";
-    pub(crate) const CRL: &str = "crl-expired";
-    pub(crate) const ROOT_CRL: &str = "root-crl-expires";
-    pub(crate) const CERTIFICATE: &str = "certificate-expires";
-    pub(crate) const REVOKED: &str = "certificate-revoked";
-    pub(crate) const RENEWAL: &str = "renewal-failed";
-    pub(crate) const AUTHORITY: &str = "ca-unreachable";
-    pub(crate) const CLOCK: &str = "clock-wrong";
-    pub(crate) const DUPLICATE: &str = "duplicate-identity";
-    pub(crate) const PEER_LOG: &str = "peer-log-cut";
-    pub(crate) const FIELDBUS: &str = "profinet-interface-down";
-    pub(crate) const NAMELESS: &str = "station-without-name";
-    pub(crate) const CHAIN: &str = "audit-log-changed";
-    pub(crate) const OUTSIDERS: &str = "audit-share-used-up";
-    pub(crate) const FALLBACK: &str = "fallback-transport";
-
-    pub(crate) const ALL: &[&str] = &[
-        AUDIT,
-        POLICY,
-        BUNDLE_MISSING,
-        BUNDLE,
-        CONFIGURATION,
-        TRUST,
-        CRL,
-        ROOT_CRL,
-        CERTIFICATE,
-        REVOKED,
-        RENEWAL,
-        AUTHORITY,
-        CLOCK,
-        DUPLICATE,
-        PEER_LOG,
-        FIELDBUS,
-        NAMELESS,
-        CHAIN,
-        OUTSIDERS,
-        FALLBACK,
-    ];
-}
 
 /// The audit log, seen from the data path's thread.
 pub(crate) struct Ledger {
@@ -87,7 +43,7 @@ pub(crate) struct Ledger {
     held_back: Notify,
     /// Who wants to hear that records became durable, or can't.
     listeners: RefCell<Vec<Rc<Notify>>>,
-    alarms: RefCell<BTreeMap<String, Alarm>>,
+    alarms: RefCell<BTreeMap<(Alarm, String), Lasting>>,
     not_recorded: Cell<u64>,
     /// The last record that was taken; one that may not be on the disk yet, and since when.
     last: Cell<Ticket>,
@@ -139,13 +95,6 @@ impl Clock for Reckoned {
 
 /// Folder of the audit log in the state directory.
 pub const FOLDER: &str = "audit";
-
-/// A condition that lasts.
-#[derive(Debug, Clone)]
-pub(crate) struct Alarm {
-    pub(crate) text: String,
-    pub(crate) since: Instant,
-}
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,7 +161,7 @@ impl Ledger {
                 "record {seq} is not as it was written, or what came before it: keep the log as \
                  evidence, and see `fieldlock audit verify`"
             );
-            self.raise(alarm::CHAIN, "", &text);
+            self.raise(Alarm::AuditLogChanged, "", &text);
         }
         if !recovered.unfinished.is_empty() {
             warn!(
@@ -291,7 +240,7 @@ impl Ledger {
             self.note(left_out_of(class, count));
         }
         if used_up {
-            self.raise(alarm::OUTSIDERS, "", SHARE_USED_UP);
+            self.raise(Alarm::AuditShareUsedUp, "", SHARE_USED_UP);
         }
         fits
     }
@@ -315,7 +264,7 @@ impl Ledger {
         drop(shares);
         told.into_iter().for_each(|record| self.note(record));
         if !is_strained {
-            self.clear(alarm::OUTSIDERS, "");
+            self.clear(Alarm::AuditShareUsedUp, "");
         }
     }
 
@@ -429,45 +378,50 @@ impl Ledger {
         self.not_recorded.get()
     }
 
-    /// A condition begins; saying so again changes only its text.
-    pub(crate) fn raise(&self, name: &'static str, subject: &str, text: &str) {
-        let key = alarm_key(name, subject);
-        let alarm = Alarm {
+    /// An alarm begins; saying so again changes only its text. `key`: what it is about, where there may
+    /// be several.
+    pub(crate) fn raise(&self, alarm: Alarm, key: &str, text: &str) {
+        let mut alarms = self.alarms.borrow_mut();
+        let entry = match alarms.entry((alarm, key.to_owned())) {
+            Entry::Occupied(mut known) => {
+                text.clone_into(&mut known.get_mut().text);
+                return;
+            }
+            Entry::Vacant(entry) => entry,
+        };
+        let lasting = entry.insert(Lasting {
+            alarm,
+            key: key.to_owned(),
             text: text.to_owned(),
             since: Instant::now(),
-        };
-        let mut alarms = self.alarms.borrow_mut();
-        if let Some(known) = alarms.get_mut(&key) {
-            known.text = alarm.text;
-            return;
-        }
-        alarms.insert(key.clone(), alarm);
+        });
+        let label = lasting.to_string();
         drop(alarms);
-        warn!(alarm = key, "{text}");
+        warn!(alarm = label, "{text}");
         self.note(Record {
-            alarm: Some(Cow::Owned(key)),
+            alarm: Some(Cow::Owned(label)),
             reason: Some(Cow::Owned(text.to_owned())),
             ..Record::new(Kind::AlarmStart)
         });
     }
 
-    /// A condition is over, if it lasted.
-    pub(crate) fn clear(&self, name: &'static str, subject: &str) {
-        let key = alarm_key(name, subject);
-        if self.alarms.borrow_mut().remove(&key).is_some() {
-            info!(alarm = key, "alarm is over");
+    /// An alarm is over, if it lasted.
+    pub(crate) fn clear(&self, alarm: Alarm, key: &str) {
+        let over = self.alarms.borrow_mut().remove(&(alarm, key.to_owned()));
+        if let Some(over) = over {
+            let label = over.to_string();
+            info!(alarm = label, "alarm is over");
             self.note(Record {
-                alarm: Some(Cow::Owned(key)),
+                alarm: Some(Cow::Owned(label)),
                 ..Record::new(Kind::AlarmEnd)
             });
         }
     }
 
-    pub(crate) fn alarms(&self) -> Vec<(String, Alarm)> {
-        let alarms = self.alarms.borrow();
-        let mut all: Vec<_> = alarms.iter().map(|(k, a)| (k.clone(), a.clone())).collect();
-        // What else may follow from.
-        all.sort_by_key(|(key, _)| key != alarm::CLOCK);
+    /// By name, but first the clock, from which others may follow.
+    pub(crate) fn alarms(&self) -> Vec<Lasting> {
+        let mut all: Vec<_> = self.alarms.borrow().values().cloned().collect();
+        all.sort_by_key(|lasting| (lasting.alarm != Alarm::ClockWrong, lasting.to_string()));
         all
     }
 
@@ -490,9 +444,13 @@ impl Ledger {
 
     fn on_progress(&self) {
         match self.journal.state() {
-            State::Ok => self.clear(alarm::AUDIT, ""),
+            State::Ok => self.clear(Alarm::AuditLogUnwritable, ""),
             State::Failed { error, .. } => {
-                self.raise(alarm::AUDIT, "", &format!("{error}: writes are refused"));
+                self.raise(
+                    Alarm::AuditLogUnwritable,
+                    "",
+                    &format!("{error}: writes are refused"),
+                );
             }
         }
         let known = self.checkpoint.borrow().as_ref().map_or(0, |head| head.seq);
@@ -547,14 +505,6 @@ fn left_out_of(class: Class, count: u64) -> Record {
         reason: Some(reason.into()),
         count: Some(count),
         ..Record::new(Kind::LeftOut)
-    }
-}
-
-fn alarm_key(name: &str, subject: &str) -> String {
-    if subject.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{name} {subject}")
     }
 }
 

@@ -17,7 +17,7 @@ use fieldlock_transport::tls::Trust;
 use tracing::{debug, info, warn};
 
 use crate::StartError;
-use crate::ledger::{Ledger, alarm};
+use crate::ledger::{Alarm, Ledger};
 use crate::settings::{AfterGrace, Trust as Settings};
 use crate::source::{Bundled, Rules, Source};
 
@@ -112,7 +112,7 @@ impl Posture {
     pub(crate) fn reload_policy(&self, source: &Source, state: &Path, ledger: &Ledger) -> bool {
         match source.load(state, &self.trust().identity.name) {
             Ok(rules) => {
-                ledger.clear(alarm::POLICY, "");
+                ledger.clear(Alarm::PolicyRefused, "");
                 let changed = rules.hash != self.hash.get();
                 let what = format!("{}{source}", rules.bundle);
                 self.put_rules(rules, ledger);
@@ -124,7 +124,7 @@ impl Posture {
             Err(text) => {
                 refused(ledger, &text);
                 let text = format!("the old policy stays in force: {text}");
-                ledger.raise(alarm::POLICY, "", &text);
+                ledger.raise(Alarm::PolicyRefused, "", &text);
                 false
             }
         }
@@ -147,7 +147,7 @@ impl Posture {
             Ok(trust) => {
                 ledger.set_signer(trust.signer.clone());
                 *self.trust.borrow_mut() = Rc::new(trust);
-                ledger.clear(alarm::TRUST, "");
+                ledger.clear(Alarm::TrustRefused, "");
                 reloaded(ledger, "certificate and revocation lists");
                 self.watch_dates(state, ledger);
                 true
@@ -155,7 +155,7 @@ impl Posture {
             Err(error) => {
                 let text = format!("the old certificate and lists stay in force: {error}");
                 refused(ledger, &text);
-                ledger.raise(alarm::TRUST, "", &text);
+                ledger.raise(Alarm::TrustRefused, "", &text);
                 false
             }
         }
@@ -232,9 +232,9 @@ impl Posture {
                     "the CRL of {name:?} is past its next update: what was revoked since \
                      is not known; {then}; install a fresh one with `fieldlock enroll crl`"
                 );
-                ledger.raise(alarm::CRL, name, &text);
+                ledger.raise(Alarm::CrlExpired, name, &text);
             } else {
-                ledger.clear(alarm::CRL, name);
+                ledger.clear(Alarm::CrlExpired, name);
             }
             // Only a person can renew a root's, so there is a warning long before.
             let life = crl.next_update - crl.this_update;
@@ -244,16 +244,16 @@ impl Posture {
                     "less than a {share} of the life of the CRL of {name:?} is left: \
                      issue it with `fieldlock ca root crl`"
                 );
-                ledger.raise(alarm::ROOT_CRL, name, &text);
+                ledger.raise(Alarm::RootCrlExpires, name, &text);
             } else {
-                ledger.clear(alarm::ROOT_CRL, name);
+                ledger.clear(Alarm::RootCrlExpires, name);
             }
         }
         if trust.revoked {
             let text = "this agent's certificate is revoked: no tunnel accepts it; enroll again";
-            ledger.raise(alarm::REVOKED, "", text);
+            ledger.raise(Alarm::CertificateRevoked, "", text);
         } else {
-            ledger.clear(alarm::REVOKED, "");
+            ledger.clear(Alarm::CertificateRevoked, "");
         }
         let (from, to) = (trust.leaf.not_before, trust.leaf.not_after);
         if to - now < (to - from) / 6 {
@@ -263,9 +263,9 @@ impl Posture {
             } else {
                 format!("this agent's certificate expires in {days} days: enroll again")
             };
-            ledger.raise(alarm::CERTIFICATE, "", &text);
+            ledger.raise(Alarm::CertificateExpires, "", &text);
         } else {
-            ledger.clear(alarm::CERTIFICATE, "");
+            ledger.clear(Alarm::CertificateExpires, "");
         }
     }
 
@@ -281,11 +281,11 @@ impl Posture {
 
     /// Raises an alarm about something that the CA did not do, unless the clock explains it: then
     /// that is the alarm.
-    pub(crate) fn raise_for_authority(&self, ledger: &Ledger, name: &'static str, text: &str) {
+    pub(crate) fn raise_for_authority(&self, ledger: &Ledger, alarm: Alarm, text: &str) {
         if self.has_jumped_ahead() {
             debug!("{text}; the clock may be why");
         } else {
-            ledger.raise(name, "", text);
+            ledger.raise(alarm, "", text);
         }
     }
 
@@ -314,7 +314,7 @@ impl Posture {
         let reading = self.clock.read();
         let text = match reading.skew {
             Skew::None => {
-                ledger.clear(alarm::CLOCK, "");
+                ledger.clear(Alarm::ClockWrong, "");
                 return reading;
             }
             Skew::Behind(_) => format!(
@@ -331,7 +331,7 @@ impl Posture {
                 self.run_out_by(reading.now, reading.steady),
             ),
         };
-        ledger.raise(alarm::CLOCK, "", &text);
+        ledger.raise(Alarm::ClockWrong, "", &text);
         reading
     }
 

@@ -20,11 +20,11 @@ pub(crate) fn common(
     strangers: &[Strangers],
 ) -> Value {
     let trust = posture.trust();
-    let alarms = ledger.alarms().into_iter().map(|(name, alarm)| {
+    let alarms = ledger.alarms().into_iter().map(|lasting| {
         json!({
-            "name": name,
-            "text": alarm.text,
-            "seconds": alarm.since.elapsed().as_secs(),
+            "name": lasting.to_string(),
+            "text": lasting.text,
+            "seconds": lasting.since.elapsed().as_secs(),
         })
     });
     let crls = trust.list.crl_dates();

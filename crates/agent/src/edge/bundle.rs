@@ -8,7 +8,7 @@ use fieldlock_session::{Fate, state};
 use tracing::{info, warn};
 
 use super::Edge;
-use crate::ledger::alarm;
+use crate::ledger::Alarm;
 use crate::posture::{refused, reloaded};
 use crate::settings::edge::File;
 use crate::source::{Bundled, Floor, read_bundle};
@@ -87,7 +87,7 @@ impl Edge {
     pub(super) fn take_bundle_file(&self) {
         let settings = self.settings();
         let Some(file) = &settings.bundle.file else {
-            return self.ledger.clear(alarm::BUNDLE, "");
+            return self.ledger.clear(Alarm::PolicyBundleRefused, "");
         };
         let octets = read_bundle(file);
         let version = octets.as_ref().ok().and_then(|octets| {
@@ -97,17 +97,17 @@ impl Edge {
         let floor = self.floor().map(|floor| floor.version);
         if version.is_some() && version < floor {
             info!(file = %file.display(), "the policy bundle in the file is older than the last in force");
-            return self.ledger.clear(alarm::BUNDLE, "");
+            return self.ledger.clear(Alarm::PolicyBundleRefused, "");
         }
         match octets.and_then(|octets| self.judge_bundle(&octets)) {
             Ok(answer) => {
-                self.ledger.clear(alarm::BUNDLE, "");
+                self.ledger.clear(Alarm::PolicyBundleRefused, "");
                 self.tell_bundle(&answer);
             }
             Err(reason) => {
                 let text = format!("policy bundle {} is refused: {reason}", file.display());
                 refused(&self.ledger, &text);
-                self.ledger.raise(alarm::BUNDLE, "", &text);
+                self.ledger.raise(Alarm::PolicyBundleRefused, "", &text);
             }
         }
     }
@@ -146,10 +146,10 @@ impl Edge {
         match self.posture.bundle() {
             Bundled::Missing(reason) => {
                 let text = format!("no policy bundle is in force, nothing crosses: {reason}");
-                self.ledger.raise(alarm::BUNDLE_MISSING, "", &text);
+                self.ledger.raise(Alarm::PolicyBundleMissing, "", &text);
             }
             Bundled::Plain | Bundled::InForce { .. } => {
-                self.ledger.clear(alarm::BUNDLE_MISSING, "");
+                self.ledger.clear(Alarm::PolicyBundleMissing, "");
             }
         }
     }

@@ -48,7 +48,7 @@ use crate::authority::{self, Member, Unproven};
 use crate::checkpoint::PeerLogs;
 use crate::control::Control;
 use crate::fieldbus::{Fieldbus, Opened, Wire};
-use crate::ledger::{Ledger, alarm};
+use crate::ledger::{Alarm, Ledger};
 use crate::manager::Manager;
 use crate::monitor::Monitor;
 use crate::posture::{
@@ -374,7 +374,7 @@ impl Edge {
             if !keep {
                 info!(headend = name, "configured otherwise, or no longer");
                 known.close();
-                self.ledger.clear(alarm::FALLBACK, name);
+                self.ledger.clear(Alarm::FallbackTransport, name);
                 let successor = settings.headend.iter().any(|h| h.name == *name);
                 self.retire_tunnels(name, successor);
             }
@@ -570,9 +570,9 @@ impl Edge {
             let text = "the tunnel runs over TLS: QUIC does not get through; is UDP blocked on the \
                         way to the headend's port? `transport = \"tls\"` says that it is meant so";
             if live.clone().any(over(Carrier::Quic)) {
-                self.ledger.clear(alarm::FALLBACK, name);
+                self.ledger.clear(Alarm::FallbackTransport, name);
             } else if live.any(over(Carrier::Tls)) {
-                self.ledger.raise(alarm::FALLBACK, name, text);
+                self.ledger.raise(Alarm::FallbackTransport, name, text);
             }
         }
     }
@@ -588,7 +588,7 @@ impl Edge {
     fn reload_settings(self: &Rc<Self>) {
         match File::load(&self.file) {
             Ok(settings) if settings == *self.settings() => {
-                self.ledger.clear(alarm::CONFIGURATION, "");
+                self.ledger.clear(Alarm::ConfigurationRefused, "");
             }
             Ok(settings) => {
                 if settings.state != self.settings().state {
@@ -603,7 +603,7 @@ impl Edge {
                 *self.settings.borrow_mut() = Rc::new(settings);
                 self.apply_settings();
                 tell_strangers(&self.strangers());
-                self.ledger.clear(alarm::CONFIGURATION, "");
+                self.ledger.clear(Alarm::ConfigurationRefused, "");
                 reloaded(
                     &self.ledger,
                     &format!("configuration {}", self.file.display()),
@@ -612,7 +612,7 @@ impl Edge {
             Err(error) => {
                 let text = format!("the old configuration stays in force: {error}");
                 refused(&self.ledger, &text);
-                self.ledger.raise(alarm::CONFIGURATION, "", &text);
+                self.ledger.raise(Alarm::ConfigurationRefused, "", &text);
             }
         }
     }

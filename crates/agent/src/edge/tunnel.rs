@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::bundle::Answer;
 use super::device::{Asker, Device};
 use super::{Edge, HeadendProcess};
-use crate::ledger::{alarm, describe};
+use crate::ledger::{Alarm, describe};
 use crate::quota::Quota;
 
 /// Clients that a headend may have open at once on one tunnel. One costs about 300 octets.
@@ -137,7 +137,9 @@ impl TunnelHandler {
         if let End::Goodbye { code, text } = end
             && Close::from_code(*code) == Some(Close::DuplicateIdentity)
         {
-            self.edge.ledger.raise(alarm::DUPLICATE, headend, text);
+            self.edge
+                .ledger
+                .raise(Alarm::DuplicateIdentity, headend, text);
         }
         self.edge.ledger.note(Record {
             reason: Some(end.to_string().into()),
@@ -165,7 +167,9 @@ impl TunnelHandler {
         if let Some(head) = self.edge.ledger.checkpoint() {
             link.tell_checkpoint(&head);
         }
-        self.edge.ledger.clear(alarm::DUPLICATE, &self.headend);
+        self.edge
+            .ledger
+            .clear(Alarm::DuplicateIdentity, &self.headend);
         self.edge
             .ledger
             .note(self.tunnel_record(Kind::TunnelUp, link));

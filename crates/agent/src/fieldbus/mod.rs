@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 use tokio::time::{interval, sleep};
 use tracing::{info, warn};
 
-use crate::ledger::{Ledger, alarm};
+use crate::ledger::{Alarm, Ledger};
 use crate::posture::Posture;
 use crate::settings::profinet::{Controller, Profinet, Station, TagRule};
 use crate::{StartError, random};
@@ -244,13 +244,15 @@ impl Fieldbus {
     /// The kernel tells of an interface that goes down, and not of a carrier that is gone.
     fn look_at_cable(&self, socket: &PacketSocket) {
         if socket.is_plugged() {
-            self.ledger.clear(alarm::FIELDBUS, &self.interface);
+            self.ledger
+                .clear(Alarm::ProfinetInterfaceDown, &self.interface);
         } else {
             let text = format!(
                 "interface `{}` is down or has no carrier: is its cable plugged in?",
                 self.interface
             );
-            self.ledger.raise(alarm::FIELDBUS, &self.interface, &text);
+            self.ledger
+                .raise(Alarm::ProfinetInterfaceDown, &self.interface, &text);
         }
     }
 
@@ -287,7 +289,8 @@ impl Fieldbus {
 
     async fn link_lost(&self, error: &LinkError) {
         let text = format!("interface `{}`: {error}", self.interface);
-        self.ledger.raise(alarm::FIELDBUS, &self.interface, &text);
+        self.ledger
+            .raise(Alarm::ProfinetInterfaceDown, &self.interface, &text);
         sleep(REOPEN).await;
         // What waited all that time is the past.
         self.pending.borrow_mut().forget();

@@ -9,7 +9,7 @@ use fieldlock_profinet::ar::Ended;
 use fieldlock_profinet::{Mac, StationName};
 use tracing::{info, warn};
 
-use crate::ledger::{Ledger, alarm};
+use crate::ledger::{Alarm, Ledger};
 
 /// Puts an event on record. Of a change of a station: the record that has to be durable before the
 /// frame leaves.
@@ -69,9 +69,9 @@ pub(super) fn note(ledger: &Ledger, event: Event) -> Option<Result<Ticket, Unava
                 "station `{station}`, known by its address {mac}, {calls_itself}: no controller \
                  finds it until its name is set"
             );
-            ledger.raise(alarm::NAMELESS, station.as_str(), &text);
+            ledger.raise(Alarm::StationWithoutName, station.as_str(), &text);
         }
-        Event::Named { station } => ledger.clear(alarm::NAMELESS, station.as_str()),
+        Event::Named { station } => ledger.clear(Alarm::StationWithoutName, station.as_str()),
         Event::Found { station, mac } => {
             info!(%station, %mac, "PROFINET: station found");
         }

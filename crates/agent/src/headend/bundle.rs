@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::Headend;
 use super::tunnel::EdgeTunnel;
-use crate::ledger::alarm;
+use crate::ledger::Alarm;
 use crate::posture::refused;
 use crate::quota::Quota;
 use crate::source::read_bundle;
@@ -117,11 +117,11 @@ impl Headend {
         let (bundles, errors) = Bundles::read(&self.settings().bundle.files);
         *self.bundles.borrow_mut() = bundles;
         if errors.is_empty() {
-            self.ledger.clear(alarm::BUNDLE, "");
+            self.ledger.clear(Alarm::PolicyBundleRefused, "");
         } else {
             let text = format!("not carried to any edge: {}", errors.join("; "));
             refused(&self.ledger, &text);
-            self.ledger.raise(alarm::BUNDLE, "", &text);
+            self.ledger.raise(Alarm::PolicyBundleRefused, "", &text);
         }
         let tunnels: Vec<_> = self.tunnels.borrow().values().cloned().collect();
         for tunnel in tunnels {
@@ -134,7 +134,7 @@ impl Headend {
         let edge = tunnel.link.peer.identity.name.as_str();
         let newest = self.bundles.borrow().newest_for(edge);
         if !newest.is_some_and(|newest| tunnel.carried.refuses(&newest)) {
-            self.ledger.clear(alarm::BUNDLE, edge);
+            self.ledger.clear(Alarm::PolicyBundleRefused, edge);
         }
         if tunnel.carried.under_way.replace(true) {
             return;
@@ -194,16 +194,16 @@ impl Headend {
         }
         if fate == Fate::InForce {
             carried.pending.take();
-            return self.ledger.clear(alarm::BUNDLE, edge);
+            return self.ledger.clear(Alarm::PolicyBundleRefused, edge);
         }
         let offered = carried.offered.borrow().as_ref().map(|b| b.header.version);
         let offered = offered.unwrap_or(0);
         if fate == Fate::Waits {
-            self.ledger.clear(alarm::BUNDLE, edge);
+            self.ledger.clear(Alarm::PolicyBundleRefused, edge);
         } else {
             let what = format!("edge {edge} refuses policy bundle {offered}: {text}");
             record(Kind::ReloadRefused, what.clone());
-            self.ledger.raise(alarm::BUNDLE, edge, &what);
+            self.ledger.raise(Alarm::PolicyBundleRefused, edge, &what);
         }
         *carried.pending.borrow_mut() = Some((offered, fate, text));
     }

@@ -59,7 +59,7 @@ use crate::authority::{self, Member, Unproven};
 use crate::checkpoint::PeerLogs;
 use crate::control::Control;
 use crate::fieldbus::{Fieldbus, Opened, Wire};
-use crate::ledger::{Ledger, alarm, denial};
+use crate::ledger::{Alarm, Ledger, denial};
 use crate::manager::Manager;
 use crate::monitor::Monitor;
 use crate::posture::{
@@ -645,13 +645,13 @@ impl Headend {
             Err(error) => {
                 let text = format!("the old configuration stays in force: {error}");
                 refused(&self.ledger, &text);
-                self.ledger.raise(alarm::CONFIGURATION, "", &text);
+                self.ledger.raise(Alarm::ConfigurationRefused, "", &text);
                 return;
             }
         };
         let old = self.settings();
         if settings == *old {
-            self.ledger.clear(alarm::CONFIGURATION, "");
+            self.ledger.clear(Alarm::ConfigurationRefused, "");
             return;
         }
         let doors = |settings: &File| {
@@ -677,7 +677,7 @@ impl Headend {
         tell_strangers(&self.strangers());
         match self.apply_settings().await {
             Ok(()) => {
-                self.ledger.clear(alarm::CONFIGURATION, "");
+                self.ledger.clear(Alarm::ConfigurationRefused, "");
                 reloaded(
                     &self.ledger,
                     &format!("configuration {}", self.file.display()),
@@ -686,7 +686,7 @@ impl Headend {
             }
             Err(error) => {
                 let text = format!("the new configuration is in force only in part: {error}");
-                self.ledger.raise(alarm::CONFIGURATION, "", &text);
+                self.ledger.raise(Alarm::ConfigurationRefused, "", &text);
             }
         }
     }

@@ -17,7 +17,7 @@ use super::Headend;
 use super::bundle::Carried;
 use super::channel::Channel;
 use super::client::ClientConn;
-use crate::ledger::alarm;
+use crate::ledger::Alarm;
 use crate::random;
 
 /// How often a drained tunnel is looked at, and how long it may take.
@@ -345,7 +345,7 @@ impl Headend {
             older.peer.address
         );
         self.ledger.raise(
-            alarm::DUPLICATE,
+            Alarm::DuplicateIdentity,
             edge,
             &format!(
                 "{text}; another process at {} uses its key",
@@ -424,7 +424,7 @@ async fn watch_duplicate(headend: Rc<Headend>, edge: String) {
         let last = headend.duplicates.borrow().get(&edge).copied();
         if last.is_none_or(|last| last.elapsed() >= DUPLICATE_QUIET) {
             headend.duplicates.borrow_mut().remove(&edge);
-            headend.ledger.clear(alarm::DUPLICATE, &edge);
+            headend.ledger.clear(Alarm::DuplicateIdentity, &edge);
             return;
         }
     }

@@ -4,7 +4,7 @@ use fieldlock_pki::clock::Skew;
 
 use super::page::{Kind, Page};
 use super::{Monitored, process};
-use crate::ledger::alarm;
+use crate::ledger::Alarm;
 use crate::library::WARNINGS;
 use crate::posture::short_hex;
 
@@ -47,10 +47,9 @@ pub(super) fn measure(agent: &impl Monitored, page: &mut Page) {
         "How many alarms of this name last; 0: none.",
     );
     let lasting = agent.ledger().alarms();
-    for &name in alarm::ALL {
-        let of_it = |key: &str| key.split(' ').next() == Some(name);
-        let count = lasting.iter().filter(|(key, _)| of_it(key)).count();
-        alarms.add(&[("name", name)], count);
+    for &alarm in Alarm::ALL {
+        let count = lasting.iter().filter(|lasting| lasting.alarm == alarm);
+        alarms.add(&[("name", alarm.name())], count.count());
     }
     audit(agent, page);
     page.single(
