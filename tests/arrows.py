@@ -9,14 +9,14 @@ import sys
 
 # Lowest first; a crate may depend on any ring below its own.
 RINGS = [
-    {"modbus", "profinet", "session", "pki", "audit", "capture", "sandbox", "tls"},
+    {"modbus", "profinet", "session", "pki", "audit", "capture", "sandbox", "signed", "tls"},
     {"policy", "ca", "enroll", "rawsock"},
     {"conduit"},
     {"transport", "sim"},
     {"agent"},
     {"fieldlock"},
 ]
-CORES = {"modbus", "profinet", "session", "pki", "policy", "conduit"}
+CORES = {"modbus", "profinet", "session", "pki", "signed", "policy", "conduit"}
 SHELL_ONLY = {"tokio", "quinn", "rustls", "tokio-rustls", "tracing"}
 
 

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fieldlock_audit::{Kind, Record};
-use fieldlock_pki::PublicKey;
-use fieldlock_pki::signing::Signer as AgentKey;
 use fieldlock_policy::Bundle;
 use fieldlock_session::frame::{CONTROL, MAX_PIECE};
 use fieldlock_session::{Fate, Frame};
+use fieldlock_signed::{PublicKey, Signer as AgentKey};
 use fieldlock_testkit::modbus::{read, write_register};
 use fieldlock_testkit::process::Directory;
 use fieldlock_tests::answers::{

@@ -1,7 +1,7 @@
 //! Whose policy bundles count: those of the signers that are pinned, whatever a CA says.
 
-use fieldlock_pki::PublicKey;
 use fieldlock_policy::Bundle;
+use fieldlock_signed::PublicKey;
 use thiserror::Error;
 
 /// Checks the signature of a bundle: by one of `signers`, or, where there are none, by the key that
@@ -33,8 +33,8 @@ pub enum Distrust {
 
 #[cfg(test)]
 mod tests {
-    use fieldlock_pki::signing::Signer;
     use fieldlock_policy::bundle::{Edges, Header};
+    use fieldlock_signed::Signer;
     use rcgen::{KeyPair, PublicKeyData as _};
 
     use super::*;

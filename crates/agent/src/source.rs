@@ -6,9 +6,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
-use fieldlock_pki::{Name, PublicKey, hex, store};
+use fieldlock_pki::{Name, hex, store};
 use fieldlock_policy::bundle::MAX_BUNDLE;
 use fieldlock_policy::{Bundle, Policy};
+use fieldlock_signed::PublicKey;
 
 use crate::bundle::verify;
 use crate::sandbox::hint;

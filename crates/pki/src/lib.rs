@@ -37,7 +37,6 @@ pub use crl::{Crl, CrlError};
 pub use identity::{Identity, IdentityError, Name, NameError, Role, Site};
 pub use modbus_role::{ModbusRole, ModbusRoleError};
 pub use serial::Serial;
-pub use signing::PublicKey;
 pub use store::{Installed, StoreError};
 pub use token::{Secret, Token, TokenError};
 pub use trust::{TrustList, TrustListError};

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use fieldlock_modbus::quirk::Framing;
 use fieldlock_modbus::{Quirk, Quirks};
-use fieldlock_pki::{Name, PublicKey};
+use fieldlock_pki::Name;
 use fieldlock_policy::{Known, Policy, Strangers};
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
+use fieldlock_signed::PublicKey;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 

@@ -18,12 +18,12 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Subcommand};
 use fieldlock_modbus::{FunctionCode, Request};
-use fieldlock_pki::PublicKey;
 use fieldlock_policy::{
     Asked, Client, Explanation, Now, NumberType, Origin, Policy, Sample, Side, Span, WordOrder,
     ceiling, explain, explain_named, parse_address, parse_function, summary, warnings,
 };
 use fieldlock_profinet::StationName;
+use fieldlock_signed::PublicKey;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use fieldlock_audit::Sign;
 use fieldlock_pki::Installed;
-use fieldlock_pki::signing::Signer;
+use fieldlock_signed::Signer;
 
 /// An agent's key, as its journal uses it.
 pub(super) struct LogSigner {

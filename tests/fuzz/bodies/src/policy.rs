@@ -1,12 +1,12 @@
 //! Policy files, which people paste, and bundles of them, which anybody may carry.
 
 use fieldlock_modbus::{Request, Table};
-use fieldlock_pki::PublicKey;
 use fieldlock_policy::bundle::{MAX_BUNDLE, MAX_VERSION};
 use fieldlock_policy::{
     Asked, Bundle, Client, Decision, Now, Origin, Policy, PolicyErrors, RuleId, Side, View,
     ceiling, explain, summary, warnings,
 };
+use fieldlock_signed::PublicKey;
 
 const MAX_REPORTED: usize = 50;
 const REQUESTS: [&[u8]; 9] = [

@@ -6,9 +6,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use fieldlock_agent::bundle::{Distrust, verify};
-use fieldlock_pki::PublicKey;
 use fieldlock_policy::bundle::{BundleError, Header, time_text};
 use fieldlock_policy::{Bundle, Policy, PolicyErrors};
+use fieldlock_signed::PublicKey;
 use serde_json::{Value, json};
 
 /// A valid policy.

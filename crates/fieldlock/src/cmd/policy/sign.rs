@@ -10,10 +10,11 @@ use fieldlock_ca::Passphrase;
 use fieldlock_ca::hsm::{Uri, UriError};
 use fieldlock_ca::keyfile::{self, KeyFileError};
 use fieldlock_ca::passphrase::PassphraseError;
+use fieldlock_pki::Name;
 use fieldlock_pki::issue::CaKey;
-use fieldlock_pki::{Name, PublicKey};
 use fieldlock_policy::bundle::{Edges, Header, MAX_BUNDLE, MAX_VERSION};
 use fieldlock_policy::{Bundle, Policy};
+use fieldlock_signed::PublicKey;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 

@@ -1,0 +1,7 @@
+//! What people and agents sign that is not a certificate.
+//!
+//! - [`PublicKey`], [`Signer`]: the keys.
+
+mod key;
+
+pub use key::{PublicKey, PublicKeyError, Signer};
