@@ -7,7 +7,7 @@ use fieldlock_audit::{Kind, Record};
 use fieldlock_policy::Bundle;
 use fieldlock_session::frame::{CONTROL, MAX_PIECE};
 use fieldlock_session::{Fate, Frame};
-use fieldlock_signed::{PublicKey, Signer as AgentKey};
+use fieldlock_signed::{PublicKey, Signature, Signer as AgentKey};
 use fieldlock_testkit::modbus::{read, write_register};
 use fieldlock_testkit::process::Directory;
 use fieldlock_tests::answers::{
@@ -483,14 +483,17 @@ fn without(bundle: &str, key: &str) -> String {
 
 /// Signed with the key of an agent's certificate, which may pass itself off as the one pinned.
 fn by_agent(bundle: &str, key: &Path, passed_off: bool) -> String {
-    let mut bundle = Bundle::parse(bundle.as_bytes()).unwrap();
+    let read = Bundle::parse(bundle.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_file(key).unwrap();
     let pair = rcgen::KeyPair::try_from(key.secret_der()).unwrap();
-    if !passed_off {
-        bundle.header.signer = PublicKey::new(pair.der_bytes()).unwrap().to_string();
-    }
-    let signer = AgentKey::new(key.secret_der()).unwrap();
-    bundle.signature = signer.sign(bundle.signed_text().as_bytes()).unwrap();
+    let signer = match passed_off {
+        true => read.signers(),
+        false => PublicKey::new(pair.der_bytes()).unwrap().to_string(),
+    };
+    let mut bundle = Bundle::new(read.header, read.body);
+    let key = AgentKey::new(key.secret_der()).unwrap();
+    let octets = key.sign(bundle.signed_text(&signer).as_bytes()).unwrap();
+    bundle.sign(Signature { signer, octets });
     bundle.to_string()
 }
 

@@ -3,7 +3,7 @@
 //! - [`headend`] and [`edge`]: the two ends; neither knows the other. What joins them is
 //!   `fieldlock-transport`.
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
-//! - [`ledger`], [`posture`], [`source`], [`bundle`], [`authority`], [`control`], [`reload`]: what every agent has.
+//! - [`ledger`], [`posture`], [`source`], [`authority`], [`control`], [`reload`]: what every agent has.
 //! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
 //! - [`sandbox`]: what the process may do at all.
 //! - [`settings`]: configuration files.
@@ -13,7 +13,6 @@
 //! of its own, since it waits for the disk.
 
 mod authority;
-pub mod bundle;
 mod checkpoint;
 mod control;
 mod edge;

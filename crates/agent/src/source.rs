@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use fieldlock_pki::{Name, hex, store};
-use fieldlock_policy::bundle::MAX_BUNDLE;
+use fieldlock_policy::bundle::{self, MAX_BUNDLE};
 use fieldlock_policy::{Bundle, Policy};
 use fieldlock_signed::PublicKey;
 
-use crate::bundle::verify;
 use crate::sandbox::hint;
 
 /// As the configuration names it.
@@ -98,7 +97,7 @@ impl Source {
             });
         }
         let installed = self.installed(state, name).and_then(|bundle| {
-            let policy = bundle.compile(store::POLICY_BUNDLE);
+            let policy = bundle::compile(&bundle, store::POLICY_BUNDLE);
             Ok((policy.map_err(|errors| errors.to_string())?, bundle))
         });
         Ok(match installed {
@@ -123,7 +122,8 @@ impl Source {
 
     /// Whether a bundle is for the edge `name` and of a signer that is pinned.
     pub(crate) fn believe(&self, bundle: &Bundle, name: &Name) -> Result<(), String> {
-        verify(bundle, &self.signers).map_err(|error| error.to_string())?;
+        let believed = bundle.verify_by(&self.signers);
+        believed.map_err(|error| error.to_string())?;
         let edges = &bundle.header.edges;
         match edges.includes(name.as_str()) {
             true => Ok(()),
@@ -227,7 +227,7 @@ fn join(policy: Policy, bundle: &Bundle, local: Option<(Policy, [u8; 32])>) -> R
     let own = bundle_hash(bundle);
     let bundle = Bundled::InForce {
         bundle: Floor::of(bundle),
-        signer: bundle.header.signer.clone(),
+        signer: bundle.signers(),
     };
     let (policy, hash) = match local {
         None => (policy, own),

@@ -48,7 +48,7 @@ pub(super) fn check_file(settings: &File, name: &Name) -> Result<(), String> {
     let named = |error: String| format!("{}: {error}", file.display());
     let bundle = Bundle::parse(&read_bundle(file)?).map_err(|error| named(error.to_string()))?;
     settings.source().believe(&bundle, name).map_err(named)?;
-    let compiled = bundle.compile(&file.display().to_string());
+    let compiled = bundle::compile(&bundle, &file.display().to_string());
     compiled.map_err(|errors| errors.to_string())?;
     Ok(())
 }
@@ -196,7 +196,7 @@ impl Edge {
             }
         }
         let name = format!("policy bundle {version}");
-        let policy = bundle.compile(&name).map_err(|errors| errors.to_string())?;
+        let policy = bundle::compile(&bundle, &name).map_err(|errors| errors.to_string())?;
         let rules = source.rules_of(&bundle, policy)?;
         let keep = |file, content: Option<&[u8]>| {
             store::keep_policy(state, file, content).map_err(|error| error.to_string())

@@ -263,8 +263,8 @@ fn print_checked(path: &Path, loaded: &Loaded) {
     let file = path.display();
     let policy = &loaded.policy;
     print(format_args!("{file}: valid"));
-    if let Some(header) = &loaded.header {
-        print(file::describe(header));
+    if let Some(bundle) = &loaded.bundle {
+        print(file::describe(bundle));
     }
     print(summary(policy));
     for warning in warnings(policy, Timestamp::now().as_second()) {
@@ -279,7 +279,7 @@ fn checked_json(path: &Path, loaded: &Loaded) -> serde_json::Value {
     json!({
         "file": path.display().to_string(),
         "valid": true,
-        "bundle": loaded.header.as_ref().map(file::describe_json),
+        "bundle": loaded.bundle.as_ref().map(file::describe_json),
         "summary": summary(policy),
         "warnings": warnings,
     })

@@ -1,7 +1,7 @@
 //! Policy files, which people paste, and bundles of them, which anybody may carry.
 
 use fieldlock_modbus::{Request, Table};
-use fieldlock_policy::bundle::{MAX_BUNDLE, MAX_VERSION};
+use fieldlock_policy::bundle::{self, MAX_BUNDLE, MAX_VERSION};
 use fieldlock_policy::{
     Asked, Bundle, Client, Decision, Now, Origin, Policy, PolicyErrors, RuleId, Side, View,
     ceiling, explain, summary, warnings,
@@ -41,8 +41,8 @@ pub fn policy_bundle(data: &[u8]) {
     assert!((1..=MAX_VERSION).contains(&bundle.header.version));
     assert!(data.len() <= MAX_BUNDLE);
     let pinned: PublicKey = PINNED.parse().unwrap();
-    assert!(!pinned.has_signed(bundle.signed_text().as_bytes(), &bundle.signature));
-    if let Err(errors) = bundle.compile("fleet.bundle") {
+    assert!(bundle.verify_by(&[pinned]).is_err());
+    if let Err(errors) = bundle::compile(&bundle, "fleet.bundle") {
         let lines = data.split(|octet| *octet == b'\n').count();
         assert!(errors.errors.iter().all(|error| error.line <= lines));
     }

@@ -5,17 +5,16 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use fieldlock_agent::bundle::{Distrust, verify};
-use fieldlock_policy::bundle::{BundleError, Header, time_text};
+use fieldlock_policy::bundle::{self, Header, Malformed, time_text};
 use fieldlock_policy::{Bundle, Policy, PolicyErrors};
-use fieldlock_signed::PublicKey;
+use fieldlock_signed::{Distrust, PublicKey};
 use serde_json::{Value, json};
 
 /// A valid policy.
 pub(super) struct Loaded {
     pub(super) policy: Policy,
     /// Of a bundle; its signature is good.
-    pub(super) header: Option<Header>,
+    pub(super) bundle: Option<Bundle>,
 }
 
 impl Loaded {
@@ -25,13 +24,17 @@ impl Loaded {
         let name = path.display().to_string();
         if Bundle::is_meant(&text) {
             let bundle = parse(path, &text)?;
-            verify(&bundle, signers).map_err(|problem| FileError::Distrust {
+            let verified = match signers {
+                [] => bundle.verify_whole(),
+                signers => bundle.verify_by(signers),
+            };
+            verified.map_err(|problem| FileError::Distrust {
                 path: path.to_owned(),
                 problem,
             })?;
             return Ok(Self {
-                policy: bundle.compile(&name)?,
-                header: Some(bundle.header),
+                policy: bundle::compile(&bundle, &name)?,
+                bundle: Some(bundle),
             });
         }
         if !signers.is_empty() {
@@ -41,7 +44,7 @@ impl Loaded {
         }
         Ok(Self {
             policy: Policy::parse(&text, &name)?,
-            header: None,
+            bundle: None,
         })
     }
 }
@@ -64,25 +67,26 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Bundle, FileError> {
 }
 
 /// Lines in the form of those of a policy's summary.
-pub(super) fn describe(header: &Header) -> impl Display {
-    let from = header.not_before.map_or("at once".to_owned(), time_text);
+pub(super) fn describe(bundle: &Bundle) -> impl Display {
     let Header {
         version,
+        not_before,
         edges,
-        signer,
-        ..
-    } = header;
+    } = &bundle.header;
+    let from = not_before.map_or("at once".to_owned(), time_text);
+    let signer = bundle.signers();
     format!(
         "  bundle     version {version}\n  edges      {edges}\n  in force   {from}\n  signer     {signer}"
     )
 }
 
-pub(super) fn describe_json(header: &Header) -> Value {
+pub(super) fn describe_json(bundle: &Bundle) -> Value {
+    let header = &bundle.header;
     json!({
         "version": header.version,
         "edges": header.edges.to_string(),
         "not_before": header.not_before.map(time_text),
-        "signer": header.signer,
+        "signer": bundle.signers(),
     })
 }
 
@@ -97,7 +101,7 @@ pub(super) enum FileError {
     #[error("{0}")]
     Policy(#[from] PolicyErrors),
     #[error("{path}: {error}", path = .path.display())]
-    Bundle { path: PathBuf, error: BundleError },
+    Bundle { path: PathBuf, error: Malformed },
     #[error("{path}: {problem}", path = .path.display())]
     Distrust { path: PathBuf, problem: Distrust },
     #[error("{path}: a plain policy file, signed by nobody", path = .path.display())]

@@ -12,7 +12,7 @@ use fieldlock_ca::keyfile::{self, KeyFileError};
 use fieldlock_ca::passphrase::PassphraseError;
 use fieldlock_pki::Name;
 use fieldlock_pki::issue::CaKey;
-use fieldlock_policy::bundle::{Edges, Header, MAX_BUNDLE, MAX_VERSION};
+use fieldlock_policy::bundle::{Edges, Header, MAX_BUNDLE, MAX_VERSION, Signature};
 use fieldlock_policy::{Bundle, Policy};
 use fieldlock_signed::PublicKey;
 use jiff::Timestamp;
@@ -141,20 +141,19 @@ pub(super) fn sign(args: &Sign) -> Result<(), SignError> {
             true => Edges::Any,
             false => Edges::only(names),
         },
-        signer: signer.to_string(),
     };
-    let text = header.signed_text(&policy);
-    let signature = key
-        .sign(text.as_bytes())
+    let mut bundle = Bundle::new(header, policy);
+    let name = signer.to_string();
+    let octets = key
+        .sign(bundle.signed_text(&name).as_bytes())
         .map_err(|error| SignError::Sign(error.to_string()))?;
-    if !signer.has_signed(text.as_bytes(), &signature) {
+    bundle.sign(Signature {
+        signer: name,
+        octets,
+    });
+    if bundle.verify_by(&[signer]).is_err() {
         return Err(SignError::Sign("what it signed does not verify".to_owned()));
     }
-    let bundle = Bundle {
-        header,
-        signature,
-        policy,
-    };
     let text = bundle.to_string();
     if text.len() > MAX_BUNDLE {
         return Err(SignError::Length { got: text.len() });
