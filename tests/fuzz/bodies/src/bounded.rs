@@ -58,6 +58,7 @@ bounded!(
     device_side,
     policy_parse,
     policy_bundle,
+    signed_text,
     enrolment,
     trust_list,
     profinet_datagram,

@@ -18,7 +18,7 @@
 //! | [`trust_list`] | a carrier of trust lists |
 //! | [`monitor_http`] | a local process, or a browser that was led to the port for monitoring |
 //! | [`policy_parse`], [`audit_log`], [`capture_file`] | an editor |
-//! | [`policy_bundle`] | a carrier of policy bundles |
+//! | [`policy_bundle`], [`signed_text`] | a carrier of policy bundles, and of other signed texts |
 
 #![allow(
     clippy::unwrap_used,
@@ -47,6 +47,7 @@ mod pdu;
 mod policy;
 mod rpc;
 mod session;
+mod signed;
 mod tunnel;
 mod wire;
 
@@ -67,4 +68,5 @@ pub use pdu::{modbus_answer, modbus_request};
 pub use policy::{policy_bundle, policy_parse};
 pub use rpc::profinet_rpc;
 pub use session::session_ops;
+pub use signed::signed_text;
 pub use tunnel::{hello, tunnel_frame};
