@@ -1,8 +1,6 @@
 //! One device: the pool core, the audit of its writes, and who waits for an answer.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
-use std::net::Ipv4Addr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,16 +8,16 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Decision, Kind, Outcome, Party, Record, Ticket, Values};
 use fieldlock_conduit::admit::Permit;
 use fieldlock_conduit::device::{
-    Backoff, Borne, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Event, Fault,
-    Framing, Key, Outcome as Ended, Stats, Submit,
+    Backoff, Borne, ClientKey, CloseReason, ConnId, DeviceSettings, DeviceSide, Fault, Framing,
+    Stats,
 };
-use fieldlock_conduit::meter::Who;
-use fieldlock_conduit::repeat::{self, Repeats};
-use fieldlock_conduit::step::{End, Mark, Registers};
-use fieldlock_modbus::rtu::BROADCAST;
-use fieldlock_modbus::{Exception, Quirk, Range};
-use fieldlock_policy::Policy;
-use fieldlock_session::{Frame, Outcome as Wire};
+use fieldlock_conduit::fate::Fate;
+use fieldlock_conduit::meter::{Meter, Who};
+use fieldlock_conduit::repeat::Repeats;
+use fieldlock_conduit::serve::{Asked, Ended, Event, Serving, Shed, Taken};
+use fieldlock_modbus::{Exception, Quirk};
+use fieldlock_policy::{Policy, View};
+use fieldlock_session::Frame;
 use fieldlock_transport::counter::{Counter, Histogram};
 use fieldlock_transport::tunnel::Outbox;
 use serde::Serialize;
@@ -29,16 +27,16 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::line::Line;
+use crate::fates::{self, recorded};
 use crate::ledger::{Ledger, answered, describe, describe_read};
 use crate::posture::Posture;
-use crate::repeats;
 use crate::settings::edge::Device as Config;
 
 pub(crate) struct Device {
     pub(crate) name: Arc<str>,
     pub(crate) config: Config,
     pub(crate) counters: Counters,
-    pub(super) core: RefCell<DeviceSide>,
+    pub(super) core: RefCell<Serving<Asker>>,
     /// By [`ConnId::index`].
     pub(super) lines: RefCell<Vec<Option<Line>>>,
     pub(super) ledger: Rc<Ledger>,
@@ -52,14 +50,6 @@ pub(crate) struct Device {
     fault: RefCell<Option<String>>,
     /// Answers that deviated, by quirk.
     borne: [Counter; Quirk::ALL.len()],
-    under_way: RefCell<HashMap<Key, UnderWay>>,
-    /// What rules with a step need to know; `None`: no such rule is for this device.
-    pub(super) registers: RefCell<Option<Registers>>,
-    /// Writes whose outcome their clients may not know.
-    repeats: RefCell<Repeats>,
-    next_key: Cell<u64>,
-    /// Writes whose intent is not on the disk yet, oldest first.
-    held: RefCell<VecDeque<(Ticket, Key)>>,
     /// When the timer task wakes next; it may be earlier than needed, never later.
     timer_at: Cell<Option<Instant>>,
     timer: Notify,
@@ -83,39 +73,24 @@ pub(crate) struct Counters {
     pub(crate) latency: Histogram,
 }
 
-const BUSY: Exception = Exception::ServerDeviceBusy;
-
 /// Where an answer goes, and how the request is put on record.
 pub(crate) struct Asker {
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) channel: u16,
     /// The headend's id of the request.
     pub(crate) id: u64,
-    pub(crate) client: ClientKey,
     pub(crate) party: Arc<Party>,
     /// The headend's identity.
     pub(crate) tunnel: Arc<str>,
-    pub(crate) deadline: Instant,
-}
-
-struct UnderWay {
-    asker: Asker,
-    since: Instant,
-    unit: u8,
-    function: u8,
-    /// What it reads, where it has an address.
-    read: Option<Range>,
     /// Who allowed it, of a read that goes on record.
-    rule: Option<Arc<str>>,
-    write: Option<Box<Write>>,
-    /// What the registers learn from its end.
-    mark: Option<Mark>,
+    pub(crate) rule: Option<Arc<str>>,
+    pub(crate) write: Option<Box<Write>>,
 }
 
-struct Write {
+/// A write on record.
+pub(crate) struct Write {
     intent: Ticket,
-    /// Of one that is to be sent only once.
-    repeat: Option<repeat::Ticket>,
+    /// Of its end.
     record: Record,
 }
 
@@ -128,7 +103,11 @@ async fn look_for(device: Weak<Device>) {
         if device.timer_task.borrow().is_none() {
             return;
         }
-        device.core.borrow_mut().connect_ahead(Instant::now());
+        device
+            .core
+            .borrow_mut()
+            .device_mut()
+            .connect_ahead(Instant::now());
         device.pump();
         drop(device);
         sleep(LOOK_FOR).await;
@@ -147,10 +126,11 @@ impl Device {
             });
         let settings = core_settings(&config);
         let lines = usize::from(settings.max_connections);
+        let repeats = Repeats::at_edge(config.refuse_repeats_for.0);
         let device = Rc::new(Self {
             name,
             counters: Counters::default(),
-            core: RefCell::new(DeviceSide::new(settings, seed, Instant::now())),
+            core: RefCell::new(Serving::new(settings, seed, repeats, Instant::now())),
             lines: RefCell::new(std::iter::repeat_with(|| None).take(lines).collect()),
             ledger: ledger.clone(),
             posture: posture.clone(),
@@ -158,18 +138,14 @@ impl Device {
             failure: RefCell::default(),
             fault: RefCell::default(),
             borne: Default::default(),
-            under_way: RefCell::default(),
-            registers: RefCell::default(),
-            repeats: RefCell::new(Repeats::at_edge(config.refuse_repeats_for.0)),
-            next_key: Cell::new(0),
-            held: RefCell::default(),
             timer_at: Cell::new(None),
             timer: Notify::new(),
             timer_task: RefCell::default(),
             config,
         });
         if device.ledger.take_unfinished(&device.name) {
-            device.core.borrow_mut().wait_for_earlier_writes();
+            let mut core = device.core.borrow_mut();
+            core.device_mut().wait_for_earlier_writes();
         }
         device.follow_policy(&posture.policy());
         let timed = device.clone();
@@ -187,23 +163,18 @@ impl Device {
 
     /// Learns from now on what this policy needs to know, and begins with nothing.
     pub(crate) fn follow_policy(&self, policy: &Policy) {
-        self.core.borrow_mut().policy_changed();
-        for request in self.under_way.borrow_mut().values_mut() {
-            request.mark = None;
-        }
-        let stepped = policy.stepped(&self.name);
         // Until then something may be under way: from before, from an edge that was stopped, from
         // this one by other settings.
         let quiet_at = Instant::now() + self.config.answer_within.0;
-        let registers = (!stepped.is_empty()).then(|| Registers::new(stepped, quiet_at));
-        *self.registers.borrow_mut() = registers;
+        let mut core = self.core.borrow_mut();
+        core.follow_policy(policy.stepped(&self.name), quiet_at);
     }
 
     /// The configuration has another device in this place, or none: what is under way is
     /// finished, then the connections close.
     pub(crate) async fn retire(self: Rc<Self>) {
         // It does not see any more all that reaches the device.
-        *self.registers.borrow_mut() = None;
+        self.core.borrow_mut().forget_registers();
         while self.under_way() > 0 {
             sleep(Duration::from_millis(20)).await;
         }
@@ -217,7 +188,7 @@ impl Device {
     }
 
     pub(crate) fn under_way(&self) -> usize {
-        self.under_way.borrow().len()
+        self.core.borrow().len()
     }
 
     /// Why there is no connection, where the last attempt failed.
@@ -247,133 +218,105 @@ impl Device {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.core.borrow().stats()
+        self.core.borrow().device().stats()
     }
 
     pub(crate) fn units_held_off(&self) -> Vec<u8> {
-        self.core.borrow().units_held_off(Instant::now()).collect()
+        let core = self.core.borrow();
+        core.device().units_held_off(Instant::now()).collect()
     }
 
-    /// Takes a request that `policy` permits; [`Device::pump`] moves it on. Exactly one answer
-    /// follows; `false`: it was refused and answered here and now.
-    pub(crate) fn submit(
+    /// Takes a request out of a tunnel; [`Device::pump`] moves it on. Exactly one answer follows. `meter`
+    /// counts for `metered`.
+    pub(crate) fn request(
         &self,
         now: Instant,
         asker: Asker,
-        permit: &Permit<'_>,
-        policy: &Policy,
-    ) -> bool {
-        self.counters.requests.add();
-        let request = permit.request();
-        let key = Key(self.next_key.get());
-        self.next_key.set(key.0 + 1);
-        let is_write = request.changes_state();
-        let submit = Submit {
-            key,
-            client: asker.client,
-            unit: permit.unit(),
-            request,
-            grounds: permit.grounds(),
-            deadline: asker.deadline,
-            held: is_write,
-        };
-        let function = request.function().0;
-        if self.config.modbus_rtu.is_some() && permit.unit() == BROADCAST && !is_write {
-            // Nobody answers a broadcast (Modbus over Serial Line, section 2.1).
-            let reason = "a broadcast can only write";
-            self.shed(&asker, permit, Exception::IllegalFunction, reason);
-            return false;
-        }
-        if let Err(full) = self.core.borrow_mut().submit(now, submit) {
-            self.shed(&asker, permit, BUSY, &full.to_string());
-            return false;
-        }
-        let write = if is_write {
-            match self.intend(now, &asker, key, permit, policy) {
-                Ok(write) => Some(write),
-                Err(reason) => {
-                    self.core.borrow_mut().refuse(key);
-                    self.shed(&asker, permit, BUSY, &reason);
-                    return false;
+        asked: Asked<'_>,
+        judges: (&View, &Policy),
+        (unit, pdu): (u8, &[u8]),
+        (meter, metered): (&mut Meter, &Who),
+    ) {
+        let (view, policy) = judges;
+        let mut core = self.core.borrow_mut();
+        let taken = core.request(now, asker, asked, view, (unit, pdu), (&mut *meter, metered));
+        match taken {
+            Ok(Taken::Read { permit, key }) => {
+                self.counters.requests.add();
+                if self.ledger.records_reads()
+                    && let Some(asker) = core.asker_mut(key)
+                {
+                    asker.rule = Some(policy.rule_name(permit.rule()).into());
                 }
             }
-        } else {
-            None
-        };
-        let mut registers = self.registers.borrow_mut();
-        let mark = registers
-            .as_mut()
-            .and_then(|r| r.submitted(now, permit.unit(), request, asker.deadline));
-        let under_way = UnderWay {
-            asker,
-            since: now,
-            mark,
-            unit: permit.unit(),
-            function,
-            read: request.read(),
-            rule: (write.is_none() && self.ledger.records_reads())
-                .then(|| policy.rule_name(permit.rule()).into()),
-            write,
-        };
-        self.under_way.borrow_mut().insert(key, under_way);
-        true
+            Ok(Taken::Write { permit, key }) => {
+                self.counters.requests.add();
+                let Some(asker) = core.asker_mut(key) else {
+                    return;
+                };
+                match self.intent(asker, &permit, policy) {
+                    Ok(intent) => core.hold(key, intent),
+                    Err(reason) => {
+                        permit.put_back(meter, metered);
+                        if let Some(asker) = core.take_back(now, key) {
+                            self.unrecorded(&asker, &permit, &reason);
+                        }
+                    }
+                }
+            }
+            Err((asker, shed)) => self.shed(&asker, unit, &shed, policy),
+        }
     }
 
-    /// Whether this write repeats one that came through another headend; it is answered then.
-    pub(crate) fn refuses_repeat(&self, now: Instant, asker: &Asker, permit: &Permit<'_>) -> bool {
-        let known = self.repeats.borrow();
-        if !permit.is_once() || known.is_empty() {
-            return false;
+    /// Answers a request that was not let in, and puts that on record.
+    fn shed(&self, asker: &Asker, unit: u8, shed: &Shed<'_>, policy: &Policy) {
+        asker.answer(shed.fate(), &shed.pdu());
+        let counters = &self.counters;
+        let (reason, repeats) = match shed {
+            Shed::Refused(refused) => {
+                counters.refused.add();
+                (refused.why.to_string().into(), None)
+            }
+            Shed::Repeat { first, .. } => {
+                counters.repeats_refused.add();
+                (fates::REPEAT.into(), Some(*first))
+            }
+            Shed::BroadcastRead { .. } => ("a broadcast can only write".into(), None),
+            Shed::QueueFull { full, .. } => (full.to_string().into(), None),
+            Shed::Unknowns { .. } => (fates::UNKNOWNS.into(), None),
+        };
+        if !matches!(shed, Shed::Refused(_) | Shed::Repeat { .. }) {
+            counters.requests.add();
+            counters.busy.add();
         }
-        let who = who(&asker.party);
-        let first = known.first(now, &written(&who, asker, permit), |_| false);
-        let Some(first) = first else { return false };
-        self.counters.repeats_refused.add();
-        let exception = repeats::ANSWER;
-        asker.answer(Wire::Refused, &exception.pdu(permit.request().function().0));
         let mut record = Record {
             decision: Some(Decision::Deny),
-            reason: Some(repeats::REASON.into()),
-            outcome: Some(Outcome::RepeatRefused),
-            exception: Some(exception.code()),
-            repeats: Some(first),
-            ..self.record(Kind::Denied, asker, permit.unit())
+            reason: Some(reason),
+            outcome: Some(recorded(shed.fate())),
+            exception: Some(shed.exception().code()),
+            repeats,
+            ..self.record(Kind::Denied, asker, unit)
         };
-        describe(&mut record, permit.request(), permit.layout());
-        self.ledger.repeated(record);
-        true
-    }
-
-    /// A client asks for something that is no repeat: it has the answers to what it asked before. True as long as it
-    /// is worth saying so again.
-    pub(crate) fn goes_on(&self, asker: &Asker) -> bool {
-        let who = who(&asker.party);
-        let mut known = self.repeats.borrow_mut();
-        known.goes_on(&who, asker.client.0)
-    }
-
-    /// What the client knows now of its writes.
-    fn tell_what_is_known(&self, under_way: &UnderWay, outcome: Outcome, exception: Option<u8>) {
-        let mut known = self.repeats.borrow_mut();
-        let party = &under_way.asker.party;
-        let now = Instant::now();
-        if let Some(write) = &under_way.write {
-            if let Some(ticket) = write.repeat {
-                let end = repeats::end_of(outcome, exception);
-                known.ended(now, &who(party), ticket, end);
+        match (shed, shed.permit()) {
+            (Shed::Refused(refused), _) => {
+                record.function = Some(refused.function);
+                record.rule = refused.rule.map(|rule| policy.rule_name(rule).into());
+                if let Some(request) = &refused.request {
+                    describe(&mut record, request, refused.layout.as_ref());
+                }
             }
-        } else if let (Outcome::Answered, Some(range), false) =
-            (outcome, &under_way.read, known.is_empty())
-        {
-            known.read(&who(party), 0, under_way.unit, range, under_way.since);
+            (_, Some(permit)) => describe(&mut record, permit.request(), permit.layout()),
+            (_, None) => {}
         }
+        self.ledger.repeated(record);
     }
 
-    /// Overload, no audit, or a request that makes no sense here: never sent.
-    fn shed(&self, asker: &Asker, permit: &Permit<'_>, exception: Exception, reason: &str) {
+    /// Answers a write that can't be put on record: it is not sent.
+    fn unrecorded(&self, asker: &Asker, permit: &Permit<'_>, reason: &str) {
         self.counters.busy.add();
         let request = permit.request();
-        asker.answer(Wire::Refused, &exception.pdu(request.function().0));
+        let exception = Exception::ServerDeviceBusy;
+        asker.answer(Fate::Refused, &exception.pdu(request.function().0));
         let mut record = Record {
             decision: Some(Decision::Deny),
             reason: Some(reason.to_owned().into()),
@@ -386,14 +329,12 @@ impl Device {
     }
 
     /// Puts the intent of a write on record; it is sent once that is on the disk.
-    fn intend(
+    fn intent(
         &self,
-        now: Instant,
-        asker: &Asker,
-        key: Key,
+        asker: &mut Asker,
         permit: &Permit<'_>,
         policy: &Policy,
-    ) -> Result<Box<Write>, String> {
+    ) -> Result<Ticket, String> {
         let mut record = Record {
             decision: Some(Decision::Allow),
             rule: Some(policy.rule_name(permit.rule()).into()),
@@ -410,75 +351,36 @@ impl Device {
             ..record.clone()
         };
         if !self.ledger.is_writable() {
-            return Err("the audit log can't be written".into());
+            return Err(fates::NO_AUDIT.into());
         }
-        let who = who(&asker.party);
-        let mut known = self.repeats.borrow_mut();
-        let repeat = permit
-            .is_once()
-            .then(|| known.begin(now, &written(&who, asker, permit), asker.id))
-            .transpose()
-            .map_err(|repeat::Full| repeats::FULL)?;
-        let intent = self.ledger.intent(record).map_err(|error| {
-            if let Some(ticket) = repeat {
-                known.ended(now, &who, ticket, repeat::End::NotSent);
-            }
-            error.to_string()
-        })?;
-        self.held.borrow_mut().push_back((intent, key));
-        Ok(Box::new(Write {
+        let intent = self.ledger.intent(record).map_err(|e| e.to_string())?;
+        asker.write = Some(Box::new(Write {
             intent,
-            repeat,
             record: outcome,
-        }))
+        }));
+        Ok(intent)
     }
 
     /// Releases writes whose intent is on the disk; refuses them all when it can't be.
     pub(crate) fn release_durable(self: &Rc<Self>) {
-        let now = Instant::now();
-        let durable = self.ledger.durable();
-        let writable = self.ledger.is_writable();
-        loop {
-            let mut held = self.held.borrow_mut();
-            let next = held.pop_front_if(|(ticket, _)| *ticket <= durable || !writable);
-            drop(held);
-            let Some((ticket, key)) = next else { break };
-            if ticket <= durable {
-                self.core.borrow_mut().release(now, key);
-            } else {
-                self.refuse_held(key);
-            }
-        }
+        let (durable, writable) = (self.ledger.durable(), self.ledger.is_writable());
+        self.core
+            .borrow_mut()
+            .handle_durable(Instant::now(), durable, writable);
         self.pump();
-    }
-
-    fn refuse_held(&self, key: Key) {
-        if !self.core.borrow_mut().refuse(key) {
-            return;
-        }
-        let Some(under_way) = self.under_way.borrow_mut().remove(&key) else {
-            return;
-        };
-        self.counters.busy.add();
-        let pdu = Exception::ServerDeviceBusy.pdu(under_way.function);
-        self.ended(&under_way, End::Refused);
-        under_way.asker.answer(Wire::Refused, &pdu);
-        self.tell_what_is_known(&under_way, Outcome::Refused, None);
-        let reason = "the audit log can't be written";
-        let borne = Borne::default();
-        self.conclude(&under_way, Outcome::Refused, Some(pdu[1]), borne, reason);
     }
 
     /// The client has gone: what it asked and was not sent yet is dropped.
     pub(crate) fn drop_client(&self, client: ClientKey) {
-        self.core.borrow_mut().drop_client(Instant::now(), client);
+        let mut core = self.core.borrow_mut();
+        core.device_mut().drop_client(Instant::now(), client);
     }
 
     /// Moves bytes out and answers on, and sets the timer. To be called after any input.
     pub(crate) fn pump(self: &Rc<Self>) {
         self.transmit();
         loop {
-            let Some(event) = self.core.borrow_mut().poll_event() else {
+            let Some(event) = self.core.borrow_mut().poll_event(Instant::now()) else {
                 break;
             };
             match event {
@@ -494,18 +396,11 @@ impl Device {
                     }
                 }
                 Event::Refused(fault) => self.note_fault("refused what came on the line", fault),
-                Event::Answer {
-                    key,
-                    outcome,
-                    shared,
-                    borne,
-                    pdu,
-                    ..
-                } => self.answer(key, outcome, shared, borne, &pdu),
+                Event::Ended(ended) => self.ended(&ended),
             }
         }
         self.transmit();
-        let next = self.core.borrow().poll_timeout();
+        let next = self.core.borrow().device().poll_timeout();
         let later = match (next, self.timer_at.get()) {
             (None, _) => true,
             (Some(next), Some(at)) => at <= next,
@@ -543,7 +438,9 @@ impl Device {
     fn transmit(self: &Rc<Self>) {
         let mut failed = Vec::new();
         for line in self.lines.borrow().iter().flatten() {
-            let sent = line.send(|out| self.core.borrow_mut().poll_transmit(line.conn, out));
+            let mut core = self.core.borrow_mut();
+            let sent = line.send(|out| core.device_mut().poll_transmit(line.conn, out));
+            drop(core);
             if sent.is_err() {
                 failed.push(line.conn);
             }
@@ -559,7 +456,8 @@ impl Device {
                 tokio::select! {
                     () = sleep_until(at.into()) => {
                         self.timer_at.set(None);
-                        self.core.borrow_mut().handle_timeout(Instant::now());
+                        let now = Instant::now();
+                        self.core.borrow_mut().device_mut().handle_timeout(now);
                         self.pump();
                     }
                     () = self.timer.notified() => {}
@@ -569,131 +467,93 @@ impl Device {
         }
     }
 
-    fn answer(&self, key: Key, outcome: Ended, shared: bool, borne: Borne, pdu: &[u8]) {
-        let Some(under_way) = self.under_way.borrow_mut().remove(&key) else {
-            return;
-        };
-        let is_exception = pdu.first().is_some_and(|function| function & 0x80 != 0);
-        let exception = is_exception.then(|| pdu[1]);
-        let (wire, recorded) = match outcome {
-            Ended::Answered if is_exception => (Wire::Answered, Outcome::Exception),
-            Ended::Answered if shared => (Wire::Answered, Outcome::Shared),
-            Ended::Answered => (Wire::Answered, Outcome::Answered),
-            Ended::Broadcast => (Wire::Answered, Outcome::Sent),
-            Ended::NotSent | Ended::HeldOff | Ended::Unreachable => {
-                (Wire::NotSent, Outcome::NotSent)
-            }
-            Ended::Unknown(_) => (Wire::Unknown, Outcome::Unknown),
-        };
-        let end = match recorded {
-            // Not a word of what the registers hold, or of fewer than they are.
-            Outcome::Answered | Outcome::Shared if borne.is_foreign() => End::Lost,
-            Outcome::Answered | Outcome::Shared => End::Answered(pdu),
-            Outcome::Exception | Outcome::NotSent => End::Refused,
-            _ => End::Lost,
-        };
-        self.ended(&under_way, end);
-        self.tell_what_is_known(&under_way, recorded, exception);
-        under_way.asker.answer(wire, pdu);
-        let reason = match outcome {
-            Ended::Answered | Ended::Broadcast => {
-                self.counters.answered.add();
-                self.counters.latency.observe(under_way.since.elapsed());
-                match shared {
-                    true => self.counters.shared.add(),
-                    false => {
-                        (borne.quirks.iter()).for_each(|quirk| self.borne[quirk as usize].add())
-                    }
+    /// Answers a request that is over, and puts that on record.
+    fn ended(&self, ended: &Ended<Asker>) {
+        let fate = ended.fate;
+        ended.asker.answer(fate, &ended.pdu);
+        let is_exception = ended
+            .pdu
+            .first()
+            .is_some_and(|function| function & 0x80 != 0);
+        let exception = is_exception.then(|| ended.pdu[1]);
+        let counters = &self.counters;
+        match fate {
+            Fate::Answered | Fate::Shared | Fate::Exception | Fate::Sent => {
+                counters.answered.add();
+                counters.latency.observe(ended.since.elapsed());
+                let quirks = ended.borne.quirks;
+                match fate {
+                    Fate::Shared => counters.shared.add(),
+                    _ => quirks
+                        .iter()
+                        .for_each(|quirk| self.borne[quirk as usize].add()),
                 }
-                String::new()
+                if ended.asker.write.is_none() {
+                    self.note_read(ended, exception);
+                    return;
+                }
             }
-            Ended::NotSent | Ended::HeldOff | Ended::Unreachable => {
-                self.counters.not_sent.add();
-                outcome.to_string()
-            }
-            Ended::Unknown(_) => {
-                self.counters.unknown.add();
-                outcome.to_string()
-            }
-        };
-        if under_way.write.is_none() && reason.is_empty() && self.ledger.records_reads() {
-            self.note_read(&under_way, recorded, exception, borne, pdu);
-        } else {
-            self.conclude(&under_way, recorded, exception, borne, &reason);
+            Fate::Refused | Fate::RepeatRefused => counters.busy.add(),
+            Fate::NotSent => counters.not_sent.add(),
+            Fate::Unknown => counters.unknown.add(),
         }
+        self.conclude(ended, exception);
     }
 
-    /// What a request that is over has taught of registers.
-    fn ended(&self, under_way: &UnderWay, end: End<'_>) {
-        if let Some(mark) = under_way.mark
-            && let Some(registers) = &mut *self.registers.borrow_mut()
-        {
-            registers.ended(Instant::now(), mark, end);
+    fn note_read(&self, ended: &Ended<Asker>, exception: Option<u8>) {
+        if !self.ledger.records_reads() {
+            return;
         }
-    }
-
-    fn note_read(
-        &self,
-        asked: &UnderWay,
-        outcome: Outcome,
-        exception: Option<u8>,
-        borne: Borne,
-        pdu: &[u8],
-    ) {
-        let party = &*asked.asker.party;
-        let who = (party.address, &party.identity, &asked.asker.tunnel);
-        let key = (who, &self.name, asked.unit, asked.function, asked.read);
-        self.ledger.read(key, pdu, || Record {
-            rule: asked.rule.clone(),
-            answer: answered(asked.read, pdu).filter(|_| exception.is_none()),
-            outcome: Some(outcome),
+        let party = &*ended.asker.party;
+        let who = (party.address, &party.identity, &ended.asker.tunnel);
+        let key = (who, &self.name, ended.unit, ended.function, ended.read);
+        self.ledger.read(key, &ended.pdu, || Record {
+            rule: ended.asker.rule.clone(),
+            answer: answered(ended.read, &ended.pdu).filter(|_| exception.is_none()),
+            outcome: Some(recorded(ended.fate)),
             exception,
-            quirk: named(borne),
-            ..self.read_record(Kind::Read, asked)
+            quirk: named(ended.borne),
+            ..self.read_record(Kind::Read, ended)
         });
     }
 
-    fn read_record(&self, kind: Kind, asked: &UnderWay) -> Record {
+    fn read_record(&self, kind: Kind, ended: &Ended<Asker>) -> Record {
         let mut record = Record {
-            function: Some(asked.function),
-            ..self.record(kind, &asked.asker, asked.unit)
+            function: Some(ended.function),
+            ..self.record(kind, &ended.asker, ended.unit)
         };
-        describe_read(&mut record, asked.read);
+        describe_read(&mut record, ended.read);
         record
     }
 
     /// Puts the end of a request on record: every write, and reads that brought nothing.
-    fn conclude(
-        &self,
-        under_way: &UnderWay,
-        outcome: Outcome,
-        exception: Option<u8>,
-        borne: Borne,
-        reason: &str,
-    ) {
-        let reason = (!reason.is_empty()).then(|| reason.to_owned().into());
-        match &under_way.write {
+    fn conclude(&self, ended: &Ended<Asker>, exception: Option<u8>) {
+        let reason = match (ended.outcome, ended.fate) {
+            (_, Fate::Answered | Fate::Shared | Fate::Exception | Fate::Sent) => None,
+            (Some(outcome), _) => Some(outcome.to_string().into()),
+            (None, _) => Some(fates::NO_AUDIT.into()),
+        };
+        match &ended.asker.write {
             Some(write) => self.ledger.note(Record {
                 intent: Some(write.intent),
-                outcome: Some(outcome),
+                outcome: Some(recorded(ended.fate)),
                 exception,
-                quirk: named(borne),
-                answer: borne.took.map(Values::Register),
+                quirk: named(ended.borne),
+                answer: ended.borne.took.map(Values::Register),
                 reason,
                 ..write.record.clone()
             }),
-            None if reason.is_some() => {
+            None => {
                 self.ledger.repeated(Record {
-                    outcome: Some(match outcome {
-                        Outcome::Unknown => Outcome::Lost,
-                        outcome => outcome,
+                    outcome: Some(match ended.fate {
+                        Fate::Unknown => Outcome::Lost,
+                        fate => recorded(fate),
                     }),
                     exception,
                     reason,
-                    ..self.read_record(Kind::Lost, under_way)
+                    ..self.read_record(Kind::Lost, ended)
                 });
             }
-            None => {}
         }
     }
 
@@ -725,7 +585,12 @@ impl Device {
     }
 
     pub(super) fn sealed(self: &Rc<Self>, conn: ConnId) {
-        self.core.borrow_mut().handle_sealed(Instant::now(), conn);
+        self.tell(|core, now| core.handle_sealed(now, conn));
+    }
+
+    /// What a connection has to say.
+    fn tell(self: &Rc<Self>, what: impl FnOnce(&mut DeviceSide, Instant)) {
+        what(self.core.borrow_mut().device_mut(), Instant::now());
         self.pump();
     }
 
@@ -733,10 +598,7 @@ impl Device {
         info!(device = %self.name, "connected");
         self.reached.set(true);
         self.failure.take();
-        self.core
-            .borrow_mut()
-            .handle_connected(Instant::now(), conn);
-        self.pump();
+        self.tell(|core, now| core.handle_connected(now, conn));
     }
 
     pub(super) fn connect_failed(self: &Rc<Self>, conn: ConnId, error: &str) {
@@ -755,10 +617,7 @@ impl Device {
     }
 
     pub(super) fn received(self: &Rc<Self>, conn: ConnId, bytes: &[u8]) {
-        self.core
-            .borrow_mut()
-            .handle_bytes(Instant::now(), conn, bytes);
-        self.pump();
+        self.tell(|core, now| core.handle_bytes(now, conn, bytes));
     }
 
     pub(super) fn lost(self: &Rc<Self>, conn: ConnId, why: &str) {
@@ -768,40 +627,18 @@ impl Device {
 
     pub(super) fn closed(self: &Rc<Self>, conn: ConnId, connect_failed: bool) {
         self.take_line(conn);
-        self.core
-            .borrow_mut()
-            .handle_closed(Instant::now(), conn, connect_failed);
-        self.pump();
+        self.tell(|core, now| core.handle_closed(now, conn, connect_failed));
     }
 }
 
 impl Asker {
-    pub(crate) fn answer(&self, outcome: Wire, pdu: &[u8]) {
+    pub(crate) fn answer(&self, fate: Fate, pdu: &[u8]) {
         let frame = Frame::Answer {
             id: self.id,
-            outcome,
+            outcome: fate.told(),
             pdu,
         };
         self.outbox.push(|out| frame.encode(self.channel, out));
-    }
-}
-
-/// Whose writes these are, as the headend states it.
-fn who(party: &Party) -> Who {
-    match &party.identity {
-        Some(identity) => Who::Identity(identity.clone()),
-        None => Who::Address(party.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
-    }
-}
-
-fn written<'a>(who: &'a Who, asker: &Asker, permit: &'a Permit<'_>) -> repeat::Asked<'a> {
-    repeat::Asked {
-        who,
-        connection: asker.client.0,
-        transaction: 0,
-        device: 0,
-        unit: permit.unit(),
-        request: permit.request(),
     }
 }
 

@@ -2,26 +2,28 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_audit::{Decision, Kind, Outcome, Party, Record};
-use fieldlock_conduit::admit::{Count, Refused, admit};
+use fieldlock_audit::{Kind, Outcome, Party, Record};
 use fieldlock_conduit::device::ClientKey;
+use fieldlock_conduit::fate::Fate;
 use fieldlock_conduit::meter::Who;
+use fieldlock_conduit::serve::Asked;
 use fieldlock_modbus::Exception;
 use fieldlock_pki::TrustList;
 use fieldlock_policy::{Client, Origin, Side, View};
 use fieldlock_session::frame::Frame;
-use fieldlock_session::{ClientOpen, Close, Event, Hello, Outcome as Wire, Violation};
+use fieldlock_session::{ClientOpen, Close, Event, Hello, Violation};
 use fieldlock_transport::tunnel::{End, Handler, Link, Outbox};
 use tracing::{info, warn};
 
 use super::bundle::Answer;
 use super::device::{Asker, Device};
 use super::{Edge, HeadendProcess};
-use crate::ledger::{Alarm, describe};
+use crate::ledger::Alarm;
 use crate::quota::Quota;
 
 /// Clients that a headend may have open at once on one tunnel. One costs about 300 octets.
@@ -58,6 +60,7 @@ pub(crate) struct TunnelHandler {
 /// A client as the headend states it. It can narrow what the tunnel may do, never widen it.
 struct StatedClient {
     party: Arc<Party>,
+    who: Who,
     view: RefCell<Arc<View>>,
     /// It goes on over a newer tunnel: what comes of it over this one is late, and not sent any more.
     moved: Cell<bool>,
@@ -286,6 +289,7 @@ impl TunnelHandler {
             ..Party::default()
         };
         let client = StatedClient {
+            who: who(&party),
             party: Arc::new(party),
             view: RefCell::new(view),
             moved: Cell::new(false),
@@ -324,41 +328,23 @@ impl TunnelHandler {
         device: &Rc<Device>,
         client: &StatedClient,
         asker: Asker,
-        unit: u8,
-        pdu: &[u8],
+        (key, deadline): (ClientKey, Instant),
+        (unit, pdu): (u8, &[u8]),
     ) {
         let view = client.view.borrow().clone();
-        let now = Instant::now();
-        let mut meter = self.edge.meter.borrow_mut();
-        let registers = device.registers.borrow();
-        let count = Count {
-            meter: &mut meter,
-            who: &self.who,
-            registers: registers.as_ref(),
-            now,
+        let policy = self.edge.posture.policy();
+        let asked = Asked {
+            client: key,
+            whose: &client.who,
+            has_written: &client.has_written,
+            id: asker.id,
+            deadline,
         };
-        let judged = admit(&view, unit, pdu, device.config.quirks, count);
-        drop(registers);
-        match judged {
-            Ok(permit) => {
-                if device.refuses_repeat(now, &asker, &permit) {
-                    permit.put_back(&mut meter, &self.who);
-                    return;
-                }
-                if client.has_written.get() {
-                    client.has_written.set(device.goes_on(&asker));
-                }
-                if permit.is_once() {
-                    client.has_written.set(true);
-                }
-                let policy = self.edge.posture.policy();
-                if !device.submit(now, asker, &permit, &policy) {
-                    permit.put_back(&mut meter, &self.who);
-                }
-                self.touch(device);
-            }
-            Err(refused) => self.refuse(device, &asker, unit, &refused),
-        }
+        let mut meter = self.edge.meter.borrow_mut();
+        let meter = (&mut *meter, &self.who);
+        let now = Instant::now();
+        device.request(now, asker, asked, (&view, &policy), (unit, pdu), meter);
+        self.touch(device);
     }
 
     /// A request of a client that goes on over a newer tunnel.
@@ -366,7 +352,7 @@ impl TunnelHandler {
         device.counters.not_sent.add();
         let exception = Exception::GatewayPathUnavailable;
         let function = pdu.first().copied().unwrap_or_default();
-        asker.answer(Wire::NotSent, &exception.pdu(function));
+        asker.answer(Fate::NotSent, &exception.pdu(function));
         self.edge.ledger.repeated(Record {
             function: Some(function),
             reason: Some("late: its client goes on over a newer tunnel".into()),
@@ -374,25 +360,6 @@ impl TunnelHandler {
             exception: Some(exception.code()),
             ..device.record(Kind::Lost, asker, unit)
         });
-    }
-
-    fn refuse(&self, device: &Device, asker: &Asker, unit: u8, refused: &Refused<'_>) {
-        device.counters.refused.add();
-        asker.answer(Wire::Refused, &refused.exception.pdu(refused.function));
-        let policy = self.edge.posture.policy();
-        let mut record = Record {
-            decision: Some(Decision::Deny),
-            rule: refused.rule.map(|rule| policy.rule_name(rule).into()),
-            reason: Some(refused.why.to_string().into()),
-            outcome: Some(Outcome::Refused),
-            exception: Some(refused.exception.code()),
-            function: Some(refused.function),
-            ..device.record(Kind::Denied, asker, unit)
-        };
-        if let Some(request) = &refused.request {
-            describe(&mut record, request, refused.layout.as_ref());
-        }
-        self.edge.ledger.repeated(record);
     }
 
     fn touch(&self, device: &Rc<Device>) {
@@ -405,6 +372,14 @@ impl TunnelHandler {
     /// Clients of different headends take turns as different clients.
     fn key(&self, client: u32) -> ClientKey {
         ClientKey(u64::from(self.process.get()) << 32 | u64::from(client))
+    }
+}
+
+/// Whose requests these are, as the headend states it.
+fn who(party: &Party) -> Who {
+    match &party.identity {
+        Some(identity) => Who::Identity(identity.clone()),
+        None => Who::Address(party.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
     }
 }
 
@@ -467,11 +442,12 @@ impl Handler for TunnelHandler {
                     outbox: outbox.clone(),
                     channel,
                     id,
-                    client: self.key(client),
                     party: known.party.clone(),
                     tunnel: self.identity.clone(),
-                    deadline: Instant::now() + within.min(device.config.answer_within.0),
+                    rule: None,
+                    write: None,
                 };
+                let deadline = Instant::now() + within.min(device.config.answer_within.0);
                 // A headend that does not take its answers gets no more work done.
                 if outbox.is_stalled() {
                     return Err(Violation::Flood);
@@ -480,7 +456,8 @@ impl Handler for TunnelHandler {
                     self.too_late(device, &asker, unit, pdu);
                     return Ok(());
                 }
-                self.request(device, &known, asker, unit, pdu);
+                let due = (self.key(client), deadline);
+                self.request(device, &known, asker, due, (unit, pdu));
             }
             _ => {
                 return Err(Violation::Unexpected {

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Decision, Kind, Outcome, Record, Ticket};
 use fieldlock_conduit::admit::Permit;
-use fieldlock_conduit::client::{By, Place, UnderWay};
+use fieldlock_conduit::client::Place;
+use fieldlock_conduit::fate::Fate;
+use fieldlock_conduit::forward::{Ended, Forwarding};
 use fieldlock_conduit::repeat;
-use fieldlock_modbus::rtu::BROADCAST;
-use fieldlock_modbus::{Answer, Exception, Expected, Quirks, Range};
+use fieldlock_modbus::Quirks;
 use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
 use fieldlock_transport::tunnel::{Link, Outbox};
 use tokio::sync::Notify;
@@ -19,33 +20,24 @@ use tokio::time::sleep_until;
 use super::client::ClientConn;
 use super::devices::Device;
 use super::request::Asked;
+use crate::fates::recorded;
 use crate::ledger::{Ledger, answered, describe, describe_read};
-use crate::repeats;
-
-/// Kept back from `answer_within` beside the round trip, so that the edge's own word on a
-/// request ("not sent", "unknown") arrives before this side gives up.
-const MARGIN: Duration = Duration::from_millis(20);
-const REFRESH: Duration = Duration::from_secs(1);
 
 /// One device channel of a live tunnel.
 pub(crate) struct Channel {
     pub(crate) link: Rc<Link>,
     pub(crate) device: Rc<Device>,
     pub(crate) answer_within: Duration,
-    /// In which ways the device deviates, as far as the edge says.
-    quirks: Quirks,
     outbox: Rc<Outbox>,
     number: u16,
     ledger: Rc<Ledger>,
     tunnel: Arc<str>,
-    table: RefCell<UnderWay<Pending>>,
+    core: RefCell<Forwarding<Pending>>,
     /// Whether the deadline timer runs; it stops by itself when nothing is under way.
     armed: Cell<bool>,
     arm: Notify,
     /// The tunnel has ended, and with it the watch over deadlines, which keeps this channel.
     ended: Cell<bool>,
-    /// What the edge is given to answer, refreshed with the round trip.
-    within: Cell<(Instant, u32)>,
 }
 
 /// Why a permitted request was not sent.
@@ -59,17 +51,12 @@ pub(crate) enum Unsent {
     NoAudit,
 }
 
+/// Where the answer goes, and how the end is put on record.
 struct Pending {
-    id: u64,
     client: Rc<ClientConn>,
-    since: Instant,
     place: Place,
     transaction: u16,
     client_unit: u8,
-    unit: u8,
-    expected: Expected,
-    /// What it reads, where it has an address.
-    read: Option<Range>,
     /// Who allowed it, of a read that goes on record.
     rule: Option<Arc<str>>,
     write: Option<Box<WriteUnderWay>>,
@@ -92,29 +79,26 @@ impl Channel {
         ledger: &Rc<Ledger>,
     ) -> Rc<Self> {
         let answer_within = Duration::from_millis(offer.answer_within.into());
-        let channel = Self {
+        let quirks = Quirks::from_bits(offer.quirks);
+        let core = Forwarding::new(offer.credit.into(), answer_within, quirks);
+        Rc::new(Self {
             link: link.clone(),
             device: device.clone(),
             answer_within,
-            quirks: Quirks::from_bits(offer.quirks),
             outbox,
             number,
             ledger: ledger.clone(),
             tunnel: link.peer.identity.uri().into(),
-            table: RefCell::new(UnderWay::new(offer.credit.into())),
+            core: RefCell::new(core),
             armed: Cell::new(false),
             arm: Notify::new(),
             ended: Cell::new(false),
-            within: Cell::new((link.since, offer.answer_within)),
-        };
-        let channel = Rc::new(channel);
-        channel.refresh_within(Instant::now());
-        channel
+        })
     }
 
     /// Requests without an answer.
     pub(crate) fn under_way(&self) -> usize {
-        self.table.borrow().len()
+        self.core.borrow().len()
     }
 
     /// Sends a permitted request to the edge. At most once: nothing repeats it.
@@ -128,48 +112,38 @@ impl Channel {
         if self.outbox.is_stalled() {
             return Err(Unsent::Busy);
         }
-        let request = permit.request();
-        let mut table = self.table.borrow_mut();
-        let id = table.reserve().ok_or(Unsent::Busy)?;
-        let write = if request.changes_state() {
+        let mut core = self.core.borrow_mut();
+        let id = core.reserve().ok_or(Unsent::Busy)?;
+        let write = if permit.request().changes_state() {
             match self.intent(now, id, asked, permit) {
                 Ok(write) => Some(write),
                 Err(unsent) => {
-                    table.release(id);
+                    core.release(id);
                     return Err(unsent);
                 }
             }
         } else {
             None
         };
-        table.watch(now + self.answer_within, id);
         let pending = Pending {
-            id,
             client: client.clone(),
-            since: now,
             place: asked.place,
             transaction: asked.transaction,
             client_unit: asked.unit,
-            unit: permit.unit(),
-            expected: Expected::of(request),
-            read: request.read(),
             rule: (write.is_none() && self.ledger.records_reads())
                 .then(|| client.rule_name(permit.rule())),
             write,
         };
-        table.fill(id, pending);
-        drop(table);
-        self.send(now, id, client, permit);
+        let within = core.begin(now, id, permit, pending, || self.link.round_trip());
+        drop(core);
+        self.send(id, client, permit, within);
         if !self.armed.replace(true) {
             self.arm.notify_one();
         }
         Ok(())
     }
 
-    fn send(self: &Rc<Self>, now: Instant, id: u64, client: &ClientConn, permit: &Permit<'_>) {
-        if now.duration_since(self.within.get().0) > REFRESH {
-            self.refresh_within(now);
-        }
+    fn send(self: &Rc<Self>, id: u64, client: &ClientConn, permit: &Permit<'_>, within: u32) {
         let introduce = client.introduced(self);
         self.outbox.push(|out| {
             if introduce {
@@ -187,23 +161,12 @@ impl Channel {
             let request = Frame::Request {
                 id,
                 client: client.number,
-                within: self.within.get().1,
+                within,
                 unit: permit.unit(),
                 pdu: permit.request().pdu(),
             };
             request.encode(self.number, out);
         });
-    }
-
-    fn refresh_within(&self, now: Instant) {
-        let spent = self.link.round_trip().unwrap_or_default() + MARGIN;
-        // A device with a very short time still gets half of it.
-        let within = self
-            .answer_within
-            .saturating_sub(spent)
-            .max(self.answer_within / 2);
-        let millis = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
-        self.within.set((now, millis.max(1)));
     }
 
     fn intent(
@@ -263,36 +226,9 @@ impl Channel {
         outcome: EdgeOutcome,
         pdu: &[u8],
     ) -> Option<Rc<ClientConn>> {
-        let pending = self.table.borrow_mut().take(id)?;
-        let client = pending.client.clone();
-        let checked = pending.expected.check_of(pdu, self.quirks);
-        match (outcome, checked) {
-            (EdgeOutcome::Answered, Ok(Answer::Normal)) => {
-                self.finish(pending, Outcome::Answered, pdu, "");
-            }
-            (EdgeOutcome::Answered, Ok(Answer::Exception(_))) => {
-                self.finish(pending, Outcome::Exception, pdu, "");
-            }
-            // A broadcast has left and nobody answers it.
-            (EdgeOutcome::Answered, Err(_)) if pdu.is_empty() && pending.unit == BROADCAST => {
-                self.finish(pending, Outcome::Sent, pdu, "");
-            }
-            (EdgeOutcome::Refused, Ok(Answer::Exception(code)))
-                if code == repeats::ANSWER.code() =>
-            {
-                self.finish(pending, Outcome::RepeatRefused, pdu, "refused by the edge");
-            }
-            (EdgeOutcome::Refused, Ok(Answer::Exception(_))) => {
-                self.finish(pending, Outcome::Refused, pdu, "refused by the edge");
-            }
-            (EdgeOutcome::NotSent, Ok(Answer::Exception(_))) => {
-                self.finish(pending, Outcome::NotSent, pdu, "not sent by the edge");
-            }
-            (EdgeOutcome::Unknown, Ok(Answer::Exception(_))) => {
-                self.finish(pending, Outcome::Unknown, pdu, "no answer from the device");
-            }
-            _ => self.lose(pending, "the edge's answer does not match the request"),
-        }
+        let ended = self.core.borrow_mut().handle_answer(id, outcome, pdu)?;
+        let client = ended.asker.client.clone();
+        self.finish(ended, pdu);
         Some(client)
     }
 
@@ -300,10 +236,10 @@ impl Channel {
     pub(crate) fn fail_all(&self) {
         self.ended.set(true);
         self.arm.notify_one();
-        let pending: Vec<_> = self.table.borrow_mut().drain().collect();
-        for pending in pending {
-            let client = pending.client.clone();
-            self.lose(pending, "the tunnel was lost");
+        let ended = self.core.borrow_mut().close();
+        for ended in ended {
+            let client = ended.asker.client.clone();
+            self.finish(ended, &[]);
             client.flush();
         }
     }
@@ -311,7 +247,7 @@ impl Channel {
     /// Answers what is overdue; runs as long as the tunnel.
     pub(crate) async fn watch_deadlines(self: Rc<Self>) {
         loop {
-            let next = self.table.borrow_mut().next_deadline();
+            let next = self.core.borrow_mut().poll_timeout();
             if self.ended.get() {
                 return;
             }
@@ -323,84 +259,70 @@ impl Channel {
             sleep_until(next.into()).await;
             let now = Instant::now();
             loop {
-                let overdue = self.table.borrow_mut().take_overdue(now);
-                let Some(pending) = overdue else { break };
-                let client = pending.client.clone();
-                self.lose(pending, "no answer in time");
+                let overdue = self.core.borrow_mut().handle_timeout(now);
+                let Some(ended) = overdue else { break };
+                let client = ended.asker.client.clone();
+                self.finish(ended, &[]);
                 client.flush();
             }
         }
     }
 
-    fn lose(&self, pending: Pending, reason: &'static str) {
-        let exception = Exception::GatewayTargetFailedToRespond;
-        let pdu = exception.pdu(pending.expected.function());
-        self.finish(pending, Outcome::Unknown, &pdu, reason);
-    }
-
-    fn finish(&self, pending: Pending, outcome: Outcome, pdu: &[u8], reason: &'static str) {
+    fn finish(&self, mut ended: Ended<Pending>, from_edge: &[u8]) {
+        let write = ended.asker.write.take();
+        let pdu = ended.pdu(from_edge);
+        let (pending, fate) = (&ended.asker, ended.fate);
         let client = &pending.client;
-        let by = match outcome {
-            Outcome::Answered | Outcome::Exception | Outcome::Sent => By::Device,
-            _ => By::Agent,
-        };
-        client.answer(pending.place, pdu, by);
+        client.answer(pending.place, pdu, fate.by());
         let counters = &self.device.counters;
-        match outcome {
-            Outcome::Answered | Outcome::Shared | Outcome::Exception | Outcome::Sent => {
+        match fate {
+            Fate::Answered | Fate::Shared | Fate::Exception | Fate::Sent => {
                 counters.answered.add();
-                counters.latency.observe(pending.since.elapsed());
+                counters.latency.observe(ended.since.elapsed());
             }
-            Outcome::Refused | Outcome::RepeatRefused => counters.refused_by_edge.add(),
-            Outcome::NotSent => counters.not_sent.add(),
-            Outcome::Unknown | Outcome::Lost => counters.lost.add(),
+            Fate::Refused | Fate::RepeatRefused => counters.refused_by_edge.add(),
+            Fate::NotSent => counters.not_sent.add(),
+            Fate::Unknown => counters.lost.add(),
         }
         let exception = (pdu.len() == 2).then(|| pdu[1]);
-        self.tell_what_is_known(&pending, outcome, exception);
-        if let Some(write) = pending.write {
+        if let Some(write) = write {
+            if let Some(ticket) = write.repeat {
+                client.write_ended(Instant::now(), ticket, fate.known(pdu));
+            }
             self.ledger.note(Record {
                 intent: Some(write.intent),
-                outcome: Some(outcome),
+                outcome: Some(recorded(fate)),
                 exception,
-                reason: (!reason.is_empty()).then_some(reason.into()),
+                reason: (!ended.reason.is_empty()).then_some(ended.reason.into()),
                 ..write.record
             });
-        } else if !reason.is_empty() {
-            self.ledger
-                .repeated(self.unanswered(&pending, outcome, exception, reason));
+            return;
+        }
+        if let (Fate::Answered, Some(range)) = (fate, &ended.read) {
+            client.has_read(&self.device, ended.unit, range, ended.since);
+        }
+        if !ended.reason.is_empty() {
+            self.ledger.repeated(self.unanswered(&ended, exception));
         } else if self.ledger.records_reads() {
-            self.note_read(&pending, outcome, exception, pdu);
+            self.note_read(&ended, exception, pdu);
         }
     }
 
-    /// What the client knows now of its writes.
-    fn tell_what_is_known(&self, pending: &Pending, outcome: Outcome, exception: Option<u8>) {
-        let client = &pending.client;
-        if let Some(write) = &pending.write {
-            if let Some(ticket) = write.repeat {
-                let end = repeats::end_of(outcome, exception);
-                client.write_ended(Instant::now(), ticket, end);
-            }
-        } else if let (Outcome::Answered, Some(range)) = (outcome, &pending.read) {
-            client.has_read(&self.device, pending.unit, range, pending.since);
-        }
-    }
-
-    fn note_read(&self, pending: &Pending, outcome: Outcome, exception: Option<u8>, pdu: &[u8]) {
-        let function = pending.expected.function();
-        let party = &*pending.client.party;
+    fn note_read(&self, ended: &Ended<Pending>, exception: Option<u8>, pdu: &[u8]) {
+        let party = &*ended.asker.client.party;
         let who = (party.address, &party.identity, &self.device.name);
-        let key = (who, pending.unit, function, pending.read);
+        let key = (who, ended.unit, ended.function, ended.read);
         self.ledger.read(key, pdu, || Record {
-            rule: pending.rule.clone(),
-            answer: answered(pending.read, pdu).filter(|_| exception.is_none()),
-            outcome: Some(outcome),
+            rule: ended.asker.rule.clone(),
+            answer: answered(ended.read, pdu).filter(|_| exception.is_none()),
+            outcome: Some(recorded(ended.fate)),
             exception,
-            ..self.read_record(Kind::Read, pending)
+            ..self.read_record(Kind::Read, ended)
         });
     }
 
-    fn read_record(&self, kind: Kind, pending: &Pending) -> Record {
+    fn read_record(&self, kind: Kind, ended: &Ended<Pending>) -> Record {
+        let pending = &ended.asker;
         let asked = Asked {
             client: &pending.client,
             place: pending.place,
@@ -408,43 +330,32 @@ impl Channel {
             unit: pending.client_unit,
         };
         let mut record = Record {
-            function: Some(pending.expected.function()),
-            ..self.record(kind, pending.id, asked, pending.unit)
+            function: Some(ended.function),
+            ..self.record(kind, ended.id, asked, ended.unit)
         };
-        describe_read(&mut record, pending.read);
+        describe_read(&mut record, ended.read);
         record
     }
 
     /// A read that brought no data back.
-    fn unanswered(
-        &self,
-        pending: &Pending,
-        outcome: Outcome,
-        exception: Option<u8>,
-        reason: &'static str,
-    ) -> Record {
+    fn unanswered(&self, ended: &Ended<Pending>, exception: Option<u8>) -> Record {
         let record = Record {
             exception,
-            ..self.read_record(Kind::Lost, pending)
+            outcome: Some(recorded(ended.fate)),
+            reason: Some(ended.reason.into()),
+            ..self.read_record(Kind::Lost, ended)
         };
-        match outcome {
-            Outcome::Refused => Record {
+        match ended.fate {
+            Fate::Refused => Record {
                 decision: Some(Decision::Deny),
-                reason: Some(reason.into()),
-                outcome: Some(outcome),
                 kind: Kind::Denied,
                 ..record
             },
-            Outcome::Unknown => Record {
+            Fate::Unknown => Record {
                 outcome: Some(Outcome::Lost),
-                reason: Some(reason.into()),
                 ..record
             },
-            _ => Record {
-                outcome: Some(outcome),
-                reason: Some(reason.into()),
-                ..record
-            },
+            _ => record,
         }
     }
 

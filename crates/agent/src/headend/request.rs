@@ -12,8 +12,8 @@ use super::channel::Unsent;
 use super::client::ClientConn;
 use super::devices::Device;
 use super::{Headend, STOPS};
+use crate::fates;
 use crate::ledger::{denial, describe};
-use crate::repeats;
 
 /// Who waits for the answer, in which place, and under which transaction id and unit.
 #[derive(Clone, Copy)]
@@ -70,8 +70,8 @@ impl Headend {
                 return;
             }
             Err(Unsent::Busy) => "as many requests under way as the edge allows",
-            Err(Unsent::Unknowns) => repeats::FULL,
-            Err(Unsent::NoAudit) => "the audit log can't be written",
+            Err(Unsent::Unknowns) => fates::UNKNOWNS,
+            Err(Unsent::NoAudit) => fates::NO_AUDIT,
         };
         device.counters.busy.add();
         self.unsent(asked, &device, permit, Exception::ServerDeviceBusy, reason);
@@ -80,7 +80,7 @@ impl Headend {
     /// Answers a write that was permitted, and was sent before: nobody told the client what became of that.
     fn refuse_repeat(&self, asked: Asked<'_>, device: &Device, permit: &Permit<'_>, first: u64) {
         asked.client.put_back(permit, &mut self.meter.borrow_mut());
-        let exception = repeats::ANSWER;
+        let exception = Exception::GatewayTargetFailedToRespond;
         asked.answer(exception, permit.request().function().0);
         device.counters.repeats_refused.add();
         let unit = Some(permit.unit());
@@ -88,7 +88,7 @@ impl Headend {
             rule: Some(asked.client.rule_name(permit.rule())),
             outcome: Some(Outcome::RepeatRefused),
             repeats: Some(first),
-            ..refusal(asked, Some(device), unit, repeats::REASON, exception)
+            ..refusal(asked, Some(device), unit, fates::REPEAT, exception)
         };
         describe(&mut record, permit.request(), permit.layout());
         self.ledger.repeated(record);

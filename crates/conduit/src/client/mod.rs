@@ -11,11 +11,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_modbus::exception::EXCEPTION_BIT;
 use fieldlock_modbus::{Adu, Exception, FramingError, mbap};
 use fieldlock_policy::{Client, Origin, Phase, Policy, Side, View};
 
 use crate::admit::{Count, Permit, Refused, Why, admit};
+use crate::fate::is_no_answer;
 use crate::meter::{Meter, Who};
 pub use route::{Known, Routes, Target};
 pub use turns::{By, Place};
@@ -351,12 +351,6 @@ impl ClientSide {
             self.views.len() - 1
         })
     }
-}
-
-/// 0x0B: the device gave no answer.
-fn is_no_answer(pdu: &[u8]) -> bool {
-    matches!(pdu, [function, code] if function & EXCEPTION_BIT != 0
-        && *code == Exception::GatewayTargetFailedToRespond.code())
 }
 
 fn refused(pdu: &[u8], exception: Exception, why: Why) -> Refused<'_> {

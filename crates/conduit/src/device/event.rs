@@ -190,6 +190,12 @@ impl Pdu {
         self.len = self.len.min(len);
     }
 
+    pub(crate) fn exception(exception: Exception, function: u8) -> Self {
+        let mut pdu = Self::EMPTY;
+        pdu.set_exception(exception, function);
+        pdu
+    }
+
     pub(super) fn set_exception(&mut self, exception: Exception, function: u8) {
         self.set(&exception.pdu(function));
     }

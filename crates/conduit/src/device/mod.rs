@@ -66,7 +66,6 @@
 mod bear;
 mod connection;
 mod event;
-mod fate;
 mod fault;
 mod pool;
 mod prelude;
@@ -76,6 +75,7 @@ mod settings;
 mod slab;
 mod tcp;
 mod units;
+mod unsettled;
 
 #[cfg(test)]
 mod tests;
@@ -86,11 +86,11 @@ use std::time::{Duration, Instant};
 use fieldlock_modbus::{Exception, Expected};
 
 use self::connection::{Due, Flight, Received};
-use self::fate::Unsettled;
 use self::pool::Pool;
 use self::queue::Queue;
 use self::slab::{Entry, List, Place, Share, Slab, State, Transaction};
 use self::units::Units;
+use self::unsettled::Unsettled;
 
 pub use self::bear::Borne;
 pub use self::event::{

@@ -67,6 +67,11 @@ impl Default for DeviceSettings {
 }
 
 impl DeviceSettings {
+    /// Over a serial line.
+    pub fn is_serial(&self) -> bool {
+        matches!(self.framing, Framing::Rtu { .. })
+    }
+
     pub(super) fn connection_limit(&self) -> usize {
         match self.framing {
             Framing::Tcp => usize::from(self.max_connections.max(1)),

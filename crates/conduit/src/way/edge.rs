@@ -1,10 +1,11 @@
-//! The edge: what its shell does around [`admit`], [`DeviceSide`], [`Session`] and the journal.
+//! The edge: what its shell does around [`Serving`], [`Session`] and the journal.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_modbus::{Exception, Quirks, Range};
+use fieldlock_modbus::Exception;
 use fieldlock_policy::{Client, Origin, Policy, Side, View};
 use fieldlock_session::{
     Close, DeviceOffer, Event, Frame, Hello, Liveness, Outcome, Session, VERSION, Violation,
@@ -14,46 +15,31 @@ use super::head::address;
 use super::plc::Line;
 use super::tunnel::{EdgeEnd, End, Stated};
 use super::world::{ANSWER_WITHIN, CREDIT, HOLD, Happening, IN_FLIGHT, QUEUE, World, phase};
-use crate::admit::{Count, admit};
-use crate::device::{
-    ClientKey, ConnId, DeviceSettings, DeviceSide, Event as Said, Key, Outcome as Ended, Submit,
-};
+use crate::device::{ClientKey, ConnId, DeviceSettings};
+use crate::fate::Fate;
 use crate::meter::{Meter, Who};
-use crate::repeat::{Asked, End as Known, Repeats, Ticket};
+use crate::repeat::Repeats;
+use crate::serve::{Asked, Event as Said, Serving, Taken};
 
 #[derive(Debug)]
 pub(super) struct Edge {
     pub(super) policy: Arc<Policy>,
     meter: Meter,
-    pub(super) device: DeviceSide,
+    /// Each request with where its answer goes: the tunnel and the headend's id.
+    pub(super) serving: Serving<(usize, u64)>,
     lines: BTreeMap<Line, ConnId>,
     /// Closed by us, and not by the PLC yet.
     sealing: BTreeMap<Line, ConnId>,
-    under_way: BTreeMap<u64, UnderWay>,
-    repeats: Repeats,
     /// Its log has a write whose outcome is unknown.
     has_unknown: bool,
-    next_key: u64,
-    /// Writes whose intent is not on the disk yet, oldest first; what each writes.
-    held: VecDeque<(u64, u16)>,
+    /// What the writes write whose intent is in the log, by the number of the record.
+    intents: BTreeMap<u64, u16>,
+    next_record: u64,
     /// The disk takes nothing.
     pub(super) broken: bool,
     /// Process starts; what happens to an earlier one means nothing.
     pub(super) start: u8,
     pub(super) dialling: bool,
-}
-
-#[derive(Debug)]
-struct UnderWay {
-    /// Where the answer goes: the tunnel and the headend's id.
-    tunnel: usize,
-    id: u64,
-    function: u8,
-    who: Who,
-    unit: u8,
-    read: Option<Range>,
-    since: Instant,
-    repeat: Option<Ticket>,
 }
 
 impl Edge {
@@ -75,14 +61,12 @@ impl Edge {
         Self {
             policy,
             meter: Meter::default(),
-            device: DeviceSide::new(settings, start.into(), now),
+            serving: Serving::new(settings, start.into(), Repeats::at_edge(HOLD), now),
             lines: BTreeMap::new(),
             sealing: BTreeMap::new(),
-            under_way: BTreeMap::new(),
-            repeats: Repeats::at_edge(HOLD),
             has_unknown: false,
-            next_key: 0,
-            held: VecDeque::new(),
+            intents: BTreeMap::new(),
+            next_record: 0,
             broken: false,
             start,
             dialling: false,
@@ -142,7 +126,7 @@ impl World {
         };
         for (client, _) in end.clients.iter().filter(|(_, stated)| !stated.moved) {
             let key = client_key(end.process, *client);
-            self.edge.device.drop_client(self.now, key);
+            self.edge.serving.device_mut().drop_client(self.now, key);
         }
         self.hang_up(tunnel, End::Edge);
         self.dial_if_alone();
@@ -185,7 +169,7 @@ impl World {
                     .is_some_and(|stated| !stated.moved)
                 {
                     let key = client_key(end.process, *client);
-                    self.edge.device.drop_client(self.now, key);
+                    self.edge.serving.device_mut().drop_client(self.now, key);
                 }
             }
             Frame::Request {
@@ -235,7 +219,7 @@ impl World {
             } else if !stated.moved {
                 stated.moved = true;
                 let key = client_key(process, client);
-                self.edge.device.drop_client(self.now, key);
+                self.edge.serving.device_mut().drop_client(self.now, key);
             }
         }
         is_older
@@ -249,79 +233,40 @@ impl World {
         unit: u8,
         pdu: &[u8],
     ) {
-        let who = Who::Headend("hd-1".into());
-        let count = Count {
-            meter: &mut self.edge.meter,
-            who: &who,
-            registers: None,
-            now: self.now,
-        };
-        let permit = match admit(view, unit, pdu, Quirks::NONE, count) {
-            Ok(permit) => permit,
-            Err(refused) => {
-                let pdu = refused.exception.pdu(refused.function);
-                return self.edge_answers(tunnel, id, Outcome::Refused, &pdu);
-            }
-        };
-        let request = permit.request();
+        let headend = Who::Headend("hd-1".into());
         let asked = Asked {
-            who: &stated,
-            connection: client.0,
-            transaction: 0,
-            device: 0,
-            unit,
-            request,
-        };
-        let repeats = &mut self.edge.repeats;
-        if permit.is_once() && repeats.first(self.now, &asked, |_| false).is_some() {
-            let pdu = Exception::GatewayTargetFailedToRespond.pdu(pdu[0]);
-            return self.edge_answers(tunnel, id, Outcome::Refused, &pdu);
-        }
-        repeats.goes_on(&stated, client.0);
-        let is_write = request.changes_state();
-        let key = self.edge.next_key;
-        self.edge.next_key += 1;
-        let submit = Submit {
-            key: Key(key),
             client,
-            unit,
-            request,
-            grounds: permit.grounds(),
-            deadline: self.now + within,
-            held: is_write,
-        };
-        let busy = Exception::ServerDeviceBusy.pdu(pdu[0]);
-        if self.edge.device.submit(self.now, submit).is_err() {
-            return self.edge_answers(tunnel, id, Outcome::Refused, &busy);
-        }
-        if is_write && self.edge.broken {
-            // It may have its end already, of which nobody hears.
-            self.edge.device.refuse(Key(key));
-            return self.edge_answers(tunnel, id, Outcome::Refused, &busy);
-        }
-        self.ledger.admitted((tunnel, id));
-        let repeats = &mut self.edge.repeats;
-        let repeat = permit
-            .is_once()
-            .then(|| repeats.begin(self.now, &asked, id).expect("room"));
-        let under_way = UnderWay {
-            tunnel,
+            whose: &stated,
+            has_written: &Cell::new(true),
             id,
-            function: pdu[0],
-            who: stated.clone(),
-            unit,
-            read: request.read(),
-            since: self.now,
-            repeat,
+            deadline: self.now + within,
         };
-        self.edge.under_way.insert(key, under_way);
-        if is_write {
-            let number = u16::from_be_bytes([pdu[3], pdu[4]]);
-            self.edge.held.push_back((key, number));
-            let slow = self.faults && self.dice.percent(5);
-            let after = self.dice.millis(if slow { 100..900 } else { 0..5 });
-            let start = self.edge.start;
-            self.later(after, Happening::Durable { start, key });
+        let edge = &mut self.edge;
+        let meter = (&mut edge.meter, &headend);
+        let taken = edge
+            .serving
+            .request(self.now, (tunnel, id), asked, view, (unit, pdu), meter);
+        match taken {
+            Err((_, shed)) => self.edge_answers(tunnel, id, shed.fate().told(), &shed.pdu()),
+            Ok(Taken::Write { permit, key }) if self.edge.broken => {
+                self.edge.serving.take_back(self.now, key);
+                permit.put_back(&mut self.edge.meter, &headend);
+                let busy = Exception::ServerDeviceBusy.pdu(pdu[0]);
+                self.edge_answers(tunnel, id, Outcome::Refused, &busy);
+            }
+            Ok(Taken::Read { .. }) => self.ledger.admitted((tunnel, id)),
+            Ok(Taken::Write { key, .. }) => {
+                self.ledger.admitted((tunnel, id));
+                self.edge.next_record += 1;
+                let record = self.edge.next_record;
+                let number = u16::from_be_bytes([pdu[3], pdu[4]]);
+                self.edge.intents.insert(record, number);
+                self.edge.serving.hold(key, record);
+                let slow = self.faults && self.dice.percent(5);
+                let after = self.dice.millis(if slow { 100..900 } else { 0..5 });
+                let start = self.edge.start;
+                self.later(after, Happening::Durable { start, record });
+            }
         }
     }
 
@@ -333,30 +278,19 @@ impl World {
         }
     }
 
-    /// The journal is on the disk up to this write, or never will be.
-    pub(super) fn edge_durable(&mut self, up_to: u64) {
-        while let Some((key, number)) = self.edge.held.pop_front_if(|(key, _)| *key <= up_to) {
-            if !self.edge.broken {
+    /// The log is on the disk up to this record, or never will be.
+    pub(super) fn edge_durable(&mut self, record: u64) {
+        let writable = !self.edge.broken;
+        let later = self.edge.intents.split_off(&(record + 1));
+        for number in std::mem::replace(&mut self.edge.intents, later).into_values() {
+            if writable {
                 self.ledger.durable(number);
-                self.edge.device.release(self.now, Key(key));
-            } else if self.edge.device.refuse(Key(key)) {
-                let under_way = self.edge.under_way.remove(&key).unwrap();
-                let pdu = Exception::ServerDeviceBusy.pdu(under_way.function);
-                self.edge_ended(&under_way, Known::NotSent);
-                self.edge_answers(under_way.tunnel, under_way.id, Outcome::Refused, &pdu);
             }
         }
-    }
-
-    fn edge_ended(&mut self, under_way: &UnderWay, end: Known) {
-        let repeats = &mut self.edge.repeats;
-        match (under_way.repeat, &under_way.read) {
-            (Some(ticket), _) => repeats.ended(self.now, &under_way.who, ticket, end),
-            (None, Some(range)) if end == Known::Done => {
-                repeats.read(&under_way.who, 0, under_way.unit, range, under_way.since);
-            }
-            _ => {}
-        }
+        let durable = if writable { record } else { 0 };
+        self.edge
+            .serving
+            .handle_durable(self.now, durable, writable);
     }
 
     pub(super) fn line_opened(&mut self, line: Line, taken: bool) {
@@ -364,24 +298,36 @@ impl World {
             return;
         };
         if taken {
-            self.edge.device.handle_connected(self.now, conn);
+            self.edge
+                .serving
+                .device_mut()
+                .handle_connected(self.now, conn);
         } else {
             self.edge.lines.remove(&line);
-            self.edge.device.handle_closed(self.now, conn, true);
+            self.edge
+                .serving
+                .device_mut()
+                .handle_closed(self.now, conn, true);
         }
     }
 
     pub(super) fn line_closed(&mut self, line: Line) {
         if let Some(conn) = self.edge.lines.remove(&line) {
-            self.edge.device.handle_closed(self.now, conn, false);
+            self.edge
+                .serving
+                .device_mut()
+                .handle_closed(self.now, conn, false);
         } else if let Some(conn) = self.edge.sealing.remove(&line) {
-            self.edge.device.handle_sealed(self.now, conn);
+            self.edge.serving.device_mut().handle_sealed(self.now, conn);
         }
     }
 
     pub(super) fn edge_hears_plc(&mut self, line: Line, bytes: &[u8]) {
         if let Some(&conn) = self.edge.lines.get(&line) {
-            self.edge.device.handle_bytes(self.now, conn, bytes);
+            self.edge
+                .serving
+                .device_mut()
+                .handle_bytes(self.now, conn, bytes);
         }
     }
 
@@ -391,12 +337,17 @@ impl World {
             let mut any = false;
             for (line, conn) in self.edge.lines.clone() {
                 let mut bytes = Vec::new();
-                if self.edge.device.poll_transmit(conn, &mut bytes) {
+                if self
+                    .edge
+                    .serving
+                    .device_mut()
+                    .poll_transmit(conn, &mut bytes)
+                {
                     any = true;
                     self.write_line(line, bytes);
                 }
             }
-            while let Some(said) = self.edge.device.poll_event() {
+            while let Some(said) = self.edge.serving.poll_event(self.now) {
                 any = true;
                 self.edge_said(said);
             }
@@ -404,16 +355,16 @@ impl World {
                 break;
             }
         }
-        let stats = self.edge.device.stats();
+        let stats = self.edge.serving.device().stats();
         let (connections, in_flight) = (self.shape.max_connections, self.shape.in_flight);
         assert!(stats.connections <= usize::from(connections));
         assert!(stats.in_flight <= usize::from(connections * in_flight));
         // Reads that are asked once more wait again.
         assert!(stats.queued <= usize::from(QUEUE + IN_FLIGHT));
-        assert!(self.edge.under_way.len() <= usize::from(QUEUE + IN_FLIGHT));
+        assert!(self.edge.serving.len() <= usize::from(QUEUE + IN_FLIGHT));
     }
 
-    fn edge_said(&mut self, said: Said) {
+    fn edge_said(&mut self, said: Said<(usize, u64)>) {
         match said {
             Said::Connect(conn) => {
                 let line = self.new_line();
@@ -433,30 +384,19 @@ impl World {
             }
             // Of serial lines.
             Said::Refused(_) => {}
-            Said::Answer {
-                key, outcome, pdu, ..
-            } => {
-                let Some(under_way) = self.edge.under_way.remove(&key.0) else {
-                    return;
-                };
-                let (outcome, end) = match outcome {
-                    Ended::Answered if pdu[0] & 0x80 != 0 => (Outcome::Answered, Known::Refused),
-                    Ended::Answered | Ended::Broadcast => (Outcome::Answered, Known::Done),
-                    Ended::NotSent | Ended::HeldOff | Ended::Unreachable => {
-                        (Outcome::NotSent, Known::NotSent)
-                    }
-                    Ended::Unknown(_) => (Outcome::Unknown, Known::Unknown),
-                };
-                self.edge.has_unknown |= end == Known::Unknown;
-                self.edge_ended(&under_way, end);
-                self.edge_answers(under_way.tunnel, under_way.id, outcome, &pdu);
+            Said::Ended(ended) => {
+                self.edge.has_unknown |= ended.fate == Fate::Unknown;
+                let (tunnel, id) = ended.asker;
+                self.edge_answers(tunnel, id, ended.fate.told(), &ended.pdu);
             }
         }
     }
 
     pub(super) fn edge_policy(&mut self, policy: &Arc<Policy>) {
         self.edge.policy = Arc::clone(policy);
-        self.edge.device.policy_changed();
+        self.edge
+            .serving
+            .follow_policy(policy.stepped("plc"), self.now);
         self.ledger.policies += 1;
         let ends = self.tunnels.iter_mut().filter_map(|t| t.edge.as_mut());
         for stated in ends.flat_map(|end| end.clients.values_mut()) {
@@ -469,12 +409,12 @@ impl World {
         self.ledger.kills[1] += 1;
         let policy = Arc::clone(&self.edge.policy);
         let lines = std::mem::take(&mut self.edge.lines);
-        let unfinished = self.edge.has_unknown || !self.edge.under_way.is_empty();
+        let unfinished = self.edge.has_unknown || !self.edge.serving.is_empty();
         self.edge = Edge::new(policy, self.edge.start + 1, &self.shape, self.now);
         if unfinished {
             // The audit log says so, and so it will to the next process.
             self.edge.has_unknown = true;
-            self.edge.device.wait_for_earlier_writes();
+            self.edge.serving.device_mut().wait_for_earlier_writes();
         }
         for line in lines.into_keys() {
             self.edge_left_line(line);

@@ -1,26 +1,25 @@
-//! The headend: what its shell does around [`ClientSide`], [`Session`] and [`UnderWay`].
+//! The headend: what its shell does around [`ClientSide`], [`Session`] and [`Forwarding`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use fieldlock_modbus::{Answer, Exception, Expected, Range, mbap};
+use fieldlock_modbus::{Exception, Quirks, mbap};
 use fieldlock_policy::Policy;
 use fieldlock_session::{
-    ClientOpen, Close, Event, Frame, Hello, Liveness, Outcome, Place, Session, Step, VERSION,
-    Violation,
+    ClientOpen, Close, Event, Frame, Hello, Liveness, Place, Session, Step, VERSION, Violation,
 };
 
 use super::ledger::Conn;
 use super::tunnel::{End, HeadEnd, Pipe};
 use super::world::{ANSWER_WITHIN, CREDIT, Happening, UNITS, World, phase};
 use crate::admit::Permit;
-use crate::client::{By, ClientSide, Origins, Place as Turn, Routes, Target, UnderWay, Verdict};
+use crate::client::{By, ClientSide, Origins, Place as Turn, Routes, Target, Verdict};
+use crate::fate::Fate;
+use crate::forward::{Ended, Forwarding};
 use crate::meter::{Meter, Who};
-use crate::repeat::{Asked, End as Known, Repeats, Ticket};
-
-const MARGIN: Duration = Duration::from_millis(20);
+use crate::repeat::{Asked, Repeats, Ticket};
 
 #[derive(Debug)]
 pub(super) struct Head {
@@ -48,15 +47,12 @@ pub(super) struct ClientConn {
     introduced: BTreeSet<usize>,
 }
 
+/// Where the answer goes.
 #[derive(Debug)]
 pub(super) struct Pending {
     conn: Conn,
     turn: Turn,
-    expected: Expected,
     who: Who,
-    unit: u8,
-    read: Option<Range>,
-    since: Instant,
     repeat: Option<Ticket>,
 }
 
@@ -161,9 +157,8 @@ impl World {
         self.head.repeats.goes_on(asked.who, asked.connection);
         let live = self.head.live.ok_or(Exception::GatewayPathUnavailable)?;
         let head = self.tunnels[live].head.as_mut().unwrap();
-        let table = &mut head.under_way;
-        let id = table.reserve().ok_or(Exception::ServerDeviceBusy)?;
-        table.watch(self.now + ANSWER_WITHIN, id);
+        let channel = &mut head.channel;
+        let id = channel.reserve().ok_or(Exception::ServerDeviceBusy)?;
         let repeats = &mut self.head.repeats;
         let repeat = permit
             .is_once()
@@ -171,18 +166,12 @@ impl World {
         let pending = Pending {
             conn,
             turn,
-            expected: Expected::of(permit.request()),
             who: asked.who.clone(),
-            unit: asked.unit,
-            read: permit.request().read(),
-            since: self.now,
             repeat,
         };
-        table.fill(id, pending);
-        assert!(table.len() <= usize::from(CREDIT));
-        let round_trip = head.session.round_trip().unwrap_or_default();
-        let within = ANSWER_WITHIN.saturating_sub(round_trip + MARGIN);
-        let within = within.max(ANSWER_WITHIN / 2).as_millis() as u32;
+        let session = &head.session;
+        let within = channel.begin(self.now, id, permit, pending, || session.round_trip());
+        assert!(channel.len() <= usize::from(CREDIT));
         let mut bytes = Vec::new();
         if state.introduced.insert(live) {
             let open = ClientOpen {
@@ -251,7 +240,7 @@ impl World {
         self.tunnels[tunnel].head = Some(HeadEnd {
             session: Session::headend(Liveness::default(), true, self.now),
             decoders: Default::default(),
-            under_way: UnderWay::new(CREDIT.into()),
+            channel: Forwarding::new(CREDIT.into(), ANSWER_WITHIN, Quirks::NONE),
             draining: false,
         });
     }
@@ -332,8 +321,8 @@ impl World {
         if self.head.live == Some(tunnel) {
             self.head.live = None;
         }
-        for pending in head.under_way.drain() {
-            self.lose(&pending);
+        for ended in head.channel.close() {
+            self.finish(&ended, &[]);
         }
         self.head.place.handle_ended(tunnel as u32);
         self.head_follows();
@@ -347,52 +336,38 @@ impl World {
         let Some(head) = &mut self.tunnels[tunnel].head else {
             return Ok(());
         };
-        if let Some(pending) = head.under_way.take(id) {
-            let (by, end) = match (outcome, pending.expected.check(pdu)) {
-                (Outcome::Answered, Ok(Answer::Normal)) => (By::Device, Known::Done),
-                (Outcome::Answered, Ok(_)) => (By::Device, Known::Refused),
-                (Outcome::Unknown, Ok(Answer::Exception(_))) => (By::Agent, Known::Unknown),
-                (_, Ok(Answer::Exception(_))) => (By::Agent, Known::NotSent),
-                other => panic!("{other:?}"),
-            };
-            self.finish(&pending, pdu, by, end);
+        if let Some(ended) = head.channel.handle_answer(id, outcome, pdu) {
+            assert!(!ended.reason.contains("match"), "{ended:?}");
+            self.finish(&ended, pdu);
         }
         Ok(())
     }
 
     pub(super) fn head_timeouts(&mut self, tunnel: usize) {
         while let Some(head) = &mut self.tunnels[tunnel].head {
-            let Some(pending) = head.under_way.take_overdue(self.now) else {
+            let Some(ended) = head.channel.handle_timeout(self.now) else {
                 break;
             };
-            self.lose(&pending);
+            self.finish(&ended, &[]);
         }
-        let over = |head: &HeadEnd| head.draining && head.under_way.is_empty();
+        let over = |head: &HeadEnd| head.draining && head.channel.is_empty();
         if self.tunnels[tunnel].head.as_ref().is_some_and(over) {
             self.head_closes(tunnel, Close::Replaced);
         }
     }
 
-    fn lose(&mut self, pending: &Pending) {
-        let exception = Exception::GatewayTargetFailedToRespond;
-        self.finish(
-            pending,
-            &exception.pdu(pending.expected.function()),
-            By::Agent,
-            Known::Unknown,
-        );
-    }
-
-    fn finish(&mut self, pending: &Pending, pdu: &[u8], by: By, end: Known) {
-        let repeats = &mut self.head.repeats;
-        match (pending.repeat, &pending.read) {
-            (Some(ticket), _) => repeats.ended(self.now, &pending.who, ticket, end),
-            (None, Some(range)) if end == Known::Done => {
-                repeats.read(&pending.who, 0, pending.unit, range, pending.since);
+    fn finish(&mut self, ended: &Ended<Pending>, from_edge: &[u8]) {
+        let (pending, pdu) = (&ended.asker, ended.pdu(from_edge));
+        let (who, repeats) = (&pending.who, &mut self.head.repeats);
+        match (pending.repeat, &ended.read, ended.fate) {
+            (Some(ticket), ..) => repeats.ended(self.now, who, ticket, ended.fate.known(pdu)),
+            (None, Some(range), Fate::Answered) => {
+                repeats.read(who, 0, ended.unit, range, ended.since);
             }
             _ => {}
         }
         if let Some(mut state) = self.head.conns.remove(&pending.conn) {
+            let by = ended.fate.by();
             self.answer_client(pending.conn, &mut state, pending.turn, pdu, by);
             self.head.conns.insert(pending.conn, state);
             // What waited for that.
@@ -410,7 +385,7 @@ impl World {
     pub(super) fn head_deadline(&mut self, tunnel: usize) -> Option<Instant> {
         let head = self.tunnels[tunnel].head.as_mut()?;
         let session = head.session.poll_timeout();
-        [session, head.under_way.next_deadline()]
+        [session, head.channel.poll_timeout()]
             .into_iter()
             .flatten()
             .min()

@@ -9,7 +9,7 @@ use fieldlock_session::{Decoder, Event, Session, Violation};
 
 use super::head::Pending;
 use super::world::{Happening, World};
-use crate::client::UnderWay;
+use crate::forward::Forwarding;
 
 /// The control channel and that of the device.
 pub(super) const CHANNELS: usize = 2;
@@ -86,7 +86,7 @@ impl Tunnel {
 pub(super) struct HeadEnd {
     pub(super) session: Session,
     pub(super) decoders: [Decoder; CHANNELS],
-    pub(super) under_way: UnderWay<Pending>,
+    pub(super) channel: Forwarding<Pending>,
     /// Another took its place: it closes when nothing is under way.
     pub(super) draining: bool,
 }

@@ -99,7 +99,7 @@ pub(super) enum Happening {
     },
     Durable {
         start: u8,
-        key: u64,
+        record: u64,
     },
     DiskRepaired,
     PlcConnect {
@@ -233,13 +233,13 @@ impl World {
     /// Nothing is left under way, and a new client is served.
     fn rest(&mut self) {
         self.ledger.close();
-        let stats = self.edge.device.stats();
+        let stats = self.edge.serving.device().stats();
         assert_eq!((stats.queued, stats.in_flight), (0, 0));
         let heads = self
             .tunnels
             .iter()
             .filter_map(|tunnel| tunnel.head.as_ref());
-        assert_eq!(heads.map(|head| head.under_way.len()).sum::<usize>(), 0);
+        assert_eq!(heads.map(|head| head.channel.len()).sum::<usize>(), 0);
         // Who asks first may find out that the PLC has forgotten a connection; then the unit rests.
         let mut served = 0;
         for _ in 0..self.shape.max_connections + 2 {
@@ -296,7 +296,7 @@ impl World {
     }
 
     fn timer(&mut self) -> Option<Instant> {
-        let mut next = self.edge.device.poll_timeout();
+        let mut next = self.edge.serving.device().poll_timeout();
         for tunnel in 0..self.tunnels.len() {
             let head = self.head_deadline(tunnel);
             let edge = self.tunnels[tunnel].edge.as_ref();
@@ -307,7 +307,7 @@ impl World {
     }
 
     fn timers(&mut self) {
-        self.edge.device.handle_timeout(self.now);
+        self.edge.serving.device_mut().handle_timeout(self.now);
         for tunnel in 0..self.tunnels.len() {
             for end in [End::Edge, End::Head] {
                 let session = self.tunnels[tunnel].session(end);
@@ -342,7 +342,9 @@ impl World {
             Happening::ClientWaited { client, timer } => self.client_waited(client, timer),
             Happening::ToClient { conn, bytes } => self.client_hears(conn, &bytes),
             Happening::Dial { start } if start == self.edge.start => self.edge_dials(),
-            Happening::Durable { start, key } if start == self.edge.start => self.edge_durable(key),
+            Happening::Durable { start, record } if start == self.edge.start => {
+                self.edge_durable(record);
+            }
             Happening::Dial { .. } | Happening::Durable { .. } => {}
             Happening::Arrives {
                 tunnel,

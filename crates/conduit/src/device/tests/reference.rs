@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::device::ConnId;
-use crate::device::fate::SEAL_WITHIN;
 use crate::device::units::Units;
+use crate::device::unsettled::SEAL_WITHIN;
 
 #[derive(Debug, Clone)]
 pub(super) struct Request {
