@@ -6,12 +6,13 @@
 //! request that was let in and not taken back ends once, by [`Event::Ended`].
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use fieldlock_modbus::rtu::BROADCAST;
 use fieldlock_modbus::{Exception, Quirks, Range};
 use fieldlock_policy::{Stepped, View};
+use foldhash::{HashMap, HashMapExt};
 
 use crate::admit::{Count, Permit, Refused, admit};
 use crate::device::{

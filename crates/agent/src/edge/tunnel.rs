@@ -1,7 +1,6 @@
 //! Requests from one headend: judged by this edge's own policy, whatever the headend says.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use fieldlock_policy::{Client, Origin, Side, View};
 use fieldlock_session::frame::Frame;
 use fieldlock_session::{ClientOpen, Close, Event, Hello, Violation};
 use fieldlock_transport::tunnel::{End, Handler, Link, Outbox};
+use foldhash::HashMap;
 use tracing::{info, warn};
 
 use super::bundle::Answer;

@@ -6,13 +6,14 @@ mod tests;
 mod turns;
 mod under_way;
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_modbus::{Adu, Exception, FramingError, mbap};
 use fieldlock_policy::{Client, Origin, Phase, Policy, Side, View};
+use foldhash::quality::RandomState;
 
 use crate::admit::{Count, Permit, Refused, Why, admit};
 use crate::fate::is_no_answer;
@@ -143,7 +144,7 @@ impl ClientSide {
             limit,
             pipelines: false,
             gone: false,
-            hash: RandomState::new(),
+            hash: RandomState::default(),
         }
     }
 

@@ -80,10 +80,11 @@ mod unsettled;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use fieldlock_modbus::{Exception, Expected};
+use foldhash::{HashMap, HashMapExt};
 
 use self::connection::{Due, Flight, Received};
 use self::pool::Pool;

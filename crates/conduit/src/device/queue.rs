@@ -3,8 +3,10 @@
 //! while one of them is in flight the next goes on the same connection or waits, so that a device
 //! carries them out in the order in which they came.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::event::{ClientKey, ConnId, QueueFull};
 use super::settings::DeviceSettings;
