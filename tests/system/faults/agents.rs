@@ -151,7 +151,7 @@ fn stops_and_is_found(transport: Transport) {
 }
 
 fn asked_while_stopping(transport: Transport) {
-    let mut pair = Pair::up(transport);
+    let mut pair = Setup::new(transport).answer_within("5s").up();
     let (mut client, _) = in_the_middle_of_a_write(&pair, Duration::from_millis(900));
     pair.headend.process().terminate();
     pair.headend.wait_that("the end to begin", |headend| {

@@ -98,7 +98,9 @@ fn replaces_dead(transport: Transport) {
     let alarm = format!("duplicate-identity {EDGE}");
     eventually("the alarm", || pair.headend.alarms().contains(&alarm));
     assert_eq!(pair.headend.audit_kind(Kind::TunnelUp).len(), 2);
-    assert!(!twin.audit_kind(Kind::TunnelUp).is_empty());
+    eventually("the twin to say so", || {
+        !twin.audit_kind(Kind::TunnelUp).is_empty()
+    });
 }
 
 fn edge_revoked(transport: Transport) {

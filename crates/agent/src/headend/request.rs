@@ -122,7 +122,6 @@ impl Headend {
 
     /// Answers a request that does not cross.
     pub(super) fn refuse(&self, asked: Asked<'_>, target: Option<Target>, refused: &Refused<'_>) {
-        asked.client.goes_on();
         asked.answer(refused.exception, refused.function);
         let device = target.and_then(|to| self.devices.borrow().get(to.device).cloned());
         match &device {

@@ -105,7 +105,6 @@ impl World {
             let (turn, pdu) = match step.verdict {
                 Verdict::Repeated => continue,
                 Verdict::Refuse { place, refused, .. } => {
-                    self.head.repeats.goes_on(state.side.who(), conn.into());
                     (place, refused.exception.pdu(refused.function))
                 }
                 Verdict::Forward { place, permit, .. } => {
