@@ -199,3 +199,6 @@ impl<A> Ended<A> {
         self.own.as_ref().map_or(from_edge, |own| own)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -462,3 +462,6 @@ fn fate(outcome: Outcome, shared: bool, pdu: &[u8]) -> Fate {
         Outcome::Unknown(_) => Fate::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests;
