@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use fieldlock_conduit::profinet::Drop;
+use fieldlock_conduit::profinet::DropReason;
 use fieldlock_profinet::ar::Phase;
 
 use super::Fieldbus;
@@ -36,7 +36,7 @@ impl Fieldbus {
         let name = "fieldlock_profinet_dropped_total";
         let help = "Frames that did not cross, by why.";
         let mut family = page.family(Kind::Counter, name, help);
-        for drop in Drop::ALL {
+        for drop in DropReason::ALL {
             family.add(&[("reason", drop.name())], bridge.drops().get(drop));
         }
         let name = "fieldlock_profinet_ars";

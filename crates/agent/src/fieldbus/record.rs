@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldlock_audit::{Ar, Decision, Kind, Outcome, Party, Record, Slot, Ticket, Unavailable};
-use fieldlock_conduit::profinet::{ArName, Event, RecordPlace, Shortfall, Who};
+use fieldlock_conduit::profinet::{ArName, Event, RecordPlace, Requester, Shortfall};
 use fieldlock_profinet::ar::Ended;
 use fieldlock_profinet::{Mac, StationName};
 use tracing::{info, warn};
@@ -132,7 +132,12 @@ fn ar_down(ledger: &Ledger, ar: &ArName, why: Ended, lasted: Duration) {
 }
 
 /// Strangers are not told of, so there are no more kinds of it than pairs that are known.
-fn not_understood(ledger: &Ledger, who: Option<&Who>, station: Option<&StationName>, reason: &str) {
+fn not_understood(
+    ledger: &Ledger,
+    who: Option<&Requester>,
+    station: Option<&StationName>,
+    reason: &str,
+) {
     let record = Record {
         client: who.map(party),
         station: station.map(StationName::to_arc),
@@ -173,7 +178,7 @@ fn of_ar(kind: Kind, ar: &ArName) -> Record {
     }
 }
 
-fn about(kind: Kind, who: &Who, station: &StationName, place: Option<RecordPlace>) -> Record {
+fn about(kind: Kind, who: &Requester, station: &StationName, place: Option<RecordPlace>) -> Record {
     Record {
         client: Some(party(who)),
         station: Some(station.to_arc()),
@@ -186,7 +191,7 @@ fn about(kind: Kind, who: &Who, station: &StationName, place: Option<RecordPlace
     }
 }
 
-fn party(who: &Who) -> Arc<Party> {
+fn party(who: &Requester) -> Arc<Party> {
     Arc::new(Party {
         name: who.name.clone(),
         mac: Some(who.mac.to_string().into()),
@@ -206,7 +211,7 @@ fn described(ar: &ArName, fail_safe: Option<Duration>, lasted: Option<Duration>)
     })
 }
 
-fn name_of(who: &Who) -> String {
+fn name_of(who: &Requester) -> String {
     who.name
         .as_ref()
         .map_or_else(|| who.mac.to_string(), ToString::to_string)

@@ -8,12 +8,12 @@ use fieldlock_profinet::ar::{Ar, End, Ended, Table};
 use fieldlock_profinet::calls::Calls;
 use fieldlock_profinet::{Frame, Mac, StationName};
 
-use super::asked::Asked;
-use super::drops::{Drop, Drops};
+use super::drops::{DropReason, Drops};
 use super::event::Event;
 use super::flows::Flows;
 use super::outlet::{LinkId, Outlet};
 use super::parties::{Controller, Link, Parties, Station, StationSettings};
+use super::pending::PendingQueries;
 use super::views::Views;
 
 /// Which end of the tunnel a bridge is at.
@@ -77,7 +77,7 @@ pub struct Bridge {
     pub(super) settings: BridgeSettings,
     pub(super) parties: Parties,
     pub(super) views: Views,
-    pub(super) asked: Asked,
+    pub(super) asked: PendingQueries,
     pub(super) calls: Calls,
     pub(super) table: Table,
     pub(super) flows: Flows,
@@ -114,7 +114,7 @@ impl Bridge {
                 links: Vec::new(),
             },
             views: Views::new(policy, wall),
-            asked: Asked::default(),
+            asked: PendingQueries::default(),
             calls: Calls::default(),
             flows: Flows::default(),
             drops: Drops::default(),
@@ -304,8 +304,8 @@ impl Bridge {
     pub fn handle_wire(&mut self, now: Instant, bytes: &[u8], outlet: &mut dyn Outlet) {
         let end = self.settings.role.end();
         let result = Frame::parse(bytes)
-            .map_err(|_| Drop::Malformed)
-            .and_then(|frame| self.carry(now, end, Ingress::Wire, &frame, bytes, outlet));
+            .map_err(|_| DropReason::Malformed)
+            .and_then(|frame| self.dispatch(now, end, Ingress::Wire, &frame, bytes, outlet));
         if let Err(drop) = result {
             self.drops.add(drop);
         }
@@ -325,11 +325,11 @@ impl Bridge {
             .parties
             .link(link)
             .and_then(|link| link.station(channel));
-        let result = station.ok_or(Drop::NotPaired).and_then(|station| {
+        let result = station.ok_or(DropReason::NotPaired).and_then(|station| {
             self.check_speaker(link, station)?;
-            let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
+            let frame = Frame::parse(bytes).map_err(|_| DropReason::Malformed)?;
             let ingress = Ingress::Tunnel { link, station };
-            self.carry(now, end, ingress, &frame, bytes, outlet)
+            self.dispatch(now, end, ingress, &frame, bytes, outlet)
         });
         if let Err(drop) = result {
             self.drops.add(drop);
@@ -337,12 +337,12 @@ impl Bridge {
     }
 
     /// At the headend the agent with the newest tunnel for a station speaks for it, and no other.
-    fn check_speaker(&self, link: LinkId, station: usize) -> Result<(), Drop> {
+    fn check_speaker(&self, link: LinkId, station: usize) -> Result<(), DropReason> {
         let newest = self.parties.link_of_station(station, None);
         let speaks = newest.is_some_and(|newest| self.parties.same_peer(newest.id, link));
         match self.settings.role == Role::Edge || speaks {
             true => Ok(()),
-            false => Err(Drop::ForeignSource),
+            false => Err(DropReason::ForeignSource),
         }
     }
 
@@ -366,7 +366,7 @@ impl Bridge {
         pair: (usize, Mac),
         bytes: &[u8],
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let (station, controller) = pair;
         match ingress {
             Ingress::Tunnel { .. } => {
@@ -374,10 +374,10 @@ impl Bridge {
                 Ok(())
             }
             Ingress::Wire => {
-                let (link, channel) = self.way(station, controller).ok_or(Drop::NoTunnel)?;
+                let (link, channel) = self.way(station, controller).ok_or(DropReason::NoTunnel)?;
                 match outlet.station(link, channel, bytes) {
                     true => Ok(()),
-                    false => Err(Drop::TunnelFull),
+                    false => Err(DropReason::TunnelFull),
                 }
             }
         }

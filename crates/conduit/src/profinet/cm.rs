@@ -15,8 +15,8 @@ use fieldlock_profinet::{Service, epm};
 
 use super::answer::{Way, put_answer};
 use super::bridge::{Bridge, Ingress};
-use super::carry::Came;
-use super::drops::Drop;
+use super::dispatch::Received;
+use super::drops::DropReason;
 use super::event::{Event, RecordPlace};
 use super::outlet::Outlet;
 use super::parties::Parties;
@@ -51,7 +51,7 @@ const NOT_ALLOWED: PnioStatus = PnioStatus {
 
 /// A message that does not pass, and what its sender is told, where there is anything to tell.
 struct Refusal {
-    drop: Drop,
+    drop: DropReason,
     told: Option<Told>,
 }
 
@@ -65,14 +65,14 @@ enum Told {
 }
 
 impl Refusal {
-    fn telling(status: PnioStatus) -> impl Fn(Drop) -> Self {
+    fn telling(status: PnioStatus) -> impl Fn(DropReason) -> Self {
         move |drop| Self {
             drop,
             told: Some(Told::Status(status)),
         }
     }
 
-    fn no_interface(drop: Drop) -> Self {
+    fn no_interface(drop: DropReason) -> Self {
         Self {
             drop,
             told: Some(Told::NoInterface),
@@ -80,8 +80,8 @@ impl Refusal {
     }
 }
 
-impl From<Drop> for Refusal {
-    fn from(drop: Drop) -> Self {
+impl From<DropReason> for Refusal {
+    fn from(drop: DropReason) -> Self {
         Self { drop, told: None }
     }
 }
@@ -100,11 +100,11 @@ struct Exchange {
 impl Bridge {
     pub(super) fn udp(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         datagram: &Datagram<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let Came {
+    ) -> Result<(), DropReason> {
+        let Received {
             now,
             end,
             ingress,
@@ -114,7 +114,7 @@ impl Bridge {
         let Datagram { ip, udp } = datagram;
         let (station, pair) = self.pair(came, outlet)?;
         if !self.may_talk(station, pair.controller) {
-            return Err(Drop::Denied);
+            return Err(DropReason::Denied);
         }
         self.note_ip(came, station, pair.controller, ip.source, outlet)?;
         self.check_destination(end, station, pair, ip.destination)?;
@@ -125,7 +125,7 @@ impl Bridge {
                 return Err(self.malformed(came, &error, outlet));
             }
             // Another protocol of the two.
-            Err(_) => return Err(Drop::NoCall),
+            Err(_) => return Err(DropReason::NoCall),
         };
         let exchange = Exchange {
             now,
@@ -164,7 +164,7 @@ impl Bridge {
             }
             Ok(Ok(Part::Piece | Part::Signal | Part::Failure)) => Ok(()),
             // What is out of place, as behind a piece that was lost, says nothing of its call.
-            Ok(Err(_)) => Err(Drop::NoCall.into()),
+            Ok(Err(_)) => Err(DropReason::NoCall.into()),
         };
         self.calls = calls;
         match judged {
@@ -187,7 +187,7 @@ impl Bridge {
     /// nothing without it.
     fn check_interface(
         &self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         rpc: &Rpc<'_>,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Refusal> {
@@ -195,17 +195,17 @@ impl Bridge {
             return Ok(());
         };
         if rpc.ptype != PacketType::Request {
-            return Err(Drop::NoCall.into());
+            return Err(DropReason::NoCall.into());
         }
         let reason = format!("RPC interface {interface}, which is none of PROFINET");
         self.not_understood(came, &reason, outlet);
-        Err(Refusal::no_interface(Drop::NotCarried))
+        Err(Refusal::no_interface(DropReason::NotCarried))
     }
 
     /// Judges a request; the AR that it is about, if any.
     fn judge_request(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         exchange: &Exchange,
         (rpc, body): (&Rpc<'_>, &[u8]),
         outlet: &mut dyn Outlet,
@@ -222,13 +222,13 @@ impl Bridge {
     /// Asking the endpoint mapper is asking what the station is, as DCP Get does.
     fn lookup(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         exchange: &Exchange,
         (rpc, body): (&Rpc<'_>, &[u8]),
         outlet: &mut dyn Outlet,
     ) -> Result<(), Refusal> {
         if exchange.from == End::Device {
-            return Err(Drop::Unasked.into());
+            return Err(DropReason::Unasked.into());
         }
         let message = epm::Message::parse(rpc, body);
         let message = message.map_err(|error| self.malformed(came, &error, outlet));
@@ -243,7 +243,7 @@ impl Bridge {
     /// called from here on.
     fn follow(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         exchange: &Exchange,
         about: Option<Uuid>,
         (rpc, body): (&Rpc<'_>, &[u8]),
@@ -266,7 +266,7 @@ impl Bridge {
     /// Judges a request of connection management.
     fn request(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         exchange: &Exchange,
         message: &Message<'_>,
         outlet: &mut dyn Outlet,
@@ -305,13 +305,13 @@ impl Bridge {
             (End::Controller, Message::WriteRequest(write)) => {
                 self.write(came, exchange, write, outlet)
             }
-            _ => Err(Drop::Unasked.into()),
+            _ => Err(DropReason::Unasked.into()),
         }
     }
 
     fn unknown(&self, refused: Refused, code: u8) -> Refusal {
         Refusal {
-            drop: Drop::NoAr,
+            drop: DropReason::NoAr,
             told: Some(Told::Status(refused.status(code))),
         }
     }
@@ -345,7 +345,7 @@ impl Bridge {
         if let Err(refused) = self.table.connect(now, pair, (call, object), connect) {
             let refusal = self.unfit(exchange, refused.status(CONNECT), &refused, outlet);
             return Err(Refusal {
-                drop: Drop::Overload,
+                drop: DropReason::Overload,
                 ..refusal
             });
         }
@@ -371,7 +371,7 @@ impl Bridge {
     /// A write of several records passes when each of them may.
     fn write(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         exchange: &Exchange,
         write: &WriteRequest<'_>,
         outlet: &mut dyn Outlet,
@@ -399,7 +399,7 @@ impl Bridge {
             ));
         }
         if !outlet.may_change() {
-            return Err(Refusal::telling(access_denied(WRITE))(Drop::NoAudit));
+            return Err(Refusal::telling(access_denied(WRITE))(DropReason::NoAudit));
         }
         for (access, rule) in rules {
             outlet.event(Event::Changes {
@@ -437,7 +437,7 @@ impl Bridge {
                     .any(|change| matches!(change, ar::Change::Ended(_, Ended::Unfit(_))));
                 self.apply(now, changes, outlet);
                 if unfit {
-                    return Err(Drop::Unfit.into());
+                    return Err(DropReason::Unfit.into());
                 }
             }
             (End::Device, Message::ReleaseResponse(_), Some(uuid)) => {
@@ -501,7 +501,7 @@ impl Bridge {
         station: usize,
         pair: Pair,
         ip: Ipv4Addr,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let Parties {
             stations,
             controllers,
@@ -516,7 +516,7 @@ impl Bridge {
         };
         match known.is_none_or(|known| known == ip) {
             true => Ok(()),
-            false => Err(Drop::NotPaired),
+            false => Err(DropReason::NotPaired),
         }
     }
 
@@ -537,7 +537,7 @@ impl Bridge {
             reason: reason.to_string().into(),
         });
         Refusal {
-            drop: Drop::Unfit,
+            drop: DropReason::Unfit,
             told: Some(Told::Status(status)),
         }
     }

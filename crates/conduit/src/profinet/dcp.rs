@@ -9,18 +9,18 @@ use fieldlock_profinet::dcp::{DcpError, Identity, Kind, Pdu, ServiceId, Text, Va
 use fieldlock_profinet::{Frame, Mac, Service};
 
 use super::bridge::{Bridge, Ingress};
-use super::carry::Came;
-use super::drops::Drop;
+use super::dispatch::Received;
+use super::drops::DropReason;
 use super::event::Event;
 use super::outlet::Outlet;
 
 impl Bridge {
     pub(super) fn dcp(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         pdu: &Pdu<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         if let Err(error) = pdu.check() {
             return Err(self.unsound(came, pdu, &error, outlet));
         }
@@ -34,18 +34,18 @@ impl Bridge {
             }
             (End::Device, ServiceId::Get | ServiceId::Set, _) => self.got_or_set(came, pdu, outlet),
             (End::Device, ServiceId::Hello, Kind::Request) => self.hello(came, pdu, outlet),
-            _ => Err(Drop::NotPaired),
+            _ => Err(DropReason::NotPaired),
         }
     }
 
     /// A PDU with a block that is against its format. Of a Set it is on record what it tried.
     fn unsound(
         &self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         pdu: &Pdu<'_>,
         error: &DcpError,
         outlet: &mut dyn Outlet,
-    ) -> Drop {
+    ) -> DropReason {
         let Frame { src, dst, .. } = *came.frame;
         let sets = (came.end, pdu.kind) == (End::Controller, Kind::Request);
         let known = self.parties.controller_of(src).is_some();
@@ -66,7 +66,7 @@ impl Bridge {
             });
         }
         match told {
-            true => Drop::Malformed,
+            true => DropReason::Malformed,
             false => self.malformed(came, error, outlet),
         }
     }
@@ -75,11 +75,11 @@ impl Bridge {
     /// lets the asker know.
     fn identify(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         pdu: &Pdu<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let Came {
+    ) -> Result<(), DropReason> {
+        let Received {
             now,
             ingress,
             frame,
@@ -93,7 +93,7 @@ impl Bridge {
             Some(Text(name)) => Some(self.parties.station_named(name)),
         };
         let named = named
-            .map(|named| named.ok_or(Drop::NotPaired))
+            .map(|named| named.ok_or(DropReason::NotPaired))
             .transpose()?;
         let asked: Vec<usize> = match (named, ingress) {
             (Some(named), Ingress::Tunnel { station, .. }) if named != station => Vec::new(),
@@ -102,7 +102,7 @@ impl Bridge {
             (None, Ingress::Wire) => (0..self.parties.stations.len()).collect(),
         };
         if asked.is_empty() {
-            return Err(Drop::NotPaired);
+            return Err(DropReason::NotPaired);
         }
         self.note_controller(now, frame.src, ingress, outlet)?;
         let window = Duration::from_millis(10) * u32::from(pdu.delay_factor);
@@ -119,13 +119,13 @@ impl Bridge {
 
     fn identify_one(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         xid: u32,
         station: usize,
         window: Duration,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let Came {
+    ) -> Result<(), DropReason> {
+        let Received {
             now,
             ingress,
             frame,
@@ -135,7 +135,7 @@ impl Bridge {
         let call = Call::Service(Service::Identify);
         self.judge(frame.src, station, &call, outlet)?;
         let noted = self.asked.note(now, frame.src, xid, station, true, window);
-        let repeated = noted.ok_or(Drop::Overload)?;
+        let repeated = noted.ok_or(DropReason::Overload)?;
         // On the devices' wire one question to all does for all.
         if repeated && ingress != Ingress::Wire && frame.dst == Mac::DCP_IDENTIFY {
             return Ok(());
@@ -146,11 +146,11 @@ impl Bridge {
     /// An answer: with it the station's address is known.
     fn identified(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         pdu: &Pdu<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let Came {
+    ) -> Result<(), DropReason> {
+        let Received {
             now,
             ingress,
             frame,
@@ -160,7 +160,7 @@ impl Bridge {
         let (station, said) = self.speaker(came, pdu, outlet)?;
         self.check_channel(ingress, station)?;
         if !self.asked.is_open(now, frame.dst, pdu.xid, station, true) {
-            return Err(Drop::Unasked);
+            return Err(DropReason::Unasked);
         }
         // The rules may be others than when it was asked; nothing is learnt against them.
         let call = Call::Service(Service::Identify);
@@ -175,10 +175,10 @@ impl Bridge {
     /// that or has another one. What it calls itself then, too.
     fn speaker(
         &self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         pdu: &Pdu<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(usize, Option<Arc<str>>), Drop> {
+    ) -> Result<(usize, Option<Arc<str>>), DropReason> {
         let identity = Identity::read(pdu);
         let identity = identity.map_err(|error| self.malformed(came, &error, outlet))?;
         let Text(name) = identity.name.unwrap_or(Text(&[]));
@@ -190,7 +190,7 @@ impl Bridge {
         let station = stations.position(|station| station.settings.mac == mac);
         // Names have at most 240 octets.
         let said = Text(name.get(..240).unwrap_or(name)).to_string();
-        Ok((station.ok_or(Drop::NotPaired)?, Some(said.into())))
+        Ok((station.ok_or(DropReason::NotPaired)?, Some(said.into())))
     }
 
     /// Takes note of a station that has lost its name, or has it again.
@@ -209,11 +209,11 @@ impl Bridge {
 
     fn get_or_set(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         pdu: &Pdu<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let Came {
+    ) -> Result<(), DropReason> {
+        let Received {
             now,
             ingress,
             frame,
@@ -230,12 +230,12 @@ impl Bridge {
             }
         }
         if !changes.is_empty() && !outlet.may_change() {
-            return Err(Drop::NoAudit);
+            return Err(DropReason::NoAudit);
         }
         let noted = self
             .asked
             .note(now, frame.src, pdu.xid, station, false, Duration::ZERO);
-        noted.ok_or(Drop::Overload)?;
+        noted.ok_or(DropReason::Overload)?;
         for (service, rule) in changes {
             outlet.event(Event::Changes {
                 who: self.who(pair.controller),
@@ -253,11 +253,11 @@ impl Bridge {
 
     fn got_or_set(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         pdu: &Pdu<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let Came {
+    ) -> Result<(), DropReason> {
+        let Received {
             now,
             ingress,
             bytes,
@@ -268,7 +268,7 @@ impl Bridge {
             .asked
             .is_open(now, pair.controller, pdu.xid, station, false)
         {
-            return Err(Drop::Unasked);
+            return Err(DropReason::Unasked);
         }
         self.learn(now, station, pdu);
         self.forward(ingress, (station, pair.controller), bytes, outlet)
@@ -277,11 +277,11 @@ impl Bridge {
     /// A device that has just started says so to all controllers.
     fn hello(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         pdu: &Pdu<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let Came {
+    ) -> Result<(), DropReason> {
+        let Received {
             now,
             ingress,
             frame,
@@ -299,7 +299,7 @@ impl Bridge {
         let mut hearers: Vec<Mac> = self.parties.controllers.iter().map(|c| c.mac).collect();
         hearers.retain(|mac| self.allows(*mac, station, &Call::Service(Service::Hello)));
         if hearers.is_empty() {
-            return Err(Drop::Denied);
+            return Err(DropReason::Denied);
         }
         match ingress {
             // On the controllers' wire it is one frame to all.
@@ -318,9 +318,9 @@ impl Bridge {
     }
 
     /// What came on a station's channel has to be that station's.
-    pub(super) fn check_channel(&self, ingress: Ingress, station: usize) -> Result<(), Drop> {
+    pub(super) fn check_channel(&self, ingress: Ingress, station: usize) -> Result<(), DropReason> {
         match ingress {
-            Ingress::Tunnel { station: of, .. } if of != station => Err(Drop::NotPaired),
+            Ingress::Tunnel { station: of, .. } if of != station => Err(DropReason::NotPaired),
             _ => Ok(()),
         }
     }

@@ -7,7 +7,7 @@ use fieldlock_profinet::ar::Refused;
 /// Why a frame is not carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(usize)]
-pub enum Drop {
+pub enum DropReason {
     /// Not of a station that is paired, or not for one.
     NotPaired,
     /// The address of a station of the other side, as the source of a frame on this one.
@@ -54,7 +54,7 @@ pub enum Drop {
     NoAudit,
 }
 
-impl Drop {
+impl DropReason {
     pub const ALL: [Self; 22] = [
         Self::NotPaired,
         Self::ForeignSource,
@@ -110,7 +110,7 @@ impl Drop {
 }
 
 /// Data and alarms of no AR that is up.
-impl From<Refused> for Drop {
+impl From<Refused> for DropReason {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Early => Self::Early,
@@ -120,7 +120,7 @@ impl From<Refused> for Drop {
     }
 }
 
-impl fmt::Display for Drop {
+impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -128,20 +128,20 @@ impl fmt::Display for Drop {
 
 /// A counter for each reason.
 #[derive(Debug, Clone, Default)]
-pub struct Drops([u64; Drop::ALL.len()]);
+pub struct Drops([u64; DropReason::ALL.len()]);
 
 impl Drops {
-    pub fn add(&mut self, drop: Drop) {
+    pub fn add(&mut self, drop: DropReason) {
         self.0[drop as usize] += 1;
     }
 
-    pub fn get(&self, drop: Drop) -> u64 {
+    pub fn get(&self, drop: DropReason) -> u64 {
         self.0[drop as usize]
     }
 
     /// The reasons that occurred, with their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (Drop, u64)> {
-        Drop::ALL
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL
             .into_iter()
             .map(|drop| (drop, self.get(drop)))
             .filter(|(_, count)| *count > 0)

@@ -7,7 +7,7 @@ use fieldlock_profinet::ar::Ended;
 use fieldlock_profinet::rpc::Uuid;
 use fieldlock_profinet::{ArType, Mac, Service, StationName};
 
-use super::outlet::Who;
+use super::outlet::Requester;
 use super::shortfall::Shortfall;
 
 /// A record that is read or written.
@@ -23,7 +23,7 @@ pub struct RecordPlace {
 pub struct ArName {
     pub uuid: Uuid,
     pub kind: ArType,
-    pub controller: Who,
+    pub controller: Requester,
     /// `None` for one that is configured no more.
     pub station: Option<StationName>,
     /// Of its slowest direction; zero for one without data.
@@ -36,7 +36,7 @@ pub struct ArName {
 pub enum Event {
     /// A frame that the policy does not allow, or that can't be carried.
     Refused {
-        who: Who,
+        who: Requester,
         station: StationName,
         service: Service,
         record: Option<RecordPlace>,
@@ -46,7 +46,7 @@ pub enum Event {
     },
     /// Something that changes a station passes: a DCP Set, or the writing of a record.
     Changes {
-        who: Who,
+        who: Requester,
         station: StationName,
         service: Service,
         record: Option<RecordPlace>,
@@ -71,7 +71,7 @@ pub enum Event {
     /// A frame of a party that is known, of which nobody here can say what it means: it does not
     /// cross.
     NotUnderstood {
-        who: Option<Who>,
+        who: Option<Requester>,
         station: Option<StationName>,
         reason: Arc<str>,
     },

@@ -16,8 +16,8 @@ use super::bridge::{Bridge, Tagging};
 use super::cadence::{
     self, ConfigError, Header, Hold, Receiver, ReceiverConfig, Sender, SenderConfig, Stream, fits,
 };
-use super::carry::Came;
-use super::drops::Drop;
+use super::dispatch::Received;
+use super::drops::DropReason;
 use super::event::{ArName, Event};
 use super::outlet::{LinkId, Outlet};
 use super::parties::StationSettings;
@@ -60,12 +60,12 @@ impl Bridge {
     /// A provider was heard: its data leaves in a datagram.
     pub(super) fn cyclic_from_wire(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         id: FrameId,
         pdu: &[u8],
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let Came { now, frame, .. } = *came;
+    ) -> Result<(), DropReason> {
+        let Received { now, frame, .. } = *came;
         let (ar, place) = self.table.cyclic(now, frame.src, frame.dst, id)?;
         let (id, cr) = (ar.id, &ar.crs[place]);
         check_vlan(frame.tag, cr.tag)?;
@@ -73,11 +73,15 @@ impl Bridge {
         let cyclic = Cyclic::parse(pdu, length);
         let cyclic = cyclic.map_err(|error| self.malformed(came, &error, outlet))?;
         if cyclic.transfer_status != 0 {
-            return Err(Drop::TransferStatus);
+            return Err(DropReason::TransferStatus);
         }
-        let flow = self.flows.0.get_mut(&(id, place)).ok_or(Drop::NoTunnel)?;
+        let flow = self
+            .flows
+            .0
+            .get_mut(&(id, place))
+            .ok_or(DropReason::NoTunnel)?;
         let Half::Send(sender) = &mut flow.half else {
-            return Err(Drop::ForeignSource);
+            return Err(DropReason::ForeignSource);
         };
         flow.heard = Some(now);
         let heard = cadence::Frame {
@@ -87,10 +91,10 @@ impl Bridge {
             data: cyclic.data,
         };
         sender.set_max_datagram(outlet.max_datagram(flow.way.0));
-        let datagram = sender.handle_frame(now, &heard).ok_or(Drop::Old)?;
+        let datagram = sender.handle_frame(now, &heard).ok_or(DropReason::Old)?;
         match outlet.datagram(flow.way.0, datagram) {
             true => Ok(()),
-            false => Err(Drop::TunnelFull),
+            false => Err(DropReason::TunnelFull),
         }
     }
 
@@ -113,8 +117,8 @@ impl Bridge {
         link: LinkId,
         datagram: &[u8],
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let header = Header::peek(datagram).map_err(|_| Drop::Malformed)?;
+    ) -> Result<(), DropReason> {
+        let header = Header::peek(datagram).map_err(|_| DropReason::Malformed)?;
         let Stream {
             channel,
             ar,
@@ -124,18 +128,18 @@ impl Bridge {
             .parties
             .link(link)
             .and_then(|link| link.station(channel));
-        let station = station.ok_or(Drop::NotPaired)?;
-        let device = self.parties.stations[station].mac.ok_or(Drop::NoAr)?;
+        let station = station.ok_or(DropReason::NotPaired)?;
+        let device = self.parties.stations[station].mac.ok_or(DropReason::NoAr)?;
         let provider = self.settings.role.end().other();
         let is = |known: &&Ar| known.pair.device == device && known.tag() == ar;
-        let ar = self.table.iter().find(is).ok_or(Drop::NoAr)?;
+        let ar = self.table.iter().find(is).ok_or(DropReason::NoAr)?;
         let carries = |cr: &Cr| cr.provider == provider && cr.frame_id == Some(frame_id);
-        let place = ar.crs.iter().position(carries).ok_or(Drop::NoAr)?;
+        let place = ar.crs.iter().position(carries).ok_or(DropReason::NoAr)?;
         let (src, dst) = (ar.pair.mac(provider), ar.pair.mac(provider.other()));
         let key = (ar.id, place);
-        let flow = self.flows.0.get_mut(&key).ok_or(Drop::NoAr)?;
+        let flow = self.flows.0.get_mut(&key).ok_or(DropReason::NoAr)?;
         let Half::Receive(receiver) = &mut flow.half else {
-            return Err(Drop::NoAr);
+            return Err(DropReason::NoAr);
         };
         // Another agent can't speak for this one; another tunnel of it may, while they change.
         if self
@@ -143,11 +147,11 @@ impl Bridge {
             .link(link)
             .is_none_or(|link| link.peer != flow.peer)
         {
-            return Err(Drop::ForeignSource);
+            return Err(DropReason::ForeignSource);
         }
         receiver
             .handle_datagram(now, datagram)
-            .map_err(|_| Drop::Malformed)?;
+            .map_err(|_| DropReason::Malformed)?;
         flow.heard = Some(now);
         emit(
             receiver,
@@ -167,12 +171,12 @@ impl Bridge {
     /// Alarms, their acknowledgements, and aborts.
     pub(super) fn alarm(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         high: bool,
         alarm: &Rta<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
-        let Came {
+    ) -> Result<(), DropReason> {
+        let Received {
             now,
             end,
             ingress,
@@ -476,11 +480,11 @@ fn receiver_config(settings: &StationSettings, cr: &Cr, stream: Stream) -> Recei
 }
 
 /// Tags carry a priority, and VLAN 0 or the one that the AR's own tag header names.
-fn check_vlan(tag: Option<Tag>, named: Tag) -> Result<(), Drop> {
+fn check_vlan(tag: Option<Tag>, named: Tag) -> Result<(), DropReason> {
     match tag.map_or(0, Tag::vlan) {
         0 => Ok(()),
         vlan if vlan == named.vlan() => Ok(()),
-        _ => Err(Drop::Vlan),
+        _ => Err(DropReason::Vlan),
     }
 }
 

@@ -5,37 +5,37 @@
 //! what passes to an [`Outlet`].
 //!
 //! - `bridge`: what comes in, and where it goes on; tunnels and configuration that change.
-//! - `speakers`: who is who, by address.
-//! - `carry`: the kind of a frame; ARP.
-//! - `dcp`, `asked`: discovery and configuration.
+//! - `addresses`: which address belongs to which controller or station; rejects spoofed ones.
+//! - `dispatch`: the kind of a frame; ARP.
+//! - `dcp`, `pending`: discovery and configuration.
 //! - `cm`, `answer`: connection management, and the refusals that an agent answers itself.
 //! - `flows`: cyclic data and alarms.
 //! - `shortfall`: watchdogs that the way can't keep.
 //! - `views`: the policy.
 //! - [`cadence`]: what happens to cyclic frames on the way.
 
+mod addresses;
 mod answer;
-mod asked;
 mod bridge;
 pub mod cadence;
-mod carry;
 mod cm;
 mod dcp;
+mod dispatch;
 mod drops;
 mod event;
 mod flows;
 mod outlet;
 mod parties;
+mod pending;
 mod shortfall;
-mod speakers;
 #[cfg(test)]
 mod tests;
 mod views;
 
 pub use bridge::{Bridge, BridgeSettings, Role, Tagging};
-pub use drops::{Drop, Drops};
+pub use drops::{DropReason, Drops};
 pub use event::{ArName, Event, RecordPlace};
 pub use flows::{Flow, Half};
-pub use outlet::{LinkId, Outlet, Who};
+pub use outlet::{LinkId, Outlet, Requester};
 pub use parties::{Controller, Facts, MAX_PLAY_OUT, Parties, Station, StationSettings};
 pub use shortfall::Shortfall;

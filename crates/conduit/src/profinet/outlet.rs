@@ -30,9 +30,9 @@ pub trait Outlet {
     fn may_change(&self) -> bool;
 }
 
-/// Who asked, in events.
+/// The controller that asked, in events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Who {
+pub struct Requester {
     pub mac: Mac,
     pub name: Option<Arc<str>>,
 }

@@ -10,7 +10,7 @@ use fieldlock_profinet::ar::Ar;
 use fieldlock_profinet::{ArType, Mac, Service, StationName};
 
 use super::bridge::{Bridge, Role};
-use super::drops::Drop;
+use super::drops::DropReason;
 use super::event::{Event, RecordPlace};
 use super::outlet::Outlet;
 
@@ -91,7 +91,7 @@ impl Bridge {
         station: usize,
         call: &Call,
         outlet: &mut dyn Outlet,
-    ) -> Result<Option<Arc<str>>, Drop> {
+    ) -> Result<Option<Arc<str>>, DropReason> {
         let now = self.views.now;
         let view = self.view(controller, station);
         let refusal = match view.judge(call, now) {
@@ -110,7 +110,7 @@ impl Bridge {
             rule,
             reason: said.unwrap_or_else(|| refusal.reason.to_string().into()),
         });
-        Err(Drop::Denied)
+        Err(DropReason::Denied)
     }
 
     /// A controller names itself in its Connect.

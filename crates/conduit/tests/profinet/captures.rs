@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::slice;
 use std::time::Duration;
 
-use fieldlock_conduit::profinet::{Drop, Event};
+use fieldlock_conduit::profinet::{DropReason, Event};
 use fieldlock_profinet::ar::{Ar, End, Pair, Phase};
 use fieldlock_profinet::cm::Message;
 use fieldlock_profinet::rpc::{Interface, PacketType, Rpc, Uuid};
@@ -274,7 +274,12 @@ fn connects(file: &str) -> Option<Outcome> {
         }
         for end in [&run.wires.headend, &run.wires.edge] {
             let drops = end.bridge.drops();
-            assert_eq!(drops.get(Drop::Malformed), 0, "{pair:?}: {:?}", end.events);
+            assert_eq!(
+                drops.get(DropReason::Malformed),
+                0,
+                "{pair:?}: {:?}",
+                end.events
+            );
         }
     }
     Some(outcome)
@@ -514,10 +519,10 @@ fn a_whole_life_of_an_ar_crosses_as_it_was_captured() {
     assert!(cyclic >= 100, "{cyclic}");
     // Ahead of the answer to the Connect; and behind the release 16 cycles of the controller and its
     // abort, when it has noticed.
-    assert_eq!(drops(Drop::Early), [0, 1]);
-    assert_eq!(drops(Drop::Ended), [17, 0]);
+    assert_eq!(drops(DropReason::Early), [0, 1]);
+    assert_eq!(drops(DropReason::Ended), [17, 0]);
     assert_eq!(cyclic - crossed as u64, 1 + 16);
-    assert_eq!(drops(Drop::NoAr), [0, 0]);
+    assert_eq!(drops(DropReason::NoAr), [0, 0]);
     for end in [&run.wires.headend, &run.wires.edge] {
         let ended = end.events.iter().find_map(|event| match event {
             Event::ArDown { why, .. } => Some(why.to_string()),

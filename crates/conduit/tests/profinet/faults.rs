@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fieldlock_conduit::profinet::{Drop, Event, LinkId, StationSettings};
+use fieldlock_conduit::profinet::{DropReason, Event, LinkId, StationSettings};
 use fieldlock_profinet::Mac;
 use fieldlock_profinet::ar::Ended;
 use fieldlock_sim::profinet::{Clock, Device, DeviceConfig, IpSuite};
@@ -163,7 +163,7 @@ fn a_second_headend_can_t_take_over_a_controller() {
             bridge.handle_station(now, other, 0, frame, outlet);
         }
     });
-    assert!(plant.edge.bridge.drops().get(Drop::ForeignSource) > 0);
+    assert!(plant.edge.bridge.drops().get(DropReason::ForeignSource) > 0);
     plant.run(5 * SECOND);
     is_undisturbed(&plant);
 }
@@ -176,7 +176,7 @@ fn an_edge_that_offers_another_s_station_later_speaks_for_it_alone() {
     let channels = [(0, "drive-1".parse().unwrap())];
     let said: Vec<_> = plant.on_controllers_wire.iter().take(50).cloned().collect();
     let other = LinkId(9);
-    let before = plant.headend.bridge.drops().get(Drop::ForeignSource);
+    let before = plant.headend.bridge.drops().get(DropReason::ForeignSource);
     plant.headend.act(|bridge, outlet| {
         bridge.link_up(now, other, "cell-5".into(), &channels, outlet);
         for frame in &said {
@@ -184,7 +184,7 @@ fn an_edge_that_offers_another_s_station_later_speaks_for_it_alone() {
         }
         bridge.link_down(now, other, outlet);
     });
-    let after = plant.headend.bridge.drops().get(Drop::ForeignSource);
+    let after = plant.headend.bridge.drops().get(DropReason::ForeignSource);
     assert_eq!(after - before, said.len() as u64);
     plant.run(5 * SECOND);
     assert!(plant.controller.is_established());

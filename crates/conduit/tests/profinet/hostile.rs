@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fieldlock_conduit::profinet::{Drop, Event};
+use fieldlock_conduit::profinet::{DropReason, Event};
 use fieldlock_profinet::{Frame, Mac, eth};
 
 use crate::plant::{DRIVE, End, IO, PLC, Plant, STRANGER};
@@ -100,7 +100,7 @@ fn a_headend_can_t_fill_an_edge_with_controllers() {
     let known = plant.edge.bridge.parties().controllers.len();
     assert_eq!(known, 32);
     assert_eq!(plant.edge.joined.len(), 1 + known);
-    assert!(plant.edge.bridge.drops().get(Drop::Overload) >= 68);
+    assert!(plant.edge.bridge.drops().get(DropReason::Overload) >= 68);
     // Who has been silent for long makes room.
     plant.run(61 * SECOND);
     claim(&mut plant, 2);

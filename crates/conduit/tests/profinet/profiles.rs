@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fieldlock_conduit::profinet::{Drop, Event};
+use fieldlock_conduit::profinet::{DropReason, Event};
 use fieldlock_profinet::ar::Ended;
 use fieldlock_sim::profinet::{Profile, Record};
 use fieldlock_testkit::link::{Impairment, Jitter};
@@ -41,7 +41,12 @@ fn check(profile: Profile, plant: &Plant, established: u64) {
     assert_eq!(stats.established, established, "{name}: {:?}", told());
     for end in [&plant.headend, &plant.edge] {
         assert_eq!(end.bridge.table().len(), 1, "{name}");
-        for drop in [Drop::Malformed, Drop::Unfit, Drop::Vlan, Drop::Denied] {
+        for drop in [
+            DropReason::Malformed,
+            DropReason::Unfit,
+            DropReason::Vlan,
+            DropReason::Denied,
+        ] {
             assert_eq!(end.bridge.drops().get(drop), 0, "{name}: {drop}");
         }
     }

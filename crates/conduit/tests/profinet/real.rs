@@ -3,7 +3,7 @@
 use std::slice;
 use std::time::Duration;
 
-use fieldlock_conduit::profinet::{Drop, Event};
+use fieldlock_conduit::profinet::{DropReason, Event};
 use fieldlock_profinet::{Mac, Service, eth};
 use fieldlock_sim::profinet::Module;
 
@@ -109,7 +109,7 @@ fn a_lookup_of_the_endpoint_mapper_is_refused_on_record_and_told_so() {
         )
     });
     assert!(refused, "{:?}", wires.headend.events);
-    assert_eq!(wires.headend.bridge.drops().get(Drop::Denied), 1);
+    assert_eq!(wires.headend.bridge.drops().get(DropReason::Denied), 1);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn what_a_person_sent_and_nobody_understands_is_on_record() {
             panic!("{:?}", wires.headend.events);
         };
         assert_eq!(who.mac, PLC);
-        assert_eq!(wires.headend.bridge.drops().get(Drop::Malformed), 1);
+        assert_eq!(wires.headend.bridge.drops().get(DropReason::Malformed), 1);
     }
     // Of who is not known a counter tells.
     let mut wires = Wires::between(PLC, DRIVE);
@@ -190,7 +190,7 @@ fn what_a_person_sent_and_nobody_understands_is_on_record() {
     let snmp = udp(TOOL, (DEVICE.0, DEVICE.1, 161), &[0x30, 0x29, 2, 1, 0]);
     wires.controllers_say(&snmp);
     assert_eq!(wires.headend.events, []);
-    assert_eq!(wires.headend.bridge.drops().get(Drop::NoCall), 1);
+    assert_eq!(wires.headend.bridge.drops().get(DropReason::NoCall), 1);
 }
 
 fn identify_all(xid: u8) -> Vec<u8> {

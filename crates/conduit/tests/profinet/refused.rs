@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fieldlock_conduit::profinet::{Drop, Event};
+use fieldlock_conduit::profinet::{DropReason, Event};
 use fieldlock_profinet::{Frame, Mac, Service, Tag, eth};
 use fieldlock_sim::profinet::Defect;
 
@@ -34,7 +34,7 @@ fn refusals(end: &End) -> Vec<(Service, String)> {
     told.collect()
 }
 
-fn count(end: &End, drop: Drop) -> u64 {
+fn count(end: &End, drop: DropReason) -> u64 {
     end.bridge.drops().get(drop)
 }
 
@@ -91,7 +91,7 @@ fn a_connect_that_lies_about_its_length_is_not_passed_on() {
     );
     plant.run(5 * SECOND);
     assert_eq!(plant.device.asked().connect, 0);
-    assert!(count(&plant.headend, Drop::Malformed) > 0);
+    assert!(count(&plant.headend, DropReason::Malformed) > 0);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn cyclic_data_of_the_wrong_length_or_a_counter_that_stands_still_feeds_nobody()
     let stands = Some(Defect::WrongCycleCounter);
     let mut plant = Plant::with(IO, IO, station(), |c| c.defect = stands, |_| {});
     plant.run(5 * SECOND);
-    assert!(count(&plant.headend, Drop::Old) > 0);
+    assert!(count(&plant.headend, DropReason::Old) > 0);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_set_is_refused_unless_a_rule_names_it() {
     plant.say_to_headend(&set_name(3));
     plant.run(SECOND);
     assert_eq!(plant.device.asked().set_name, 0);
-    assert_eq!(count(&plant.edge, Drop::NoAudit), 1);
+    assert_eq!(count(&plant.edge, DropReason::NoAudit), 1);
     plant.edge.may_change = true;
     plant.say_to_headend(&set_name(4));
     plant.run(SECOND);
@@ -210,9 +210,9 @@ fn strangers_and_what_is_local_to_a_wire_stay_there() {
         .filter(|frame| frame[12..18] != [0x81, 0x00, 0xc0, 0x00, 0x88, 0x92])
         .collect();
     assert_eq!(leaked, Vec::<&Vec<u8>>::new());
-    assert!(count(&plant.headend, Drop::LinkLocal) >= 3);
-    assert!(count(&plant.headend, Drop::Vlan) == 1);
-    assert!(count(&plant.headend, Drop::ForeignSource) >= 1);
+    assert!(count(&plant.headend, DropReason::LinkLocal) >= 3);
+    assert!(count(&plant.headend, DropReason::Vlan) == 1);
+    assert!(count(&plant.headend, DropReason::ForeignSource) >= 1);
     assert!(
         plant
             .headend

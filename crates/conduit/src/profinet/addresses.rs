@@ -1,4 +1,4 @@
-//! Who speaks: controllers and stations are known by their addresses, and nobody by another's.
+//! Learns which address belongs to which controller or station, and rejects frames with another's.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -9,10 +9,10 @@ use fieldlock_profinet::ar::{Ar, End, Ended, Pair};
 use fieldlock_profinet::{Frame, Mac};
 
 use super::bridge::{Bridge, Ingress, Role};
-use super::carry::Came;
-use super::drops::Drop;
+use super::dispatch::Received;
+use super::drops::DropReason;
 use super::event::Event;
-use super::outlet::{Outlet, Who};
+use super::outlet::{Outlet, Requester};
 use super::parties::{Controller, MAX_CONTROLLERS, MAX_CONTROLLERS_OF_PEER, Parties};
 
 /// Another station may answer to a name when the one before has been silent for this long.
@@ -22,10 +22,10 @@ const SILENT: Duration = Duration::from_secs(60);
 
 impl Bridge {
     /// Who speaks with this address on the controllers' side.
-    pub(super) fn who(&self, mac: Mac) -> Who {
+    pub(super) fn who(&self, mac: Mac) -> Requester {
         let known = self.parties.controller_of(mac);
         let name = known.and_then(|index| self.parties.controllers[index].name.clone());
-        Who { mac, name }
+        Requester { mac, name }
     }
 
     /// A controller speaks. At the edge one that is not known yet is entered, if the policy has
@@ -36,9 +36,9 @@ impl Bridge {
         mac: Mac,
         ingress: Ingress,
         outlet: &mut dyn Outlet,
-    ) -> Result<usize, Drop> {
+    ) -> Result<usize, DropReason> {
         if !mac.is_station() {
-            return Err(Drop::Malformed);
+            return Err(DropReason::Malformed);
         }
         if let Some(station) = self.parties.station_of(mac) {
             return Err(self.conflict(station, mac, "it speaks as a controller", outlet));
@@ -46,13 +46,13 @@ impl Bridge {
         let (peer, station) = match ingress {
             Ingress::Wire => (None, None),
             Ingress::Tunnel { link, station } => {
-                let link = self.parties.link(link).ok_or(Drop::NoTunnel)?;
+                let link = self.parties.link(link).ok_or(DropReason::NoTunnel)?;
                 (Some(link.peer.clone()), Some(station))
             }
         };
         let Some(index) = self.parties.controller_of(mac) else {
             let (Some(peer), Some(station)) = (peer, station) else {
-                return Err(Drop::NotPaired);
+                return Err(DropReason::NotPaired);
             };
             return self.enter_controller(now, mac, peer, station, outlet);
         };
@@ -62,7 +62,7 @@ impl Bridge {
         {
             // The first headend keeps it while it is up: a second one can't take it over.
             if known.is_some_and(|known| self.parties.is_up(known)) {
-                return Err(Drop::ForeignSource);
+                return Err(DropReason::ForeignSource);
             }
             self.take_over(now, index, peer, station, outlet)?;
         }
@@ -78,9 +78,9 @@ impl Bridge {
         peer: Arc<str>,
         station: usize,
         outlet: &mut dyn Outlet,
-    ) -> Result<usize, Drop> {
+    ) -> Result<usize, DropReason> {
         if !self.may_enter(mac, &peer, station) {
-            return Err(Drop::Denied);
+            return Err(DropReason::Denied);
         }
         let known = &self.parties.controllers;
         let of_peer = |known: &&Controller| known.peer.as_ref() == Some(&peer);
@@ -91,7 +91,7 @@ impl Bridge {
                 (!own_full || of_peer(known)) && is_silent(now, known.seen) && !busy(known.mac)
             });
             let longest = idle.min_by_key(|known| known.seen).map(|known| known.mac);
-            let longest = longest.ok_or(Drop::Overload)?;
+            let longest = longest.ok_or(DropReason::Overload)?;
             self.forget_controllers(|known, _| known.mac == longest, outlet);
         }
         outlet.join(mac);
@@ -115,10 +115,10 @@ impl Bridge {
         peer: Arc<str>,
         station: usize,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let mac = self.parties.controllers[index].mac;
         if !self.may_enter(mac, &peer, station) {
-            return Err(Drop::Denied);
+            return Err(DropReason::Denied);
         }
         let of_it = self.table.iter().filter(|ar| ar.pair.controller == mac);
         let open: Vec<_> = of_it.map(|ar| ar.id).collect();
@@ -138,12 +138,12 @@ impl Bridge {
     /// whose traffic would go astray.
     pub(super) fn note_ip(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         station: usize,
         controller: Mac,
         ip: Ipv4Addr,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         if ip.is_unspecified() {
             return Ok(());
         }
@@ -192,9 +192,9 @@ impl Bridge {
         station: usize,
         mac: Mac,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         if !mac.is_station() {
-            return Err(Drop::Malformed);
+            return Err(DropReason::Malformed);
         }
         let known = self.parties.stations[station].mac;
         if known != Some(mac) {
@@ -252,31 +252,31 @@ impl Bridge {
         mac: Mac,
         reason: &'static str,
         outlet: &mut dyn Outlet,
-    ) -> Drop {
+    ) -> DropReason {
         outlet.event(Event::Conflict {
             station: self.parties.stations[station].name().clone(),
             mac,
             reason,
         });
-        Drop::ForeignSource
+        DropReason::ForeignSource
     }
 
     /// A frame that is cut short, or against its format.
     pub(super) fn malformed(
         &self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         reason: &dyn fmt::Display,
         outlet: &mut dyn Outlet,
-    ) -> Drop {
+    ) -> DropReason {
         self.not_understood(came, reason, outlet);
-        Drop::Malformed
+        DropReason::Malformed
     }
 
     /// Tells of a frame that says nothing to anybody here, where its sender is known: strangers
     /// are counted alone.
     pub(super) fn not_understood(
         &self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         reason: &dyn fmt::Display,
         outlet: &mut dyn Outlet,
     ) {
@@ -303,10 +303,10 @@ impl Bridge {
     /// The two stations of a unicast frame that came from `end`.
     pub(super) fn pair(
         &mut self,
-        came: &Came<'_>,
+        came: &Received<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(usize, Pair), Drop> {
-        let Came {
+    ) -> Result<(usize, Pair), DropReason> {
+        let Received {
             now,
             end,
             ingress,
@@ -326,11 +326,11 @@ impl Bridge {
         let station = self
             .parties
             .station_of(pair.device)
-            .ok_or(Drop::NotPaired)?;
+            .ok_or(DropReason::NotPaired)?;
         if let Ingress::Tunnel { station: of, .. } = ingress
             && of != station
         {
-            return Err(Drop::NotPaired);
+            return Err(DropReason::NotPaired);
         }
         match end {
             End::Controller => {
@@ -339,7 +339,7 @@ impl Bridge {
             End::Device => {
                 self.parties
                     .controller_of(pair.controller)
-                    .ok_or(Drop::NotPaired)?;
+                    .ok_or(DropReason::NotPaired)?;
                 self.note_station(now, station, pair.device, outlet)?;
             }
         }

@@ -7,12 +7,12 @@ use fieldlock_profinet::arp::Arp;
 use fieldlock_profinet::{Class, Frame, Never, classify};
 
 use super::bridge::{Bridge, Ingress};
-use super::drops::Drop;
+use super::drops::DropReason;
 use super::outlet::Outlet;
 
 /// A frame, and where it came in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Came<'a> {
+pub(super) struct Received<'a> {
     pub(super) now: Instant,
     /// Whose side it came from.
     pub(super) end: End,
@@ -24,7 +24,7 @@ pub(super) struct Came<'a> {
 
 impl Bridge {
     /// Judges a frame that came from `end`, and sends it on if it may.
-    pub(super) fn carry(
+    pub(super) fn dispatch(
         &mut self,
         now: Instant,
         end: End,
@@ -32,7 +32,7 @@ impl Bridge {
         frame: &Frame<'_>,
         bytes: &[u8],
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let class = classify(frame);
         // What belongs to an AR is asked for the VLAN that the AR names.
         let of_ar = matches!(
@@ -40,13 +40,13 @@ impl Bridge {
             Ok(Class::Cyclic { .. } | Class::AlarmHigh(_) | Class::AlarmLow(_))
         );
         if !of_ar && frame.tag.is_some_and(|tag| tag.vlan() != 0) {
-            return Err(Drop::Vlan);
+            return Err(DropReason::Vlan);
         }
         // On the own wire nobody else may speak with an address of the other side.
         if ingress == Ingress::Wire {
             self.check_source(end, frame, outlet)?;
         }
-        let came = Came {
+        let came = Received {
             now,
             end,
             ingress,
@@ -57,7 +57,7 @@ impl Bridge {
             Class::Cyclic { id, pdu } => match ingress {
                 Ingress::Wire => self.cyclic_from_wire(&came, id, pdu, outlet),
                 // Cyclic data crosses in datagrams only.
-                Ingress::Tunnel { .. } => Err(Drop::Malformed),
+                Ingress::Tunnel { .. } => Err(DropReason::Malformed),
             },
             Class::AlarmHigh(alarm) => self.alarm(&came, true, &alarm, outlet),
             Class::AlarmLow(alarm) => self.alarm(&came, false, &alarm, outlet),
@@ -73,7 +73,7 @@ impl Bridge {
         end: End,
         frame: &Frame<'_>,
         outlet: &mut dyn Outlet,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         match end {
             End::Controller => match self.parties.station_of(frame.src) {
                 Some(station) => {
@@ -83,7 +83,7 @@ impl Bridge {
                 None => Ok(()),
             },
             End::Device => match self.parties.controller_of(frame.src) {
-                Some(_) => Err(Drop::ForeignSource),
+                Some(_) => Err(DropReason::ForeignSource),
                 None => Ok(()),
             },
         }
@@ -91,8 +91,13 @@ impl Bridge {
 
     /// ARP passes between paired stations of which both addresses are known, and asks for nobody
     /// else.
-    fn arp(&mut self, came: &Came<'_>, arp: &Arp, outlet: &mut dyn Outlet) -> Result<(), Drop> {
-        let Came {
+    fn arp(
+        &mut self,
+        came: &Received<'_>,
+        arp: &Arp,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), DropReason> {
+        let Received {
             now,
             end,
             ingress,
@@ -100,7 +105,7 @@ impl Bridge {
             bytes,
         } = *came;
         if arp.sender_mac != frame.src {
-            return Err(Drop::Malformed);
+            return Err(DropReason::Malformed);
         }
         let (station, controller) = match end {
             End::Controller => {
@@ -108,17 +113,20 @@ impl Bridge {
                     station.ip == Some(arp.target)
                         && (!frame.dst.is_station() || station.mac == Some(frame.dst))
                 });
-                let station = station.ok_or(Drop::NotPaired)?;
+                let station = station.ok_or(DropReason::NotPaired)?;
                 self.note_controller(now, frame.src, ingress, outlet)?;
                 (station, frame.src)
             }
             End::Device => {
-                let station = self.parties.station_of(frame.src).ok_or(Drop::NotPaired)?;
+                let station = self
+                    .parties
+                    .station_of(frame.src)
+                    .ok_or(DropReason::NotPaired)?;
                 let controller = self.parties.controllers.iter().find(|controller| {
                     controller.ip == Some(arp.target)
                         && (!frame.dst.is_station() || controller.mac == frame.dst)
                 });
-                let controller = controller.ok_or(Drop::NotPaired)?.mac;
+                let controller = controller.ok_or(DropReason::NotPaired)?.mac;
                 self.note_station(now, station, frame.src, outlet)?;
                 (station, controller)
             }
@@ -126,10 +134,10 @@ impl Bridge {
         if let Ingress::Tunnel { station: of, .. } = ingress
             && of != station
         {
-            return Err(Drop::NotPaired);
+            return Err(DropReason::NotPaired);
         }
         if !self.may_talk(station, controller) {
-            return Err(Drop::Denied);
+            return Err(DropReason::Denied);
         }
         self.note_ip(came, station, controller, arp.sender, outlet)?;
         self.forward(ingress, (station, controller), bytes, outlet)
@@ -137,16 +145,16 @@ impl Bridge {
 }
 
 /// Why a frame stays that is never carried.
-fn drop_of(never: Never) -> Drop {
+fn drop_of(never: Never) -> DropReason {
     match never {
-        Never::Ptcp | Never::Lldp | Never::Mrp => Drop::LinkLocal,
-        Never::Irt => Drop::Irt,
+        Never::Ptcp | Never::Lldp | Never::Mrp => DropReason::LinkLocal,
+        Never::Irt => DropReason::Irt,
         Never::Rsi
         | Never::Fragment
         | Never::MulticastCyclic(_)
         | Never::ReservedFrameId(_)
-        | Never::RtOverUdp => Drop::NotCarried,
-        Never::IpFragment => Drop::IpFragment,
-        Never::OtherIp(_) | Never::OtherEtherType(_) => Drop::OtherProtocol,
+        | Never::RtOverUdp => DropReason::NotCarried,
+        Never::IpFragment => DropReason::IpFragment,
+        Never::OtherIp(_) | Never::OtherEtherType(_) => DropReason::OtherProtocol,
     }
 }

@@ -29,9 +29,9 @@ struct Question {
 /// Open questions. A station answers up to some seconds late, so they are told apart by their Xid
 /// and never end at the pace of a local network.
 #[derive(Debug, Default)]
-pub(super) struct Asked(Vec<Question>);
+pub(super) struct PendingQueries(Vec<Question>);
 
-impl Asked {
+impl PendingQueries {
     /// Notes a question; `window` is the time by which answers may be delayed on purpose. `None`
     /// when there are too many; else whether the same question went to another station just now.
     pub(super) fn note(
@@ -112,11 +112,11 @@ mod tests {
 
     #[test]
     fn an_answer_may_be_as_late_as_the_question_allows_and_a_long_way_more() {
-        let mut asked = Asked::default();
+        let mut asked = PendingQueries::default();
         let now = Instant::now();
         let window = Duration::from_millis(1280);
         assert_eq!(asked.note(now, PLC, 7, 0, true, window), Some(false));
-        let open = |asked: &Asked, after: u64, xid, station, identify| {
+        let open = |asked: &PendingQueries, after: u64, xid, station, identify| {
             let at = now + Duration::from_millis(after);
             asked.is_open(at, PLC, xid, station, identify)
         };
@@ -129,10 +129,11 @@ mod tests {
 
     #[test]
     fn a_flood_of_questions_fills_only_its_own_share() {
-        let mut asked = Asked::default();
+        let mut asked = PendingQueries::default();
         let now = Instant::now();
-        let ask =
-            |asked: &mut Asked, mac, xid, now| asked.note(now, mac, xid, 0, true, Duration::ZERO);
+        let ask = |asked: &mut PendingQueries, mac, xid, now| {
+            asked.note(now, mac, xid, 0, true, Duration::ZERO)
+        };
         for xid in 0..MAX_OF_ONE as u32 {
             assert!(ask(&mut asked, PLC, xid, now).is_some());
         }
