@@ -377,7 +377,7 @@ fn hostile_edge(transport: Transport) {
         let often = |r: &&fieldlock_audit::Record| {
             r.reason
                 .as_deref()
-                .is_some_and(|reason| reason.contains("comes too often"))
+                .is_some_and(|reason| reason.contains("reconnects too often"))
         };
         refused.iter().filter(often).count() > 0
     };

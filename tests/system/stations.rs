@@ -180,18 +180,21 @@ fn nothing_else(transport: Transport) {
         outcome: fieldlock_session::Outcome::Answered,
         pdu: &[3, 2, 0, 0],
     };
-    const UNKNOWN: &str = "of which the hello says nothing";
+    const UNKNOWN: &str = "not announced in the hello";
     // Over QUIC with a station alone: its stream is the one that the headend opens.
     let (devices, wrongs) = match transport {
         Transport::Quic => (
             &[][..],
-            vec![(1, &answer, "which is of a station"), (2, &stray, UNKNOWN)],
+            vec![
+                (1, &answer, "which belongs to a station"),
+                (2, &stray, UNKNOWN),
+            ],
         ),
         _ => (
             &[DEVICE][..],
             vec![
-                (1, &stray, "which is of a device"),
-                (2, &answer, "which is of a station"),
+                (1, &stray, "which belongs to a device"),
+                (2, &answer, "which belongs to a station"),
                 (3, &stray, UNKNOWN),
             ],
         ),

@@ -53,7 +53,7 @@ impl PeerLogs {
         if told.seq < before.seq {
             let text = format!(
                 "the audit log of {name} ends with record {}, and had {} before: its end was cut \
-                 off, or it was begun anew; compare it by `fieldlock audit verify --against`",
+                 off, or it was started over; compare it by `fieldlock audit verify --against`",
                 told.seq, before.seq
             );
             ledger.raise(Alarm::PeerLogCut, name, &text);

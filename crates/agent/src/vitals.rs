@@ -1,4 +1,4 @@
-//! Tasks without which an agent is none: as long as it runs, none of them ends.
+//! Tasks the agent cannot run without: as long as it runs, none of them ends.
 
 use std::cell::{Cell, RefCell};
 

@@ -338,7 +338,7 @@ pub enum EnrollError {
     )]
     NoRequest { state: PathBuf },
     #[error(
-        "the bundle's root has the fingerprint {got}, expected was {expected}: it is not from your CA"
+        "the bundle's root has the fingerprint {got}, expected {expected}: it is not from your CA"
     )]
     Fingerprint { got: String, expected: String },
     #[error(

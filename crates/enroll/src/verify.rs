@@ -31,9 +31,9 @@ pub(crate) enum NotTheCa {
     Root,
     #[error("the server's certificate: {0}")]
     Chain(#[from] BundleError),
-    #[error("the server is {got}, expected was the CA")]
+    #[error("server identity is {got}, expected the CA")]
     Role { got: Identity },
-    #[error("the server is {got}, expected was {expected}: see `name` under [ca]")]
+    #[error("server identity is {got}, expected {expected}: see `name` under [ca]")]
     Name { got: Identity, expected: Identity },
 }
 

@@ -164,11 +164,11 @@ pub enum Violation {
         frame: &'static str,
         state: &'static str,
     },
-    #[error("frame on channel {channel}, of which the hello says nothing")]
+    #[error("frame on channel {channel}, not announced in the hello")]
     Channel { channel: u16 },
     #[error("frame on channel {channel} before the tunnel is up")]
     Early { channel: u16 },
-    #[error("{frame} frame on channel {channel}, which is of a {channel_of}")]
+    #[error("{frame} frame on channel {channel}, which belongs to a {channel_of}")]
     Misplaced {
         frame: &'static str,
         channel: u16,

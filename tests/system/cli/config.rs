@@ -76,7 +76,7 @@ pub(super) fn wrong_edge_configuration() {
     );
     refuses(
         &twice,
-        "error: agent.toml:9:1: device `press-07` stands twice\n",
+        "error: agent.toml:9:1: duplicate device `press-07`\n",
     );
     refuses(
         &format!("{EDGE_CONFIG}modbus_rtu = {{ path = \"/dev/ttyS0\" }}\n"),

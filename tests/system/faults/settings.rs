@@ -72,7 +72,7 @@ fn check_finds() {
             device.into(),
             "exactly one of `modbus_tcp` and `modbus_rtu`",
         ),
-        (format!("{device}{tcp}{device}{tcp}"), "stands twice"),
+        (format!("{device}{tcp}{device}{tcp}"), "duplicate"),
         (
             format!("{device}modbus_tcp = {{ address = \"plc\" }}\n"),
             "host:port",
@@ -92,7 +92,7 @@ fn check_finds() {
         complains(&pair.edge, &pair.edge_config, &text, complaint);
     }
     let headend = [
-        ("[[device]]\nname = \"press-07\"\n".into(), "stands twice"),
+        ("[[device]]\nname = \"press-07\"\n".into(), "duplicate"),
         (
             format!("[[listener]]\naddress = \"{}\"\nunit = []\n", pair.clients),
             "has its address",

@@ -41,7 +41,7 @@ const OF_DEVICES: [(Kind, &str, &str, Read); 12] = [
     (
         Kind::Gauge,
         "fieldlock_device_connections",
-        "Connections to the device that stand.",
+        "Open connections to the device.",
         |device| device.stats().connections as u64,
     ),
     (

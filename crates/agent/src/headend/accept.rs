@@ -32,7 +32,7 @@ use super::{Headend, splice};
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const NOT_IN_TIME: &str = "no complete handshake in time";
 const NO_ALPN: &str = "it offered no ALPN: an edge offers `fieldlock/1`, a client of the CA `http/1.1`; one that can't is let in by `listen` under [ca]";
-const CHURN: &str = "this edge comes too often: one tunnel a second is enough";
+const CHURN: &str = "the edge reconnects too often (limit: one tunnel per second)";
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// What quinn may hold of connections that nobody has accepted yet.
 const INCOMING_EACH: u64 = 16 * 1024;
@@ -197,7 +197,7 @@ async fn accept_tls(headend: &Rc<Headend>, listener: &TcpListener) {
             }
             Err(error) => {
                 if !failing {
-                    warn!(%error, "accepting a tunnel failed; trying on");
+                    warn!(%error, "accepting a tunnel failed; retrying");
                 }
                 failing = true;
                 sleep(ACCEPT_REST).await;

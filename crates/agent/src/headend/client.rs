@@ -364,7 +364,7 @@ pub(crate) async fn listen(
             }
             Err(error) => {
                 if !failing {
-                    warn!(%error, "accepting a client failed; trying on");
+                    warn!(%error, "accepting a client failed; retrying");
                 }
                 failing = true;
                 sleep(ACCEPT_REST).await;

@@ -66,7 +66,7 @@ impl Door {
                 }
                 Err(error) => {
                     if !failing {
-                        warn!(%error, "accepting a connection to the CA failed; trying on");
+                        warn!(%error, "accepting a connection to the CA failed; retrying");
                     }
                     failing = true;
                     sleep(ACCEPT_REST).await;

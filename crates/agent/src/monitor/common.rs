@@ -15,7 +15,7 @@ pub(super) fn measure(agent: &impl Monitored, page: &mut Page) {
     page.family(
         Kind::Gauge,
         "fieldlock_build_info",
-        "1; which program runs, for whom.",
+        "Always 1; version, role, name and site as labels.",
     )
     .add(
         &[

@@ -292,7 +292,7 @@ impl Configuration for File {
             file.at("headend", index);
             let name = &headend.name;
             let repeated = self.headend[..index].iter().any(|h| h.name == *name);
-            file.ensure(!repeated, || format!("headend `{name}` stands twice"));
+            file.ensure(!repeated, || format!("duplicate headend `{name}`"));
             check_name(file, "headend", name);
             file.ensure(!headend.address.is_empty(), || {
                 format!("headend `{name}`: `address` is empty")
@@ -305,7 +305,7 @@ impl Configuration for File {
             file.at("device", index);
             let name = &device.name;
             let repeated = self.device[..index].iter().any(|d| d.name == *name);
-            file.ensure(!repeated, || format!("device `{name}` stands twice"));
+            file.ensure(!repeated, || format!("duplicate device `{name}`"));
             device.check(file);
         }
     }

@@ -297,7 +297,7 @@ impl Configuration for File {
                 });
             }
             file.ensure(names.insert(name.as_str()), || {
-                format!("device `{name}` stands twice")
+                format!("duplicate device `{name}`")
             });
             for address in [device.listen, device.listen_mbaps].into_iter().flatten() {
                 let free = address.port() == 0 || addresses.insert(address);
@@ -319,7 +319,7 @@ impl Configuration for File {
                     format!("listener {address}, unit {unit}: there is no device `{device}`")
                 });
                 file.ensure(units.insert(unit), || {
-                    format!("listener {address}: unit {unit} stands twice")
+                    format!("listener {address}: duplicate unit {unit}")
                 });
             }
         }

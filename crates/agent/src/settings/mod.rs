@@ -295,7 +295,7 @@ modbus_tcp = { address = \"192.0.2.10\", in_flight = 0 }
             "edge.toml:5:1: headend `HD_1`: `address` hd-1 is not host:port",
             "edge.toml:6:1: device `press-07`: give exactly one of ",
             "edge.toml:8:1: device `press-07`: `queue` and `queue_per_client` must be at least 1",
-            "edge.toml:9:1: device `press-07` stands twice",
+            "edge.toml:9:1: duplicate device `press-07`",
             "edge.toml:11:16: device `press-07`: `address` 192.0.2.10 is not host:port",
             "edge.toml:11:40: device `press-07`: `max_connections` and `in_flight` must be",
         ] {

@@ -159,9 +159,7 @@ pub(super) fn check(file: &Checks<'_>, profinet: Option<&Profinet>, stations: &[
     for (index, station) in stations.iter().enumerate() {
         file.at("station", index);
         let name = &station.name;
-        file.ensure(names.insert(name), || {
-            format!("station `{name}` stands twice")
-        });
+        file.ensure(names.insert(name), || format!("duplicate station `{name}`"));
         station.check(file);
         if let Some(mac) = station.mac {
             file.ensure(pins.insert(mac), || {
@@ -226,7 +224,7 @@ pub(super) fn check_headend(file: &Checks<'_>, stations: &[Station], controllers
         file.at("controller", index);
         let Controller { name, mac } = controller;
         file.ensure(names.insert(name), || {
-            format!("controller `{name}` stands twice")
+            format!("duplicate controller `{name}`")
         });
         check_mac(file, &format!("controller `{name}`"), *mac);
         file.ensure(macs.insert(*mac), || {

@@ -140,7 +140,7 @@ fn what_can_not_be_meant_is_refused() {
         ),
         (
             format!("{WIRE}{STATION}{STATION}"),
-            "`drive-1` stands twice",
+            "duplicate station `drive-1`",
         ),
         (
             format!("{WIRE}{STATION}{pin}{two}{pin}"),
@@ -173,7 +173,7 @@ fn who_may_be_heard_is_said_once() {
         (CONTROLLER.to_owned(), "[[controller]] without [[station]]"),
         (
             format!("{right}{CONTROLLER}{CONTROLLER}"),
-            "`plc-1` stands twice",
+            "duplicate controller `plc-1`",
         ),
         (
             format!(
