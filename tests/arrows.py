@@ -14,6 +14,7 @@ RINGS = [
     {"conduit"},
     {"transport", "sim"},
     {"agent"},
+    {"edge", "headend"},
     {"fieldlock"},
 ]
 CORES = {"modbus", "profinet", "session", "pki", "signed", "policy", "conduit"}

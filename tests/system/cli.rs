@@ -190,14 +190,14 @@ fn wrong_usage() {
         WRONG,
         "",
         "error: --log `a=b=c`: `b=c` is no level; a level is off, error, warn, info, debug or trace, \
-         and a part of the program (a target) gets its own as in info,fieldlock_agent=debug\n",
+         and a part of the program (a target) gets its own as in info,fieldlock=debug\n",
     );
     place.expect(
         &["edge", "--config", "edge.toml", "--log", "infoo"],
         WRONG,
         "",
         "error: --log `infoo`: `infoo` is no level; a level is off, error, warn, info, debug or trace, \
-         and a part of the program (a target) gets its own as in info,fieldlock_agent=debug\n",
+         and a part of the program (a target) gets its own as in info,fieldlock=debug\n",
     );
     // Nothing at all: the whole help, as an error.
     let output = place.run(&[]);

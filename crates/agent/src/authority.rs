@@ -15,7 +15,7 @@ use crate::ledger::{Alarm, Ledger};
 use crate::posture::{Posture, reloaded};
 
 /// An agent, seen from here.
-pub(crate) trait Member {
+pub trait Member {
     fn posture(&self) -> &Posture;
     fn ledger(&self) -> &Ledger;
     fn state(&self) -> PathBuf;
@@ -33,16 +33,16 @@ pub(crate) trait Member {
 
 /// A renewed pair that has not worked yet.
 #[derive(Debug)]
-pub(crate) struct Unproven(Cell<bool>);
+pub struct Unproven(Cell<bool>);
 
 impl Unproven {
     /// What an earlier run of the agent left to be proven.
-    pub(crate) fn at_start(state: &std::path::Path) -> Rc<Self> {
+    pub fn at_start(state: &std::path::Path) -> Rc<Self> {
         Rc::new(Self(Cell::new(state.join(store::PREVIOUS).exists())))
     }
 
     /// A tunnel has come up: if it was with the renewed pair, the earlier one can go.
-    pub(crate) fn proven(&self, state: &std::path::Path) {
+    pub fn proven(&self, state: &std::path::Path) {
         if self.0.take()
             && let Err(error) = store::confirm(state)
         {
@@ -50,7 +50,7 @@ impl Unproven {
         }
     }
 
-    pub(crate) fn renewed(&self) {
+    pub fn renewed(&self) {
         self.0.set(true);
     }
 
@@ -77,7 +77,7 @@ const LONG_POLL: Duration = Duration::from_secs(50);
 
 /// When a certificate is to be renewed, in seconds since 1970: after two thirds of its life, a
 /// tenth more or less by `seed`, so that boxes that were enrolled together don't come together.
-pub(crate) fn renewal_due(leaf: &Summary, seed: u64) -> i64 {
+pub fn renewal_due(leaf: &Summary, seed: u64) -> i64 {
     let life = leaf.not_after - leaf.not_before;
     // 0.60 to 0.73 of the life, in thousandths.
     let share = 600 + i64::try_from(seed % 134).unwrap_or(0);
@@ -85,7 +85,7 @@ pub(crate) fn renewal_due(leaf: &Summary, seed: u64) -> i64 {
 }
 
 /// Renews the certificate for as long as the agent runs.
-pub(crate) async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unproven>) {
+pub async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unproven>) {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LAST, member.seed());
     // A certificate of ours, and until when it is not renewed again.
     let mut fresh: Option<(Serial, Instant)> = None;
@@ -176,7 +176,7 @@ async fn prove(member: &impl Member, unproven: &Unproven) -> bool {
 /// Follows the CA's trust list: `always` by a long poll, otherwise only while a CRL is past its
 /// date, where only the CA can say what time it is, and while no headend is to be had: theirs may be
 /// certificates of a CA that this agent has not heard of.
-pub(crate) async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
+pub async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
     let mut backoff = Backoff::new(RETRY_FIRST, FETCH_LAST, member.seed());
     let mut asked = None;
     let mut was_alone = false;

@@ -21,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What this agent knows of the logs at the other ends. One entry for each identity that ever
 /// proved itself here, so the CA bounds it.
 #[derive(Debug, Default)]
-pub(crate) struct PeerLogs {
+pub struct PeerLogs {
     known: RefCell<HashMap<String, Known>>,
 }
 
@@ -36,7 +36,7 @@ struct Known {
 impl PeerLogs {
     /// Puts what `peer` says of its log on record here. One that is shorter than it was is an
     /// alarm until this agent is started anew.
-    pub(crate) fn take(&self, ledger: &Ledger, peer: &Identity, told: &Checkpoint, now: Instant) {
+    pub fn take(&self, ledger: &Ledger, peer: &Identity, told: &Checkpoint, now: Instant) {
         let mut known = self.known.borrow_mut();
         let before = known.entry(peer.uri()).or_insert(Known {
             seq: 0,

@@ -19,7 +19,8 @@ use crate::StartError;
 pub const SOCKET: &str = "control.sock";
 const WRITE: Duration = Duration::from_secs(2);
 
-pub(crate) struct Control {
+#[derive(Debug)]
+pub struct Control {
     listener: UnixListener,
     path: PathBuf,
 }
@@ -27,7 +28,7 @@ pub(crate) struct Control {
 impl Control {
     /// Takes the socket over from an agent that has died; the audit log's lock has told by
     /// now that no other lives.
-    pub(crate) fn bind(state: &Path) -> Result<Self, StartError> {
+    pub fn bind(state: &Path) -> Result<Self, StartError> {
         let path = state.join(SOCKET);
         let bound = (|| {
             match std::fs::remove_file(&path) {
@@ -45,7 +46,7 @@ impl Control {
     }
 
     /// Answers each connection with what `status` says then.
-    pub(crate) async fn serve(self, status: impl Fn() -> Value) {
+    pub async fn serve(self, status: impl Fn() -> Value) {
         loop {
             let Ok((mut stream, _)) = self.listener.accept().await else {
                 sleep(Duration::from_millis(100)).await;

@@ -4,17 +4,17 @@ use fieldlock_audit::Outcome;
 use fieldlock_conduit::fate::Fate;
 
 /// Why a repeated write is refused.
-pub(crate) const REPEAT: &str =
+pub const REPEAT: &str =
     "the same write was sent before, and its client does not know what became of it";
 
 /// Why a write is refused of a client with too many that are remembered.
-pub(crate) const UNKNOWNS: &str = "too many writes of this client whose outcome it does not know";
+pub const UNKNOWNS: &str = "too many writes of this client whose outcome it does not know";
 
 /// A write whose intent can't be put on record is refused.
-pub(crate) const NO_AUDIT: &str = "the audit log can't be written";
+pub const NO_AUDIT: &str = "the audit log can't be written";
 
 /// Of writes; a read without an answer is [`Outcome::Lost`].
-pub(crate) fn recorded(fate: Fate) -> Outcome {
+pub fn recorded(fate: Fate) -> Outcome {
     match fate {
         Fate::Answered => Outcome::Answered,
         Fate::Shared => Outcome::Shared,

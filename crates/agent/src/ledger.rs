@@ -23,12 +23,12 @@ use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-pub(crate) use self::alarm::{Alarm, Lasting};
-pub(crate) use self::describe::{answered, describe, describe_read};
+pub use self::alarm::{Alarm, Lasting};
+pub use self::describe::{answered, describe, describe_read};
 use crate::settings;
 
 /// The audit log, seen from the data path's thread.
-pub(crate) struct Ledger {
+pub struct Ledger {
     journal: Journal,
     denials: RefCell<DenialFilter>,
     shares: RefCell<Shares>,
@@ -104,7 +104,7 @@ impl fmt::Debug for Ledger {
 
 impl Ledger {
     /// Opens the log under `state` and settles what an earlier run left open.
-    pub(crate) fn open(
+    pub fn open(
         state: &Path,
         agent: &str,
         settings: &settings::audit::Audit,
@@ -178,39 +178,39 @@ impl Ledger {
     }
 
     /// Whether earlier runs left writes to this device that it may still carry out. Says so once.
-    pub(crate) fn take_unfinished(&self, device: &Arc<str>) -> bool {
+    pub fn take_unfinished(&self, device: &Arc<str>) -> bool {
         self.unfinished.borrow_mut().remove(device)
     }
 
-    pub(crate) fn set_policy(&self, hash: &str) {
+    pub fn set_policy(&self, hash: &str) {
         *self.policy.borrow_mut() = hash.into();
     }
 
     /// Who signs the log's checkpoints from now on.
-    pub(crate) fn set_signer(&self, signer: Option<Arc<dyn Sign>>) {
+    pub fn set_signer(&self, signer: Option<Arc<dyn Sign>>) {
         if let Some(signer) = signer {
             self.journal.set_signer(signer);
         }
     }
 
     /// The last checkpoint of the log, to be told to the other end of a tunnel.
-    pub(crate) fn checkpoint(&self) -> Option<Head> {
+    pub fn checkpoint(&self) -> Option<Head> {
         self.checkpoint.borrow().clone()
     }
 
     /// Returns when there is a new one.
-    pub(crate) async fn new_checkpoint(&self) {
+    pub async fn new_checkpoint(&self) {
         self.new_checkpoint.notified().await;
     }
 
     /// Wakes `listener` whenever records became durable, or the log failed or recovered.
-    pub(crate) fn listen(&self, listener: Rc<Notify>) {
+    pub fn listen(&self, listener: Rc<Notify>) {
         self.listeners.borrow_mut().push(listener);
     }
 
     /// Puts `record` on record. When the log can't take it that is counted, and said; so is
     /// what people outside the policy cause beyond their share of it.
-    pub(crate) fn note(&self, record: Record) {
+    pub fn note(&self, record: Record) {
         if !self.is_within_share(&record) {
             self.left_out.set(self.left_out.get() + 1);
             return;
@@ -250,7 +250,7 @@ impl Ledger {
     }
 
     /// Looks after the shares of those outside the policy; to be called now and then.
-    pub(crate) fn watch_shares(&self) {
+    pub fn watch_shares(&self) {
         let now = Instant::now();
         let mut shares = self.shares.borrow_mut();
         let is_strained = shares
@@ -269,12 +269,12 @@ impl Ledger {
     }
 
     /// Records of people outside the policy that were left out, since the start.
-    pub(crate) fn left_out(&self) -> u64 {
+    pub fn left_out(&self) -> u64 {
         self.left_out.get()
     }
 
     /// The intent of a write: must be durable before the write leaves.
-    pub(crate) fn intent(&self, record: Record) -> Result<Ticket, Unavailable> {
+    pub fn intent(&self, record: Record) -> Result<Ticket, Unavailable> {
         self.append(record)
     }
 
@@ -297,7 +297,7 @@ impl Ledger {
     }
 
     /// How many records are not on the disk yet, and how long one of them has waited at least.
-    pub(crate) fn backlog(&self) -> (u64, Duration) {
+    pub fn backlog(&self) -> (u64, Duration) {
         let waiting = self.last.get().saturating_sub(self.durable());
         let since = self
             .waited_for()
@@ -306,25 +306,25 @@ impl Ledger {
     }
 
     /// Whether the thread that writes the log runs.
-    pub(crate) fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.journal.is_alive()
     }
 
     /// Which reads go on record from now on.
-    pub(crate) fn set_reads(&self, reads: Reads) {
+    pub fn set_reads(&self, reads: Reads) {
         if self.reads.borrow().reads() != reads {
             self.reads.replace(ReadFilter::new(reads));
         }
     }
 
     /// Whether reads go on record at all.
-    pub(crate) fn records_reads(&self) -> bool {
+    pub fn records_reads(&self) -> bool {
         self.reads.borrow().reads() != Reads::Off
     }
 
     /// Puts a read with its answer on record where it is one of those; `key` is what makes it
     /// alike to others.
-    pub(crate) fn read(&self, key: impl Hash, answer: &[u8], record: impl FnOnce() -> Record) {
+    pub fn read(&self, key: impl Hash, answer: &[u8], record: impl FnOnce() -> Record) {
         let mut reads = self.reads.borrow_mut();
         let count = reads.handle_read(Instant::now(), key, answer);
         drop(reads);
@@ -339,7 +339,7 @@ impl Ledger {
 
     /// Puts a refusal or a lost read on record; repeats are joined and counted. Whether it was
     /// the first of its kind.
-    pub(crate) fn repeated(&self, record: Record) -> bool {
+    pub fn repeated(&self, record: Record) -> bool {
         let mut denials = self.denials.borrow_mut();
         let idle = denials.poll_timeout().is_none();
         let first = denials.handle_denial(Instant::now(), record);
@@ -356,7 +356,7 @@ impl Ledger {
 
     /// Puts the beginning of a connection on record; those of strangers are counted like
     /// refusals. Whether it stands there by itself, so that its end belongs there too.
-    pub(crate) fn opened(&self, record: Record) -> bool {
+    pub fn opened(&self, record: Record) -> bool {
         if Class::of(&record) != Class::Plant {
             return self.repeated(record);
         }
@@ -365,22 +365,22 @@ impl Ledger {
     }
 
     /// All records up to this ticket are on the disk.
-    pub(crate) fn durable(&self) -> Ticket {
+    pub fn durable(&self) -> Ticket {
         self.journal.durable()
     }
 
-    pub(crate) fn is_writable(&self) -> bool {
+    pub fn is_writable(&self) -> bool {
         self.journal.state() == State::Ok
     }
 
     /// Records that the log could not take since the start.
-    pub(crate) fn not_recorded(&self) -> u64 {
+    pub fn not_recorded(&self) -> u64 {
         self.not_recorded.get()
     }
 
     /// An alarm begins; saying so again changes only its text. `key`: what it is about, where there may
     /// be several.
-    pub(crate) fn raise(&self, alarm: Alarm, key: &str, text: &str) {
+    pub fn raise(&self, alarm: Alarm, key: &str, text: &str) {
         let mut alarms = self.alarms.borrow_mut();
         let entry = match alarms.entry((alarm, key.to_owned())) {
             Entry::Occupied(mut known) => {
@@ -406,7 +406,7 @@ impl Ledger {
     }
 
     /// An alarm is over, if it lasted.
-    pub(crate) fn clear(&self, alarm: Alarm, key: &str) {
+    pub fn clear(&self, alarm: Alarm, key: &str) {
         let over = self.alarms.borrow_mut().remove(&(alarm, key.to_owned()));
         if let Some(over) = over {
             let label = over.to_string();
@@ -419,14 +419,14 @@ impl Ledger {
     }
 
     /// By name, but first the clock, from which others may follow.
-    pub(crate) fn alarms(&self) -> Vec<Lasting> {
+    pub fn alarms(&self) -> Vec<Lasting> {
         let mut all: Vec<_> = self.alarms.borrow().values().cloned().collect();
         all.sort_by_key(|lasting| (lasting.alarm != Alarm::ClockWrong, lasting.to_string()));
         all
     }
 
     /// Passes on what the journal's thread tells and releases held-back refusals.
-    pub(crate) async fn run(&self) {
+    pub async fn run(&self) {
         loop {
             let due = self.denials.borrow().poll_timeout();
             let timer = async {
@@ -474,7 +474,7 @@ impl Ledger {
     }
 
     /// Writes what is left, last of all `stop`.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let held: Vec<_> = self.denials.borrow_mut().drain().collect();
         for record in held {
             self.note(record);
@@ -509,7 +509,7 @@ fn left_out_of(class: Class, count: u64) -> Record {
 }
 
 /// A record of a refusal.
-pub(crate) fn denial(kind: Kind, client: &Arc<Party>, reason: impl fmt::Display) -> Record {
+pub fn denial(kind: Kind, client: &Arc<Party>, reason: impl fmt::Display) -> Record {
     Record {
         client: Some(client.clone()),
         decision: Some(Decision::Deny),

@@ -1,7 +1,7 @@
-//! The agents: async shells around the cores.
+//! What both agents are made of: async shells around the cores. The ends themselves are
+//! `fieldlock-edge` and `fieldlock-headend`; neither knows the other, and what joins them is
+//! `fieldlock-transport`.
 //!
-//! - [`headend`] and [`edge`]: the two ends; neither knows the other. What joins them is
-//!   `fieldlock-transport`.
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
 //! - [`ledger`], [`posture`], [`source`], [`authority`], [`control`], [`reload`]: what every agent has.
 //! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
@@ -12,25 +12,23 @@
 //! cost, and a second worker only adds wake-ups across cores; the audit log has a thread
 //! of its own, since it waits for the disk.
 
-mod authority;
-mod checkpoint;
-mod control;
-mod edge;
-mod fates;
-mod fieldbus;
-mod headend;
-mod ledger;
+pub mod authority;
+pub mod checkpoint;
+pub mod control;
+pub mod fates;
+pub mod fieldbus;
+pub mod ledger;
 pub mod library;
-mod manager;
+pub mod manager;
 pub mod monitor;
-mod posture;
-mod quota;
-mod reload;
-mod sandbox;
+pub mod posture;
+pub mod quota;
+pub mod reload;
+pub mod sandbox;
 pub mod settings;
-mod source;
-mod status;
-mod vitals;
+pub mod source;
+pub mod status;
+pub mod vitals;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -60,31 +58,14 @@ use settings::profinet::Profinet;
 pub struct Agent {
     /// Where its configuration is, unless it is said.
     pub configuration: &'static str,
-    check: fn(&Path) -> Result<String, StartError>,
-    dial: fn(PathBuf) -> Dialling,
-    prepare: fn(&Path) -> Result<Prepared, StartError>,
-    run: fn(PathBuf, Given) -> Running,
+    pub check: fn(&Path) -> Result<String, StartError>,
+    pub dial: fn(PathBuf) -> Dialling,
+    pub prepare: fn(&Path) -> Result<Prepared, StartError>,
+    pub run: fn(PathBuf, Given) -> Running,
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Result<Vec<Dialled>, StartError>>>>;
-type Running = Pin<Box<dyn Future<Output = Result<(), StartError>>>>;
-
-impl Agent {
-    pub const EDGE: Self = Self {
-        configuration: "/etc/fieldlock/edge.toml",
-        check: edge::check,
-        dial: |file| Box::pin(async move { edge::reach(&file).await }),
-        prepare: edge::prepare,
-        run: |file, given| Box::pin(async move { edge::run(&file, given).await }),
-    };
-    pub const HEADEND: Self = Self {
-        configuration: "/etc/fieldlock/headend.toml",
-        check: headend::check,
-        dial: |file| Box::pin(async move { headend::reach(&file).await }),
-        prepare: headend::prepare,
-        run: |file, given| Box::pin(async move { headend::run(&file, given).await }),
-    };
-}
+pub type Dialling = Pin<Box<dyn Future<Output = Result<Vec<Dialled>, StartError>>>>;
+pub type Running = Pin<Box<dyn Future<Output = Result<(), StartError>>>>;
 
 /// What came of dialling.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,10 +77,11 @@ pub struct Dialled {
 }
 
 /// What an agent needs of the system before it runs.
-pub(crate) struct Prepared {
-    pub(crate) profinet: Option<Profinet>,
+#[derive(Debug)]
+pub struct Prepared {
+    pub profinet: Option<Profinet>,
     /// `None`: it is not to be confined.
-    pub(crate) needs: Option<Needs>,
+    pub needs: Option<Needs>,
 }
 
 /// Why an agent does not start.
@@ -182,10 +164,11 @@ impl Agent {
 }
 
 /// What an agent is given that was opened before its runtime.
-pub(crate) struct Given {
-    pub(crate) manager: Rc<Manager>,
-    pub(crate) fieldbus: Option<Opened>,
-    pub(crate) sandbox: Sandbox,
+#[derive(Debug)]
+pub struct Given {
+    pub manager: Rc<Manager>,
+    pub fieldbus: Option<Opened>,
+    pub sandbox: Sandbox,
 }
 
 /// Opens the PROFINET interface, where one is configured, and gives up the right to open any: a
@@ -199,7 +182,7 @@ fn open_fieldbus(profinet: Option<&Profinet>) -> Result<Option<Opened>, StartErr
 }
 
 /// Waits for SIGTERM or SIGINT; a second one ends the process at once.
-async fn stop_signal() -> Result<(), StartError> {
+pub async fn stop_signal() -> Result<(), StartError> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -217,14 +200,14 @@ async fn stop_signal() -> Result<(), StartError> {
 }
 
 /// Random octets: an instance id, a token, a seed.
-fn random<const N: usize>() -> Result<[u8; N], StartError> {
+pub fn random<const N: usize>() -> Result<[u8; N], StartError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StartError::Random)?;
     Ok(bytes)
 }
 
 /// Files under `state` whose change means another certificate or revocation list.
-fn trust_files(state: &Path) -> Vec<PathBuf> {
+pub fn trust_files(state: &Path) -> Vec<PathBuf> {
     [store::KEY, store::CHAIN, store::TRUST]
         .map(|file| state.join(file))
         .to_vec()

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Manager {
+pub struct Manager {
     socket: Option<UnixDatagram>,
     /// The process is ended when the watchdog was not fed for this long.
     watchdog: Option<Duration>,
@@ -34,7 +34,7 @@ pub(crate) struct Manager {
 
 impl Manager {
     /// As the variables `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` say.
-    pub(crate) fn of_environment() -> Self {
+    pub fn of_environment() -> Self {
         let Some(address) = env::var_os("NOTIFY_SOCKET") else {
             return Self::default();
         };
@@ -54,17 +54,17 @@ impl Manager {
         }
     }
 
-    pub(crate) fn ready(&self) {
+    pub fn ready(&self) {
         self.tell("READY=1");
     }
 
-    pub(crate) fn reloading(&self) {
+    pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
-    pub(crate) fn stopping(&self) {
+    pub fn stopping(&self) {
         self.tell("STOPPING=1");
     }
 
@@ -87,7 +87,7 @@ impl Manager {
     }
 
     /// Keeps the manager informed, and its watchdog fed, as long as the agent is well.
-    pub(crate) async fn inform(self: Rc<Self>, agent: Rc<impl Monitored>) {
+    pub async fn inform(self: Rc<Self>, agent: Rc<impl Monitored>) {
         if self.socket.is_none() {
             return;
         }

@@ -22,7 +22,7 @@ use crate::settings::{AfterGrace, Trust as Settings};
 use crate::source::{Bundled, Rules, Source};
 
 #[derive(Debug)]
-pub(crate) struct Posture {
+pub struct Posture {
     role: Role,
     /// As they were at the start.
     settings: Settings,
@@ -38,7 +38,7 @@ pub(crate) struct Posture {
 }
 
 impl Posture {
-    pub(crate) fn load(
+    pub fn load(
         role: Role,
         source: &Source,
         state: &Path,
@@ -66,21 +66,21 @@ impl Posture {
         })
     }
 
-    pub(crate) fn clock(&self) -> &Arc<AgentClock> {
+    pub fn clock(&self) -> &Arc<AgentClock> {
         &self.clock
     }
 
-    pub(crate) fn policy(&self) -> Arc<Policy> {
+    pub fn policy(&self) -> Arc<Policy> {
         self.policy.borrow().clone()
     }
 
-    pub(crate) fn phase(&self) -> Phase {
+    pub fn phase(&self) -> Phase {
         self.phase.borrow().clone()
     }
 
     /// Whether time windows have opened or closed since this was asked last, or it has become
     /// known or unknown what time it is.
-    pub(crate) fn phase_changed(&self) -> bool {
+    pub fn phase_changed(&self) -> bool {
         let now = time(&self.clock);
         if self.phase.borrow().holds(now) {
             return false;
@@ -91,25 +91,25 @@ impl Posture {
     }
 
     /// Of what is in force: SHA-256 of the policy file, or see [`Source::load`].
-    pub(crate) fn hash(&self) -> [u8; 32] {
+    pub fn hash(&self) -> [u8; 32] {
         self.hash.get()
     }
 
-    pub(crate) fn bundle(&self) -> Bundled {
+    pub fn bundle(&self) -> Bundled {
         self.bundle.borrow().clone()
     }
 
     /// What time the rules go by.
-    pub(crate) fn now(&self) -> Now {
+    pub fn now(&self) -> Now {
         time(&self.clock)
     }
 
-    pub(crate) fn trust(&self) -> Rc<Trust> {
+    pub fn trust(&self) -> Rc<Trust> {
         self.trust.borrow().clone()
     }
 
     /// Puts the policy of `source` in force; whether it is another than before.
-    pub(crate) fn reload_policy(&self, source: &Source, state: &Path, ledger: &Ledger) -> bool {
+    pub fn reload_policy(&self, source: &Source, state: &Path, ledger: &Ledger) -> bool {
         match source.load(state, &self.trust().identity.name) {
             Ok(rules) => {
                 ledger.clear(Alarm::PolicyRefused, "");
@@ -130,7 +130,7 @@ impl Posture {
         }
     }
 
-    pub(crate) fn put_rules(&self, rules: Rules, ledger: &Ledger) {
+    pub fn put_rules(&self, rules: Rules, ledger: &Ledger) {
         *self.bundle.borrow_mut() = rules.bundle;
         if rules.hash == self.hash.get() {
             return;
@@ -142,7 +142,7 @@ impl Posture {
     }
 
     /// Puts what `state` holds of key, certificate and CRLs in force.
-    pub(crate) fn reload_trust(&self, state: &Path, ledger: &Ledger) -> bool {
+    pub fn reload_trust(&self, state: &Path, ledger: &Ledger) -> bool {
         match Trust::load(state, self.role, self.settings, &self.clock) {
             Ok(trust) => {
                 ledger.set_signer(trust.signer.clone());
@@ -164,7 +164,7 @@ impl Posture {
     /// Takes from an offered trust list what is vouched for and newer, installs it and puts it in
     /// force; whether it changed anything. `whole`: it came from the CA itself, so what it leaves
     /// out is dropped.
-    pub(crate) fn take_trust(
+    pub fn take_trust(
         &self,
         state: &Path,
         offered: &TrustList,
@@ -190,7 +190,7 @@ impl Posture {
     }
 
     /// Live tunnels are to end as well when a CRL is past its grace.
-    pub(crate) fn cuts_stale(&self) -> bool {
+    pub fn cuts_stale(&self) -> bool {
         let trust = self.trust();
         let now = self.clock.steady();
         let dates = trust.list.crl_dates();
@@ -201,14 +201,14 @@ impl Posture {
     }
 
     /// A CRL of the list is past its next update.
-    pub(crate) fn has_stale_crl(&self) -> bool {
+    pub fn has_stale_crl(&self) -> bool {
         let now = self.clock.now();
         let dates = self.trust().list.crl_dates();
         dates.iter().any(|crl| crl.next_update < now)
     }
 
     /// Raises and clears the alarms about what runs out, and keeps the time.
-    pub(crate) fn watch_dates(&self, state: &Path, ledger: &Ledger) {
+    pub fn watch_dates(&self, state: &Path, ledger: &Ledger) {
         let reading = self.watch_clock(ledger);
         let kept = self.time_kept.get();
         if kept.is_some_and(|at| at.elapsed() >= KEEP_TIME) {
@@ -270,7 +270,7 @@ impl Posture {
     }
 
     /// The system clock is behind what has certainly passed.
-    pub(crate) fn has_no_clock(&self) -> bool {
+    pub fn has_no_clock(&self) -> bool {
         matches!(self.clock.read().skew, Skew::Behind(_))
     }
 
@@ -281,7 +281,7 @@ impl Posture {
 
     /// Raises an alarm about something that the CA did not do, unless the clock explains it: then
     /// that is the alarm.
-    pub(crate) fn raise_for_authority(&self, ledger: &Ledger, alarm: Alarm, text: &str) {
+    pub fn raise_for_authority(&self, ledger: &Ledger, alarm: Alarm, text: &str) {
         if self.has_jumped_ahead() {
             debug!("{text}; the clock may be why");
         } else {
@@ -337,7 +337,7 @@ impl Posture {
 
     /// A handshake with a peer whose certificate ends at `until` came through: it is the time we
     /// took it for.
-    pub(crate) fn time_proven(&self, state: &Path, until: i64) {
+    pub fn time_proven(&self, state: &Path, until: i64) {
         self.clock.confirm(until.min(self.trust().leaf.not_after));
         if self.time_kept.get().is_none() {
             self.keep_time(state);
@@ -345,7 +345,7 @@ impl Posture {
     }
 
     /// Writes down what time it is, for a start without a clock.
-    pub(crate) fn keep_time(&self, state: &Path) {
+    pub fn keep_time(&self, state: &Path) {
         let Some(time) = self.clock.to_keep() else {
             return;
         };
@@ -357,10 +357,10 @@ impl Posture {
 }
 
 /// How often an agent looks at what runs out, and at the clock.
-pub(crate) const WATCH_DATES: Duration = Duration::from_secs(10);
+pub const WATCH_DATES: Duration = Duration::from_secs(10);
 /// How often an agent looks whether time windows have opened or closed; also how long it takes to
 /// notice that the clock was set.
-pub(crate) const WATCH_PHASE: Duration = Duration::from_millis(500);
+pub const WATCH_PHASE: Duration = Duration::from_millis(500);
 /// How often the time is written to the disk while an agent runs.
 const KEEP_TIME: Duration = Duration::from_secs(3600);
 
@@ -375,20 +375,20 @@ fn time(clock: &AgentClock) -> Now {
 
 /// Told once when a policy or a configuration is loaded. One policy may serve several agents, so it may
 /// well be as it should.
-pub(crate) fn tell_strangers(strangers: &[Strangers]) {
+pub fn tell_strangers(strangers: &[Strangers]) {
     for names in strangers {
         warn!("{names}");
     }
 }
 
 /// The same below the summary of a check.
-pub(crate) fn with_strangers(summary: String, strangers: &[Strangers]) -> String {
+pub fn with_strangers(summary: String, strangers: &[Strangers]) -> String {
     let lines = strangers.iter().map(|names| format!("\nwarning: {names}"));
     summary + &lines.collect::<String>()
 }
 
 /// A change that took effect.
-pub(crate) fn reloaded(ledger: &Ledger, what: &str) {
+pub fn reloaded(ledger: &Ledger, what: &str) {
     info!("reloaded: {what}");
     ledger.note(Record {
         reason: Some(Cow::Owned(what.to_owned())),
@@ -397,7 +397,7 @@ pub(crate) fn reloaded(ledger: &Ledger, what: &str) {
 }
 
 /// A change that was turned down.
-pub(crate) fn refused(ledger: &Ledger, text: &str) {
+pub fn refused(ledger: &Ledger, text: &str) {
     ledger.note(Record {
         reason: Some(Cow::Owned(text.to_owned())),
         ..Record::new(Kind::ReloadRefused)
@@ -405,6 +405,6 @@ pub(crate) fn refused(ledger: &Ledger, text: &str) {
 }
 
 /// The first 8 octets of a hash: enough to tell policies apart.
-pub(crate) fn short_hex(hash: &[u8; 32]) -> String {
+pub fn short_hex(hash: &[u8; 32]) -> String {
     hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }

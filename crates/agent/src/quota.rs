@@ -4,14 +4,14 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
-pub(crate) struct Quota {
+pub struct Quota {
     most: u32,
     /// When this minute began, and how many there were.
     minute: Cell<Option<(Instant, u32)>>,
 }
 
 impl Quota {
-    pub(crate) fn per_minute(most: u32) -> Self {
+    pub fn per_minute(most: u32) -> Self {
         Self {
             most,
             minute: Cell::default(),
@@ -19,7 +19,7 @@ impl Quota {
     }
 
     /// Whether there may be one more.
-    pub(crate) fn take(&self, now: Instant) -> bool {
+    pub fn take(&self, now: Instant) -> bool {
         let (begun, count) = match self.minute.get() {
             Some((begun, count)) if now.saturating_duration_since(begun) < MINUTE => (begun, count),
             _ => (now, 0),

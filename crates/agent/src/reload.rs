@@ -16,7 +16,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Identity, size and time of a file; `None` while it is missing.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
-pub(crate) struct Watch {
+#[derive(Debug)]
+pub struct Watch {
     files: Vec<(PathBuf, Stamp)>,
     hangup: Signal,
     tick: tokio::time::Interval,
@@ -24,13 +25,13 @@ pub(crate) struct Watch {
 
 /// Which files to read again.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Changed {
+pub enum Changed {
     All,
     Files(Vec<PathBuf>),
 }
 
 impl Changed {
-    pub(crate) fn includes(&self, file: &Path) -> bool {
+    pub fn includes(&self, file: &Path) -> bool {
         match self {
             Self::All => true,
             Self::Files(files) => files.iter().any(|changed| changed.starts_with(file)),
@@ -39,7 +40,7 @@ impl Changed {
 }
 
 impl Watch {
-    pub(crate) fn new(files: Vec<PathBuf>) -> std::io::Result<Self> {
+    pub fn new(files: Vec<PathBuf>) -> std::io::Result<Self> {
         let mut tick = interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let files = files.into_iter().map(|file| {
@@ -54,7 +55,7 @@ impl Watch {
     }
 
     /// Watches these files from here on; those known already keep what was seen of them.
-    pub(crate) fn follow(&mut self, files: Vec<PathBuf>) {
+    pub fn follow(&mut self, files: Vec<PathBuf>) {
         let known = std::mem::take(&mut self.files);
         let watched = files.into_iter().map(|file| {
             let seen = known.iter().find(|(path, _)| *path == file);
@@ -68,7 +69,7 @@ impl Watch {
 
     /// Waits until something is to be read again. A change is reported one look after it
     /// was seen first, so that a file is not read while it is being written.
-    pub(crate) async fn changed(&mut self) -> Changed {
+    pub async fn changed(&mut self) -> Changed {
         let mut seen = Vec::new();
         loop {
             tokio::select! {

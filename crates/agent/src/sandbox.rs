@@ -8,7 +8,7 @@ use fieldlock_sandbox::{Needs, confines_files};
 use crate::AUDIT;
 use crate::settings::{edge, headend};
 
-pub(crate) fn needs_of_edge(file: &Path, settings: &edge::File) -> Needs {
+pub fn needs_of_edge(file: &Path, settings: &edge::File) -> Needs {
     let read = [settings.policy.as_ref(), settings.bundle.file.as_ref()];
     let read = read.into_iter().flatten().cloned();
     let serial = settings.device.iter().filter_map(|d| d.modbus_rtu.as_ref());
@@ -21,7 +21,7 @@ pub(crate) fn needs_of_edge(file: &Path, settings: &edge::File) -> Needs {
     }
 }
 
-pub(crate) fn needs_of_headend(file: &Path, settings: &headend::File) -> Needs {
+pub fn needs_of_headend(file: &Path, settings: &headend::File) -> Needs {
     let bundles = settings.bundle.files.iter().cloned();
     Needs {
         change: changed(&settings.state),
@@ -38,7 +38,7 @@ fn changed(state: &Path) -> Vec<PathBuf> {
 }
 
 /// What to say after an error that the sandbox may be the reason of; mostly nothing.
-pub(crate) fn hint(error: &io::Error) -> &'static str {
+pub fn hint(error: &io::Error) -> &'static str {
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
     match denied && confines_files() {
         true => {

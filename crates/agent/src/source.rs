@@ -15,23 +15,24 @@ use crate::sandbox::hint;
 
 /// As the configuration names it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Source {
+pub struct Source {
     /// Without signers, the policy.
-    pub(crate) file: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// Whose bundles count.
-    pub(crate) signers: Vec<PublicKey>,
+    pub signers: Vec<PublicKey>,
 }
 
 /// What a source says.
-pub(crate) struct Rules {
-    pub(crate) policy: Policy,
-    pub(crate) hash: [u8; 32],
-    pub(crate) bundle: Bundled,
+#[derive(Debug)]
+pub struct Rules {
+    pub policy: Policy,
+    pub hash: [u8; 32],
+    pub bundle: Bundled,
 }
 
 /// What the policy in force has to do with bundles.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Bundled {
+pub enum Bundled {
     /// None is asked for.
     Plain,
     /// None can be used, for this reason: nothing crosses.
@@ -44,7 +45,7 @@ pub(crate) enum Bundled {
 
 impl Bundled {
     /// Of the bundle in force; 0 where there is none, nothing where none is asked for.
-    pub(crate) fn version(&self) -> Option<u64> {
+    pub fn version(&self) -> Option<u64> {
         match self {
             Self::Plain => None,
             Self::Missing(_) => Some(0),
@@ -53,7 +54,7 @@ impl Bundled {
     }
 
     /// Why nothing crosses, where one is asked for and there is none.
-    pub(crate) fn missing(&self) -> Option<&str> {
+    pub fn missing(&self) -> Option<&str> {
         match self {
             Self::Missing(reason) => Some(reason),
             Self::Plain | Self::InForce { .. } => None,
@@ -75,7 +76,7 @@ impl fmt::Display for Bundled {
 }
 
 impl Source {
-    pub(crate) fn file(file: PathBuf) -> Self {
+    pub fn file(file: PathBuf) -> Self {
         Self {
             file: Some(file),
             signers: Vec::new(),
@@ -84,7 +85,7 @@ impl Source {
 
     /// The policy in force for the edge `name` (or for any agent, by a file alone). The hash is
     /// SHA-256 of the file; with signers, of the bundle, or of the hashes of bundle and file.
-    pub(crate) fn load(&self, state: &Path, name: &Name) -> Result<Rules, String> {
+    pub fn load(&self, state: &Path, name: &Name) -> Result<Rules, String> {
         let local = self.file.as_deref().map(read_policy).transpose()?;
         if self.signers.is_empty() {
             // The configuration has been checked to name one of the two.
@@ -115,13 +116,13 @@ impl Source {
     }
 
     /// The rules by this bundle, which has been judged.
-    pub(crate) fn rules_of(&self, bundle: &Bundle, policy: Policy) -> Result<Rules, String> {
+    pub fn rules_of(&self, bundle: &Bundle, policy: Policy) -> Result<Rules, String> {
         let local = self.file.as_deref().map(read_policy).transpose()?;
         Ok(join(policy, bundle, local))
     }
 
     /// Whether a bundle is for the edge `name` and of a signer that is pinned.
-    pub(crate) fn believe(&self, bundle: &Bundle, name: &Name) -> Result<(), String> {
+    pub fn believe(&self, bundle: &Bundle, name: &Name) -> Result<(), String> {
         let believed = bundle.verify_by(&self.signers);
         believed.map_err(|error| error.to_string())?;
         let edges = &bundle.header.edges;
@@ -166,14 +167,14 @@ impl fmt::Display for Source {
 /// The highest version that was ever in force, and what it was: no way back, and no other bundle of
 /// the same version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Floor {
-    pub(crate) version: u64,
+pub struct Floor {
+    pub version: u64,
     /// In hexadecimal.
     hash: String,
 }
 
 impl Floor {
-    pub(crate) fn of(bundle: &Bundle) -> Self {
+    pub fn of(bundle: &Bundle) -> Self {
         Self {
             version: bundle.header.version,
             hash: hex::lower(&bundle_hash(bundle)),
@@ -181,7 +182,7 @@ impl Floor {
     }
 
     /// What `state` keeps; none if nothing legible is there.
-    pub(crate) fn read(state: &Path) -> Option<Self> {
+    pub fn read(state: &Path) -> Option<Self> {
         let text = fs::read_to_string(state.join(store::POLICY_FLOOR)).ok()?;
         let (version, hash) = text.trim_end().split_once(' ')?;
         Some(Self {
@@ -190,19 +191,19 @@ impl Floor {
         })
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         format!("{} {}\n", self.version, self.hash)
     }
 
     /// The higher of two, each if there is one.
-    pub(crate) fn higher(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+    pub fn higher(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         [one, other]
             .into_iter()
             .flatten()
             .max_by_key(|floor| floor.version)
     }
 
-    pub(crate) fn admits(&self, bundle: &Bundle) -> bool {
+    pub fn admits(&self, bundle: &Bundle) -> bool {
         bundle.header.version > self.version || Self::of(bundle) == *self
     }
 }
@@ -213,7 +214,7 @@ fn bundle_hash(bundle: &Bundle) -> [u8; 32] {
 }
 
 /// A file that may be a bundle; no more of it than one has.
-pub(crate) fn read_bundle(file: &Path) -> Result<Vec<u8>, String> {
+pub fn read_bundle(file: &Path) -> Result<Vec<u8>, String> {
     let mut octets = Vec::new();
     let read = File::open(file).and_then(|open| {
         let limit = MAX_BUNDLE as u64 + 1;

@@ -12,7 +12,7 @@ use crate::ledger::Ledger;
 use crate::library::WARNINGS;
 use crate::posture::{Posture, short_hex};
 
-pub(crate) fn common(
+pub fn common(
     role: &str,
     posture: &Posture,
     ledger: &Ledger,
@@ -68,13 +68,13 @@ pub(crate) fn common(
     })
 }
 
-pub(crate) fn round_trip(link: &Link) -> Option<f64> {
+pub fn round_trip(link: &Link) -> Option<f64> {
     link.round_trip()
         .map(|time| (time.as_secs_f64() * 1e6).round() / 1e3)
 }
 
 /// What a tunnel carries for stations, where it does.
-pub(crate) fn stations(link: &Link) -> Option<Value> {
+pub fn stations(link: &Link) -> Option<Value> {
     let carried = link.stations();
     (carried > 0).then(|| {
         json!({
@@ -86,6 +86,6 @@ pub(crate) fn stations(link: &Link) -> Option<Value> {
     })
 }
 
-pub(crate) fn time(unix: i64) -> String {
+pub fn time(unix: i64) -> String {
     Timestamp::from_second(unix).map_or_else(|_| "never".into(), |time| time.to_string())
 }

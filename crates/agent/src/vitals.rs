@@ -5,27 +5,27 @@ use std::cell::{Cell, RefCell};
 use tokio::task::{JoinHandle, spawn_local};
 
 #[derive(Debug, Default)]
-pub(crate) struct Vitals {
+pub struct Vitals {
     tasks: RefCell<Vec<(&'static str, JoinHandle<()>)>>,
     stopping: Cell<bool>,
 }
 
 impl Vitals {
-    pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + 'static) {
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + 'static) {
         self.tasks.borrow_mut().push((name, spawn_local(task)));
     }
 
     /// From here on tasks may end.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.stopping.set(true);
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         self.stopping.get()
     }
 
     /// Fails with the name of a task that has ended: it panicked.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         let tasks = self.tasks.borrow();
         match tasks.iter().find(|(_, task)| task.is_finished()) {
             None => Ok(()),

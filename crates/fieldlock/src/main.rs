@@ -5,7 +5,6 @@ mod cmd;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fieldlock_agent::Agent;
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.\n";
@@ -60,9 +59,9 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Edge(args) => cmd::agent::run(&Agent::EDGE, &args),
+        Command::Edge(args) => cmd::agent::run(&fieldlock_edge::AGENT, &args),
         #[cfg(feature = "headend")]
-        Command::Headend(args) => cmd::agent::run(&Agent::HEADEND, &args),
+        Command::Headend(args) => cmd::agent::run(&fieldlock_headend::AGENT, &args),
         Command::Status(args) => cmd::status::run(&args),
         #[cfg(feature = "ca")]
         Command::Ca(args) => cmd::ca::run(args),

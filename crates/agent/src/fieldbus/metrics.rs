@@ -13,7 +13,7 @@ use crate::monitor::{Kind, Page};
 const SILENT: u64 = 60;
 
 impl Fieldbus {
-    pub(crate) fn write_metrics(&self, page: &mut Page) {
+    pub fn write_metrics(&self, page: &mut Page) {
         let counters = *self.counters.borrow();
         let name = "fieldlock_profinet_frames_total";
         let help = "Frames at the interface.";

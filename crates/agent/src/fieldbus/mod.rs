@@ -43,7 +43,8 @@ const REOPEN: Duration = Duration::from_secs(1);
 const MEASURE: Duration = Duration::from_secs(1);
 
 /// The fieldbus of one agent.
-pub(crate) struct Fieldbus {
+#[derive(Debug)]
+pub struct Fieldbus {
     interface: String,
     bridge: RefCell<Bridge>,
     links: RefCell<BTreeMap<LinkId, Rc<Link>>>,
@@ -61,7 +62,7 @@ const MAX_ENDED: usize = 16;
 
 /// Whose wire it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Wire<'a> {
+pub enum Wire<'a> {
     /// The controllers', who are configured.
     Headend { controllers: &'a [Controller] },
     /// The devices'.
@@ -69,14 +70,15 @@ pub(crate) enum Wire<'a> {
 }
 
 /// The interface and the timer, opened while it is permitted.
-pub(crate) struct Opened {
+#[derive(Debug)]
+pub struct Opened {
     socket: PacketSocket,
     timer: Timer,
 }
 
 impl Opened {
     /// Needs CAP_NET_RAW, and no runtime.
-    pub(crate) fn open(profinet: &Profinet) -> Result<Self, StartError> {
+    pub fn open(profinet: &Profinet) -> Result<Self, StartError> {
         Ok(Self {
             socket: PacketSocket::open(&profinet.interface, Filter { vlans: Vlans::All })
                 .map_err(StartError::Fieldbus)?,
@@ -86,7 +88,7 @@ impl Opened {
 }
 
 impl Fieldbus {
-    pub(crate) fn start(
+    pub fn start(
         wire: Wire<'_>,
         opened: Opened,
         profinet: &Profinet,
@@ -132,7 +134,7 @@ impl Fieldbus {
     }
 
     /// A tunnel is up that carries `stations`, in the order of the hello.
-    pub(crate) fn link_up(&self, link: &Rc<Link>, stations: &[String]) {
+    pub fn link_up(&self, link: &Rc<Link>, stations: &[String]) {
         let known =
             |(channel, name): (u16, &String)| Some((channel, name.parse::<StationName>().ok()?));
         let channels: Vec<_> = (0..link.stations())
@@ -153,7 +155,7 @@ impl Fieldbus {
         });
     }
 
-    pub(crate) fn link_down(&self, link: &Link) {
+    pub fn link_down(&self, link: &Link) {
         let id = LinkId(link.number);
         if self.links.borrow_mut().remove(&id).is_some() {
             self.with(|bridge, now, outlet| bridge.link_down(now, id, outlet));
@@ -161,24 +163,24 @@ impl Fieldbus {
     }
 
     /// A frame came on the channel of the n-th station.
-    pub(crate) fn station(&self, link: &Link, station: u16, frame: &[u8]) {
+    pub fn station(&self, link: &Link, station: u16, frame: &[u8]) {
         let id = LinkId(link.number);
         self.with(|bridge, now, outlet| bridge.handle_station(now, id, station, frame, outlet));
     }
 
-    pub(crate) fn datagram(&self, link: &Link, datagram: &[u8]) {
+    pub fn datagram(&self, link: &Link, datagram: &[u8]) {
         let id = LinkId(link.number);
         self.with(|bridge, now, outlet| bridge.handle_datagram(now, id, datagram, outlet));
     }
 
     /// Other rules are in force: what is open is judged by them.
-    pub(crate) fn judge_anew(&self, posture: &Posture) {
+    pub fn judge_anew(&self, posture: &Posture) {
         let (policy, wall) = (posture.policy(), posture.now());
         self.with(|bridge, now, outlet| bridge.set_policy(now, policy, wall, outlet));
     }
 
     /// The configuration was read again. The interface stays the one that was opened.
-    pub(crate) fn reconfigure(
+    pub fn reconfigure(
         &self,
         profinet: &Profinet,
         stations: &[Station],

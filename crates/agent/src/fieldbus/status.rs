@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Fieldbus;
 
 impl Fieldbus {
-    pub(crate) fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let bridge = self.bridge.borrow();
         let now = Instant::now();
         let Counters {

@@ -7,15 +7,15 @@ macro_rules! alarms {
     ($($variant:ident => $name:literal,)+) => {
         /// The kinds of alarms.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub(crate) enum Alarm {
+        pub enum Alarm {
             $($variant,)+
         }
 
         impl Alarm {
-            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)+];
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// As records, metrics and `status` call it.
-            pub(crate) const fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
                 }
@@ -51,13 +51,13 @@ alarms! {
 
 /// An alarm that lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lasting {
-    pub(crate) alarm: Alarm,
+pub struct Lasting {
+    pub alarm: Alarm,
     /// What it is about, where there may be several: an edge, a CA, an interface. Empty for one of
     /// the agent as a whole.
-    pub(crate) key: String,
-    pub(crate) text: String,
-    pub(crate) since: Instant,
+    pub key: String,
+    pub text: String,
+    pub since: Instant,
 }
 
 /// Its name and key.

@@ -5,7 +5,7 @@ use fieldlock_modbus::{self as modbus, Request, Write};
 use fieldlock_policy::{Layout, NumberType, Placed};
 
 /// Fills in what `request` asks, and as what the rule with this layout sees it.
-pub(crate) fn describe(record: &mut Record, request: &Request<'_>, layout: Option<&Layout>) {
+pub fn describe(record: &mut Record, request: &Request<'_>, layout: Option<&Layout>) {
     record.decoded = layout.and_then(|layout| decoded(layout, &request.write()?));
     record.function = Some(request.function().0);
     let write = request.write();
@@ -46,13 +46,13 @@ fn decoded(layout: &Layout, write: &Write<'_>) -> Option<Box<Decoded>> {
 }
 
 /// Fills in what a read of `range` asked.
-pub(crate) fn describe_read(record: &mut Record, range: Option<modbus::Range>) {
+pub fn describe_read(record: &mut Record, range: Option<modbus::Range>) {
     record.address = range.map(address);
     record.quantity = range.map(|range| range.count);
 }
 
 /// What the answer `pdu`, which fits its request, says of `range`.
-pub(crate) fn answered(range: Option<modbus::Range>, pdu: &[u8]) -> Option<Values> {
+pub fn answered(range: Option<modbus::Range>, pdu: &[u8]) -> Option<Values> {
     let Some(range) = range else {
         return pdu.get(1..).map(|body| Values::Opaque(body.into()));
     };

@@ -22,7 +22,7 @@ use crate::posture::Posture;
 use crate::settings::monitor::Monitor as Settings;
 use crate::vitals::Vitals;
 use http::{Question, Told};
-pub(crate) use page::{Kind, Page};
+pub use page::{Kind, Page};
 
 /// Connections at once; one more is closed.
 const CONNECTIONS: usize = 8;
@@ -30,12 +30,12 @@ const CONNECTIONS: usize = 8;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Names with series of their own, of devices, edges or stations; the others share one.
-pub(crate) const OWN_SERIES: usize = 1024;
+pub const OWN_SERIES: usize = 1024;
 /// Whose series that is. No device can have this name.
-pub(crate) const THE_REST: &str = "_rest";
+pub const THE_REST: &str = "_rest";
 
 /// What there is to ask an agent.
-pub(crate) trait Monitored: 'static {
+pub trait Monitored: 'static {
     fn vitals(&self) -> &Vitals;
     fn posture(&self) -> &Posture;
     fn ledger(&self) -> &Ledger;
@@ -44,11 +44,15 @@ pub(crate) trait Monitored: 'static {
     /// What it has, in a line.
     fn summary(&self) -> String;
     /// Writes the metrics that only it has.
+    #[expect(
+        async_fn_in_trait,
+        reason = "agents run on one thread: nothing asks for Send"
+    )]
     async fn write_metrics(&self, page: &mut Page);
 }
 
 /// Whether what carries requests is alive.
-pub(crate) fn health(agent: &impl Monitored) -> Result<(), String> {
+pub fn health(agent: &impl Monitored) -> Result<(), String> {
     if agent.vitals().is_stopping() {
         return Ok(());
     }
@@ -81,13 +85,13 @@ fn ready(agent: &impl Monitored) -> Result<(), String> {
 
 /// A listener for monitoring.
 #[derive(Debug)]
-pub(crate) struct Monitor {
+pub struct Monitor {
     listener: TcpListener,
     settings: Settings,
 }
 
 impl Monitor {
-    pub(crate) async fn bind(settings: &Settings) -> Result<Self, StartError> {
+    pub async fn bind(settings: &Settings) -> Result<Self, StartError> {
         let address = settings.listen;
         let bound = TcpListener::bind(address).await;
         let listener = bound.map_err(|source| StartError::Bind { address, source })?;
@@ -99,7 +103,7 @@ impl Monitor {
         })
     }
 
-    pub(crate) async fn serve(self, agent: Rc<impl Monitored>) {
+    pub async fn serve(self, agent: Rc<impl Monitored>) {
         let settings = Rc::new(self.settings);
         let open = Rc::new(Cell::new(0));
         loop {

@@ -7,7 +7,7 @@ use fieldlock_transport::counter::{BOUNDS, Histogram};
 use tokio::task::yield_now;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Counter,
     Gauge,
     Histogram,
@@ -15,7 +15,7 @@ pub(crate) enum Kind {
 
 /// A page of metrics while it is written.
 #[derive(Debug, Default)]
-pub(crate) struct Page {
+pub struct Page {
     text: String,
     /// Length of the text when the data path had its turn last.
     breathed: usize,
@@ -29,7 +29,7 @@ pub(crate) type Labels<'a> = &'a [(&'a str, &'a str)];
 
 impl Page {
     /// Begins a family of metrics. All its samples follow before the next one begins.
-    pub(crate) fn family(&mut self, kind: Kind, name: &'static str, help: &str) -> Family<'_> {
+    pub fn family(&mut self, kind: Kind, name: &'static str, help: &str) -> Family<'_> {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -41,34 +41,28 @@ impl Page {
     }
 
     /// A family of one sample without labels.
-    pub(crate) fn single(
-        &mut self,
-        kind: Kind,
-        name: &'static str,
-        help: &str,
-        value: impl Display,
-    ) {
+    pub fn single(&mut self, kind: Kind, name: &'static str, help: &str, value: impl Display) {
         self.family(kind, name, help).add(&[], value);
     }
 
-    pub(crate) fn into_text(self) -> String {
+    pub fn into_text(self) -> String {
         self.text
     }
 }
 
 /// One family of metrics.
 #[derive(Debug)]
-pub(crate) struct Family<'a> {
+pub struct Family<'a> {
     page: &'a mut Page,
     name: &'static str,
 }
 
 impl Family<'_> {
-    pub(crate) fn add(&mut self, labels: Labels<'_>, value: impl Display) {
+    pub fn add(&mut self, labels: Labels<'_>, value: impl Display) {
         self.sample("", labels, None, value);
     }
 
-    pub(crate) fn histogram(&mut self, labels: Labels<'_>, histogram: &Histogram) {
+    pub fn histogram(&mut self, labels: Labels<'_>, histogram: &Histogram) {
         let bounds = BOUNDS.iter().map(|(_, text)| *text).chain(["+Inf"]);
         let mut count = 0;
         for (bound, more) in bounds.zip(histogram.counts()) {
@@ -80,7 +74,7 @@ impl Family<'_> {
     }
 
     /// Lets the data path go on when much has been written since it had its turn last.
-    pub(crate) async fn breathe(&mut self) {
+    pub async fn breathe(&mut self) {
         if self.page.text.len() >= self.page.breathed + BREATH {
             self.page.breathed = self.page.text.len();
             yield_now().await;

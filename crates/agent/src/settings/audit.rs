@@ -83,11 +83,11 @@ impl Audit {
         })
     }
 
-    pub(crate) fn reads(&self) -> Reads {
+    pub fn reads(&self) -> Reads {
         self.reads.0
     }
 
-    pub(crate) fn limits(&self) -> Limits {
+    pub fn limits(&self) -> Limits {
         Limits {
             segment_bytes: self.segment_size.0,
             segment_age: self.segment_age.0,

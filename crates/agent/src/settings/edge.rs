@@ -210,7 +210,7 @@ pub enum Parity {
 
 impl File {
     /// What the policy names and this configuration does not have.
-    pub(crate) fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
+    pub fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
         let devices: Vec<&str> = self.device.iter().map(|d| d.name.as_str()).collect();
         let stations: Vec<&str> = self.station.iter().map(|s| s.name.as_str()).collect();
         let headends: Vec<&str> = self.headend.iter().map(|h| h.name.as_str()).collect();
@@ -227,7 +227,7 @@ impl File {
     }
 
     /// Where the policy comes from.
-    pub(crate) fn source(&self) -> Source {
+    pub fn source(&self) -> Source {
         Source {
             file: self.policy.clone(),
             signers: self.bundle.signers.clone(),
@@ -377,7 +377,7 @@ impl Device {
         }
     }
 
-    pub(crate) fn response_timeout(&self) -> Duration {
+    pub fn response_timeout(&self) -> Duration {
         let given = self.response_timeout.map(|span| span.0);
         given.unwrap_or(self.answer_within.0 / 2)
     }
@@ -410,7 +410,7 @@ impl Device {
     }
 
     /// Requests that may be under way at once, waiting or with the device.
-    pub(crate) fn credit(&self) -> u16 {
+    pub fn credit(&self) -> u16 {
         let flying = self
             .modbus_tcp
             .as_ref()

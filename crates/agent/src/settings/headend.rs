@@ -177,11 +177,11 @@ pub struct Mbaps {
 
 /// An address where clients connect, and what is behind it.
 #[derive(Debug)]
-pub(crate) struct Entrance {
-    pub(crate) address: SocketAddr,
-    pub(crate) mbaps: bool,
+pub struct Entrance {
+    pub address: SocketAddr,
+    pub mbaps: bool,
     /// Where its units lead.
-    pub(crate) routes: Routes,
+    pub routes: Routes,
 }
 
 /// Limits for Modbus clients.
@@ -215,7 +215,7 @@ impl Default for Clients {
 
 impl File {
     /// What the policy names and this configuration does not have.
-    pub(crate) fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
+    pub fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
         let devices: Vec<&str> = self.device.iter().map(|d| d.name.as_str()).collect();
         let stations: Vec<&str> = self.station.iter().map(|s| s.name.as_str()).collect();
         policy.strangers(&Known {
@@ -335,7 +335,7 @@ impl Configuration for File {
 
 impl File {
     /// Which edge may offer what.
-    pub(crate) fn bindings(&self) -> Bindings {
+    pub fn bindings(&self) -> Bindings {
         let devices = self.device.iter();
         let stations = self.station.iter();
         Bindings {
@@ -350,7 +350,7 @@ impl File {
 
     /// Every address where clients connect. `names` are all devices that this headend knows; a
     /// device's place in it is its number.
-    pub(crate) fn entrances(&self, names: &Arc<[Arc<str>]>) -> Vec<Entrance> {
+    pub fn entrances(&self, names: &Arc<[Arc<str>]>) -> Vec<Entrance> {
         let places: HashMap<&str, usize> = names.iter().map(|name| &**name).zip(0..).collect();
         let place = |name: &str| places.get(name).copied();
         let own = self.device.iter().flat_map(|device| {
@@ -382,14 +382,14 @@ impl File {
 
 /// The edge that each device and station is bound to, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Bindings {
+pub struct Bindings {
     devices: HashMap<String, String>,
     stations: HashMap<String, String>,
 }
 
 impl Bindings {
     /// What `hello` offers and is not bound to `edge`.
-    pub(crate) fn unbound(&self, edge: &str, hello: &Hello) -> Option<String> {
+    pub fn unbound(&self, edge: &str, hello: &Hello) -> Option<String> {
         let lacks = |known: &HashMap<String, String>, name: &str| {
             known.get(name).is_none_or(|bound| bound != edge)
         };

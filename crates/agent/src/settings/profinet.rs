@@ -249,7 +249,7 @@ impl Profinet {
     }
 
     /// What `--check` says of it.
-    pub(crate) fn summary(&self, stations: usize) -> String {
+    pub fn summary(&self, stations: usize) -> String {
         format!(
             ", PROFINET on `{}` with {stations} stations",
             self.interface

@@ -11,7 +11,7 @@ pub(crate) const EDGE_EXAMPLES: &str = "\
 Examples:
   fieldlock edge --config /etc/fieldlock/edge.toml --check
   fieldlock edge --config /etc/fieldlock/edge.toml --check --dial
-  fieldlock edge --log info,fieldlock_agent=debug --log-format json
+  fieldlock edge --log info,fieldlock=debug --log-format json
 
 SIGHUP, and any change of the files, reloads configuration, policy, certificate and CRLs.
 SIGTERM lets requests under way finish. Variables such as FIELDLOCK__STATE override keys of the
@@ -22,7 +22,7 @@ pub(crate) const HEADEND_EXAMPLES: &str = "\
 Examples:
   fieldlock headend --config /etc/fieldlock/headend.toml --check
   fieldlock headend --config /etc/fieldlock/headend.toml --check --dial
-  fieldlock headend --log info,fieldlock_agent=debug --log-format json
+  fieldlock headend --log info,fieldlock=debug --log-format json
 
 SIGHUP, and any change of the files, reloads configuration, policy, certificate and CRLs.
 SIGTERM lets requests under way finish. Variables such as FIELDLOCK__TUNNEL__LISTEN override keys

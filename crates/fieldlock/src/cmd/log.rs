@@ -14,7 +14,7 @@ use tracing_subscriber::{Layer, fmt};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Log {
-    /// What to log: off, error, warn, info, debug, trace, or levels like info,fieldlock_agent=debug
+    /// What to log: off, error, warn, info, debug, trace, or levels like info,fieldlock=debug
     #[arg(
         long,
         env = "FIELDLOCK_LOG",
@@ -91,7 +91,7 @@ fn filter(text: &str) -> Result<Targets, String> {
         let Some((_, level)) = known else {
             return Err(format!(
                 "`{word}` is no level; a level is off, error, warn, info, debug or trace, and a part of the program \
-                 (a target) gets its own as in info,fieldlock_agent=debug"
+                 (a target) gets its own as in info,fieldlock=debug"
             ));
         };
         filter = match target {
@@ -117,7 +117,7 @@ mod tests {
         ] {
             let error = filter(text).unwrap_err();
             assert!(error.starts_with(word), "{error}");
-            assert!(error.contains("fieldlock_agent=debug"), "{error}");
+            assert!(error.contains("fieldlock=debug"), "{error}");
         }
         assert!(filter("=debug").is_err());
     }
@@ -128,7 +128,7 @@ mod tests {
         let chosen = filter("WARN, fieldlock_agent=debug,quinn=off").unwrap();
         assert!(chosen.would_enable("other", &Level::WARN));
         assert!(!chosen.would_enable("other", &Level::INFO));
-        assert!(chosen.would_enable("fieldlock_agent::edge", &Level::DEBUG));
+        assert!(chosen.would_enable("fieldlock_agent::posture", &Level::DEBUG));
         assert!(!chosen.would_enable("quinn", &Level::ERROR));
     }
 }

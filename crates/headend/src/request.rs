@@ -12,8 +12,8 @@ use super::channel::Unsent;
 use super::client::ClientConn;
 use super::devices::Device;
 use super::{Headend, STOPS};
-use crate::fates;
-use crate::ledger::{denial, describe};
+use fieldlock_agent::fates;
+use fieldlock_agent::ledger::{denial, describe};
 
 /// Who waits for the answer, in which place, and under which transaction id and unit.
 #[derive(Clone, Copy)]

@@ -8,10 +8,10 @@ use fieldlock_transport::counter::{Counter, Histogram};
 use super::devices::{Device, DeviceCounters};
 use super::tunnel::EdgeTunnel;
 use super::{Counters, Headend};
-use crate::ledger::Ledger;
-use crate::monitor::{Kind, Monitored, OWN_SERIES, Page, THE_REST};
-use crate::posture::Posture;
-use crate::vitals::Vitals;
+use fieldlock_agent::ledger::Ledger;
+use fieldlock_agent::monitor::{Kind, Monitored, OWN_SERIES, Page, THE_REST};
+use fieldlock_agent::posture::Posture;
+use fieldlock_agent::vitals::Vitals;
 
 type Pick = fn(&DeviceCounters) -> &Counter;
 

@@ -55,27 +55,27 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::authority::{self, Member, Unproven};
-use crate::checkpoint::PeerLogs;
-use crate::control::Control;
-use crate::fieldbus::{Fieldbus, Opened, Wire};
-use crate::ledger::{Alarm, Ledger, denial};
-use crate::manager::Manager;
-use crate::monitor::Monitor;
-use crate::posture::{
-    Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
-};
-use crate::reload::{Changed, Watch};
-use crate::sandbox::needs_of_headend;
-use crate::settings::headend::{Bindings, Entrance, File};
-use crate::source::Source;
-use crate::vitals::Vitals;
-use crate::{Dialled, Given, Prepared, StartError, random, stop_signal};
 use accept::Port;
 use admission::{Admission, Verdict};
 use bundle::Bundles;
 use client::{ClientConn, Service};
 use devices::{Device, Devices};
+use fieldlock_agent::authority::{self, Member, Unproven};
+use fieldlock_agent::checkpoint::PeerLogs;
+use fieldlock_agent::control::Control;
+use fieldlock_agent::fieldbus::{Fieldbus, Opened, Wire};
+use fieldlock_agent::ledger::{Alarm, Ledger, denial};
+use fieldlock_agent::manager::Manager;
+use fieldlock_agent::monitor::Monitor;
+use fieldlock_agent::posture::{
+    Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
+};
+use fieldlock_agent::reload::{Changed, Watch};
+use fieldlock_agent::sandbox::needs_of_headend;
+use fieldlock_agent::settings::headend::{Bindings, Entrance, File};
+use fieldlock_agent::source::Source;
+use fieldlock_agent::vitals::Vitals;
+use fieldlock_agent::{Agent, Dialled, Given, Prepared, StartError, random, stop_signal};
 use gate::Gate;
 use refusals::Refusals;
 use seats::Seats;
@@ -95,6 +95,15 @@ pub(crate) struct Counters {
     pub(crate) handshakes_put_off: Counter,
     pub(crate) splices_refused: Counter,
 }
+
+/// This end, as `fieldlock headend` runs it.
+pub const AGENT: Agent = Agent {
+    configuration: "/etc/fieldlock/headend.toml",
+    check,
+    dial: |file| Box::pin(async move { reach(&file).await }),
+    prepare,
+    run: |file, given| Box::pin(async move { run(&file, given).await }),
+};
 
 struct Listening {
     address: SocketAddr,
@@ -575,7 +584,7 @@ impl Headend {
     /// What is read again when it changes.
     fn files(&self) -> Vec<PathBuf> {
         let settings = self.settings();
-        let mut files = crate::trust_files(&settings.state);
+        let mut files = fieldlock_agent::trust_files(&settings.state);
         files.extend([self.file.clone(), settings.policy.clone()]);
         files.extend(settings.bundle.files.clone());
         files

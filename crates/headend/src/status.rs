@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::Headend;
 use super::tunnel::EdgeTunnel;
-use crate::posture::short_hex;
-use crate::status::{common, round_trip, stations};
+use fieldlock_agent::posture::short_hex;
+use fieldlock_agent::status::{common, round_trip, stations};
 
 impl Headend {
     pub(super) fn status(&self) -> Value {

@@ -17,8 +17,8 @@ use super::Headend;
 use super::bundle::Carried;
 use super::channel::Channel;
 use super::client::ClientConn;
-use crate::ledger::Alarm;
-use crate::random;
+use fieldlock_agent::ledger::Alarm;
+use fieldlock_agent::random;
 
 /// How often a drained tunnel is looked at, and how long it may take.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);

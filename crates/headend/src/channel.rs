@@ -20,8 +20,8 @@ use tokio::time::sleep_until;
 use super::client::ClientConn;
 use super::devices::Device;
 use super::request::Asked;
-use crate::fates::recorded;
-use crate::ledger::{Ledger, answered, describe, describe_read};
+use fieldlock_agent::fates::recorded;
+use fieldlock_agent::ledger::{Ledger, answered, describe, describe_read};
 
 /// One device channel of a live tunnel.
 pub(crate) struct Channel {

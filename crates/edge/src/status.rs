@@ -11,9 +11,9 @@ use super::Edge;
 use super::device::Device;
 use super::dial::Dialled;
 use super::tunnel::TunnelHandler;
-use crate::posture::short_hex;
-use crate::source::Bundled;
-use crate::status::{common, round_trip, stations, time};
+use fieldlock_agent::posture::short_hex;
+use fieldlock_agent::source::Bundled;
+use fieldlock_agent::status::{common, round_trip, stations, time};
 
 impl Edge {
     pub(super) fn status(&self) -> Value {

@@ -23,8 +23,8 @@ use tracing::{info, warn};
 use super::bundle::Answer;
 use super::device::{Asker, Device};
 use super::{Edge, HeadendProcess};
-use crate::ledger::Alarm;
-use crate::quota::Quota;
+use fieldlock_agent::ledger::Alarm;
+use fieldlock_agent::quota::Quota;
 
 /// Clients that a headend may have open at once on one tunnel. One costs about 300 octets.
 const MAX_CLIENTS: usize = 16 * 1024;

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::Edge;
 use super::dial::{ATTEMPT, Failed, connect_tls};
-use crate::authority::Member;
+use fieldlock_agent::authority::Member;
 
 /// When it is dialled again, doubling from the first to the last: soon enough for a controller that
 /// tries again, too.

@@ -5,10 +5,10 @@ use fieldlock_transport::counter::Counter;
 
 use super::Edge;
 use super::device::{Counters, Device};
-use crate::ledger::Ledger;
-use crate::monitor::{Kind, Monitored, Page};
-use crate::posture::Posture;
-use crate::vitals::Vitals;
+use fieldlock_agent::ledger::Ledger;
+use fieldlock_agent::monitor::{Kind, Monitored, Page};
+use fieldlock_agent::posture::Posture;
+use fieldlock_agent::vitals::Vitals;
 
 type Pick = fn(&Counters) -> &Counter;
 

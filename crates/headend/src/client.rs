@@ -28,7 +28,7 @@ use super::devices::Device;
 use super::request::Asked;
 use super::seats::{Full, Seat};
 use super::{Counters, Headend, mbaps};
-use crate::ledger::denial;
+use fieldlock_agent::ledger::denial;
 
 /// Room for a burst of pipelined requests; one ADU has at most 260 octets.
 const READ: usize = 4096;

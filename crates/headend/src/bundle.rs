@@ -14,10 +14,10 @@ use tracing::{info, warn};
 
 use super::Headend;
 use super::tunnel::EdgeTunnel;
-use crate::ledger::Alarm;
-use crate::posture::refused;
-use crate::quota::Quota;
-use crate::source::read_bundle;
+use fieldlock_agent::ledger::Alarm;
+use fieldlock_agent::posture::refused;
+use fieldlock_agent::quota::Quota;
+use fieldlock_agent::source::read_bundle;
 
 /// How long an edge has to take all of one; then it is offered none on this tunnel any more.
 const CARRY: Duration = Duration::from_secs(120);

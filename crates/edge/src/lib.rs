@@ -44,26 +44,35 @@ use tokio::sync::Notify;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::authority::{self, Member, Unproven};
-use crate::checkpoint::PeerLogs;
-use crate::control::Control;
-use crate::fieldbus::{Fieldbus, Opened, Wire};
-use crate::ledger::{Alarm, Ledger};
-use crate::manager::Manager;
-use crate::monitor::Monitor;
-use crate::posture::{
-    Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
-};
-use crate::reload::{Changed, Watch};
-use crate::sandbox::needs_of_edge;
-use crate::settings::edge::{Device as DeviceConfig, File, Transport};
-use crate::vitals::Vitals;
-use crate::{Given, Prepared, StartError, random, stop_signal};
 use bundle::Next;
 use device::Device;
 use dial::Dialled;
+use fieldlock_agent::authority::{self, Member, Unproven};
+use fieldlock_agent::checkpoint::PeerLogs;
+use fieldlock_agent::control::Control;
+use fieldlock_agent::fieldbus::{Fieldbus, Opened, Wire};
+use fieldlock_agent::ledger::{Alarm, Ledger};
+use fieldlock_agent::manager::Manager;
+use fieldlock_agent::monitor::Monitor;
+use fieldlock_agent::posture::{
+    Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
+};
+use fieldlock_agent::reload::{Changed, Watch};
+use fieldlock_agent::sandbox::needs_of_edge;
+use fieldlock_agent::settings::edge::{Device as DeviceConfig, File, Transport};
+use fieldlock_agent::vitals::Vitals;
+use fieldlock_agent::{Agent, Given, Prepared, StartError, random, stop_signal};
 pub(crate) use reach::reach;
 use tunnel::TunnelHandler;
+
+/// This end, as `fieldlock edge` runs it.
+pub const AGENT: Agent = Agent {
+    configuration: "/etc/fieldlock/edge.toml",
+    check,
+    dial: |file| Box::pin(async move { reach(&file).await }),
+    prepare,
+    run: |file, given| Box::pin(async move { run(&file, given).await }),
+};
 
 /// How long the tunnel of a changed `[[headend]]` waits for the new one.
 const TAKE_OVER: Duration = Duration::from_secs(5);
@@ -431,7 +440,7 @@ impl Edge {
     /// What is read again when it changes.
     fn files(&self) -> Vec<PathBuf> {
         let settings = self.settings();
-        let mut files = crate::trust_files(&settings.state);
+        let mut files = fieldlock_agent::trust_files(&settings.state);
         files.push(self.file.clone());
         files.extend(settings.policy.clone());
         files.extend(settings.bundle.file.clone());

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 use super::Headend;
 use super::client::{self, Arrival};
 use super::seats::Seat;
-use crate::ledger::denial;
+use fieldlock_agent::ledger::denial;
 
 /// From the connection to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);

@@ -8,10 +8,10 @@ use fieldlock_session::{Fate, state};
 use tracing::{info, warn};
 
 use super::Edge;
-use crate::ledger::Alarm;
-use crate::posture::{refused, reloaded};
-use crate::settings::edge::File;
-use crate::source::{Bundled, Floor, read_bundle};
+use fieldlock_agent::ledger::Alarm;
+use fieldlock_agent::posture::{refused, reloaded};
+use fieldlock_agent::settings::edge::File;
+use fieldlock_agent::source::{Bundled, Floor, read_bundle};
 
 /// A bundle that has been judged and waits for its time.
 #[derive(Debug, Clone)]

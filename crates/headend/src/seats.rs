@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use crate::settings::headend::Clients;
+use fieldlock_agent::settings::headend::Clients;
 
 #[derive(Debug, Default)]
 pub(super) struct Seats {
