@@ -202,7 +202,7 @@ impl Half {
         self.tally.frames += 1;
         self.tally.octets += length as u64;
         match self.link.handle(now, length) {
-            Decision::DropReason(_) => self.spare.push(bytes),
+            Decision::Drop(_) => self.spare.push(bytes),
             Decision::Deliver(delivery) => self.on_the_way.push_back((delivery.at, bytes)),
         }
     }
