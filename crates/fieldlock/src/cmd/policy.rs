@@ -42,7 +42,7 @@ enum Command {
     Check(Check),
     Explain(Box<Explain>),
     Diff(diff::Diff),
-    Replay(replay::Replay),
+    Replay(replay::ReplayArgs),
     Schema(schema::Schema),
     Suggest(suggest::Suggest),
     Key(sign::Key),
@@ -202,12 +202,12 @@ enum Error {
     File(#[from] file::FileError),
     #[error("{0}")]
     Capture(#[from] fieldlock_capture::CaptureError),
+    #[error("{0}")]
+    Source(#[from] fieldlock_learn::suggest::SourceError),
     #[error(
         "error: --port, --device and --frames are for a capture; a log names its devices itself"
     )]
     ScopeOfLog,
-    #[error("{0}")]
-    Suggest(#[from] fieldlock_policy::SuggestError),
     #[error("{0}")]
     Diff(#[from] fieldlock_policy::TooLarge),
     #[error("{0}")]

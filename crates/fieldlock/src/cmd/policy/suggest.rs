@@ -1,22 +1,16 @@
 //! `fieldlock policy suggest`: an allow-list from what was seen.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, ValueEnum};
-use fieldlock_audit::{Address, Decision, Kind, Party, Record, Table, Values, log_files};
-use fieldlock_policy::{Asker, Observation, Policy, Span, SuggestError, SuggestOptions, Traffic};
-use serde::Serialize;
+use fieldlock_learn::suggest::{Taken, from_capture, from_log};
+use fieldlock_policy::{Policy, SuggestOptions, Traffic};
 use serde_json::json;
 
 use super::file::FileError;
-use super::traffic::{self, Scope};
+use super::traffic::{self, ScopeArgs};
 use super::{Error, print};
-
-/// No record of an audit log is nearly as long.
-const MAX_LINE: u64 = 64 * 1024;
 
 /// Write an allow-list of what was seen, for a person to review: from the audit log of an agent, or
 /// from a capture.
@@ -45,7 +39,7 @@ pub(super) struct Suggest {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     #[command(flatten)]
-    scope: Scope,
+    scope: ScopeArgs,
     /// Join ranges of reads with at most this many addresses between them, which were not seen.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     gap: u16,
@@ -67,25 +61,17 @@ enum Bounds {
     None,
 }
 
-/// What went into a suggestion.
-#[derive(Debug, Default, Serialize)]
-struct Taken {
-    requests: u64,
-    left_out: u64,
-    /// Records of PROFINET, of which nothing is suggested.
-    of_stations: u64,
-    /// Why the first that was left out was.
-    #[serde(skip)]
-    why: Option<String>,
-}
-
 pub(super) fn run(args: &Suggest) -> Result<ExitCode, Error> {
     if args.log.is_some() && args.scope.is_given() {
         return Err(Error::ScopeOfLog);
     }
     let mut traffic = Traffic::default();
     let taken = match (&args.capture, &args.log) {
-        (Some(capture), _) => from_capture(capture, &args.scope, &mut traffic)?,
+        (Some(capture), _) => {
+            let (taken, tally) = from_capture(capture, &args.scope.scope(), &mut traffic)?;
+            traffic::notes(&tally, capture);
+            taken
+        }
         (None, Some(log)) => from_log(log, &mut traffic)?,
         (None, None) => Taken::default(),
     };
@@ -115,159 +101,4 @@ pub(super) fn run(args: &Suggest) -> Result<ExitCode, Error> {
         false => print(text.trim_end()),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-impl Taken {
-    fn count(&mut self, added: Result<(), SuggestError>, place: &str) -> Result<(), SuggestError> {
-        match added {
-            Ok(()) => self.requests += 1,
-            Err(SuggestError::TooMany) => return Err(SuggestError::TooMany),
-            Err(error) => {
-                self.left_out += 1;
-                self.why.get_or_insert_with(|| format!("{place}: {error}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn from_capture(file: &Path, scope: &Scope, traffic: &mut Traffic) -> Result<Taken, Error> {
-    let mut taken = Taken::default();
-    let mut result = Ok(());
-    let tally = traffic::read(file, scope, |seen| {
-        let asker = Asker {
-            address: Some(seen.client),
-            ..Asker::default()
-        };
-        let what = Observation::of(&seen.request);
-        if result.is_ok() {
-            let added = traffic.add(&asker, &seen.device, seen.unit, what, seen.time, 1);
-            result = taken.count(added, &format!("frame {}", seen.frame));
-        }
-    })?;
-    result?;
-    traffic::notes(&tally, file);
-    Ok(taken)
-}
-
-fn from_log(log: &Path, traffic: &mut Traffic) -> Result<Taken, Error> {
-    let mut taken = Taken::default();
-    let files = log_files(log).map_err(|source| unreadable(log, source))?;
-    for file in files {
-        from_log_file(&file, traffic, &mut taken)?;
-    }
-    Ok(taken)
-}
-
-fn unreadable(file: &Path, source: std::io::Error) -> Error {
-    let path = file.to_owned();
-    Error::File(FileError::Read { path, source })
-}
-
-fn from_log_file(file: &Path, traffic: &mut Traffic, taken: &mut Taken) -> Result<(), Error> {
-    let mut log = BufReader::new(File::open(file).map_err(|source| unreadable(file, source))?);
-    let mut line = Vec::new();
-    for number in 1u64.. {
-        line.clear();
-        let length = (&mut log).take(MAX_LINE).read_until(b'\n', &mut line);
-        let length = length.map_err(|source| unreadable(file, source))? as u64;
-        // A record that is being written has no end yet.
-        if length == 0 || length < MAX_LINE && !line.ends_with(b"\n") {
-            break;
-        }
-        let place = || format!("{}:{number}", file.display());
-        let Ok(record) = serde_json::from_slice::<Record>(&line) else {
-            taken.left_out += 1;
-            let why = || format!("{}: not an audit record", place());
-            taken.why.get_or_insert_with(why);
-            continue;
-        };
-        taken.of_stations += u64::from(record.station.is_some());
-        if let Some(added) = add(&record, traffic) {
-            taken.count(added, &place())?;
-        }
-    }
-    Ok(())
-}
-
-/// `None`: the record is not of a request that was allowed.
-fn add(record: &Record, traffic: &mut Traffic) -> Option<Result<(), SuggestError>> {
-    let (Some(device), Some(unit), Some(function)) = (&record.device, record.unit, record.function)
-    else {
-        return None;
-    };
-    // A read that was answered had been allowed.
-    if record.kind != Kind::Read && record.decision != Some(Decision::Allow) {
-        return None;
-    }
-    let address = record.address.map(span);
-    let (read, write) = match function {
-        1..=4 => (address, None),
-        5 | 6 | 15 | 16 | 22 => (None, address),
-        23 => (record.read_address.map(span), address),
-        _ => (None, None),
-    };
-    let what = Observation {
-        function,
-        read,
-        write,
-        values: record.values.as_ref().and_then(extremes),
-        part: part(function, record),
-    };
-    let asker = record.client.as_deref().map(asker).unwrap_or_default();
-    let count = record.count.unwrap_or(1);
-    Some(traffic.add(&asker, device, unit, what, record.time, count))
-}
-
-/// Of functions 8 and 43 the part that was asked: the first octets of the request, and of the answer
-/// too.
-fn part(function: u8, record: &Record) -> Option<u16> {
-    let Some(Values::Opaque(body)) = record.values.as_ref().or(record.answer.as_ref()) else {
-        return None;
-    };
-    match (function, &body[..]) {
-        (8, [high, low, ..]) => Some(u16::from_be_bytes([*high, *low])),
-        (43, [mei, ..]) => Some(u16::from(*mei)),
-        _ => None,
-    }
-}
-
-fn asker(party: &Party) -> Asker {
-    Asker {
-        name: party.name.as_deref().map(str::to_owned),
-        address: party.address,
-        identity: party.identity.as_deref().map(str::to_owned),
-        role: party.role.as_deref().map(str::to_owned),
-    }
-}
-
-fn span(address: Address) -> Span {
-    use fieldlock_modbus::Table as Modbus;
-    Span {
-        table: match address.table {
-            Table::Coil => Modbus::Coil,
-            Table::Discrete => Modbus::DiscreteInput,
-            Table::Input => Modbus::InputRegister,
-            Table::Holding => Modbus::HoldingRegister,
-        },
-        first: address.first,
-        last: address.last,
-    }
-}
-
-/// The smallest and the largest value, as far as they are told.
-fn extremes(values: &Values) -> Option<(u16, u16)> {
-    let values: Vec<u16> = match values {
-        Values::Register(value) => vec![*value],
-        Values::Coil(on) => vec![u16::from(*on)],
-        Values::Registers(bytes) => bytes
-            .chunks_exact(2)
-            .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
-            .collect(),
-        Values::Coils { bits, count } => (0..usize::from(*count))
-            .map(|at| u16::from(bits.get(at / 8).copied().unwrap_or(0) >> (at % 8) & 1))
-            .collect(),
-        Values::Mask { .. } | Values::Opaque(_) => return None,
-    };
-    Some((*values.iter().min()?, *values.iter().max()?))
 }
