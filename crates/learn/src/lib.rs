@@ -5,6 +5,8 @@
 //! Captures and logs may be of any size and from anywhere: what is kept of them is bounded, and a
 //! malformed piece is counted, not trusted.
 
+#[cfg(test)]
+mod recording;
 pub mod replay;
 pub mod suggest;
 pub mod traffic;

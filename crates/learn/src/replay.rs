@@ -203,3 +203,132 @@ fn now(time: Option<SystemTime>) -> Now {
     let seconds = since.and_then(|since| i64::try_from(since.as_secs()).ok());
     seconds.map_or(Now::Unknown, Now::At)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::{HMI, PRESS, Recording};
+    use crate::traffic::{self, Scope};
+
+    const POLICY: &str = r#"
+        syntax = 1
+
+        [[client]]
+        name = "hmi-1"
+        address = "10.1.1.20"
+
+        [[allow]]
+        name = "levels"
+        client = "hmi-1"
+        device = "press-07"
+        function = "read"
+        address = "holding 0-9"
+
+        [[allow]]
+        name = "setpoint"
+        client = "hmi-1"
+        via = "hd-1"
+        device = "press-07"
+        function = 6
+        address = "holding 40"
+        value = { max = 1200 }
+    "#;
+
+    fn policy() -> Policy {
+        Policy::parse(POLICY, "policy.toml").unwrap()
+    }
+
+    /// Judges all of it, and gives back why each was decided as it was.
+    fn judge(replay: &mut Replay<'_>, recording: &Recording) -> Vec<(bool, String)> {
+        let (_folder, path) = recording.stored();
+        let scope = Scope {
+            port: 502,
+            devices: vec!["press-07=10.1.1.50".parse().unwrap()],
+            frames: None,
+        };
+        let mut decided = Vec::new();
+        traffic::read(&path, &scope, |seen| {
+            let decision = replay.handle(seen);
+            decided.push((decision.allowed(), replay.why(&decision)));
+        })
+        .unwrap();
+        decided
+    }
+
+    #[test]
+    fn requests_that_differ_in_numbers_alone_are_one_group() {
+        let policy = policy();
+        let mut replay = Replay::new(&policy, Some("hd-1"));
+        let recording = Recording::new()
+            .request(HMI, PRESS, 1, &[3, 0, 0, 0, 2])
+            .request(HMI, PRESS, 2, &[3, 0, 4, 0, 1])
+            .request(HMI, PRESS, 3, &[6, 0, 40, 5, 0])
+            .request(HMI, PRESS, 4, &[6, 0, 40, 6, 0])
+            .request(HMI, PRESS, 5, &[3, 0, 9, 0, 2]);
+        let decided = judge(&mut replay, &recording);
+        assert_eq!(decided[0], (true, "\"levels\"".to_owned()));
+        assert_eq!(
+            decided[2],
+            (false, "value 1280 above 1200 \"setpoint\"".to_owned())
+        );
+        assert_eq!((replay.allowed(), replay.denied()), (2, 3));
+        let groups: Vec<String> = replay
+            .groups()
+            .map(|(key, group)| {
+                let Group {
+                    addresses, count, ..
+                } = group;
+                format!(
+                    "{} {} {addresses} x{count} {}",
+                    key.client, key.function, key.why
+                )
+            })
+            .collect();
+        assert_eq!(
+            groups,
+            [
+                "hmi-1 (10.1.1.20) 3 holding 0-1, holding 4 x2 \"levels\"",
+                "hmi-1 (10.1.1.20) 3 holding 9-10 x1 outside every range",
+                "hmi-1 (10.1.1.20) 6 holding 40 x2 value above 1200 \"setpoint\"",
+            ]
+        );
+        let (_, last) = replay.groups().last().unwrap();
+        assert_eq!((last.first.0, last.last.0), (3, 4));
+    }
+
+    #[test]
+    fn what_is_for_one_headend_is_denied_through_another() {
+        let policy = policy();
+        let write = Recording::new().request(HMI, PRESS, 1, &[6, 0, 40, 0, 7]);
+        for (via, allowed) in [(Some("hd-1"), true), (Some("hd-2"), false), (None, true)] {
+            let decided = judge(&mut Replay::new(&policy, via), &write);
+            assert_eq!(decided[0].0, allowed, "{via:?}");
+        }
+    }
+
+    #[test]
+    fn each_request_is_judged_by_the_time_of_its_frame() {
+        let window = r#"time = { not_after = "2026-09-21T14:13:21Z" }"#;
+        let text = POLICY.replace(
+            r#"address = "holding 0-9""#,
+            &format!("address = \"holding 0-9\"\n{window}"),
+        );
+        let policy = Policy::parse(&text, "policy.toml").unwrap();
+        let read = &[3, 0, 0, 0, 2];
+        let recording = Recording::new()
+            .request(HMI, PRESS, 1, read)
+            .request(HMI, PRESS, 2, read);
+        let decided = judge(&mut Replay::new(&policy, None), &recording);
+        assert_eq!([decided[0].0, decided[1].0], [true, false]);
+    }
+
+    #[test]
+    fn a_client_of_no_name_is_called_by_its_address() {
+        let policy = policy();
+        let mut replay = Replay::new(&policy, None);
+        let stranger = "10.9.9.9".parse().unwrap();
+        assert_eq!(&*replay.client_name(stranger), "10.9.9.9");
+        assert!(replay.client_names(stranger).is_empty());
+        assert_eq!(replay.client_names(HMI.into()), ["hmi-1"]);
+    }
+}

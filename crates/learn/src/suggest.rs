@@ -204,3 +204,143 @@ fn extremes(values: &Values) -> Option<(u16, u16)> {
     };
     Some((*values.iter().min()?, *values.iter().max()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use fieldlock_policy::{Policy, SuggestOptions};
+
+    use super::*;
+    use crate::recording::{HMI, PRESS, Recording};
+
+    const EXACT: SuggestOptions = SuggestOptions {
+        gap: 0,
+        bound_values: true,
+        joined_halves: false,
+    };
+
+    fn of_log(lines: &[&str]) -> (Taken, Traffic) {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("audit.jsonl");
+        std::fs::write(&log, lines.concat()).unwrap();
+        let mut traffic = Traffic::default();
+        let taken = from_log(&log, &mut traffic).unwrap();
+        (taken, traffic)
+    }
+
+    const WRITE: &str = concat!(
+        r#"{"v":1,"seq":1,"time":"2026-09-21T14:13:20Z","kind":"write-intent","#,
+        r#""client":{"name":"hmi-1","address":"10.1.1.20"},"device":"press-07","unit":1,"#,
+        r#""function":6,"address":"holding 40","values":[1100],"decision":"allow"}"#,
+        "\n"
+    );
+    const READ: &str = concat!(
+        r#"{"v":1,"seq":2,"time":"2026-09-21T14:13:21Z","kind":"read","#,
+        r#""client":{"name":"hmi-1","address":"10.1.1.20"},"device":"press-07","unit":1,"#,
+        r#""function":3,"address":"holding 0-9","count":60}"#,
+        "\n"
+    );
+
+    #[test]
+    fn writes_that_were_allowed_and_reads_that_were_answered_count() {
+        let denied = WRITE.replace("\"allow\"", "\"deny\"");
+        let (taken, traffic) = of_log(&[WRITE, READ, &denied]);
+        assert_eq!((taken.requests, taken.left_out), (2, 0));
+        let text = traffic.suggest(&EXACT);
+        Policy::parse(&text, "the suggestion").unwrap();
+        assert!(
+            text.contains("holding 40") && text.contains("1100"),
+            "{text}"
+        );
+        assert!(text.contains("holding 0-9"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_taken_is_counted_and_the_first_is_named() {
+        let station =
+            r#"{"v":1,"seq":3,"kind":"station-set","station":"drive-1","decision":"allow"}"#;
+        let without_values = WRITE.replace(r#""values":[1100],"#, "");
+        let (taken, traffic) = of_log(&["nonsense\n", &without_values, station, "\n"]);
+        assert_eq!(
+            (taken.requests, taken.left_out, taken.of_stations),
+            (0, 2, 1)
+        );
+        let why = taken.why.unwrap();
+        assert!(why.ends_with("audit.jsonl:1: not an audit record"), "{why}");
+        assert!(traffic.is_empty());
+    }
+
+    #[test]
+    fn a_record_that_is_being_written_waits() {
+        let (taken, _) = of_log(&[WRITE, READ.trim_end()]);
+        assert_eq!((taken.requests, taken.left_out), (1, 0));
+    }
+
+    #[test]
+    fn a_capture_says_the_same_as_a_log() {
+        let recording = Recording::new()
+            .request(HMI, PRESS, 1, &[6, 0, 40, 4, 0x4c])
+            .request(HMI, PRESS, 2, &[3, 0, 0, 0, 10]);
+        let (_folder, path) = recording.stored();
+        let scope = Scope {
+            port: 502,
+            devices: vec!["press-07=10.1.1.50".parse().unwrap()],
+            frames: None,
+        };
+        let mut traffic = Traffic::default();
+        let (taken, tally) = from_capture(&path, &scope, &mut traffic).unwrap();
+        assert_eq!((taken.requests, tally.requests), (2, 2));
+        let text = traffic.suggest(&EXACT);
+        assert!(
+            text.contains("holding 40") && text.contains("1100"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let missing = Path::new("/nonexistent/audit");
+        let mut traffic = Traffic::default();
+        let error = from_log(missing, &mut traffic).unwrap_err();
+        assert!(matches!(error, SourceError::Log { .. }), "{error}");
+        assert!(
+            error.to_string().starts_with("/nonexistent/audit"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_part_of_a_diagnostic_is_in_its_first_octets() {
+        let record = |function: u8, octets: &[u8]| Record {
+            values: Some(Values::Opaque(octets.into())),
+            ..serde_json::from_str(
+                &READ.replace("\"function\":3", &format!("\"function\":{function}")),
+            )
+            .unwrap()
+        };
+        assert_eq!(part(8, &record(8, &[0, 11, 0, 0])), Some(11));
+        assert_eq!(part(43, &record(43, &[14, 1])), Some(14));
+        assert_eq!(part(8, &record(8, &[0])), None);
+        assert_eq!(part(3, &record(3, &[0, 11])), None);
+    }
+
+    #[test]
+    fn bounds_are_the_smallest_and_the_largest_value() {
+        let coils = |bits: &[u8], count| Values::Coils {
+            bits: bits.into(),
+            count,
+        };
+        for (values, expected) in [
+            (Values::Register(7), Some((7, 7))),
+            (Values::Coil(true), Some((1, 1))),
+            (
+                Values::Registers([0, 9, 0, 3].as_slice().into()),
+                Some((3, 9)),
+            ),
+            (coils(&[0b0000_0110], 3), Some((0, 1))),
+            (coils(&[0b0000_0110], 0), None),
+            (Values::Opaque([1].as_slice().into()), None),
+        ] {
+            assert_eq!(extremes(&values), expected, "{values:?}");
+        }
+    }
+}

@@ -334,3 +334,170 @@ impl Walk<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use super::*;
+    use crate::recording::{HMI, PRESS, Recording};
+
+    const READ: &[u8] = &[3, 0, 0, 0, 2];
+    const READ_ANSWER: &[u8] = &[3, 4, 0, 1, 0, 2];
+    const EXCEPTION: &[u8] = &[0x83, 2];
+
+    fn scope() -> Scope {
+        Scope {
+            port: 502,
+            devices: Vec::new(),
+            frames: None,
+        }
+    }
+
+    /// The tally, and each request as `frame device spans`.
+    fn read_all(recording: &Recording, scope: &Scope) -> (Tally, Vec<String>) {
+        let (_folder, path) = recording.stored();
+        let mut requests = Vec::new();
+        let tally = read(&path, scope, |seen| {
+            let spans: Vec<String> = seen.spans().map(|span| span.to_string()).collect();
+            requests.push(format!(
+                "{} {} {}",
+                seen.frame,
+                seen.device,
+                spans.join(", ")
+            ));
+        });
+        (tally.unwrap(), requests)
+    }
+
+    #[test]
+    fn requests_are_counted_by_what_answered_them() {
+        let recording = Recording::new()
+            .request(HMI, PRESS, 1, READ)
+            .answer(HMI, PRESS, 1, READ_ANSWER)
+            .request(HMI, PRESS, 2, READ)
+            .answer(HMI, PRESS, 2, EXCEPTION)
+            .request(HMI, PRESS, 3, READ)
+            // Two registers were asked for.
+            .answer(HMI, PRESS, 3, &[3, 2, 0, 1])
+            .answer(HMI, PRESS, 9, READ_ANSWER)
+            .request(HMI, PRESS, 4, READ)
+            // 126 registers are more than a request may ask for.
+            .request(HMI, PRESS, 5, &[3, 0, 0, 0, 126]);
+        let (tally, requests) = read_all(&recording, &scope());
+        assert_eq!(requests.len(), 4);
+        assert_eq!(requests[0], "1 10-1-1-50 holding 0-1");
+        assert_eq!((tally.frames, tally.requests), (9, 4));
+        assert_eq!((tally.answered, tally.exceptions), (2, 1));
+        assert_eq!((tally.unanswered, tally.unasked), (2, 1));
+        assert_eq!(tally.malformed, 2);
+        let frames: Vec<u32> = tally.malformed_frames.iter().map(|m| m.frame).collect();
+        assert_eq!(frames, [6, 9]);
+    }
+
+    #[test]
+    fn a_function_that_reads_and_writes_has_the_addresses_of_both() {
+        let pdu = [23, 0, 0, 0, 2, 0, 40, 0, 1, 2, 0, 7];
+        let recording = Recording::new().request(HMI, PRESS, 1, &pdu);
+        let (_, requests) = read_all(&recording, &scope());
+        assert_eq!(requests, ["1 10-1-1-50 holding 0-1, holding 40"]);
+    }
+
+    #[test]
+    fn servers_have_the_names_they_are_given_or_their_addresses() {
+        let other = SocketAddrV4::new(Ipv4Addr::new(10, 1, 1, 51), 1502);
+        let recording = Recording::new()
+            .request(HMI, PRESS, 1, READ)
+            .request(HMI, other, 1, READ);
+        let mut scope = scope();
+        scope.devices = vec!["press-07=10.1.1.50".parse().unwrap()];
+        let (tally, requests) = read_all(&recording, &scope);
+        assert_eq!(requests, ["1 press-07 holding 0-1"]);
+        assert!(tally.unnamed.is_empty());
+
+        scope.devices = vec!["press-08=10.1.1.51:1502".parse().unwrap()];
+        let (tally, requests) = read_all(&recording, &scope);
+        assert_eq!(
+            requests,
+            ["1 10-1-1-50 holding 0-1", "2 press-08 holding 0-1"]
+        );
+        let unnamed: Vec<&str> = tally.unnamed.values().map(|name| &**name).collect();
+        assert_eq!(unnamed, ["10-1-1-50"]);
+    }
+
+    #[test]
+    fn only_the_frames_of_the_scope_count() {
+        let recording = (1..=4).fold(Recording::new(), |recording, id| {
+            recording.request(HMI, PRESS, id, READ)
+        });
+        for (frames, counted) in [("1-2", 2), ("3-", 2), ("4-4", 1), ("5-", 0)] {
+            let scope = Scope {
+                frames: Some(frames.parse().unwrap()),
+                ..scope()
+            };
+            let (tally, requests) = read_all(&recording, &scope);
+            assert_eq!(requests.len(), counted, "{frames}");
+            assert_eq!(tally.frames, 4);
+        }
+    }
+
+    #[test]
+    fn a_capture_that_is_cut_off_counts_up_to_there() {
+        let recording = Recording::new()
+            .request(HMI, PRESS, 1, READ)
+            .request(HMI, PRESS, 2, READ)
+            .cut(5);
+        let (tally, requests) = read_all(&recording, &scope());
+        assert_eq!(requests.len(), 1);
+        assert!(tally.cut.is_some());
+    }
+
+    #[test]
+    fn what_is_no_capture_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plant.pcap");
+        assert!(read(&path, &scope(), |_| {}).is_err());
+        std::fs::write(&path, "no capture at all, but long enough for a header").unwrap();
+        assert!(read(&path, &scope(), |_| {}).is_err());
+    }
+
+    #[test]
+    fn one_of_a_flood_of_requests_without_answers_is_forgotten_not_kept() {
+        let ids = (0..=MAX_PENDING).map(|id| (id % 256) as u8);
+        let recording = ids.fold(Recording::new(), |recording, id| {
+            recording.request(HMI, PRESS, id, READ)
+        });
+        let (tally, requests) = read_all(&recording, &scope());
+        assert_eq!(requests.len(), MAX_PENDING + 1);
+        assert_eq!(tally.unanswered, MAX_PENDING as u64 + 1);
+    }
+
+    #[test]
+    fn malformed_pieces_are_named_up_to_a_limit() {
+        let recording = (0..30).fold(Recording::new(), |recording, id| {
+            recording.request(HMI, PRESS, id, &[3, 0])
+        });
+        let (tally, _) = read_all(&recording, &scope());
+        assert_eq!(tally.malformed, 30);
+        assert_eq!(tally.malformed_frames.len(), MAX_NAMED);
+    }
+
+    #[test]
+    fn texts_that_name_no_device_or_frames_say_what_to_write() {
+        for (text, wrong) in [
+            ("press-07", MappingError::Form),
+            ("press-07=10.1.1", MappingError::Form),
+            (
+                "Press=10.1.1.50",
+                MappingError::Name {
+                    name: "Press".to_owned(),
+                },
+            ),
+        ] {
+            assert_eq!(text.parse::<Mapping>(), Err(wrong), "{text}");
+        }
+        for text in ["", "1", "5-4", "-4", "a-b", "1-4294967296"] {
+            assert_eq!(text.parse::<Frames>(), Err(FramesError), "{text}");
+        }
+    }
+}
