@@ -16,6 +16,7 @@ mod disk;
 pub mod export;
 mod journal;
 mod line;
+mod lines;
 mod profinet;
 mod read;
 mod record;
@@ -32,6 +33,7 @@ pub use journal::{
     Journal, JournalError, Options, Progress, Sign, State, Ticket, Unavailable, signed_text,
 };
 pub use line::steers;
+pub use lines::Lines;
 pub use profinet::{Ar, Slot};
 pub use read::{ReadFilter, Reads};
 pub use record::{Decision, Head, Kind, Outcome, Party, Record, SCHEMA_VERSION};

@@ -2,7 +2,6 @@
 
 mod export;
 mod filter;
-mod lines;
 mod readable;
 mod show;
 pub(super) mod verify;

@@ -8,13 +8,13 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use fieldlock_audit::{Fault, Head, Kind, Place, Record, Snapshot, Summary, Verifier, signed_text};
+use fieldlock_audit::{
+    Fault, Head, Kind, Lines, Place, Record, Snapshot, Summary, Verifier, signed_text,
+};
 use fieldlock_pki::{BundleError, Identity, Summary as Certificate, TrustList, signing, store};
 use jiff::Timestamp;
 use serde::Serialize;
 use thiserror::Error;
-
-use super::lines::Lines;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

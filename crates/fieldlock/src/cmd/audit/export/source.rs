@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fieldlock_audit::{FILE_NAME, Record, Snapshot, segments};
-
-use crate::cmd::audit::lines::Lines;
+use fieldlock_audit::{FILE_NAME, Lines, Record, Snapshot, segments};
 
 #[derive(Debug)]
 pub(super) struct Source {

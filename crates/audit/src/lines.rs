@@ -5,22 +5,27 @@ use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use fieldlock_audit::Segment;
+use crate::segment::{Segment, segments};
 
 /// Complete lines; an incomplete one at the end waits for the rest of it.
 #[derive(Debug)]
-pub(in crate::cmd::audit) struct Lines {
+pub struct Lines {
     log: BufReader<File>,
     position: u64,
     partial: Vec<u8>,
 }
 
 impl Lines {
-    pub(in crate::cmd::audit) fn open(path: &Path) -> io::Result<Self> {
+    /// Of the file at `path`, from its beginning.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
         File::open(path).map(Self::of)
     }
 
-    pub(in crate::cmd::audit) fn of(file: File) -> Self {
+    /// Of a file that is open, from where it stands.
+    pub fn of(file: File) -> Self {
         Self {
             log: BufReader::new(file),
             position: 0,
@@ -28,7 +33,11 @@ impl Lines {
         }
     }
 
-    pub(in crate::cmd::audit) fn open_near_end(path: &Path, bytes: u64) -> io::Result<Self> {
+    /// Of the file at `path`, from the first line within its last `bytes`.
+    ///
+    /// # Errors
+    /// It can't be opened or read.
+    pub fn open_near_end(path: &Path, bytes: u64) -> io::Result<Self> {
         let mut lines = Self::open(path)?;
         let length = lines.log.get_ref().metadata()?.len();
         if length > bytes {
@@ -39,7 +48,15 @@ impl Lines {
         Ok(lines)
     }
 
-    pub(in crate::cmd::audit) fn next(&mut self) -> io::Result<Option<String>> {
+    /// The next complete line, or none while there is no more.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "after none there may be more, and it can fail"
+    )]
+    pub fn next(&mut self) -> io::Result<Option<String>> {
         self.position += self.log.read_until(b'\n', &mut self.partial)? as u64;
         if self.partial.pop_if(|byte| *byte == b'\n').is_none() {
             return Ok(None);
@@ -58,10 +75,10 @@ impl Lines {
 
     /// The agent cuts a torn end when it starts, and goes on in a new file where the old one is
     /// closed or gone. Returns what was left in the old one, and all since.
-    pub(in crate::cmd::audit) fn reopen_if_replaced(
-        &mut self,
-        path: &Path,
-    ) -> io::Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// A file of the log can't be read.
+    pub fn reopen_if_replaced(&mut self, path: &Path) -> io::Result<Vec<String>> {
         let ours = self.log.get_ref().metadata()?;
         if ours.len() < self.position {
             self.position = self.log.seek(SeekFrom::Start(ours.len()))?;
@@ -75,7 +92,7 @@ impl Lines {
             self.read_all(&mut rest)?;
             let newest = current.log.get_ref().metadata()?.ino();
             let folder = path.parent().unwrap_or(Path::new("."));
-            let closed = fieldlock_audit::segments(folder)?;
+            let closed = segments(folder)?;
             let inode =
                 |segment: &Segment| std::fs::metadata(&segment.path).map(|there| there.ino());
             let after = closed
@@ -97,9 +114,8 @@ impl Lines {
 mod tests {
     use std::io::Write as _;
 
-    use fieldlock_audit::FILE_NAME;
-
     use super::*;
+    use crate::segment::FILE_NAME;
 
     #[test]
     fn an_unfinished_line_waits_for_its_rest() {
