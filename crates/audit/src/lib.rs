@@ -14,6 +14,7 @@ mod content;
 mod denial;
 mod disk;
 pub mod export;
+mod filter;
 mod journal;
 mod line;
 mod lines;
@@ -29,6 +30,7 @@ pub use class::{Budget, Class};
 pub use clock::{Clock, Stamp};
 pub use content::{Address, Decoded, DecodedValue, Table, Values};
 pub use denial::DenialFilter;
+pub use filter::Filter;
 pub use journal::{
     Journal, JournalError, Options, Progress, Sign, State, Ticket, Unavailable, signed_text,
 };

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use filter::Filter;
+use filter::FilterArgs;
 use readable::Form;
 
 const STANDARD_STATES: [&str; 2] = ["/var/lib/fieldlock/edge", "/var/lib/fieldlock/headend"];
@@ -46,7 +46,7 @@ enum Command {
         #[command(flatten)]
         log: Log,
         #[command(flatten)]
-        filter: Filter,
+        filter: FilterArgs,
         /// Print no more than this many, the last that match.
         #[arg(long, value_name = "COUNT")]
         limit: Option<usize>,
@@ -118,7 +118,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
             json,
             csv,
             ..
-        } => show::query(&path, &filter, form(json, csv), limit),
+        } => show::query(&path, &filter.filter(), form(json, csv), limit),
         Command::Export { options, .. } => return export::run(&path, &options),
         Command::Verify { log, options } => return verify::run(&path, log.state(), &options),
     };

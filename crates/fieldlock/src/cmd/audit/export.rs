@@ -15,7 +15,7 @@ use fieldlock_audit::Record;
 use fieldlock_audit::export::{cef, syslog};
 use fieldlock_tls::words;
 
-use super::filter::Filter;
+use super::filter::FilterArgs;
 use collector::{Collector, Connection, Ending};
 use cursor::Cursor;
 use source::Source;
@@ -69,7 +69,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = super::filter::parse_age)]
     confirm: Duration,
     #[command(flatten)]
-    filter: Filter,
+    filter: FilterArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -128,11 +128,12 @@ pub(super) fn run(log: &Path, options: &Options) -> ExitCode {
 
 fn print(log: &Path, options: &Options, mut cursor: Cursor) -> io::Result<()> {
     let mut source = Source::open(log, cursor.seq())?;
+    let filter = options.filter.filter();
     let mut out = io::stdout().lock();
     let mut text = Vec::new();
     loop {
         while let Some((record, line)) = source.next()? {
-            if options.filter.matches(&record) {
+            if filter.matches(&record) {
                 text.clear();
                 options.format.write(&record, &line, &mut text);
                 text.push(b'\n');
@@ -249,13 +250,14 @@ fn attempt(
     to: &Collector,
     said: &mut Said,
 ) -> Result<(), Stopped> {
+    let filter = options.filter.filter();
     let mut progressed = false;
     let mut open: Option<Sending> = None;
     loop {
         let next = source.next().map_err(Stopped::Here)?;
         let broken = |error| Stopped::Collector { error, progressed };
         if let Some((record, line)) = &next
-            && options.filter.matches(record)
+            && filter.matches(record)
         {
             let sending = match &mut open {
                 Some(sending) => sending,

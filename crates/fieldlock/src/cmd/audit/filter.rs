@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
-use fieldlock_audit::{Decision, Kind, Party, Record};
+use fieldlock_audit::{Decision, Filter, Kind};
 use fieldlock_modbus::FunctionCode;
 use fieldlock_profinet::Service;
 use jiff::civil::DateTime;
@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Filter {
+pub(super) struct FilterArgs {
     /// Only this kind (denied, write-intent, tunnel-up, ...); may be repeated.
     #[arg(long, value_parser = parse_kind)]
     kind: Vec<Kind>,
@@ -46,76 +46,47 @@ pub(super) struct Filter {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum DecisionArg {
+enum DecisionArg {
     Allow,
     Deny,
 }
 
-impl Filter {
-    pub(super) fn matches(&self, record: &Record) -> bool {
-        let kind = self.kind.is_empty() || self.kind.contains(&record.kind);
-        let device = self.device.is_none() || self.device.as_deref() == record.device.as_deref();
-        let station =
-            self.station.is_none() || self.station.as_deref() == record.station.as_deref();
-        let named = |service: &Service| record.service.as_deref() == Some(service.name());
-        let service = self.service.is_empty() || self.service.iter().any(named);
-        let client = self.client.as_deref().is_none_or(|wanted| {
-            let client = record.client.as_deref();
-            client.is_some_and(|client| is_called(client, wanted))
-        });
-        let decision = self.decision.is_none_or(|wanted| {
-            record.decision
-                == Some(match wanted {
-                    DecisionArg::Allow => Decision::Allow,
-                    DecisionArg::Deny => Decision::Deny,
-                })
-        });
-        let since = self.since.is_none() || record.time >= self.since;
-        let until = self.until.is_none() || record.time < self.until;
-        let unit = self.unit.is_none() || self.unit == record.unit;
-        let function = self.function.is_empty()
-            || record
-                .function
-                .is_some_and(|code| self.function.contains(&FunctionCode(code)));
-        let place = device && station && unit;
-        kind && place && service && client && decision && since && until && function
+impl FilterArgs {
+    pub(super) fn filter(&self) -> Filter {
+        Filter {
+            kinds: self.kind.clone(),
+            device: self.device.clone(),
+            station: self.station.clone(),
+            services: self.service.iter().map(|service| service.name()).collect(),
+            client: self.client.clone(),
+            decision: self.decision.map(|decision| match decision {
+                DecisionArg::Allow => Decision::Allow,
+                DecisionArg::Deny => Decision::Deny,
+            }),
+            since: self.since,
+            until: self.until,
+            unit: self.unit,
+            functions: self.function.iter().map(|function| function.0).collect(),
+        }
     }
 }
 
-fn is_called(client: &Party, wanted: &str) -> bool {
-    client.name.as_deref() == Some(wanted)
-        || client.identity.as_deref() == Some(wanted)
-        || client.mac.as_deref() == Some(wanted)
-        || client.station.as_deref() == Some(wanted)
-        || client
-            .address
-            .is_some_and(|address| address.to_string() == wanted)
+fn parse_function(text: &str) -> Result<FunctionCode, FilterError> {
+    fieldlock_policy::parse_function(text).ok_or(FilterError::Function)
 }
 
-fn parse_function(text: &str) -> Result<FunctionCode, String> {
-    fieldlock_policy::parse_function(text)
-        .ok_or_else(|| "neither a number from 1 to 127 nor the name of a function".to_owned())
+fn parse_service(text: &str) -> Result<Service, FilterError> {
+    Service::from_name(text).ok_or(FilterError::Service)
 }
 
-fn parse_service(text: &str) -> Result<Service, String> {
-    Service::from_name(text).ok_or_else(|| {
-        let names: Vec<&str> = Service::ALL.into_iter().map(Service::name).collect();
-        format!("no such service; there are {}", names.join(", "))
-    })
-}
-
-fn parse_kind(text: &str) -> Result<Kind, String> {
+fn parse_kind(text: &str) -> Result<Kind, FilterError> {
     match serde_json::from_value(text.into()) {
-        Ok(Kind::Other) | Err(_) => Err(
-            "no such kind; among them are denied, write-intent, write-outcome, tunnel-up, \
-             tunnel-down, client-open, ar-up, ar-down, station-set, reload, start"
-                .to_owned(),
-        ),
+        Ok(Kind::Other) | Err(_) => Err(FilterError::Kind),
         Ok(kind) => Ok(kind),
     }
 }
 
-fn parse_since(text: &str) -> Result<SystemTime, String> {
+fn parse_since(text: &str) -> Result<SystemTime, FilterError> {
     // The log is in UTC, and so is what names no zone.
     let civil = |text: &str| {
         let time = text.parse::<DateTime>().ok()?;
@@ -123,17 +94,15 @@ fn parse_since(text: &str) -> Result<SystemTime, String> {
     };
     let time = text.parse::<Timestamp>().ok().or_else(|| civil(text));
     if let Some(time) = time {
-        return SystemTime::try_from(time).map_err(|error| error.to_string());
+        return SystemTime::try_from(time).map_err(|_| FilterError::Time);
     }
     parse_age(text)
         .ok()
         .and_then(|age| SystemTime::now().checked_sub(age))
-        .ok_or_else(|| {
-            "neither a date (2026-09-21), a time (2026-09-21T14:00) nor an age (10m, 7d)".to_owned()
-        })
+        .ok_or(FilterError::Time)
 }
 
-pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_age(text: &str) -> Result<Duration, FilterError> {
     // A day is a day here; the log knows no summer time.
     let days = text
         .strip_suffix('d')
@@ -144,14 +113,32 @@ pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
         None => text.parse::<SignedDuration>().ok(),
     };
     age.and_then(|age| Duration::try_from(age).ok())
-        .ok_or_else(|| "not a length of time like 90s, 10m or 2h".to_owned())
+        .ok_or(FilterError::Age)
+}
+
+/// Why an argument says nothing about records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FilterError {
+    #[error("neither a number from 1 to 127 nor the name of a function")]
+    Function,
+    #[error("no such service; there are {}", Service::ALL.map(Service::name).join(", "))]
+    Service,
+    #[error(
+        "no such kind; among them are denied, write-intent, write-outcome, tunnel-up, \
+         tunnel-down, client-open, ar-up, ar-down, station-set, reload, start"
+    )]
+    Kind,
+    #[error("neither a date (2026-09-21), a time (2026-09-21T14:00) nor an age (10m, 7d)")]
+    Time,
+    #[error("not a length of time like 90s, 10m or 2h")]
+    Age,
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use fieldlock_audit::Record;
 
-    use super::*;
     use crate::cmd::audit::tests::DENIED;
     use crate::cmd::audit::{Args, Command};
 
@@ -189,7 +176,7 @@ mod tests {
             let Command::Query { filter, .. } = Args::try_parse_from(line).unwrap().command else {
                 panic!("{arguments:?}");
             };
-            assert_eq!(filter.matches(&record), matches, "{arguments:?}");
+            assert_eq!(filter.filter().matches(&record), matches, "{arguments:?}");
         }
         let line = r#"{"v":1,"seq":1,"time":"2026-09-21T14:13:20Z","kind":"denied","station":"drive-1","service":"set-ip","client":{"mac":"00:1b:1b:01:02:03"}}"#;
         let record: Record = serde_json::from_str(line).unwrap();
@@ -205,7 +192,7 @@ mod tests {
             let Command::Query { filter, .. } = Args::try_parse_from(line).unwrap().command else {
                 panic!("{arguments:?}");
             };
-            assert_eq!(filter.matches(&record), matches, "{arguments:?}");
+            assert_eq!(filter.filter().matches(&record), matches, "{arguments:?}");
         }
         for wrong in [
             ["--service", "blink"],

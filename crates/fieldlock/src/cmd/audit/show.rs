@@ -6,9 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use fieldlock_audit::export::csv;
-use fieldlock_audit::{FILE_NAME, Lines, Record, Snapshot, log_files};
+use fieldlock_audit::{FILE_NAME, Filter, Lines, Record, Snapshot, log_files};
 
-use super::filter::Filter;
 use super::readable::{Form, print};
 
 /// How often `tail -f` looks for more.
