@@ -11,7 +11,7 @@ import sys
 RINGS = [
     {"modbus", "profinet", "session", "pki", "audit", "capture", "sandbox", "signed", "tls"},
     {"policy", "ca", "enroll", "rawsock"},
-    {"conduit", "learn"},
+    {"conduit", "evidence", "learn"},
     {"transport", "sim"},
     {"agent"},
     {"edge", "headend"},

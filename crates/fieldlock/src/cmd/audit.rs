@@ -4,7 +4,7 @@ mod export;
 mod filter;
 mod readable;
 mod show;
-pub(super) mod verify;
+mod verify;
 
 use std::io;
 use std::path::{Path, PathBuf};

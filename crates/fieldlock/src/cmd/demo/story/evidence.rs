@@ -3,10 +3,11 @@
 use std::fs;
 
 use fieldlock_audit::{FILE_NAME, Kind};
+use fieldlock_evidence::verify::verify;
 use fieldlock_pki::{TrustList, store};
 
 use super::{ALLOWED, Story, TOO_HIGH};
-use crate::cmd::audit::{folder_in, verify};
+use crate::cmd::audit::folder_in;
 use crate::cmd::demo::trouble::Trouble;
 
 impl Story<'_> {
@@ -29,11 +30,10 @@ impl Story<'_> {
         let pem = pem.map_err(Trouble::io("read the edge's trust list"))?;
         let trust = TrustList::parse(&pem).ok();
         let others = [other];
-        let whole =
-            verify::verify(&log, trust.clone(), &others).map_err(|fault| Trouble::Unexpected {
-                expected: "the edge's log in order".to_owned(),
-                got: fault.to_string(),
-            })?;
+        let whole = verify(&log, trust.clone(), &others).map_err(|fault| Trouble::Unexpected {
+            expected: "the edge's log in order".to_owned(),
+            got: fault.to_string(),
+        })?;
         self.screen.good("as it is", whole.in_one_line());
 
         let forged = self.site.path().join("forged");
@@ -44,7 +44,7 @@ impl Story<'_> {
         let begin: String = text.split_inclusive('\n').take(4).collect();
         for (what, content) in [("a value", changed), ("the end cut", begin)] {
             fs::write(forged.join(FILE_NAME), content).map_err(at())?;
-            let Err(fault) = verify::verify(&forged, trust.clone(), &others) else {
+            let Err(fault) = verify(&forged, trust.clone(), &others) else {
                 return Err(Trouble::Unexpected {
                     expected: format!("a fault ({what})"),
                     got: "a log in order".to_owned(),

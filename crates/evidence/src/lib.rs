@@ -1,0 +1,4 @@
+//! What an audit log is good for once it is written: [`verify`] says whether it is in order and who
+//! signed it, by certificates and by what the other end has on record.
+
+pub mod verify;
