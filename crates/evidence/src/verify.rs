@@ -357,3 +357,6 @@ fn can_judge(trust: &TrustList, leaf: &[u8], summary: &Certificate) -> Result<()
         false => TrustFault::OtherRoot { issuer, roots },
     })
 }
+
+#[cfg(test)]
+mod tests;
