@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 /// To connect, and for any one read or write.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) struct Collector {
+/// Where it is and whom to take for it.
+#[derive(Debug)]
+pub struct Collector {
     address: String,
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
@@ -28,35 +30,45 @@ impl fmt::Display for Collector {
 }
 
 impl Collector {
-    /// `files`: the CAs to trust, the certificate to show and its key.
-    pub(super) fn new(
+    /// At `address`, `HOST:PORT`, with a certificate from one of the CAs in the file `roots`; it is
+    /// shown the certificate chain and key of the files `own`.
+    ///
+    /// # Errors
+    /// The address or a file is not what it has to be.
+    pub fn new(
         address: &str,
-        files: (Option<&Path>, Option<&Path>, Option<&Path>),
-    ) -> io::Result<Self> {
-        let wrong = |message: String| io::Error::new(io::ErrorKind::InvalidInput, message);
+        roots: Option<&Path>,
+        own: Option<(&Path, &Path)>,
+    ) -> Result<Self, CollectorError> {
         let host = address.rsplit_once(':').map(|(host, _)| host);
         let host = host.map(|host| host.trim_start_matches('[').trim_end_matches(']'));
         let name = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
-        let name = name.ok_or_else(|| wrong(format!("--to {address}: not HOST:PORT")))?;
-        let mut roots = RootCertStore::empty();
-        for root in files.0.map(certificates).transpose()?.into_iter().flatten() {
-            let added = roots.add(root);
-            added.map_err(|error| wrong(format!("--ca: {error}")))?;
+        let name = name.ok_or_else(|| CollectorError::Address {
+            address: address.to_owned(),
+        })?;
+        let mut store = RootCertStore::empty();
+        for root in roots.map(certificates).transpose()?.into_iter().flatten() {
+            store.add(root).map_err(CollectorError::Root)?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots);
-        let config = match (files.1, files.2) {
-            (Some(chain), Some(key)) => {
+            .map_err(CollectorError::Tls)?
+            .with_root_certificates(store);
+        let config = match own {
+            Some((chain, key)) => {
                 let der = PrivateKeyDer::from_pem_slice(&read(key)?);
-                let der = der.map_err(|_| wrong(format!("{}: no private key", key.display())))?;
+                let der = der.map_err(|_| CollectorError::NoKey {
+                    path: key.to_owned(),
+                })?;
                 config
                     .with_client_auth_cert(certificates(chain)?, der)
-                    .map_err(|error| wrong(format!("{}: {error}", chain.display())))?
+                    .map_err(|error| CollectorError::Own {
+                        path: chain.to_owned(),
+                        error,
+                    })?
             }
-            _ => config.with_no_client_auth(),
+            None => config.with_no_client_auth(),
         };
         Ok(Self {
             address: address.to_owned(),
@@ -88,24 +100,41 @@ impl Collector {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    fs::read(path).map_err(|error| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{}: {error}", path.display()),
-        )
+fn read(path: &Path) -> Result<Vec<u8>, CollectorError> {
+    fs::read(path).map_err(|source| CollectorError::Read {
+        path: path.to_owned(),
+        source,
     })
 }
 
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CollectorError> {
     let pem = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    found.ok().filter(|found| !found.is_empty()).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{}: no certificate (PEM)", path.display()),
-        )
+    let found = found.ok().filter(|found| !found.is_empty());
+    found.ok_or_else(|| CollectorError::NoCertificate {
+        path: path.to_owned(),
     })
+}
+
+/// Why a collector can't be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectorError {
+    #[error("--to {address}: not HOST:PORT")]
+    Address { address: String },
+    #[error("{path}: {source}", path = .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path}: no certificate (PEM)", path = .path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("--ca: {0}")]
+    Root(rustls::Error),
+    #[error("{path}: no private key", path = .path.display())]
+    NoKey { path: PathBuf },
+    /// The certificate to show is not one that TLS can use, or not that key's.
+    #[error("{path}: {error}", path = .path.display())]
+    Own { path: PathBuf, error: rustls::Error },
+    /// Not the arguments' fault.
+    #[error(transparent)]
+    Tls(rustls::Error),
 }
 
 pub(super) struct Connection(StreamOwned<ClientConnection, TcpStream>);

@@ -16,16 +16,48 @@ pub(super) struct Source {
     /// Lines of files that were closed while the current one was read.
     rest: VecDeque<String>,
     position: u64,
+    /// The record after a gap that was told.
+    after_gap: Option<(Box<Record>, String)>,
+}
+
+/// What a log holds.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// With its line.
+    Record(Box<Record>, String),
+    Oddity(Oddity),
+}
+
+/// What a person should know of a log, while it is read on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Oddity {
+    #[error("not an audit record: {line:?}")]
+    NoRecord { line: String },
+    #[error("the records {first} to {last} are not in the log any more")]
+    Gap { first: u64, last: u64 },
+}
+
+/// Why a log can't be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("audit log {path}: {source}", path = .path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    /// It is another log than it was.
+    #[error(
+        "the log ends with record {last}, but the cursor is at {position}: the log was begun anew, or \
+         its end cut off; remove the cursor file to begin with its first record"
+    )]
+    Shorter { last: u64, position: u64 },
 }
 
 impl Source {
     /// From the record after `position` on.
-    pub(super) fn open(log: &Path, position: u64) -> io::Result<Self> {
-        let at = |error: io::Error| {
-            io::Error::new(
-                error.kind(),
-                format!("audit log {}: {error}", log.display()),
-            )
+    pub(super) fn open(log: &Path, position: u64) -> Result<Self, SourceError> {
+        let at = |source| SourceError::Open {
+            path: log.to_owned(),
+            source,
         };
         let files = Snapshot::of(log).map_err(at)?;
         let (last, current) = files.last;
@@ -52,6 +84,7 @@ impl Source {
             path,
             rest: VecDeque::new(),
             position,
+            after_gap: None,
         })
     }
 
@@ -60,25 +93,26 @@ impl Source {
         self.position
     }
 
-    /// The next record, or none while there is no more.
-    pub(super) fn next(&mut self) -> io::Result<Option<(Record, String)>> {
+    /// The next record or oddity, or none while there is no more.
+    pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
+        if let Some((record, line)) = self.after_gap.take() {
+            self.position = record.seq;
+            return Ok(Some(Entry::Record(record, line)));
+        }
         while let Some(line) = self.next_line()? {
-            let Ok(record) = serde_json::from_str::<Record>(&line) else {
-                eprintln!("warning: not an audit record: {line:?}");
-                continue;
+            let Ok(record) = serde_json::from_str::<Box<Record>>(&line) else {
+                return Ok(Some(Entry::Oddity(Oddity::NoRecord { line })));
             };
             if record.seq <= self.position {
                 continue;
             }
             if record.seq > self.position + 1 && self.position > 0 {
-                eprintln!(
-                    "warning: the records {} to {} are not in the log any more",
-                    self.position + 1,
-                    record.seq - 1
-                );
+                let (first, last) = (self.position + 1, record.seq - 1);
+                self.after_gap = Some((record, line));
+                return Ok(Some(Entry::Oddity(Oddity::Gap { first, last })));
             }
             self.position = record.seq;
-            return Ok(Some((record, line)));
+            return Ok(Some(Entry::Record(record, line)));
         }
         Ok(None)
     }
@@ -117,7 +151,7 @@ impl Source {
 }
 
 /// A log that ends before the cursor is another one than it was.
-fn check_end(path: &Path, closed: &VecDeque<PathBuf>, position: u64) -> io::Result<()> {
+fn check_end(path: &Path, closed: &VecDeque<PathBuf>, position: u64) -> Result<(), SourceError> {
     let mut last = None;
     for file in closed
         .back()
@@ -132,10 +166,7 @@ fn check_end(path: &Path, closed: &VecDeque<PathBuf>, position: u64) -> io::Resu
         }
     }
     match last {
-        Some(last) if last < position => Err(io::Error::other(format!(
-            "the log ends with record {last}, but the cursor is at {position}: the log was begun \
-             anew, or its end cut off; remove the cursor file to begin with its first record"
-        ))),
+        Some(last) if last < position => Err(SourceError::Shorter { last, position }),
         _ => Ok(()),
     }
 }
@@ -156,7 +187,10 @@ mod tests {
 
     fn read(source: &mut Source) -> Vec<u64> {
         std::iter::from_fn(|| source.next().unwrap())
-            .map(|(record, _)| record.seq)
+            .filter_map(|entry| match entry {
+                Entry::Record(record, _) => Some(record.seq),
+                Entry::Oddity(_) => None,
+            })
             .collect()
     }
 
@@ -183,5 +217,34 @@ mod tests {
         fs::remove_file(&current).unwrap();
         fs::write(&current, line(10)).unwrap();
         assert_eq!(read(&mut source), [10]);
+    }
+
+    #[test]
+    fn gaps_and_nonsense_are_told_before_the_record_after_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let current = dir.path().join(FILE_NAME);
+        fs::write(&current, lines(1..=2) + "nonsense\n" + &line(5)).unwrap();
+        let mut source = Source::open(dir.path(), 1).unwrap();
+        let mut told = Vec::new();
+        while let Some(entry) = source.next().unwrap() {
+            told.push(match entry {
+                Entry::Record(record, _) => record.seq.to_string(),
+                Entry::Oddity(oddity) => oddity.to_string(),
+            });
+        }
+        let gap = "the records 3 to 4 are not in the log any more";
+        assert_eq!(told, ["2", "not an audit record: \"nonsense\"", gap, "5"]);
+        assert_eq!(source.position(), 5);
+    }
+
+    #[test]
+    fn a_log_that_is_not_there_is_named() {
+        let error = Source::open(Path::new("/nonexistent/audit"), 0).unwrap_err();
+        assert!(matches!(error, SourceError::Open { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("audit log /nonexistent/audit")
+        );
     }
 }
