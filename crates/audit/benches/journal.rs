@@ -1,5 +1,6 @@
 //! What a record costs its writer, and how long a write waits for the disk.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::sync::Arc;
 use std::sync::mpsc;

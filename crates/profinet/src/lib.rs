@@ -7,6 +7,11 @@
 //!
 //! Sources: IEC 61158-6-10 (frames, blocks), IEC 61784-2 (profiles), C706 (DCE/RPC, connectionless).
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests say when time begins")
+)]
+
 pub mod alarm;
 pub mod ar;
 pub mod arp;

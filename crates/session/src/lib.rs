@@ -5,6 +5,11 @@
 //! rules of a session from the first byte to the last, [`backoff`] and [`race`] when and
 //! by which transport an edge dials, [`place`] which of an edge's tunnels a headend keeps.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests say when time begins")
+)]
+
 pub mod backoff;
 pub mod frame;
 pub mod hello;

@@ -1,5 +1,10 @@
 //! What the handles and the thread share: records that wait, and who sleeps.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the journal's thread is a shell: it waits by the clock"
+)]
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
