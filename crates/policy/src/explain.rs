@@ -13,6 +13,7 @@ use crate::half::{Half, Halves};
 use crate::phase::Now;
 use crate::policy::{Policy, Via};
 use crate::rule::{Interval, Repeat, Rule, ValueBounds};
+use crate::station::StationReason;
 use crate::table::Entry;
 use crate::typed::{Placed, Typed};
 use crate::view::out_of_bounds;
@@ -133,12 +134,12 @@ impl<'q> Question<'q> {
             effect: if rule.is_allow() { "allow" } else { "deny" },
             applies: judged.is_ok(),
             decides: deciding == Some(rule.id),
-            why: judged.unwrap_or_else(|why| why),
+            why: judged.unwrap_or_else(|mismatch| mismatch.to_string()),
         }
     }
 
     /// What of the request the rule takes, or why nothing.
-    fn judge(&self, rule: &Rule) -> Result<String, String> {
+    fn judge(&self, rule: &Rule) -> Result<String, Mismatch> {
         self.judge_scope(rule)?;
         let mut taken = self.judge_halves(rule)?;
         for half in self.halves.iter() {
@@ -161,7 +162,7 @@ impl<'q> Question<'q> {
         Ok(taken)
     }
 
-    fn judge_halves(&self, rule: &Rule) -> Result<String, String> {
+    fn judge_halves(&self, rule: &Rule) -> Result<String, Mismatch> {
         let Some(second) = &self.halves.second else {
             judge_half(rule, &self.halves.first)?;
             return Ok(match rule.is_allow() {
@@ -177,29 +178,30 @@ impl<'q> Question<'q> {
             (Ok(()), Ok(())) => Ok(format!("{verb} both halves")),
             (Ok(()), Err(why)) => Ok(format!("{verb} the read half; the write half: {why}")),
             (Err(why), Ok(())) => Ok(format!("{verb} the write half; the read half: {why}")),
-            (Err(read), Err(write)) => {
-                Err(format!("the read half: {read}; the write half: {write}"))
-            }
+            (Err(read), Err(write)) => Err(Mismatch::Halves {
+                read: read.into(),
+                write: write.into(),
+            }),
         }
     }
 
-    fn judge_scope(&self, rule: &Rule) -> Result<(), String> {
+    fn judge_scope(&self, rule: &Rule) -> Result<(), Mismatch> {
         if !rule.applies_to_clients(self.clients) {
             let wanted = self.client_names(rule.clients.listed()).join(", ");
-            return Err(format!("it is for the clients {wanted}"));
+            return Err(Mismatch::Clients(wanted));
         }
         if !rule.applies_via(self.via) {
             let wanted = rule.via.listed().join(", ");
-            return Err(format!("it is for what comes via {wanted}"));
+            return Err(Mismatch::Via(wanted));
         }
         if !rule.devices.admits(self.asked.device) {
             let wanted = rule.devices.listed().join(", ");
-            return Err(format!("it is for the devices {wanted}"));
+            return Err(Mismatch::Devices(wanted));
         }
         if !rule.applies_to_unit(self.asked.unit) {
             return Err(match self.asked.unit {
-                0 => "it does not name unit 0 (broadcast)".to_owned(),
-                _ => format!("it is for the units {}", rule.units),
+                0 => Mismatch::Broadcast,
+                _ => Mismatch::Units(rule.units.to_string()),
             });
         }
         Ok(())
@@ -215,28 +217,30 @@ impl<'q> Question<'q> {
 }
 
 /// Whether a rule with these windows applies at this time; if not, when it will.
-pub(crate) fn judge_windows(windows: &[Window], is_allow: bool, now: Now) -> Result<(), String> {
+pub(crate) fn judge_windows(windows: &[Window], is_allow: bool, now: Now) -> Result<(), Mismatch> {
     let time = match now {
         _ if windows.is_empty() => return Ok(()),
         Now::At(time) if windows.iter().any(|window| window.is_open(time)) => return Ok(()),
         Now::At(time) => time,
         Now::Unknown if !is_allow => return Ok(()),
-        Now::Unknown => return Err(Reason::WindowUnknown.to_string()),
+        Now::Unknown => return Err(Mismatch::TimeUnknown),
     };
     let opens = |window: &Window| Some((window.next_open(time)?, window.clone()));
     let next = windows.iter().filter_map(opens).min_by_key(|(at, _)| *at);
     Err(match next {
-        Some((at, window)) => format!("outside its time window; opens {}", window.moment(at)),
-        None => "outside its time window, which does not open any more".to_owned(),
+        Some((at, window)) => Mismatch::Closed {
+            opens: window.moment(at),
+        },
+        None => Mismatch::Over,
     })
 }
 
 /// One rule and one half, by looking at every range: what the view's tables must agree with.
-fn judge_half(rule: &Rule, half: &Half<'_>) -> Result<(), String> {
+fn judge_half(rule: &Rule, half: &Half<'_>) -> Result<(), Mismatch> {
     let Some(bounds) = rule.bounds_at(half.slot) else {
         return Err(match rule.functions.contains(half.slot) {
-            true => "it has value bounds and the request writes no value".to_owned(),
-            false => format!("it is for the functions {}", rule.functions),
+            true => Mismatch::NoValue,
+            false => Mismatch::Functions(rule.functions.to_string()),
         });
     };
     let ranges = rule.intervals(half.slot);
@@ -260,7 +264,10 @@ fn judge_half(rule: &Rule, half: &Half<'_>) -> Result<(), String> {
     }
     if let (Some(typed), Some(write)) = (rule.typed_at(half.slot), half.write()) {
         let objection = typed.objects(&write).filter(|_| rule.is_allow());
-        return objection.map_or(Ok(()), |reason| Err(told(typed, &write, reason)));
+        return objection.map_or(Ok(()), |reason| {
+            let seen = seen(typed, &write);
+            Err(Mismatch::Typed { reason, seen })
+        });
     }
     let written = half.written();
     let unbounded = bounds == ValueBounds::FULL;
@@ -270,12 +277,56 @@ fn judge_half(rule: &Rule, half: &Half<'_>) -> Result<(), String> {
     {
         return Ok(());
     }
-    Err(out_of_bounds(half, bounds, written).to_string())
+    Err(Mismatch::Value(out_of_bounds(half, bounds, written)))
 }
 
-fn outside(rule: &Rule, half: &Half<'_>) -> String {
+/// Why a rule takes nothing of a request, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Mismatch {
+    #[error("it is for the clients {0}")]
+    Clients(String),
+    #[error("it is for what comes via {0}")]
+    Via(String),
+    #[error("it is for the devices {0}")]
+    Devices(String),
+    #[error("it does not name unit 0 (broadcast)")]
+    Broadcast,
+    #[error("it is for the units {0}")]
+    Units(String),
+    #[error("it is for the functions {0}")]
+    Functions(String),
+    #[error("it is for {listed}{values}")]
+    Addresses { listed: String, values: String },
+    #[error("it has value bounds and the request writes no value")]
+    NoValue,
+    #[error("{0}")]
+    Value(Reason),
+    /// With the write as a rule of that type sees it.
+    #[error("{reason}; {seen}")]
+    Typed { reason: Reason, seen: String },
+    /// Of function 23.
+    #[error("the read half: {read}; the write half: {write}")]
+    Halves {
+        read: Box<Mismatch>,
+        write: Box<Mismatch>,
+    },
+    #[error("it is for the stations {0}")]
+    Stations(String),
+    #[error("it is for {0}")]
+    Calls(String),
+    #[error("{}", StationReason::Unnamed)]
+    Unnamed,
+    #[error("outside its time window; opens {opens}")]
+    Closed { opens: String },
+    #[error("outside its time window, which does not open any more")]
+    Over,
+    #[error("{}", Reason::WindowUnknown)]
+    TimeUnknown,
+}
+
+fn outside(rule: &Rule, half: &Half<'_>) -> Mismatch {
     if half.slot.table().is_none() {
-        return format!("it is for the functions {}", rule.functions);
+        return Mismatch::Functions(rule.functions.to_string());
     }
     let of_table: Vec<Span> = rule
         .addresses
@@ -291,7 +342,7 @@ fn outside(rule: &Rule, half: &Half<'_>) -> String {
         [] => "other tables".to_owned(),
         spans => list(spans),
     };
-    format!("it is for {listed}{values}")
+    Mismatch::Addresses { listed, values }
 }
 
 fn list(items: &[impl fmt::Display]) -> String {
@@ -301,11 +352,6 @@ fn list(items: &[impl fmt::Display]) -> String {
         text.push(format!("and {} more", items.len() - SHOWN));
     }
     text.join(", ")
-}
-
-/// What a rule with a type says against a write, and as what it sees it.
-fn told(typed: &Typed, write: &Write<'_>, reason: Reason) -> String {
-    format!("{reason}; {}", seen(typed, write))
 }
 
 /// What a write is to a rule with a type: `float32 at holding 40-41 = 1.5`.

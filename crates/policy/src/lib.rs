@@ -88,7 +88,7 @@ pub use diff::{Change, Diff, Example, ExampleClient, Region, TooLarge, diff};
 pub use error::{PolicyError, PolicyErrors, Problem, UnknownClient};
 pub use explain::{Asked, Explanation, RuleVerdict, explain, explain_named};
 pub use function::parse_function;
-pub use number::{Format, Number, NumberType, WordOrder};
+pub use number::{Format, NotANumberType, NotAWordOrder, Number, NumberType, WordOrder};
 pub use phase::{Now, Phase};
 pub use policy::Policy;
 pub use rate::Rate;

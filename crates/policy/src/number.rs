@@ -131,12 +131,17 @@ impl NumberType {
 
 /// For arguments of commands.
 impl FromStr for NumberType {
-    type Err = String;
+    type Err = NotANumberType;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::from_name(text).ok_or_else(|| format!("write {}", Self::names().join(", ")))
+    fn from_str(text: &str) -> Result<Self, NotANumberType> {
+        Self::from_name(text).ok_or(NotANumberType)
     }
 }
+
+/// A text names no [`NumberType`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write {}", NumberType::names().join(", "))]
+pub struct NotANumberType;
 
 impl fmt::Display for NumberType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,16 +172,21 @@ impl WordOrder {
 
 /// For arguments of commands.
 impl FromStr for WordOrder {
-    type Err = &'static str;
+    type Err = NotAWordOrder;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> Result<Self, NotAWordOrder> {
         match text {
             "big" => Ok(Self::Big),
             "little" => Ok(Self::Little),
-            _ => Err("write big (ABCD) or little (CDAB)"),
+            _ => Err(NotAWordOrder),
         }
     }
 }
+
+/// A text names no [`WordOrder`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write big (ABCD) or little (CDAB)")]
+pub struct NotAWordOrder;
 
 /// How a number lies in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

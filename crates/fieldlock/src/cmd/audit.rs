@@ -143,11 +143,12 @@ fn form(json: bool, csv: bool) -> Form {
 
 impl Log {
     /// The log's directory, or the one file of it that was asked for.
-    fn path(&self) -> Result<PathBuf, String> {
+    fn path(&self) -> Result<PathBuf, WhichLog> {
         match (&self.file, self.state()) {
             (Some(file), _) => Ok(file.clone()),
             (None, Some(state)) => Ok(folder_in(&state)),
-            (None, None) => Err(self.hint()),
+            (None, None) if standard_logs().next().is_some() => Err(WhichLog::Several),
+            (None, None) => Err(WhichLog::None),
         }
     }
 
@@ -160,18 +161,20 @@ impl Log {
         let only = found.next()?;
         found.next().is_none().then(|| only.to_owned())
     }
+}
 
-    fn hint(&self) -> String {
-        if standard_logs().next().is_some() {
-            return format!(
-                "there are logs of an edge and of a headend: say which with --state {}",
-                STANDARD_STATES.join(" or ")
-            );
-        }
-        "no audit log under /var/lib/fieldlock: \
-         give its file, or the agent's directory with --state"
-            .to_owned()
-    }
+/// Why it is not known which log is meant.
+#[derive(Debug, thiserror::Error)]
+enum WhichLog {
+    #[error(
+        "there are logs of an edge and of a headend: say which with --state {}",
+        STANDARD_STATES.join(" or ")
+    )]
+    Several,
+    #[error(
+        "no audit log under /var/lib/fieldlock: give its file, or the agent's directory with --state"
+    )]
+    None,
 }
 
 fn standard_logs() -> impl Iterator<Item = &'static Path> {

@@ -78,7 +78,7 @@ const LEVELS: [(&str, LevelFilter); 6] = [
 
 /// Levels, and targets with theirs. `tracing` itself takes a word that is no level for a target of which all is
 /// wanted, and nothing of all others.
-fn filter(text: &str) -> Result<Targets, String> {
+fn filter(text: &str) -> Result<Targets, FilterError> {
     let mut filter = Targets::new();
     for item in text.split(',').map(str::trim) {
         let (target, word) = match item.split_once('=') {
@@ -89,18 +89,33 @@ fn filter(text: &str) -> Result<Targets, String> {
             .iter()
             .find(|(name, _)| word.eq_ignore_ascii_case(name));
         let Some((_, level)) = known else {
-            return Err(format!(
-                "`{word}` is no level; a level is off, error, warn, info, debug or trace, and a part of the program \
-                 (a target) gets its own as in info,fieldlock=debug"
-            ));
+            return Err(FilterError::Level {
+                word: word.to_owned(),
+            });
         };
         filter = match target {
             None => filter.with_default(*level),
-            Some("") => return Err(format!("`{item}` has no target before its `=`")),
+            Some("") => {
+                return Err(FilterError::NoTarget {
+                    item: item.to_owned(),
+                });
+            }
             Some(target) => filter.with_target(target, *level),
         };
     }
     Ok(filter)
+}
+
+/// Why a text does not say what is to be logged.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum FilterError {
+    #[error(
+        "`{word}` is no level; a level is off, error, warn, info, debug or trace, and a part of the program \
+         (a target) gets its own as in info,fieldlock=debug"
+    )]
+    Level { word: String },
+    #[error("`{item}` has no target before its `=`")]
+    NoTarget { item: String },
 }
 
 #[cfg(test)]
@@ -115,7 +130,7 @@ mod tests {
             ("fieldlock_agent=debgu", "`debgu`"),
             ("info,", "``"),
         ] {
-            let error = filter(text).unwrap_err();
+            let error = filter(text).unwrap_err().to_string();
             assert!(error.starts_with(word), "{error}");
             assert!(error.contains("fieldlock=debug"), "{error}");
         }

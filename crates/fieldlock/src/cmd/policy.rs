@@ -418,11 +418,13 @@ fn request_pdu(args: &Explain) -> Result<Vec<u8>, Error> {
     Ok(sample.pdu())
 }
 
-fn function(text: &str) -> Result<FunctionCode, String> {
-    parse_function(text).ok_or_else(|| {
-        "write a number from 1 to 127 or a name such as read-holding-registers".to_owned()
-    })
+fn function(text: &str) -> Result<FunctionCode, NotAFunction> {
+    parse_function(text).ok_or(NotAFunction)
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("write a number from 1 to 127 or a name such as read-holding-registers")]
+struct NotAFunction;
 
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = text

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::call::{Call, StationOrigin};
 use super::rule::{Matching, StationRule};
-use super::view::{StationDecision, StationReason, StationView};
+use super::view::{StationDecision, StationView};
 use crate::client::Side;
 use crate::decision::RuleId;
 use crate::error::UnknownClient;
-use crate::explain::{RuleVerdict, judge_windows, write_verdicts};
+use crate::explain::{Mismatch, RuleVerdict, judge_windows, write_verdicts};
 use crate::phase::Now;
 use crate::policy::{Policy, Via};
 
@@ -119,28 +119,28 @@ impl Question<'_> {
             effect: if rule.is_allow() { "allow" } else { "deny" },
             applies: judged.is_ok(),
             decides: deciding == Some(rule.id),
-            why: judged.unwrap_or_else(|why| why),
+            why: judged.unwrap_or_else(|mismatch| mismatch.to_string()),
         }
     }
 
     /// By looking at the rule alone: what the view must agree with.
-    fn judge(&self, rule: &StationRule) -> Result<String, String> {
+    fn judge(&self, rule: &StationRule) -> Result<String, Mismatch> {
         let Some(sure) = self.matching.meets(&rule.clients) else {
             let wanted = self.names(rule.clients.listed()).join(", ");
-            return Err(format!("it is for the clients {wanted}"));
+            return Err(Mismatch::Clients(wanted));
         };
         if !self.via.meets(&rule.via, rule.effect) {
             let wanted = rule.via.listed().join(", ");
-            return Err(format!("it is for what comes via {wanted}"));
+            return Err(Mismatch::Via(wanted));
         }
         if !rule.is_for(self.asked.station) {
-            return Err(format!("it is for the stations {}", rule.station_words()));
+            return Err(Mismatch::Stations(rule.station_words().to_string()));
         }
         if rule.takes(self.asked.call).is_err() {
-            return Err(format!("it is for {}", rule.grant()));
+            return Err(Mismatch::Calls(rule.grant().to_string()));
         }
         if !sure && rule.is_allow() && !self.asked.call.precedes_connect() {
-            return Err(StationReason::Unnamed.to_string());
+            return Err(Mismatch::Unnamed);
         }
         Ok(match rule.is_allow() {
             true => "covers the call".to_owned(),

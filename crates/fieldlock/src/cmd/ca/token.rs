@@ -3,7 +3,7 @@
 use clap::Parser;
 use fieldlock_ca::event::TokenEntry;
 use fieldlock_ca::{Access, Ca, CaError, Time, TokenOrder};
-use fieldlock_pki::{ModbusRole, Name, Role};
+use fieldlock_pki::{ModbusRole, Name, NameError, Role};
 use jiff::SignedDuration;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
@@ -132,22 +132,30 @@ pub(super) fn list(args: &Tokens) -> Result<(), CaError> {
     print(&open.into_iter().map(line).collect::<String>())
 }
 
-fn identity(text: &str) -> Result<(Role, Name), String> {
-    let (role, name) = text.split_once('/').ok_or("write it as `edge/press-07`")?;
-    Ok((
-        role.parse::<Role>().map_err(|error| error.to_string())?,
-        name.parse::<Name>().map_err(|error| error.to_string())?,
-    ))
+fn identity(text: &str) -> Result<(Role, Name), ArgumentError> {
+    let (role, name) = text.split_once('/').ok_or(ArgumentError::Identity)?;
+    Ok((role.parse()?, name.parse()?))
 }
 
-fn ttl(text: &str) -> Result<i64, String> {
-    let wrong = || "use a time such as `30m`, `1h` or `2d`".to_owned();
-    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+fn ttl(text: &str) -> Result<i64, ArgumentError> {
+    let span: jiff::Span = text.parse().map_err(|_| ArgumentError::Time)?;
     let days = jiff::SpanRelativeTo::days_are_24_hours();
-    let length: SignedDuration = span.to_duration(days).map_err(|_| wrong())?;
+    let length: SignedDuration = span.to_duration(days).map_err(|_| ArgumentError::Time)?;
     let seconds = length.as_secs();
     match (60..=30 * 86_400).contains(&seconds) {
         true => Ok(seconds),
-        false => Err("a token lives for a minute to 30 days".to_owned()),
+        false => Err(ArgumentError::Life),
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ArgumentError {
+    #[error("write it as `edge/press-07`")]
+    Identity,
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("use a time such as `30m`, `1h` or `2d`")]
+    Time,
+    #[error("a token lives for a minute to 30 days")]
+    Life,
 }

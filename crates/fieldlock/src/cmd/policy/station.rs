@@ -74,24 +74,31 @@ impl StationArgs {
     }
 }
 
-fn service(text: &str) -> Result<Service, String> {
-    Service::from_name(text).ok_or_else(|| {
-        let names: Vec<&str> = Service::ALL.into_iter().map(Service::name).collect();
-        format!("no such service; there are {}", names.join(", "))
-    })
+fn service(text: &str) -> Result<Service, ArgumentError> {
+    Service::from_name(text).ok_or(ArgumentError::Service)
 }
 
-fn ar(text: &str) -> Result<ArType, String> {
-    parse_ar(text).ok_or_else(|| {
-        "no such kind of AR; write io-controller, supervisor, rt-class-3 or redundant".to_owned()
-    })
+fn ar(text: &str) -> Result<ArType, ArgumentError> {
+    parse_ar(text).ok_or(ArgumentError::Ar)
 }
 
-fn index(text: &str) -> Result<u16, String> {
-    parse_index(text).ok_or_else(|| "write a number such as 0x8001, at most 0xffff".to_owned())
+fn index(text: &str) -> Result<u16, ArgumentError> {
+    parse_index(text).ok_or(ArgumentError::Index)
 }
 
-fn slot(text: &str) -> Result<(u16, u16), String> {
+fn slot(text: &str) -> Result<(u16, u16), ArgumentError> {
     let slot = parse_slot(text).and_then(|slot| slot.single());
-    slot.ok_or_else(|| "write slot and subslot, such as 1.1 or 1.0x8000".to_owned())
+    slot.ok_or(ArgumentError::Slot)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ArgumentError {
+    #[error("no such service; there are {}", Service::ALL.map(Service::name).join(", "))]
+    Service,
+    #[error("no such kind of AR; write io-controller, supervisor, rt-class-3 or redundant")]
+    Ar,
+    #[error("write a number such as 0x8001, at most 0xffff")]
+    Index,
+    #[error("write slot and subslot, such as 1.1 or 1.0x8000")]
+    Slot,
 }
