@@ -6,8 +6,10 @@ use crate::conditional::Conditional;
 use crate::decision::{Reason, RuleId};
 use crate::function::Slot;
 use crate::phase::Phase;
-use crate::policy::{Policy, Via};
-use crate::rule::{Repeat, Rule, Units};
+use crate::policy::Policy;
+use crate::rule::{Repeat, Rule};
+use crate::scope::Units;
+use crate::scope::Via;
 use crate::table::{Entry, IntervalTable};
 use crate::view::{Class, Row, TypedRow, View};
 

@@ -12,10 +12,12 @@ use serde::Serialize;
 
 use crate::address::{Span, TABLES, table_index};
 use crate::function::{Functions, Slot};
+use crate::interval::{Interval, ValueBounds, merge};
 use crate::number::{Format, Number};
 use crate::policy::Policy;
 use crate::rate::Rate;
-use crate::rule::{Interval, ReadOnly, Rule, Scope, Units, ValueBounds, merge};
+use crate::rule::Rule;
+use crate::scope::{ReadOnly, Scope, Units};
 use crate::station::{CeilingStation, station_ceilings};
 
 /// `Display` gives the text, `Serialize` the same for programs.

@@ -8,9 +8,11 @@ use serde::Serialize;
 
 use crate::address::Span;
 use crate::function::{Functions, PROGRAMMING, Slot};
+use crate::interval::{Interval, ValueBounds};
 use crate::number::NumberType;
 use crate::policy::Policy;
-use crate::rule::{Effect, Interval, ReadOnly, Rule, Scope, ValueBounds};
+use crate::rule::Rule;
+use crate::scope::{Effect, ReadOnly, Scope};
 use crate::station::station_warnings;
 
 /// The size of a policy.

@@ -41,8 +41,10 @@ use serde::Serialize;
 
 use crate::client::Side;
 use crate::phase::Now;
-use crate::policy::{Policy, Via};
-use crate::rule::{ReadOnly, Repeat, Rule, Units};
+use crate::policy::Policy;
+use crate::rule::{Repeat, Rule};
+use crate::scope::Via;
+use crate::scope::{ReadOnly, Units};
 use crate::station::{self, StationChange};
 use crate::view::View;
 use conditions::Times;

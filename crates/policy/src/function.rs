@@ -4,8 +4,8 @@ use std::fmt;
 
 use fieldlock_modbus::{FunctionCode, Request, Table};
 
+use crate::interval::Interval;
 use crate::number::{Number, WordOrder};
-use crate::rule::Interval;
 use crate::sample::Sample;
 use crate::subfunction::SubFunctions;
 

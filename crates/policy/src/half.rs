@@ -4,7 +4,7 @@ use fieldlock_modbus::{Range, Request, Values, Write};
 
 use crate::decision::Reason;
 use crate::function::Slot;
-use crate::rule::{Interval, ValueBounds};
+use crate::interval::{Interval, ValueBounds};
 use crate::table::{Entry, IntervalTable};
 
 /// A request, as one question or, for function 23, as two.

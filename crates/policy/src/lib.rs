@@ -55,15 +55,20 @@ mod error;
 mod explain;
 mod function;
 mod half;
+mod interval;
 mod number;
+mod parse;
 mod phase;
 mod policy;
 mod rate;
 mod rule;
 mod sample;
+mod scope;
 mod source;
+mod spelling;
 mod station;
 mod step;
+mod stepped;
 mod stranger;
 mod subfunction;
 mod suggest;
@@ -101,7 +106,8 @@ pub use station::{
     StationRefusal, StationView, explain_station, explain_station_named, parse_ar, parse_index,
     parse_slot,
 };
-pub use step::{Step, Stepped};
+pub use step::Step;
+pub use stepped::Stepped;
 pub use stranger::{Known, Strangers};
 pub use suggest::{Asker, Observation, Options as SuggestOptions, SuggestError, Traffic};
 pub use typed::{Layout, Placed};

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::decision::RuleId;
-use crate::policy::Policy;
 use crate::rule::Rule;
 
 /// What time it is.
@@ -26,18 +25,33 @@ pub struct Phase {
 }
 
 impl Phase {
-    fn new(policy: &Policy, from: Now, until: Option<i64>, rests: impl Fn(&Rule) -> bool) -> Self {
-        let timed = policy.all_rules().filter(|rule| !rule.time.is_empty());
+    /// Of these rules, in the order of their ids.
+    pub(crate) fn of<'r>(rules: impl Iterator<Item = &'r Rule> + Clone, now: Now) -> Self {
+        let Now::At(time) = now else {
+            return Self::new(rules, now, None, Rule::is_allow);
+        };
+        let windows = rules.clone().flat_map(|rule| &rule.time);
+        let until = windows.filter_map(|window| window.next_change(time)).min();
+        Self::new(rules, now, until, |rule| !rule.is_open(time))
+    }
+
+    /// The phase that allows most: every window of an allow is open, none of a deny.
+    pub(crate) fn widest<'r>(rules: impl Iterator<Item = &'r Rule>) -> Self {
+        Self::new(rules, Now::Unknown, None, |rule| !rule.is_allow())
+    }
+
+    fn new<'r>(
+        rules: impl Iterator<Item = &'r Rule>,
+        from: Now,
+        until: Option<i64>,
+        rests: impl Fn(&Rule) -> bool,
+    ) -> Self {
+        let timed = rules.filter(|rule| !rule.time.is_empty());
         Self {
             resting: timed.filter(|r| rests(r)).map(|r| r.id).collect(),
             from,
             until,
         }
-    }
-
-    /// The phase that allows most: every window of an allow is open, none of a deny.
-    pub(crate) fn widest(policy: &Policy) -> Self {
-        Self::new(policy, Now::Unknown, None, |rule| !rule.is_allow())
     }
 
     /// Whether it is still this phase. A clock that was set back ends it as well.
@@ -62,17 +76,5 @@ impl Phase {
 
     pub(crate) fn counts(&self, rule: &Rule) -> bool {
         self.resting.binary_search(&rule.id).is_err()
-    }
-}
-
-impl Policy {
-    /// The phase at this time. Costs a look at every rule with a window.
-    pub fn phase(&self, now: Now) -> Phase {
-        let Now::At(time) = now else {
-            return Phase::new(self, now, None, Rule::is_allow);
-        };
-        let windows = self.all_rules().flat_map(|rule| &rule.time);
-        let until = windows.filter_map(|window| window.next_change(time)).min();
-        Phase::new(self, now, until, |rule| !rule.is_open(time))
     }
 }

@@ -5,15 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fieldlock_profinet::{Mac, StationName};
 
-use crate::client::{Client, ClientEntry, Origin, Side};
-use crate::compile::compile;
+use crate::client::{Client, ClientEntry, Origin};
 use crate::decision::RuleId;
-use crate::error::{PolicyErrors, Problems, UnknownClient, nearest};
-use crate::phase::Phase;
-use crate::rule::{Effect, ReadOnly, Rule, Scope};
-use crate::source;
+use crate::error::UnknownClient;
+use crate::phase::{Now, Phase};
+use crate::rule::Rule;
+use crate::scope::{ReadOnly, Scope, Via};
+use crate::spelling::nearest;
 use crate::station::{Controller, Matching, StationRule};
-use crate::trial;
 use crate::view::View;
 
 /// Views kept for the next client that matches alike. A plant has a few kinds of clients and
@@ -46,33 +45,17 @@ struct Views {
 }
 
 impl Policy {
-    /// Reads and checks a whole file. `file` is its name for error texts.
-    pub fn parse(source: &str, file: &str) -> Result<Self, PolicyErrors> {
-        let mut problems = Problems::default();
-        let mut read = source::read(source, &mut problems);
-        let read_only = std::mem::take(&mut read.read_only);
-        let tests = std::mem::take(&mut read.tests);
-        let named = |set: &source::SourceSet| {
-            let (_, name) = set.name.as_valid()?;
-            Some((name.clone(), set.used))
-        };
-        let sets = read.sets.iter().filter_map(named).collect();
-        let (clients, rules, stations) = compile(read, source, &mut problems);
-        let policy = Self {
+    pub(crate) fn of(
+        clients: Vec<ClientEntry>,
+        rules: Vec<Rule>,
+        stations: Vec<Arc<StationRule>>,
+    ) -> Self {
+        Self {
             clients,
             rules,
             stations,
-            read_only,
-            sets,
-            tests: tests.len(),
-            narrowing: None,
-            views: Mutex::default(),
-        };
-        if problems.is_empty() {
-            trial::run(&policy, &tests, &mut problems);
+            ..Self::default()
         }
-        problems.into_result(source, file)?;
-        Ok(policy)
     }
 
     /// The same clients and read-only devices with other rules for devices, which are numbered anew,
@@ -128,7 +111,7 @@ impl Policy {
 
     /// The rules for devices, then those of the policy that narrows this one: in the order of their
     /// ids.
-    pub(crate) fn all_rules(&self) -> impl Iterator<Item = &Rule> {
+    pub(crate) fn all_rules(&self) -> impl Iterator<Item = &Rule> + Clone {
         let narrowing = self.narrowing().into_iter().flat_map(|local| &local.rules);
         self.rules.iter().chain(narrowing)
     }
@@ -167,6 +150,11 @@ impl Policy {
             .iter()
             .filter(|entry| entry.matches(client))
             .map(|entry| entry.name.as_str())
+    }
+
+    /// The phase at this time. Costs a look at every rule with a window.
+    pub fn phase(&self, now: Now) -> Phase {
+        Phase::of(self.all_rules(), now)
     }
 
     /// What this origin may do to the device in a phase of this policy: built at most once for
@@ -288,45 +276,4 @@ enum ViaKey {
     Known(Box<str>),
     Unknown,
     Unproven,
-}
-
-/// The headend through which a request came, as far as this side judges it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Via<'a> {
-    NotJudged,
-    Named(&'a str),
-    /// At the edge without a name: satisfies no allow that wants one, and every deny that does.
-    Unproven,
-}
-
-impl<'a> Via<'a> {
-    pub(crate) fn of(side: Side, via: Option<&'a str>) -> Self {
-        match (side, via) {
-            (Side::Headend, _) => Self::NotJudged,
-            (Side::Edge, Some(name)) => Self::Named(name),
-            (Side::Edge, None) => Self::Unproven,
-        }
-    }
-
-    /// Whether a rule for these headends applies.
-    pub(crate) fn meets(self, headends: &Scope<String>, effect: Effect) -> bool {
-        match self {
-            Self::NotJudged => true,
-            Self::Named(name) => headends.admits(name),
-            Self::Unproven => *headends == Scope::Any || effect == Effect::Deny,
-        }
-    }
-}
-
-impl Rule {
-    pub(crate) fn applies_to_clients(&self, clients: &[u32]) -> bool {
-        match &self.clients {
-            Scope::Any => true,
-            Scope::Only(listed) => listed.iter().any(|client| clients.contains(client)),
-        }
-    }
-
-    pub(crate) fn applies_via(&self, via: Via<'_>) -> bool {
-        via.meets(&self.via, self.effect)
-    }
 }

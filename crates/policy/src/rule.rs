@@ -8,7 +8,9 @@ use fieldlock_modbus::Table;
 use crate::address::{Span, TABLES, table_index};
 use crate::decision::RuleId;
 use crate::function::{Functions, Slot};
+use crate::interval::{Interval, ValueBounds, merge};
 use crate::rate::Rate;
+use crate::scope::{Effect, Scope, Units, Via};
 use crate::step::Step;
 use crate::typed::Typed;
 use crate::window::Window;
@@ -58,12 +60,6 @@ impl fmt::Display for Repeat {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effect {
-    Allow,
-    Deny,
-}
-
 impl Rule {
     pub(crate) fn is_allow(&self) -> bool {
         self.effect == Effect::Allow
@@ -90,6 +86,17 @@ impl Rule {
             Effect::Allow => self.units.contains(unit),
             Effect::Deny => unit == 0 || self.units.contains(unit),
         }
+    }
+
+    pub(crate) fn applies_to_clients(&self, clients: &[u32]) -> bool {
+        match &self.clients {
+            Scope::Any => true,
+            Scope::Only(listed) => listed.iter().any(|client| clients.contains(client)),
+        }
+    }
+
+    pub(crate) fn applies_via(&self, via: Via<'_>) -> bool {
+        via.meets(&self.via, self.effect)
     }
 
     /// What the rule lists of a slot: addresses, or sub-functions, or all where it has neither.
@@ -125,100 +132,6 @@ impl Rule {
     }
 }
 
-/// A key that may be left out, or say `"any"`, or list what it means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scope<T> {
-    Any,
-    Only(Vec<T>),
-}
-
-impl<T> Scope<T> {
-    pub(crate) fn listed(&self) -> &[T] {
-        match self {
-            Self::Any => &[],
-            Self::Only(list) => list,
-        }
-    }
-}
-
-impl Scope<String> {
-    pub(crate) fn admits(&self, name: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only(list) => list.iter().any(|listed| listed == name),
-        }
-    }
-}
-
-/// A set of unit identifiers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Units([u64; 4]);
-
-impl Units {
-    /// Units 1 to 255: what `"any"` and an absent key mean.
-    pub(crate) const ANY: Self = Self([!1, u64::MAX, u64::MAX, u64::MAX]);
-    pub(crate) const NONE: Self = Self([0; 4]);
-
-    pub(crate) fn insert(&mut self, unit: u8) {
-        self.0[usize::from(unit / 64)] |= 1 << (unit % 64);
-    }
-
-    pub(crate) fn contains(&self, unit: u8) -> bool {
-        self.0[usize::from(unit / 64)] & (1 << (unit % 64)) != 0
-    }
-
-    pub(crate) fn extend(&mut self, other: &Self) {
-        self.0
-            .iter_mut()
-            .zip(other.0)
-            .for_each(|(own, other)| *own |= other);
-    }
-
-    /// The lowest; 0 if there is none.
-    pub(crate) fn first(&self) -> u8 {
-        (0..=255).find(|unit| self.contains(*unit)).unwrap_or(0)
-    }
-
-    pub(crate) fn is_superset(&self, other: &Self) -> bool {
-        self.0
-            .iter()
-            .zip(other.0)
-            .all(|(own, other)| other & !own == 0)
-    }
-}
-
-impl fmt::Display for Units {
-    /// `any`, or ascending with runs as ranges: `1, 5-9`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::ANY {
-            return f.write_str("any");
-        }
-        let units: Vec<u8> = (0..=255).filter(|unit| self.contains(*unit)).collect();
-        let parts: Vec<String> = units
-            .chunk_by(|a, b| a.checked_add(1) == Some(*b))
-            .map(|run| match run {
-                [first, .., last] => format!("{first}-{last}"),
-                _ => run.iter().map(u8::to_string).collect(),
-            })
-            .collect();
-        f.write_str(&parts.join(", "))
-    }
-}
-
-/// First and last address, inclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Interval {
-    pub(crate) first: u16,
-    pub(crate) last: u16,
-}
-
-impl Interval {
-    pub(crate) const FULL: Self = Self {
-        first: 0,
-        last: u16::MAX,
-    };
-}
-
 /// Per table: sorted intervals that neither overlap nor touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Addresses([Vec<Interval>; 4]);
@@ -252,83 +165,5 @@ impl Addresses {
                 last: interval.last,
             })
         })
-    }
-}
-
-/// Sorted, and joined where they overlap or touch, so that a request across two listed ranges of
-/// one rule is covered.
-pub(crate) fn merge(mut intervals: Vec<Interval>) -> Vec<Interval> {
-    intervals.sort_unstable();
-    let mut merged: Vec<Interval> = Vec::with_capacity(intervals.len());
-    for interval in intervals {
-        match merged.last_mut() {
-            Some(previous) if interval.first <= previous.last.saturating_add(1) => {
-                previous.last = previous.last.max(interval.last);
-            }
-            _ => merged.push(interval),
-        }
-    }
-    merged
-}
-
-/// Smallest and largest value, inclusive; coils count as 0 and 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-pub(crate) struct ValueBounds {
-    pub(crate) min: u16,
-    pub(crate) max: u16,
-}
-
-impl ValueBounds {
-    pub(crate) const FULL: Self = Self {
-        min: 0,
-        max: u16::MAX,
-    };
-
-    pub(crate) fn contains(&self, value: u16) -> bool {
-        (self.min..=self.max).contains(&value)
-    }
-}
-
-/// Which devices take no request that may change their state.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum ReadOnly {
-    #[default]
-    None,
-    All,
-    Devices(Vec<String>),
-}
-
-impl ReadOnly {
-    pub(crate) fn contains(&self, device: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::All => true,
-            Self::Devices(devices) => devices.iter().any(|listed| listed == device),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn touching_ranges_become_one() {
-        let parts = [(10, 19), (0, 9), (30, 40), (35, 36), (65_535, 65_535)]
-            .map(|(first, last)| Interval { first, last });
-        let expected =
-            [(0, 19), (30, 40), (65_535, 65_535)].map(|(first, last)| Interval { first, last });
-        assert_eq!(merge(parts.to_vec()), expected);
-    }
-
-    #[test]
-    fn any_unit_is_not_broadcast() {
-        assert!(!Units::ANY.contains(0));
-        assert!((1..=255).all(|unit| Units::ANY.contains(unit)));
-        let mut some = Units::NONE;
-        for unit in [0, 3, 4, 5, 255] {
-            some.insert(unit);
-        }
-        assert_eq!(some.to_string(), "0, 3-5, 255");
     }
 }

@@ -28,10 +28,10 @@ use keys::Keys;
 use set::Sets;
 pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
 pub(crate) use station::SourceStations;
+pub(crate) use test::{Expect, SourceGiven, SourceTest};
 
 use crate::rate::Rate;
-use crate::rule::{Effect, ReadOnly, Scope, Units};
-use crate::trial::SourceTest;
+use crate::scope::{Effect, ReadOnly, Scope, Units};
 use crate::window::Window;
 
 /// Bytes. Ten thousand long rules fit; more is not a policy that a person can judge.

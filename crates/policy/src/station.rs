@@ -18,6 +18,7 @@
 //! - `read_only = true` leaves Identify, Get, Hello and Read: an AR changes what a device puts out.
 
 mod call;
+mod decision;
 mod diff;
 mod explain;
 mod parts;
@@ -27,11 +28,12 @@ mod view;
 mod warn;
 
 pub use call::{Call, CallError, Controller, StationOrigin};
+pub use decision::{StationDecision, StationReason, StationRefusal};
 pub use diff::StationChange;
 pub use explain::{AskedStation, StationExplanation, explain_station, explain_station_named};
 pub use parts::{SlotSpan, parse_ar, parse_index, parse_slot};
 pub use reach::{CeilingStation, StationClause};
-pub use view::{StationDecision, StationReason, StationRefusal, StationView};
+pub use view::StationView;
 
 pub(crate) use diff::changes;
 pub(crate) use parts::{ArTypes, Services, ar_words, indexes, service_words};

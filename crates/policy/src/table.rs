@@ -6,7 +6,7 @@
 //! nodes per level, as long as entries differ in their addresses or in their bounds.
 
 use crate::decision::RuleId;
-use crate::rule::{Interval, ValueBounds};
+use crate::interval::{Interval, ValueBounds};
 
 /// Eight summaries of eight bytes are one cache line.
 const FANOUT: usize = 8;

@@ -1,67 +1,18 @@
 //! Tests that stand in the policy file: what a request must come to. A file whose tests fail is not
 //! taken, so that a rule which was changed by mistake does not get into force.
 
-use std::net::IpAddr;
-use std::ops::Range;
+use fieldlock_modbus::Request;
 
-use fieldlock_modbus::{FunctionCode, Request};
-use fieldlock_profinet::{ArType, Mac, Service, StationName};
-
-use crate::address::Span;
 use crate::client::{Client, Side};
 use crate::decision::{Decision, RuleId};
 use crate::error::{Problem, Problems};
-use crate::number::{Number, WordOrder};
+use crate::number::Number;
 use crate::phase::{Now, Phase};
-use crate::policy::{Policy, Via};
+use crate::policy::Policy;
 use crate::sample::Sample;
-use crate::source::Given;
+use crate::scope::Via;
+use crate::source::{Expect, Given, SourceGiven, SourceTest};
 use crate::station::{Call, Controller, Matching, StationDecision, StationReason, StationView};
-
-/// A `[[test]]` as written.
-#[derive(Debug)]
-pub(crate) struct SourceTest {
-    pub(crate) span: Range<usize>,
-    pub(crate) name: Given<String>,
-    pub(crate) given: Given<SourceGiven>,
-    pub(crate) expect: Given<Expect>,
-    /// The rule that must decide.
-    pub(crate) rule: Given<String>,
-}
-
-/// The request that a test is about.
-#[derive(Debug)]
-pub(crate) struct SourceGiven {
-    /// Clients by their names, or else by what is seen of them.
-    pub(crate) client: Given<Vec<String>>,
-    pub(crate) ip: Given<IpAddr>,
-    pub(crate) identity: Given<String>,
-    pub(crate) role: Given<String>,
-    /// The headend: then the edge decides.
-    pub(crate) via: Given<String>,
-    pub(crate) mac: Given<Mac>,
-    pub(crate) device: Given<String>,
-    pub(crate) unit: Given<u8>,
-    pub(crate) function: Given<FunctionCode>,
-    pub(crate) address: Given<Span>,
-    pub(crate) quantity: Given<u16>,
-    pub(crate) value: Given<Number>,
-    pub(crate) word_order: Given<WordOrder>,
-    /// In place of a device.
-    pub(crate) station: Given<StationName>,
-    pub(crate) service: Given<Service>,
-    pub(crate) ar: Given<ArType>,
-    pub(crate) record: Given<u16>,
-    pub(crate) slot: Given<(u16, u16)>,
-    /// Seconds since 1970-01-01 UTC.
-    pub(crate) at: Given<i64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expect {
-    Allow,
-    Deny,
-}
 
 /// Which windows are open.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +28,7 @@ impl When {
     fn phase(self, policy: &Policy) -> Phase {
         match self {
             Self::Narrowest => policy.phase(Now::Unknown),
-            Self::Widest => Phase::widest(policy),
+            Self::Widest => Phase::widest(policy.all_rules()),
             Self::At(at) => policy.phase(Now::At(at)),
         }
     }

@@ -6,8 +6,8 @@ use fieldlock_modbus::{Range, Table, Values, Write};
 
 use crate::decision::Reason;
 use crate::function::Slot;
+use crate::interval::Interval;
 use crate::number::{Bounds, Format, Number};
-use crate::rule::Interval;
 
 /// Where the values of a rule lie in the holding registers.
 ///

@@ -7,7 +7,7 @@ use fieldlock_profinet::{ArType, Service};
 use super::{ClientNames, place};
 use crate::decision::RuleId;
 use crate::error::{Problem, Problems};
-use crate::rule::{Effect, Scope};
+use crate::scope::{Effect, Scope};
 use crate::source::{Given, SourceRule};
 use crate::station::{ArTypes, Services, StationRule};
 

@@ -7,7 +7,7 @@ use super::{Budget, TooLarge};
 use crate::cidr::Cidr;
 use crate::client::Client;
 use crate::policy::Policy;
-use crate::rule::Scope;
+use crate::scope::Scope;
 
 /// Origins to which the same rules apply, in the old policy and in the new.
 pub(super) struct Group {

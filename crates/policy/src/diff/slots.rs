@@ -11,7 +11,7 @@ use super::values::{ValueSet, without};
 use super::{Budget, Change, TooLarge};
 use crate::address::{Span, table_index};
 use crate::function::{Functions, Slot};
-use crate::rule::{Interval, ValueBounds, merge};
+use crate::interval::{Interval, ValueBounds, merge};
 use crate::subfunction::SubFunctions;
 use crate::view::View;
 

@@ -3,7 +3,7 @@
 use super::values::{ValueSet, union, without};
 use super::{Budget, TooLarge};
 use crate::function::Slot;
-use crate::rule::{Interval, ValueBounds};
+use crate::interval::{Interval, ValueBounds};
 use crate::table::{Entry, IntervalTable};
 use crate::view::Row;
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::ConditionChange;
 use crate::policy::Policy;
-use crate::rule::{Effect, Rule, Scope};
+use crate::rule::Rule;
+use crate::scope::{Effect, Scope};
 
 /// Rules that have a type in either file and say something else in the other, or are not there.
 pub(super) fn changes(old: &Policy, new: &Policy) -> Vec<ConditionChange> {

@@ -1,6 +1,6 @@
 //! Sets of values as ascending ranges that neither overlap nor touch.
 
-use crate::rule::ValueBounds;
+use crate::interval::ValueBounds;
 
 pub(super) type ValueSet = Vec<ValueBounds>;
 

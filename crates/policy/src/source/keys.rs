@@ -10,10 +10,11 @@ use super::set::Sets;
 use super::{Given, MAX_ENTRIES, MAX_NAME, MAX_TEXT};
 use crate::address::{Span, parse_address};
 use crate::cidr::Cidr;
-use crate::error::{Problem, Problems, nearest};
+use crate::error::{Problem, Problems};
 use crate::function::{self, Functions};
 use crate::number::{Bounds, Number, NumberType, WordOrder};
-use crate::rule::{ReadOnly, Scope, Units};
+use crate::scope::{ReadOnly, Scope, Units};
+use crate::spelling::nearest;
 
 /// The keys of one table. Readers return `None` after they reported what is wrong.
 pub(super) struct Keys<'t> {

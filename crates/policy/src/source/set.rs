@@ -10,8 +10,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{Keys, items};
 use super::{Given, MAX_EXPANDED};
-use crate::error::{Problem, Problems, nearest};
-use crate::rule::Scope;
+use crate::error::{Problem, Problems};
+use crate::scope::Scope;
+use crate::spelling::nearest;
 
 type Value<'t> = Spanned<DeValue<'t>>;
 

@@ -8,8 +8,10 @@ use toml::de::DeValue;
 
 use super::keys::{EMPTY_MEANS_NONE, Keys, integer};
 use super::{Given, MAX_NAME};
-use crate::error::{Problem, nearest};
-use crate::rule::{Effect, Interval, Scope, merge};
+use crate::error::Problem;
+use crate::interval::{Interval, merge};
+use crate::scope::{Effect, Scope};
+use crate::spelling::nearest;
 use crate::station::{
     ArTypes, Services, SlotSpan, ar_words, indexes, parse_ar, parse_slot, service_words,
 };

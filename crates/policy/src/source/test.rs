@@ -4,16 +4,62 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use fieldlock_modbus::FunctionCode;
-use fieldlock_profinet::Service;
+use fieldlock_profinet::{ArType, Mac, Service, StationName};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{EMPTY_MEANS_NONE, Keys, function_code, integer};
-use super::{MAX_NAME, values_of};
+use super::{Given, MAX_NAME, values_of};
 use crate::address::{Span, parse_address};
-use crate::error::{Problem, Problems, nearest};
+use crate::error::{Problem, Problems};
+use crate::number::{Number, WordOrder};
+use crate::spelling::nearest;
 use crate::station::{parse_index, parse_slot};
-use crate::trial::{Expect, SourceGiven, SourceTest};
+
+/// A `[[test]]` as written.
+#[derive(Debug)]
+pub(crate) struct SourceTest {
+    pub(crate) span: Range<usize>,
+    pub(crate) name: Given<String>,
+    pub(crate) given: Given<SourceGiven>,
+    pub(crate) expect: Given<Expect>,
+    /// The rule that must decide.
+    pub(crate) rule: Given<String>,
+}
+
+/// The request that a test is about.
+#[derive(Debug)]
+pub(crate) struct SourceGiven {
+    /// Clients by their names, or else by what is seen of them.
+    pub(crate) client: Given<Vec<String>>,
+    pub(crate) ip: Given<IpAddr>,
+    pub(crate) identity: Given<String>,
+    pub(crate) role: Given<String>,
+    /// The headend: then the edge decides.
+    pub(crate) via: Given<String>,
+    pub(crate) mac: Given<Mac>,
+    pub(crate) device: Given<String>,
+    pub(crate) unit: Given<u8>,
+    pub(crate) function: Given<FunctionCode>,
+    pub(crate) address: Given<Span>,
+    pub(crate) quantity: Given<u16>,
+    pub(crate) value: Given<Number>,
+    pub(crate) word_order: Given<WordOrder>,
+    /// In place of a device.
+    pub(crate) station: Given<StationName>,
+    pub(crate) service: Given<Service>,
+    pub(crate) ar: Given<ArType>,
+    pub(crate) record: Given<u16>,
+    pub(crate) slot: Given<(u16, u16)>,
+    /// Seconds since 1970-01-01 UTC.
+    pub(crate) at: Given<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    Allow,
+    Deny,
+}
 
 type Value<'t> = Spanned<DeValue<'t>>;
 

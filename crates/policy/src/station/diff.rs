@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::rule::StationRule;
 use crate::policy::Policy;
-use crate::rule::{ReadOnly, Scope};
+use crate::scope::{ReadOnly, Scope};
 
 /// A rule for stations that says something else in the other file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -8,7 +8,7 @@ use fieldlock_profinet::StationName;
 use serde::Serialize;
 
 use crate::policy::Policy;
-use crate::rule::{ReadOnly, Scope};
+use crate::scope::{ReadOnly, Scope};
 
 /// What can be reached of one station.
 #[derive(Debug, Clone, Serialize)]

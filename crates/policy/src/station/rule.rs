@@ -6,12 +6,13 @@ use std::sync::Arc;
 use fieldlock_profinet::{ArType, Service, StationName};
 
 use super::call::{Call, Controller};
+use super::decision::StationReason;
 use super::parts::{ArTypes, Services, SlotSpan};
-use super::view::StationReason;
 use crate::client::ClientEntry;
 use crate::decision::RuleId;
+use crate::interval::Interval;
 use crate::phase::Now;
-use crate::rule::{Effect, Interval, Scope};
+use crate::scope::{Effect, Scope};
 use crate::window::Window;
 
 #[derive(Debug, Clone)]

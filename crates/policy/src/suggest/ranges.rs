@@ -3,7 +3,7 @@
 use super::Times;
 use super::rules::AddressRange;
 use crate::address::{Span, table_index};
-use crate::rule::ValueBounds;
+use crate::interval::ValueBounds;
 
 /// A range with the bounds of what was written to it.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ranges::{Range, hull, join_reads, join_writes};
 use super::{Observation, Options, Times};
 use crate::address::table_index;
-use crate::rule::ValueBounds;
+use crate::interval::ValueBounds;
 use crate::subfunction::SubFunctions;
 
 /// A rule without who, where and name.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::rules::{AddressRange, Kind, RuleBody};
 use super::{Observation, Times, Traffic, Who};
 use crate::address::{Span, TABLES, table_name};
-use crate::rule::Units;
+use crate::scope::Units;
 
 type Rules<'t> = BTreeMap<(&'t Who, &'t str, RuleBody), (BTreeSet<u8>, Times)>;
 
