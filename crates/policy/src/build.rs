@@ -8,8 +8,7 @@ use crate::function::Slot;
 use crate::phase::Phase;
 use crate::policy::Policy;
 use crate::rule::{Repeat, Rule};
-use crate::scope::Units;
-use crate::scope::Via;
+use crate::scope::{Units, Via};
 use crate::table::{Entry, IntervalTable};
 use crate::view::{Class, Row, TypedRow, View};
 

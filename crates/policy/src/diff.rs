@@ -22,6 +22,7 @@
 //! Time and memory grow with the rules that overlap; a budget ends a comparison that would take
 //! minutes.
 
+mod budget;
 mod conditions;
 mod examples;
 mod joined;
@@ -43,10 +44,11 @@ use crate::client::Side;
 use crate::phase::Now;
 use crate::policy::Policy;
 use crate::rule::{Repeat, Rule};
-use crate::scope::Via;
-use crate::scope::{ReadOnly, Units};
+use crate::scope::{ReadOnly, Units, Via};
 use crate::station::{self, StationChange};
 use crate::view::View;
+use budget::Budget;
+pub use budget::TooLarge;
 use conditions::Times;
 use origin::Group;
 use slots::{Difference, differences};
@@ -154,28 +156,9 @@ pub struct ExampleClient {
     pub role: Option<String>,
 }
 
-/// The policies have so many rules over the same addresses that a comparison would take minutes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the policies have too many overlapping rules to compare; compare them device by device, in smaller files"
-)]
-pub struct TooLarge;
-
-/// Steps that a comparison may take: some ten seconds' worth.
-const STEPS: u64 = 20_000_000_000;
-
-struct Budget(u64);
-
-impl Budget {
-    fn spend(&mut self, steps: u64) -> Result<(), TooLarge> {
-        self.0 = self.0.checked_sub(steps).ok_or(TooLarge)?;
-        Ok(())
-    }
-}
-
 /// Compares two policies as `side` judges: at the edge for each headend that a rule names.
 pub fn diff(old: &Policy, new: &Policy, side: Side) -> Result<Diff, TooLarge> {
-    let mut budget = Budget(STEPS);
+    let mut budget = Budget::default();
     let groups = origin::groups(old, new, &mut budget)?;
     let devices = devices(old, new);
     let headends = headends(old, new, side);

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Budget, ConditionChange, TooLarge};
+use super::ConditionChange;
+use super::budget::{Budget, TooLarge};
 use crate::policy::Policy;
 use crate::rule::{Repeat, Rule};
 use crate::window::Window;

@@ -6,9 +6,9 @@
 //! wider the request, the less is covered. So only the longest requests must be looked at, and of
 //! these one for each way in which their ends can lie among the rules.
 
+use super::budget::{Budget, TooLarge};
 use super::sweep::{Shape, Strip};
 use super::values::{ValueSet, common};
-use super::{Budget, TooLarge};
 use crate::interval::{Interval, ValueBounds};
 use crate::table::Entry;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Budget, TooLarge};
+use super::budget::{Budget, TooLarge};
 use crate::cidr::Cidr;
 use crate::client::Client;
 use crate::policy::Policy;

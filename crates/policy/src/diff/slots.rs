@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use fieldlock_modbus::Table;
 
+use super::Change;
+use super::budget::{Budget, TooLarge};
 use super::examples::{Element, Request};
 use super::joined::joined;
 use super::sweep::{Boxes, Shape, Strip, sweep};
 use super::values::{ValueSet, without};
-use super::{Budget, Change, TooLarge};
 use crate::address::{Span, table_index};
 use crate::function::{Functions, Slot};
 use crate::interval::{Interval, ValueBounds, merge};

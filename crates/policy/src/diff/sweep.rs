@@ -1,7 +1,7 @@
 //! One slot of two views, address by address: which values each lets through on its own.
 
+use super::budget::{Budget, TooLarge};
 use super::values::{ValueSet, union, without};
-use super::{Budget, TooLarge};
 use crate::function::Slot;
 use crate::interval::{Interval, ValueBounds};
 use crate::table::{Entry, IntervalTable};

@@ -10,8 +10,7 @@ use super::rule::{Matching, StationRule};
 use crate::decision::RuleId;
 use crate::phase::Now;
 use crate::policy::Policy;
-use crate::scope::ReadOnly;
-use crate::scope::Via;
+use crate::scope::{ReadOnly, Via};
 
 /// What one controller may do to one station.
 #[derive(Debug, Clone, Default)]
