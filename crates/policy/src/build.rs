@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use crate::conditional::Conditional;
-use crate::decision::{Reason, RuleId};
-use crate::function::Slot;
-use crate::phase::Phase;
+use crate::model::decision::{Reason, RuleId};
+use crate::model::function::Slot;
+use crate::model::phase::Phase;
+use crate::model::rule::{Repeat, Rule};
+use crate::model::scope::{Units, Via};
 use crate::policy::Policy;
-use crate::rule::{Repeat, Rule};
-use crate::scope::{Units, Via};
 use crate::table::{Entry, IntervalTable};
 use crate::view::{Class, Row, TypedRow, View};
 

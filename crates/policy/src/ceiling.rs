@@ -10,14 +10,14 @@ use std::fmt;
 use fieldlock_modbus::FunctionCode;
 use serde::Serialize;
 
-use crate::address::{Span, TABLES, table_index};
-use crate::function::{Functions, Slot};
-use crate::interval::{Interval, ValueBounds, merge};
-use crate::number::{Format, Number};
+use crate::model::address::{Span, TABLES, table_index};
+use crate::model::function::{Functions, Slot};
+use crate::model::interval::{Interval, ValueBounds, merge};
+use crate::model::number::{Format, Number};
+use crate::model::rate::Rate;
+use crate::model::rule::Rule;
+use crate::model::scope::{ReadOnly, Scope, Units};
 use crate::policy::Policy;
-use crate::rate::Rate;
-use crate::rule::Rule;
-use crate::scope::{ReadOnly, Scope, Units};
 use crate::station::{CeilingStation, station_ceilings};
 
 /// `Display` gives the text, `Serialize` the same for programs.

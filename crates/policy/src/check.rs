@@ -6,13 +6,13 @@ use std::fmt;
 use fieldlock_modbus::Table;
 use serde::Serialize;
 
-use crate::address::Span;
-use crate::function::{Functions, PROGRAMMING, Slot};
-use crate::interval::{Interval, ValueBounds};
-use crate::number::NumberType;
+use crate::model::address::Span;
+use crate::model::function::{Functions, PROGRAMMING, Slot};
+use crate::model::interval::{Interval, ValueBounds};
+use crate::model::number::NumberType;
+use crate::model::rule::Rule;
+use crate::model::scope::{Effect, ReadOnly, Scope};
 use crate::policy::Policy;
-use crate::rule::Rule;
-use crate::scope::{Effect, ReadOnly, Scope};
 use crate::station::station_warnings;
 
 /// The size of a policy.
@@ -270,7 +270,7 @@ fn unused_tables(rule: &Rule) -> Vec<Warning> {
         .filter(|table| !rule.functions.iter().any(|s| s.table() == Some(*table)))
         .map(|table| Warning::TableUnused {
             rule: rule.name.clone(),
-            table: crate::address::table_name(table),
+            table: crate::model::address::table_name(table),
         })
         .collect()
 }
@@ -283,7 +283,7 @@ fn functions_without_address(rule: &Rule) -> impl Iterator<Item = Warning> {
         useless.then(|| Warning::FunctionWithoutAddress {
             rule: rule.name.clone(),
             function: slot.to_string(),
-            table: crate::address::table_name(table),
+            table: crate::model::address::table_name(table),
         })
     })
 }

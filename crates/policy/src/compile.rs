@@ -8,20 +8,20 @@ use std::sync::Arc;
 
 use fieldlock_modbus::Table;
 
-use crate::address::Span;
-use crate::client::ClientEntry;
-use crate::decision::RuleId;
 use crate::error::{Problem, Problems, position};
-use crate::function::{Functions, Slot};
-use crate::interval::{Interval, ValueBounds};
-use crate::number::{Bounds, Format, NumberType};
-use crate::rule::{Addresses, Repeat, Rule};
-use crate::scope::{Effect, Scope, Units};
+use crate::model::address::Span;
+use crate::model::client::ClientEntry;
+use crate::model::decision::RuleId;
+use crate::model::function::{Functions, Slot};
+use crate::model::interval::{Interval, ValueBounds};
+use crate::model::number::{Bounds, Format, NumberType};
+use crate::model::rule::{Addresses, Repeat, Rule};
+use crate::model::scope::{Effect, Scope, Units};
+use crate::model::spelling::nearest;
+use crate::model::step::Step;
+use crate::model::typed::{Layout, Typed};
 use crate::source::{Given, SET_PREFIX, Source, SourceClient, SourceRule, SourceSet};
-use crate::spelling::nearest;
 use crate::station::StationRule;
-use crate::step::Step;
-use crate::typed::{Layout, Typed};
 
 /// What is sound of a source. Whatever is not has been added to the problems.
 pub(crate) fn compile(

@@ -1,10 +1,10 @@
 //! Allows that count only under conditions, apart from the others: no request that they are not
 //! needed for looks at them.
 
-use crate::decision::{Decision, Reason, Refusal, RuleId};
 use crate::half::{Half, Halves};
-use crate::rate::Rate;
-use crate::step::Step;
+use crate::model::decision::{Decision, Reason, Refusal, RuleId};
+use crate::model::rate::Rate;
+use crate::model::step::Step;
 use crate::view::{View, join};
 
 #[derive(Debug)]

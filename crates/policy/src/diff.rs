@@ -40,11 +40,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::client::Side;
-use crate::phase::Now;
+use crate::model::client::Side;
+use crate::model::phase::Now;
+use crate::model::rule::{Repeat, Rule};
+use crate::model::scope::{ReadOnly, Units, Via};
 use crate::policy::Policy;
-use crate::rule::{Repeat, Rule};
-use crate::scope::{ReadOnly, Units, Via};
 use crate::station::{self, StationChange};
 use crate::view::View;
 use budget::Budget;
@@ -56,7 +56,7 @@ use slots::{Difference, differences};
 /// A valid request of a function other than 23, with one element for each value.
 #[cfg(test)]
 pub(crate) fn test_request(function: u8, first: u16, values: &[u16]) -> Vec<u8> {
-    use crate::function::Slot;
+    use crate::model::function::Slot;
     use fieldlock_modbus::FunctionCode;
     let values = match function {
         5 | 6 | 8 | 22 | 43 => &values[..1],

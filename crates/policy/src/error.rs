@@ -3,9 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::address::{AddressError, Span};
-use crate::cidr::CidrError;
-use crate::number::{Bounds, Number, NumberType};
+use crate::model::address::{AddressError, Span};
+use crate::model::cidr::CidrError;
+use crate::model::number::{Bounds, Number, NumberType};
 
 /// At most this many places of one file are reported.
 const MAX_REPORTED: usize = 50;

@@ -5,21 +5,21 @@ use std::fmt;
 use fieldlock_modbus::{Request, Write};
 use serde::Serialize;
 
-use crate::address::Span;
-use crate::client::{Origin, Side};
-use crate::decision::{Decision, Reason, RuleId};
 use crate::error::UnknownClient;
 use crate::half::{Half, Halves};
-use crate::interval::{Interval, ValueBounds};
-use crate::phase::Now;
+use crate::model::address::Span;
+use crate::model::client::{Origin, Side};
+use crate::model::decision::{Decision, Reason, RuleId};
+use crate::model::interval::{Interval, ValueBounds};
+use crate::model::phase::Now;
+use crate::model::rule::{Repeat, Rule};
+use crate::model::scope::Via;
+use crate::model::typed::{Placed, Typed};
+use crate::model::window::Window;
 use crate::policy::Policy;
-use crate::rule::{Repeat, Rule};
-use crate::scope::Via;
 use crate::station::StationReason;
 use crate::table::Entry;
-use crate::typed::{Placed, Typed};
 use crate::view::out_of_bounds;
-use crate::window::Window;
 
 /// A decision with its grounds. `Display` gives the text, `Serialize` the same for programs.
 #[derive(Debug, Clone, Serialize)]

@@ -2,9 +2,9 @@
 
 use fieldlock_modbus::{Range, Request, Values, Write};
 
-use crate::decision::Reason;
-use crate::function::Slot;
-use crate::interval::{Interval, ValueBounds};
+use crate::model::decision::Reason;
+use crate::model::function::Slot;
+use crate::model::interval::{Interval, ValueBounds};
 use crate::table::{Entry, IntervalTable};
 
 /// A request, as one question or, for function 23, as two.

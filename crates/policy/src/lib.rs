@@ -40,65 +40,51 @@
 //! - A policy can be narrowed by another ([`Policy::narrowed_by`]): both have to allow a request.
 //! - `via` is judged at the edge only, where the tunnel's certificate proves it.
 
-mod address;
 mod build;
 pub mod bundle;
 mod ceiling;
 mod check;
-mod cidr;
-mod client;
 mod compile;
 mod conditional;
-mod decision;
 mod diff;
 mod error;
 mod explain;
-mod function;
 mod half;
-mod interval;
-mod number;
+mod model;
 mod parse;
-mod phase;
 mod policy;
-mod rate;
-mod rule;
-mod sample;
-mod scope;
 mod source;
-mod spelling;
 mod station;
-mod step;
 mod stepped;
 mod stranger;
-mod subfunction;
 mod suggest;
 mod table;
 mod trial;
-mod typed;
 mod view;
-mod window;
 
 /// The JSON Schema (draft 2020-12) of a policy file, for editors. It says less than the parser: what it
 /// refuses, [`Policy::parse`] refuses too.
 pub const SCHEMA: &str = include_str!("../policy.schema.json");
 
-pub use address::{AddressError, Span, Spans, parse_address, table_name};
 pub use bundle::Bundle;
 pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
 pub use check::{Summary, Warning, summary, warnings};
-pub use cidr::CidrError;
-pub use client::{Client, Origin, Side};
-pub use decision::{Decision, Reason, Refusal, RuleId};
 pub use diff::{Change, Diff, Example, ExampleClient, Region, TooLarge, diff};
 pub use error::{PolicyError, PolicyErrors, Problem, UnknownClient};
 pub use explain::{Asked, Explanation, RuleVerdict, explain, explain_named};
-pub use function::parse_function;
-pub use number::{Format, NotANumberType, NotAWordOrder, Number, NumberType, WordOrder};
-pub use phase::{Now, Phase};
+pub use model::address::{AddressError, Span, Spans, parse_address, table_name};
+pub use model::cidr::CidrError;
+pub use model::client::{Client, Origin, Side};
+pub use model::decision::{Decision, Reason, Refusal, RuleId};
+pub use model::function::parse_function;
+pub use model::number::{Format, NotANumberType, NotAWordOrder, Number, NumberType, WordOrder};
+pub use model::phase::{Now, Phase};
+pub use model::rate::Rate;
+pub use model::rule::Repeat;
+pub use model::sample::{Sample, SampleError};
+pub use model::step::Step;
+pub use model::typed::{Layout, Placed};
 pub use policy::Policy;
-pub use rate::Rate;
-pub use rule::Repeat;
-pub use sample::{Sample, SampleError};
 pub use source::is_device_name;
 pub use station::{
     AskedStation, Call, CallError, CeilingStation, Controller, SlotSpan, StationChange,
@@ -106,9 +92,7 @@ pub use station::{
     StationRefusal, StationView, explain_station, explain_station_named, parse_ar, parse_index,
     parse_slot,
 };
-pub use step::Step;
 pub use stepped::Stepped;
 pub use stranger::{Known, Strangers};
 pub use suggest::{Asker, Observation, Options as SuggestOptions, SuggestError, Traffic};
-pub use typed::{Layout, Placed};
 pub use view::View;

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fieldlock_profinet::{Mac, StationName};
 
-use crate::client::{Client, ClientEntry, Origin};
-use crate::decision::RuleId;
 use crate::error::UnknownClient;
-use crate::phase::{Now, Phase};
-use crate::rule::Rule;
-use crate::scope::{ReadOnly, Scope, Via};
-use crate::spelling::nearest;
+use crate::model::client::{Client, ClientEntry, Origin};
+use crate::model::decision::RuleId;
+use crate::model::phase::{Now, Phase};
+use crate::model::rule::Rule;
+use crate::model::scope::{ReadOnly, Scope, Via};
+use crate::model::spelling::nearest;
 use crate::station::{Controller, Matching, StationRule};
 use crate::view::View;
 

@@ -19,20 +19,20 @@ use fieldlock_profinet::{Mac, StationName};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::address::Span;
-use crate::cidr::Cidr;
 use crate::error::{Problem, Problems};
-use crate::function::Functions;
-use crate::number::{Number, NumberType, WordOrder};
+use crate::model::address::Span;
+use crate::model::cidr::Cidr;
+use crate::model::function::Functions;
+use crate::model::number::{Number, NumberType, WordOrder};
 use keys::Keys;
 use set::Sets;
 pub(crate) use set::{PREFIX as SET_PREFIX, SourceSet};
 pub(crate) use station::SourceStations;
 pub(crate) use test::{Expect, SourceGiven, SourceTest};
 
-use crate::rate::Rate;
-use crate::scope::{Effect, ReadOnly, Scope, Units};
-use crate::window::Window;
+use crate::model::rate::Rate;
+use crate::model::scope::{Effect, ReadOnly, Scope, Units};
+use crate::model::window::Window;
 
 /// Bytes. Ten thousand long rules fit; more is not a policy that a person can judge.
 const MAX_SOURCE: usize = 8 << 20;

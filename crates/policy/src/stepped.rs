@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 use fieldlock_modbus::Table;
 
 use crate::ceiling::by_units;
-use crate::interval::{Interval, merge};
+use crate::model::interval::{Interval, merge};
+use crate::model::rule::Rule;
+use crate::model::scope::Units;
 use crate::policy::Policy;
-use crate::rule::Rule;
-use crate::scope::Units;
 
 /// The holding registers of one device that some allow with a step covers, whoever asks and
 /// whichever windows are open.

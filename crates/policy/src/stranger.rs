@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::model::scope::ReadOnly;
+use crate::model::spelling::nearest;
 use crate::policy::Policy;
-use crate::scope::ReadOnly;
-use crate::spelling::nearest;
 
 /// The names that the configuration of one agent has.
 #[derive(Debug, Clone, Copy)]

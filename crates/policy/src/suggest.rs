@@ -25,8 +25,8 @@ use std::time::SystemTime;
 
 use fieldlock_modbus::{FunctionCode, Request};
 
-use crate::address::Span;
-use crate::function::Slot;
+use crate::model::address::Span;
+use crate::model::function::Slot;
 use rules::{RuleBody, bodies};
 
 /// Different requests that are kept apart; a scan of a network has more.

@@ -5,8 +5,8 @@
 //! whose summary can't satisfy a question is skipped with all below it. A question touches a few
 //! nodes per level, as long as entries differ in their addresses or in their bounds.
 
-use crate::decision::RuleId;
-use crate::interval::{Interval, ValueBounds};
+use crate::model::decision::RuleId;
+use crate::model::interval::{Interval, ValueBounds};
 
 /// Eight summaries of eight bytes are one cache line.
 const FANOUT: usize = 8;

@@ -3,14 +3,14 @@
 
 use fieldlock_modbus::Request;
 
-use crate::client::{Client, Side};
-use crate::decision::{Decision, RuleId};
 use crate::error::{Problem, Problems};
-use crate::number::Number;
-use crate::phase::{Now, Phase};
+use crate::model::client::{Client, Side};
+use crate::model::decision::{Decision, RuleId};
+use crate::model::number::Number;
+use crate::model::phase::{Now, Phase};
+use crate::model::sample::Sample;
+use crate::model::scope::Via;
 use crate::policy::Policy;
-use crate::sample::Sample;
-use crate::scope::Via;
 use crate::source::{Expect, Given, SourceGiven, SourceTest};
 use crate::station::{Call, Controller, Matching, StationDecision, StationReason, StationView};
 

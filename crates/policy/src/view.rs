@@ -5,15 +5,15 @@ use std::sync::Arc;
 use fieldlock_modbus::Request;
 
 use crate::conditional::Conditional;
-use crate::decision::{Decision, Reason, Refusal, RuleId};
-use crate::function::Slot;
 use crate::half::{Half, Halves};
-use crate::interval::ValueBounds;
-use crate::rate::Rate;
-use crate::rule::Repeat;
-use crate::step::Step;
+use crate::model::decision::{Decision, Reason, Refusal, RuleId};
+use crate::model::function::Slot;
+use crate::model::interval::ValueBounds;
+use crate::model::rate::Rate;
+use crate::model::rule::Repeat;
+use crate::model::step::Step;
+use crate::model::typed::{Layout, Typed};
 use crate::table::{Entry, IntervalTable};
-use crate::typed::{Layout, Typed};
 
 /// What one origin may do to one device.
 ///

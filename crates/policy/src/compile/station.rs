@@ -5,9 +5,9 @@ use std::ops::Range;
 use fieldlock_profinet::{ArType, Service};
 
 use super::{ClientNames, place};
-use crate::decision::RuleId;
 use crate::error::{Problem, Problems};
-use crate::scope::{Effect, Scope};
+use crate::model::decision::RuleId;
+use crate::model::scope::{Effect, Scope};
 use crate::source::{Given, SourceRule};
 use crate::station::{ArTypes, Services, StationRule};
 

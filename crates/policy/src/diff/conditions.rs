@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use super::ConditionChange;
 use super::budget::{Budget, TooLarge};
+use crate::model::rule::{Repeat, Rule};
+use crate::model::window::Window;
 use crate::policy::Policy;
-use crate::rule::{Repeat, Rule};
-use crate::window::Window;
 
 /// The windows of two policies, and which of them are ever open together.
 ///

@@ -3,9 +3,9 @@
 use fieldlock_modbus::FunctionCode;
 
 use crate::explain::described;
-use crate::function::Slot;
-use crate::number::WordOrder;
-use crate::sample::Sample;
+use crate::model::function::Slot;
+use crate::model::number::WordOrder;
+use crate::model::sample::Sample;
 
 /// An element and the value that is written to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,7 +9,7 @@
 use super::budget::{Budget, TooLarge};
 use super::sweep::{Shape, Strip};
 use super::values::{ValueSet, common};
-use crate::interval::{Interval, ValueBounds};
+use crate::model::interval::{Interval, ValueBounds};
 use crate::table::Entry;
 
 /// A range that `granting` lets a request cross, and such a request, which `other` refuses though

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::budget::{Budget, TooLarge};
-use crate::cidr::Cidr;
-use crate::client::Client;
+use crate::model::cidr::Cidr;
+use crate::model::client::Client;
+use crate::model::scope::Scope;
 use crate::policy::Policy;
-use crate::scope::Scope;
 
 /// Origins to which the same rules apply, in the old policy and in the new.
 pub(super) struct Group {
@@ -27,7 +27,7 @@ pub(super) fn groups(
     budget: &mut Budget,
 ) -> Result<Vec<Group>, TooLarge> {
     let entries = || old.clients.iter().chain(&new.clients);
-    let texts = |text: fn(&crate::client::ClientEntry) -> Option<&String>| {
+    let texts = |text: fn(&crate::model::client::ClientEntry) -> Option<&String>| {
         let listed: BTreeSet<&str> = entries().filter_map(text).map(String::as_str).collect();
         std::iter::once(None)
             .chain(listed.into_iter().map(Some))

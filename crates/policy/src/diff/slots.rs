@@ -10,10 +10,10 @@ use super::examples::{Element, Request};
 use super::joined::joined;
 use super::sweep::{Boxes, Shape, Strip, sweep};
 use super::values::{ValueSet, without};
-use crate::address::{Span, table_index};
-use crate::function::{Functions, Slot};
-use crate::interval::{Interval, ValueBounds, merge};
-use crate::subfunction::SubFunctions;
+use crate::model::address::{Span, table_index};
+use crate::model::function::{Functions, Slot};
+use crate::model::interval::{Interval, ValueBounds, merge};
+use crate::model::subfunction::SubFunctions;
 use crate::view::View;
 
 /// Functions whose requests differ alike.

@@ -2,8 +2,8 @@
 
 use super::budget::{Budget, TooLarge};
 use super::values::{ValueSet, union, without};
-use crate::function::Slot;
-use crate::interval::{Interval, ValueBounds};
+use crate::model::function::Slot;
+use crate::model::interval::{Interval, ValueBounds};
 use crate::table::{Entry, IntervalTable};
 use crate::view::Row;
 

@@ -4,9 +4,9 @@ use fieldlock_modbus::Request;
 use proptest::prelude::*;
 
 use super::*;
-use crate::address::parse_address;
-use crate::client::{Client, Origin};
 use crate::half::Halves;
+use crate::model::address::parse_address;
+use crate::model::client::{Client, Origin};
 
 const CLIENTS: &str = r#"
 [[client]]
@@ -301,8 +301,10 @@ fn concerns(region: &Region, old: &Policy, new: &Policy, asked: &Asked) -> bool 
             let functions: Vec<String> = region.functions.split(", ").map(str::to_owned).collect();
             let named = |text: &str| functions.iter().any(|f| f == text);
             let function = match half.slot {
-                crate::function::Slot::READ_OF_23 => named("23 (read half)") || named("23"),
-                crate::function::Slot::WRITE_OF_23 => named("23 (write half)") || named("23"),
+                crate::model::function::Slot::READ_OF_23 => named("23 (read half)") || named("23"),
+                crate::model::function::Slot::WRITE_OF_23 => {
+                    named("23 (write half)") || named("23")
+                }
                 slot => {
                     let plain: Vec<String> = functions
                         .iter()

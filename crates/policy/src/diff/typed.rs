@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::ConditionChange;
+use crate::model::rule::Rule;
+use crate::model::scope::{Effect, Scope};
 use crate::policy::Policy;
-use crate::rule::Rule;
-use crate::scope::{Effect, Scope};
 
 /// Rules that have a type in either file and say something else in the other, or are not there.
 pub(super) fn changes(old: &Policy, new: &Policy) -> Vec<ConditionChange> {

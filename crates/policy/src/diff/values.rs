@@ -1,6 +1,6 @@
 //! Sets of values as ascending ranges that neither overlap nor touch.
 
-use crate::interval::ValueBounds;
+use crate::model::interval::ValueBounds;
 
 pub(super) type ValueSet = Vec<ValueBounds>;
 

@@ -8,13 +8,13 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::set::Sets;
 use super::{Given, MAX_ENTRIES, MAX_NAME, MAX_TEXT};
-use crate::address::{Span, parse_address};
-use crate::cidr::Cidr;
 use crate::error::{Problem, Problems};
-use crate::function::{self, Functions};
-use crate::number::{Bounds, Number, NumberType, WordOrder};
-use crate::scope::{ReadOnly, Scope, Units};
-use crate::spelling::nearest;
+use crate::model::address::{Span, parse_address};
+use crate::model::cidr::Cidr;
+use crate::model::function::{self, Functions};
+use crate::model::number::{Bounds, Number, NumberType, WordOrder};
+use crate::model::scope::{ReadOnly, Scope, Units};
+use crate::model::spelling::nearest;
 
 /// The keys of one table. Readers return `None` after they reported what is wrong.
 pub(super) struct Keys<'t> {
@@ -287,7 +287,9 @@ impl<'t> Keys<'t> {
         self.list(key, value, empty, |keys, item| {
             let parsed = keys.string(key, item)?.parse();
             parsed
-                .map_err(|error: crate::cidr::CidrError| keys.report(item.span(), key, error))
+                .map_err(|error: crate::model::cidr::CidrError| {
+                    keys.report(item.span(), key, error)
+                })
                 .ok()
         })
     }

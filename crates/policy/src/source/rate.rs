@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use super::MAX_NAME;
 use super::keys::{Keys, integer, or_default};
 use crate::error::Problem;
-use crate::rate::Rate;
+use crate::model::rate::Rate;
 
 type Value<'t> = Spanned<DeValue<'t>>;
 

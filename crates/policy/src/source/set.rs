@@ -11,8 +11,8 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{Keys, items};
 use super::{Given, MAX_EXPANDED};
 use crate::error::{Problem, Problems};
-use crate::scope::Scope;
-use crate::spelling::nearest;
+use crate::model::scope::Scope;
+use crate::model::spelling::nearest;
 
 type Value<'t> = Spanned<DeValue<'t>>;
 

@@ -9,9 +9,9 @@ use toml::de::DeValue;
 use super::keys::{EMPTY_MEANS_NONE, Keys, integer};
 use super::{Given, MAX_NAME};
 use crate::error::Problem;
-use crate::interval::{Interval, merge};
-use crate::scope::{Effect, Scope};
-use crate::spelling::nearest;
+use crate::model::interval::{Interval, merge};
+use crate::model::scope::{Effect, Scope};
+use crate::model::spelling::nearest;
 use crate::station::{
     ArTypes, Services, SlotSpan, ar_words, indexes, parse_ar, parse_slot, service_words,
 };

@@ -7,8 +7,8 @@ use super::MAX_NAME;
 use super::keys::{Keys, literal, or_default};
 use super::rate::milliseconds;
 use crate::error::Problem;
-use crate::number::{Number, NumberType};
-use crate::step::Step;
+use crate::model::number::{Number, NumberType};
+use crate::model::step::Step;
 
 type Value<'t> = Spanned<DeValue<'t>>;
 

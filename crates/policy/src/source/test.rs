@@ -10,10 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{EMPTY_MEANS_NONE, Keys, function_code, integer};
 use super::{Given, MAX_NAME, values_of};
-use crate::address::{Span, parse_address};
 use crate::error::{Problem, Problems};
-use crate::number::{Number, WordOrder};
-use crate::spelling::nearest;
+use crate::model::address::{Span, parse_address};
+use crate::model::number::{Number, WordOrder};
+use crate::model::spelling::nearest;
 use crate::station::{parse_index, parse_slot};
 
 /// A `[[test]]` as written.

@@ -8,8 +8,8 @@ use toml::de::DeValue;
 use super::keys::Keys;
 use super::{Given, MAX_NAME, MAX_WINDOWS};
 use crate::error::Problem;
-use crate::spelling::nearest;
-use crate::window::{Days, Hours, MINUTES, Window};
+use crate::model::spelling::nearest;
+use crate::model::window::{Days, Hours, MINUTES, Window};
 
 type Value<'t> = Spanned<DeValue<'t>>;
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use fieldlock_profinet::{ArType, Mac, Service, StationName};
 
-use crate::client::Side;
+use crate::model::client::Side;
 
 /// A controller, or an engineering tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

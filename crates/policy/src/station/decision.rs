@@ -4,7 +4,7 @@ use std::fmt;
 
 use fieldlock_profinet::{ArType, Service};
 
-use crate::decision::RuleId;
+use crate::model::decision::RuleId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StationDecision {

@@ -7,8 +7,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::rule::StationRule;
+use crate::model::scope::{ReadOnly, Scope};
 use crate::policy::Policy;
-use crate::scope::{ReadOnly, Scope};
 
 /// A rule for stations that says something else in the other file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -9,13 +9,13 @@ use super::call::{Call, StationOrigin};
 use super::decision::StationDecision;
 use super::rule::{Matching, StationRule};
 use super::view::StationView;
-use crate::client::Side;
-use crate::decision::RuleId;
 use crate::error::UnknownClient;
 use crate::explain::{Mismatch, RuleVerdict, judge_windows, write_verdicts};
-use crate::phase::Now;
+use crate::model::client::Side;
+use crate::model::decision::RuleId;
+use crate::model::phase::Now;
+use crate::model::scope::Via;
 use crate::policy::Policy;
-use crate::scope::Via;
 
 /// A decision with its grounds. `Display` gives the text, `Serialize` the same for programs.
 #[derive(Debug, Clone, Serialize)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use fieldlock_profinet::{ArType, Service};
 
-use crate::interval::Interval;
+use crate::model::interval::Interval;
 
 /// A set of services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

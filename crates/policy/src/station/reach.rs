@@ -7,8 +7,8 @@ use std::fmt;
 use fieldlock_profinet::StationName;
 use serde::Serialize;
 
+use crate::model::scope::{ReadOnly, Scope};
 use crate::policy::Policy;
-use crate::scope::{ReadOnly, Scope};
 
 /// What can be reached of one station.
 #[derive(Debug, Clone, Serialize)]

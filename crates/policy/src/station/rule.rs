@@ -8,12 +8,12 @@ use fieldlock_profinet::{ArType, Service, StationName};
 use super::call::{Call, Controller};
 use super::decision::StationReason;
 use super::parts::{ArTypes, Services, SlotSpan};
-use crate::client::ClientEntry;
-use crate::decision::RuleId;
-use crate::interval::Interval;
-use crate::phase::Now;
-use crate::scope::{Effect, Scope};
-use crate::window::Window;
+use crate::model::client::ClientEntry;
+use crate::model::decision::RuleId;
+use crate::model::interval::Interval;
+use crate::model::phase::Now;
+use crate::model::scope::{Effect, Scope};
+use crate::model::window::Window;
 
 #[derive(Debug, Clone)]
 pub(crate) struct StationRule {

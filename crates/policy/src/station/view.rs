@@ -7,10 +7,10 @@ use fieldlock_profinet::StationName;
 use super::call::{Call, StationOrigin};
 use super::decision::{StationDecision, StationReason, StationRefusal};
 use super::rule::{Matching, StationRule};
-use crate::decision::RuleId;
-use crate::phase::Now;
+use crate::model::decision::RuleId;
+use crate::model::phase::Now;
+use crate::model::scope::{ReadOnly, Via};
 use crate::policy::Policy;
-use crate::scope::{ReadOnly, Via};
 
 /// What one controller may do to one station.
 #[derive(Debug, Clone, Default)]

@@ -6,9 +6,9 @@ use super::call::Call;
 use super::parts::{ArTypes, Services, SlotSpan};
 use super::rule::StationRule;
 use crate::check::{Warning, covers, within};
-use crate::interval::Interval;
+use crate::model::interval::Interval;
+use crate::model::scope::{ReadOnly, Scope};
 use crate::policy::Policy;
-use crate::scope::{ReadOnly, Scope};
 
 pub(crate) fn station_warnings(policy: &Policy, now: i64) -> Vec<Warning> {
     let mut warnings = Vec::new();

@@ -2,8 +2,8 @@
 
 use super::Times;
 use super::rules::AddressRange;
-use crate::address::{Span, table_index};
-use crate::interval::ValueBounds;
+use crate::model::address::{Span, table_index};
+use crate::model::interval::ValueBounds;
 
 /// A range with the bounds of what was written to it.
 #[derive(Debug, Clone, Copy)]

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ranges::{Range, hull, join_reads, join_writes};
 use super::{Observation, Options, Times};
-use crate::address::table_index;
-use crate::interval::ValueBounds;
-use crate::subfunction::SubFunctions;
+use crate::model::address::table_index;
+use crate::model::interval::ValueBounds;
+use crate::model::subfunction::SubFunctions;
 
 /// A rule without who, where and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

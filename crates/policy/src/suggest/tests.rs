@@ -6,8 +6,8 @@ use fieldlock_modbus::Table;
 use proptest::prelude::*;
 
 use super::*;
-use crate::client::{Client, Origin, Side};
 use crate::diff::test_request;
+use crate::model::client::{Client, Origin, Side};
 use crate::policy::Policy;
 
 fn asker(address: &str) -> Asker {
@@ -178,7 +178,11 @@ fn allows(policy: &Policy, client: &str, device: &str, unit: u8, pdu: &[u8]) -> 
     };
     let request = Request::parse(pdu).unwrap();
     policy
-        .view(&origin, device, &policy.phase(crate::phase::Now::Unknown))
+        .view(
+            &origin,
+            device,
+            &policy.phase(crate::model::phase::Now::Unknown),
+        )
         .decide(unit, &request)
         .allowed()
 }

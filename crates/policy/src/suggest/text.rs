@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::rules::{AddressRange, Kind, RuleBody};
 use super::{Observation, Times, Traffic, Who};
-use crate::address::{Span, TABLES, table_name};
-use crate::scope::Units;
+use crate::model::address::{Span, TABLES, table_name};
+use crate::model::scope::Units;
 
 type Rules<'t> = BTreeMap<(&'t Who, &'t str, RuleBody), (BTreeSet<u8>, Times)>;
 

@@ -4,10 +4,10 @@ use std::fmt;
 
 use fieldlock_modbus::{FunctionCode, Request, Table};
 
-use crate::interval::Interval;
-use crate::number::{Number, WordOrder};
-use crate::sample::Sample;
-use crate::subfunction::SubFunctions;
+use crate::model::interval::Interval;
+use crate::model::number::{Number, WordOrder};
+use crate::model::sample::Sample;
+use crate::model::subfunction::SubFunctions;
 
 /// What a rule can allow apart: a function code, or one half of function 23.
 ///

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::client::Side;
+use crate::model::client::Side;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use fieldlock_profinet::{Mac, StationName};
 
-use crate::cidr::Cidr;
+use crate::model::cidr::Cidr;
 
 /// Which agent decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,9 +3,9 @@
 
 use fieldlock_modbus::{FunctionCode, Request, Table};
 
-use crate::address::{Span, table_name};
-use crate::function::Slot;
-use crate::number::{Format, Number, NumberType, WordOrder};
+use crate::model::address::{Span, table_name};
+use crate::model::function::Slot;
+use crate::model::number::{Format, Number, NumberType, WordOrder};
 
 /// The parts of a request that matter to a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::decision::RuleId;
-use crate::rule::Rule;
+use crate::model::decision::RuleId;
+use crate::model::rule::Rule;
 
 /// What time it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::fmt;
 
 use fieldlock_modbus::{Exception, Table};
 
-use crate::address::Span;
-use crate::number::{Number, NumberType};
+use crate::model::address::Span;
+use crate::model::number::{Number, NumberType};
 
 /// A rule of one policy, in the order of the file: allows first, then denies. Those of a policy
 /// that narrows it come after.

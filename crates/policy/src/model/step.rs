@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::number::{Format, Number};
-use crate::typed::Layout;
+use crate::model::number::{Format, Number};
+use crate::model::typed::Layout;
 
 /// The bound on the change of every value that a request writes, of a register each or of the
 /// rule's type.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::interval::Interval;
+use crate::model::interval::Interval;
 
 /// Sub-functions from here on are reserved and told apart from the others only.
 const OTHERS: u16 = 31;
@@ -70,7 +70,7 @@ impl SubFunctions {
     /// Sorted; they neither overlap nor touch.
     pub(crate) fn intervals(self) -> Vec<Interval> {
         let listed = Self::kinds().filter(|kind| self.0 & (1 << kind) != 0);
-        crate::interval::merge(listed.map(Self::like).collect())
+        crate::model::interval::merge(listed.map(Self::like).collect())
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 
 use fieldlock_modbus::Table;
 
-use crate::interval::Interval;
+use crate::model::interval::Interval;
 
 /// Elements of one table, first and last inclusive, 0-based PDU addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,7 +158,7 @@ fn named_range(text: &str) -> Result<Span, AddressError> {
         .find(|table| table_name(*table) == name)
         .ok_or_else(|| AddressError::Table {
             got: name.to_owned(),
-            nearest: crate::spelling::nearest(name, TABLES.into_iter().map(table_name)),
+            nearest: crate::model::spelling::nearest(name, TABLES.into_iter().map(table_name)),
         })?;
     let (first, last) = ends(range);
     Ok(Span {

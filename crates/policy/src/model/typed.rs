@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use fieldlock_modbus::{Range, Table, Values, Write};
 
-use crate::decision::Reason;
-use crate::function::Slot;
-use crate::interval::Interval;
-use crate::number::{Bounds, Format, Number};
+use crate::model::decision::Reason;
+use crate::model::function::Slot;
+use crate::model::interval::Interval;
+use crate::model::number::{Bounds, Format, Number};
 
 /// Where the values of a rule lie in the holding registers.
 ///

@@ -5,15 +5,15 @@ use std::fmt;
 
 use fieldlock_modbus::Table;
 
-use crate::address::{Span, TABLES, table_index};
-use crate::decision::RuleId;
-use crate::function::{Functions, Slot};
-use crate::interval::{Interval, ValueBounds, merge};
-use crate::rate::Rate;
-use crate::scope::{Effect, Scope, Units, Via};
-use crate::step::Step;
-use crate::typed::Typed;
-use crate::window::Window;
+use crate::model::address::{Span, TABLES, table_index};
+use crate::model::decision::RuleId;
+use crate::model::function::{Functions, Slot};
+use crate::model::interval::{Interval, ValueBounds, merge};
+use crate::model::rate::Rate;
+use crate::model::scope::{Effect, Scope, Units, Via};
+use crate::model::step::Step;
+use crate::model::typed::Typed;
+use crate::model::window::Window;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
