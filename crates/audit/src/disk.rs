@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::clock::Stamp;
-use crate::journal::JournalError;
+use crate::error::JournalError;
 use crate::record::Head;
 use crate::recover::{Recovered, Scan};
 use crate::segment::{self, FILE_NAME, Limits, Segment, WhenFull};

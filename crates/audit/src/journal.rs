@@ -14,7 +14,8 @@ use std::{io, thread};
 use crate::chain::Hash;
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, LogFile};
-use crate::record::{Head, Kind, Record};
+use crate::error::JournalError;
+use crate::record::{Head, Kind, Record, Ticket};
 use crate::recover::Recovered;
 use crate::segment::Limits;
 
@@ -22,6 +23,7 @@ mod checkpoint;
 mod queue;
 mod writer;
 
+pub use checkpoint::{Sign, signed_text};
 use queue::{Asleep, Shared};
 use writer::Writer;
 
@@ -38,9 +40,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// them. Beyond this a sync is due at once.
 const MAX_UNSYNCED: usize = 1024 * 1024;
 
-/// A record's `seq`. Tickets grow by one; 0 is before the first.
-pub type Ticket = u64;
-
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where `audit.jsonl` lives; created with mode 0700 where it is missing.
@@ -53,19 +52,6 @@ pub struct Options {
     pub limits: Limits,
     /// What records are stamped with, and files aged by; the system clock by default.
     pub clock: Arc<dyn Clock>,
-}
-
-/// Signs checkpoints with the agent's key. Called on the journal's thread.
-pub trait Sign: Send + Sync {
-    /// The certificate of the key, DER in base64.
-    fn certificate(&self) -> Box<str>;
-    /// The signature over `text`, in base64; none where the key does not sign.
-    fn sign(&self, text: &str) -> Option<Box<str>>;
-}
-
-/// What a checkpoint's signature is over: the log of `agent` up to the record `seq`.
-pub fn signed_text(agent: &str, seq: Ticket, hash: &Hash) -> String {
-    format!("fieldlock-audit-checkpoint-1\n{agent}\n{seq}\n{hash}\n")
 }
 
 impl Options {
@@ -104,25 +90,6 @@ pub enum Unavailable {
     Full,
     #[error("the audit log can't be written")]
     Failed,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    #[error("audit log {path}: {source}", path = path.display())]
-    Io { path: PathBuf, source: io::Error },
-    #[error(
-        "audit log {path} is being written by another agent: give each agent its own state directory",
-        path = path.display()
-    )]
-    Locked { path: PathBuf },
-    #[error(
-        "audit log {path}: the {bytes} bytes from {at} on are not audit records; \
-         move the file aside to keep it as evidence, and start again",
-        path = path.display()
-    )]
-    Damaged { path: PathBuf, at: u64, bytes: u64 },
-    #[error("the audit log was closed with {records} records not on the disk")]
-    Unwritten { records: u64 },
 }
 
 /// A handle on the log; cheap to clone. When the last one is dropped, the thread writes what

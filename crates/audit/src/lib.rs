@@ -18,6 +18,7 @@ mod clock;
 mod content;
 mod denial;
 mod disk;
+mod error;
 pub mod export;
 mod filter;
 mod journal;
@@ -35,15 +36,14 @@ pub use class::{Budget, Class};
 pub use clock::{Clock, Stamp};
 pub use content::{Address, Decoded, DecodedValue, Table, Values};
 pub use denial::DenialFilter;
+pub use error::JournalError;
 pub use filter::Filter;
-pub use journal::{
-    Journal, JournalError, Options, Progress, Sign, State, Ticket, Unavailable, signed_text,
-};
+pub use journal::{Journal, Options, Progress, Sign, State, Unavailable, signed_text};
 pub use line::steers;
 pub use lines::Lines;
 pub use profinet::{Ar, Slot};
 pub use read::{ReadFilter, Reads};
-pub use record::{Decision, Head, Kind, Outcome, Party, Record, SCHEMA_VERSION};
+pub use record::{Decision, Head, Kind, Outcome, Party, Record, SCHEMA_VERSION, Ticket};
 pub use recover::{Recovered, Torn};
 pub use segment::{FILE_NAME, Limits, Segment, Snapshot, WhenFull, log_files, segments};
 pub use verify::{Fault, Place, Summary, Verifier};

@@ -11,12 +11,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::chain::Hash;
 use crate::content::{Address, Decoded, Values};
-use crate::journal::Ticket;
 use crate::profinet::{Ar, Slot};
 
 /// The version that every record carries as `v`. A reader ignores fields that it does not
 /// know; a field that changes its meaning raises the version.
 pub const SCHEMA_VERSION: u16 = 1;
+
+/// A record's `seq`. Tickets grow by one; 0 is before the first.
+pub type Ticket = u64;
 
 /// One audit record; a line of JSON with the fields in this order, absent ones left out.
 ///

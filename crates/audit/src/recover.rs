@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::chain::{Hash, Link};
-use crate::journal::Ticket;
-use crate::record::{Kind, Record};
+use crate::record::{Kind, Record, Ticket};
 use crate::segment::MAX_LINE;
 
 /// Intents kept while reading, at about 400 bytes each. More than this many writes can't be in

@@ -10,8 +10,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::chain::Hash;
-use crate::journal::Ticket;
-use crate::record::Head;
+use crate::record::{Head, Ticket};
 
 /// The current file's name in its directory.
 pub const FILE_NAME: &str = "audit.jsonl";

@@ -10,8 +10,7 @@ use std::io::{self, BufRead};
 use std::sync::Arc;
 
 use crate::chain::{Hash, Link};
-use crate::journal::Ticket;
-use crate::record::{Head, Kind, Record};
+use crate::record::{Head, Kind, Record, Ticket};
 use crate::recover::read_line;
 
 /// Reads the files of one log in their order ([`log_files`](crate::log_files)) and stops at

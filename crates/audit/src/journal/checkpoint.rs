@@ -3,15 +3,27 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Sign, Ticket, signed_text};
 use crate::chain::Hash;
-use crate::record::{Head, Kind, Record};
+use crate::record::{Head, Kind, Record, Ticket};
 
 /// How long a record may stay without a signed checkpoint after it.
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// How many records may.
 const RECORDS: u64 = 4096;
+
+/// Signs checkpoints with the agent's key. Called on the journal's thread.
+pub trait Sign: Send + Sync {
+    /// The certificate of the key, DER in base64.
+    fn certificate(&self) -> Box<str>;
+    /// The signature over `text`, in base64; none where the key does not sign.
+    fn sign(&self, text: &str) -> Option<Box<str>>;
+}
+
+/// What a checkpoint's signature is over: the log of `agent` up to the record `seq`.
+pub fn signed_text(agent: &str, seq: Ticket, hash: &Hash) -> String {
+    format!("fieldlock-audit-checkpoint-1\n{agent}\n{seq}\n{hash}\n")
+}
 
 pub(super) struct Checkpoints {
     due: Option<Instant>,

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{LINGER, Options, RETRY, Sign, State, Ticket, Unavailable};
+use super::checkpoint::Sign;
+use super::{LINGER, Options, RETRY, State, Unavailable};
 use crate::class::Class;
 use crate::clock::Clock;
-use crate::record::{Head, Kind, Record};
+use crate::record::{Head, Kind, Record, Ticket};
 
 pub(super) struct Shared {
     queue: Mutex<Queue>,

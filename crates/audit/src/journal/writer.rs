@@ -13,11 +13,11 @@ use std::time::Instant;
 
 use super::checkpoint::Checkpoints;
 use super::queue::{Ended, Shared};
-use super::{End, MAX_UNSYNCED, Progress, SYNC_WITHIN, State, Ticket};
+use super::{End, MAX_UNSYNCED, Progress, SYNC_WITHIN, State};
 use crate::chain::{self, Hash};
 use crate::disk::Disk;
 use crate::line;
-use crate::record::{Kind, Record};
+use crate::record::{Kind, Record, Ticket};
 
 pub(super) struct Writer<D, N> {
     disk: D,
