@@ -22,13 +22,15 @@ use fieldlock_pki::profile::Profile;
 use fieldlock_pki::{Crl, ModbusRole, Name, Role, Serial, Summary, TrustList, certificate};
 
 use crate::ceremony;
-use crate::clock::Time;
+use crate::clock::{BACKDATE_SECONDS, Time};
 use crate::error::CaError;
 use crate::event::{Change, Entry, Event, Level, Refusal, Source, TokenEntry};
 use crate::file;
-use crate::generation::{self, Generation, Keys, MORE};
+use crate::generation::{self, Generation, Keys};
 use crate::keyfile;
+use crate::layout::{LOCK, RECORDS, ROOT, ROOT_CRL, SETTINGS};
 use crate::passphrase::Passphrase;
+use crate::random::random_serial;
 use crate::records::Records;
 use crate::settings::Settings;
 
@@ -703,15 +705,6 @@ pub(crate) fn check_modbus_role(
     }
 }
 
-/// 16 random octets, positive and without a leading zero.
-pub(crate) fn random_serial() -> Result<Serial, CaError> {
-    let mut octets = [0; 16];
-    aws_lc_rs::rand::fill(&mut octets).map_err(|_| CaError::Random)?;
-    let [first, ..] = &mut octets;
-    *first = (*first & 0x7f) | 0x40;
-    Ok(Serial::from_octets(&octets))
-}
-
 fn lock(path: &Path, access: Access) -> Result<File, CaError> {
     let lock = || {
         let file = File::options()
@@ -751,17 +744,3 @@ fn only(
         Err(_) => Err(broken()),
     }
 }
-
-pub(crate) const SETTINGS: &str = "ca.toml";
-pub(crate) const ROOT: &str = "root.pem";
-pub(crate) const ROOT_KEY: &str = "root.key.pem";
-pub(crate) const ISSUING: &str = "issuing.pem";
-pub(crate) const ISSUING_KEY: &str = "issuing.key.pem";
-pub(crate) const ISSUING_CRL: &str = "issuing.crl.pem";
-pub(crate) const ROOT_CRL: &str = "root.crl.pem";
-pub(crate) const RECORDS: &str = "records.db";
-/// Files whose change means that something else is to be published.
-pub(crate) const PUBLISHED: [&str; 4] = [RECORDS, ISSUING_CRL, ROOT_CRL, MORE];
-pub(crate) const LOCK: &str = "lock";
-/// Certificates and CRLs begin five minutes ago, for clocks that are behind.
-pub(crate) const BACKDATE_SECONDS: i64 = 300;

@@ -13,13 +13,14 @@ use fieldlock_pki::issue::Reason;
 use fieldlock_pki::{Crl, Serial, TrustList, hex};
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{Access, Ca, LOCK, RECORDS};
+use crate::authority::{Access, Ca};
 use crate::clock::Time;
 use crate::error::CaError;
 use crate::event::{Event, Level};
 use crate::file;
 use crate::hsm::Uri;
 use crate::keyfile;
+use crate::layout::{LOCK, RECORDS};
 use crate::records::{Record, Records};
 
 /// The file: JSON.

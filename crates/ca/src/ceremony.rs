@@ -8,14 +8,14 @@ use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::issue::{Authority, RevocationList, Validity};
 use fieldlock_pki::{Site, TrustList};
 
-use crate::authority::{BACKDATE_SECONDS, ROOT, ROOT_KEY, random_serial};
-use crate::clock::Time;
+use crate::clock::{BACKDATE_SECONDS, Time};
 use crate::error::CaError;
 use crate::file;
 use crate::hsm::Uri;
-use crate::init::new_mark;
 use crate::keyfile;
+use crate::layout::{ROOT, ROOT_KEY};
 use crate::passphrase::Passphrase;
+use crate::random::{new_mark, random_serial};
 
 /// Opens the root in `directory`.
 pub fn open(directory: &Path, passphrase: &Passphrase) -> Result<Authority, CaError> {

@@ -7,6 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+/// Certificates and CRLs begin five minutes ago, for clocks that are behind.
+pub(crate) const BACKDATE_SECONDS: i64 = 300;
+
 /// Seconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

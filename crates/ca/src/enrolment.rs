@@ -7,8 +7,8 @@ use fieldlock_pki::csr::PublicKey;
 use fieldlock_pki::token::{Secret, Token, check_address};
 use fieldlock_pki::{ModbusRole, Name, Role, Summary, certificate, hex};
 
-use crate::authority::{BACKDATE_SECONDS, Ca, Issued, Life, Order, check_modbus_role};
-use crate::clock::Time;
+use crate::authority::{Ca, Issued, Life, Order, check_modbus_role};
+use crate::clock::{BACKDATE_SECONDS, Time};
 use crate::error::CaError;
 use crate::event::{Entry, Event, Refusal, Source, TokenEntry};
 use crate::generation::Keys;

@@ -19,9 +19,10 @@ use crate::error::CaError;
 use crate::event::{Change, Event};
 use crate::file;
 use crate::hsm::Uri;
-use crate::init::new_mark;
 use crate::keyfile;
+use crate::layout::MORE;
 use crate::passphrase::Passphrase;
+use crate::random::new_mark;
 
 /// An issuing CA that agents trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,4 +254,3 @@ pub fn mark_of(certificate: &[u8]) -> Result<String, CaError> {
 
 /// Of the CA whose certificate the root has not signed yet.
 const NEXT_KEY: &str = "issuing-next.key.pem";
-pub(crate) const MORE: &str = "roots.pem";

@@ -7,17 +7,17 @@ use fieldlock_pki::Summary;
 use fieldlock_pki::bundle;
 use fieldlock_pki::issue::{Authority, CaKey, RevocationList, Validity};
 
-use crate::authority::{
-    BACKDATE_SECONDS, ISSUING, ISSUING_CRL, ISSUING_KEY, LOCK, RECORDS, ROOT, ROOT_CRL, ROOT_KEY,
-    SETTINGS, random_serial,
-};
-use crate::clock::Time;
+use crate::clock::{BACKDATE_SECONDS, Time};
 use crate::error::CaError;
 use crate::event::{Event, Level};
 use crate::file;
 use crate::hsm::{self, Uri};
 use crate::keyfile::{self, KeyFileError};
+use crate::layout::{
+    ISSUING, ISSUING_CRL, ISSUING_KEY, LOCK, RECORDS, ROOT, ROOT_CRL, ROOT_KEY, SETTINGS,
+};
 use crate::passphrase::Passphrase;
+use crate::random::{new_mark, random_serial};
 use crate::records::Records;
 use crate::settings::Settings;
 
@@ -207,13 +207,6 @@ fn record_authority(
         not_after: Time(summary.not_after),
     };
     Ok(records.append(now, event)?)
-}
-
-/// Eight hexadecimal digits in the names of both CAs. Verifiers find a CA's CRL by its name, so
-/// two generations of one site must not share it.
-pub(crate) fn new_mark() -> Result<String, CaError> {
-    let serial = random_serial()?.to_string();
-    Ok(serial.chars().rev().take(8).collect())
 }
 
 fn staging(directory: &Path) -> PathBuf {

@@ -1,7 +1,6 @@
 //! What time has passed, by times that a clock gave in this order and that may be wrong.
 
-use crate::authority::BACKDATE_SECONDS;
-use crate::clock::Time;
+use crate::clock::{BACKDATE_SECONDS, Time};
 
 /// The latest time seen, except that a leap ahead does not count which the clock took back soon.
 ///

@@ -520,7 +520,7 @@ fn stamps(directory: &Path) -> Vec<Stamp> {
         let data = fs::metadata(directory.join(name)).ok()?;
         Some((data.ino(), data.len(), data.mtime(), data.mtime_nsec()))
     };
-    crate::authority::PUBLISHED.iter().map(stamp).collect()
+    crate::layout::PUBLISHED.iter().map(stamp).collect()
 }
 
 async fn stop_signal() {
