@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fieldlock_modbus::Table;
 
-use crate::error::{Problem, Problems, position};
+use crate::error::{ModbusProblem, Problem, Problems, ProfinetProblem, position};
 use crate::model::address::Span;
 use crate::model::client::ClientEntry;
 use crate::model::decision::RuleId;
@@ -93,7 +93,7 @@ fn compile_client(client: SourceClient, problems: &mut Problems) -> Option<Clien
         return None;
     }
     if controller && client.mac.is_absent() {
-        problems.add(client.span, "client", Problem::ControllerWithoutMac);
+        problems.add(client.span, "client", ProfinetProblem::ControllerWithoutMac);
         return None;
     }
     if told_by_nothing && !controller {
@@ -191,7 +191,7 @@ fn compile_rule(
 }
 
 /// What must hold of a rule that sees registers as numbers.
-fn check_type(rule: &SourceRule, add: &mut impl FnMut(&Range<usize>, &str, Problem)) {
+fn check_type(rule: &SourceRule, add: &mut impl FnMut(&Range<usize>, &str, ModbusProblem)) {
     let wide = |(_, number): (_, &NumberType)| number.registers() > 1;
     if !rule.number.as_valid().is_some_and(wide) {
         for (key, span) in [
@@ -199,18 +199,18 @@ fn check_type(rule: &SourceRule, add: &mut impl FnMut(&Range<usize>, &str, Probl
             ("partial", rule.partial.span()),
         ] {
             if let Some(span) = span {
-                add(&span, key, Problem::WithoutWideType);
+                add(&span, key, ModbusProblem::WithoutWideType);
             }
         }
     }
     if let (Effect::Deny, Some((span, _))) = (rule.effect, rule.partial.as_valid()) {
-        add(span, "partial", Problem::PartialInDeny);
+        add(span, "partial", ModbusProblem::PartialInDeny);
     }
     let Some((place, number)) = rule.number.as_valid() else {
         return;
     };
     if let (Effect::Deny, Given::Absent) = (rule.effect, &rule.value) {
-        add(place, "type", Problem::TypeInDeny);
+        add(place, "type", ModbusProblem::TypeInDeny);
     }
     let functions = rule.function.as_valid().map(|(_, functions)| *functions);
     let writes = |table: Table| {
@@ -218,10 +218,10 @@ fn check_type(rule: &SourceRule, add: &mut impl FnMut(&Range<usize>, &str, Probl
         functions.is_none_or(|functions| functions.iter().any(writes))
     };
     if !writes(Table::HoldingRegister) {
-        add(place, "type", Problem::TypeWithoutRegisters);
+        add(place, "type", ModbusProblem::TypeWithoutRegisters);
     }
     let spans = match rule.address.as_valid() {
-        Some((span, Scope::Any)) => return add(span, "address", Problem::TypeAnywhere),
+        Some((span, Scope::Any)) => return add(span, "address", ModbusProblem::TypeAnywhere),
         Some((_, Scope::Only(spans))) => spans,
         None => return,
     };
@@ -229,7 +229,7 @@ fn check_type(rule: &SourceRule, add: &mut impl FnMut(&Range<usize>, &str, Probl
         .iter()
         .find(|item| item.get_ref().table == Table::Coil);
     if let Some(coil) = coil.filter(|_| writes(Table::Coil)) {
-        add(&coil.span(), "address", Problem::TypeOfCoils);
+        add(&coil.span(), "address", ModbusProblem::TypeOfCoils);
     }
     check_whole(*number, spans, add);
 }
@@ -238,7 +238,7 @@ fn check_type(rule: &SourceRule, add: &mut impl FnMut(&Range<usize>, &str, Probl
 fn check_whole(
     number: NumberType,
     spans: &[toml::Spanned<Span>],
-    add: &mut impl FnMut(&Range<usize>, &str, Problem),
+    add: &mut impl FnMut(&Range<usize>, &str, ModbusProblem),
 ) {
     let table = Table::HoldingRegister;
     let holding = || spans.iter().filter(|item| item.get_ref().table == table);
@@ -253,13 +253,13 @@ fn check_whole(
         };
         // A value has 1, 2 or 4 registers: the sum may well wrap.
         if !is_whole((span.last - span.first).wrapping_add(1)) {
-            add(&place, "address", Problem::Uneven { span, number });
+            add(&place, "address", ModbusProblem::Uneven { span, number });
         } else if !is_whole(span.first - first) {
             let joined = Span { table, first, last };
             add(
                 &place,
                 "address",
-                Problem::Interleaved {
+                ModbusProblem::Interleaved {
                     span,
                     joined,
                     number,
@@ -281,7 +281,9 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
     for (key, span) in rule.stations.given() {
         add(&span, key, Problem::KeyOfStations);
     }
-    check_type(rule, &mut add);
+    check_type(rule, &mut |span: &Range<usize>, key: &str, problem| {
+        add(span, key, problem.into());
+    });
     if rule.device.is_absent() {
         let hint =
             "name the devices, or write device = \"any\"; for PROFINET name stations instead";
@@ -299,17 +301,21 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
         if let (Functions::ANY, Some((span, addresses))) = (*functions, rule.address.as_valid())
             && *addresses != Scope::Any
         {
-            add(span, "address", Problem::AnyFunctionAtAddresses);
+            add(
+                span,
+                "address",
+                ModbusProblem::AnyFunctionAtAddresses.into(),
+            );
         }
         if let Some((span, _)) = rule.value.as_valid()
             && let Some(problem) = unbounded(functions)
         {
-            add(span, "value", problem);
+            add(span, "value", problem.into());
         }
         if let (Effect::Allow, Some((span, _))) = (rule.effect, rule.step.as_valid())
             && let Some(problem) = without_steps(functions)
         {
-            add(span, "step", problem);
+            add(span, "step", problem.into());
         }
         if let (Effect::Allow, Some((span, _))) = (rule.effect, rule.repeat.as_valid())
             && !functions.iter().any(Slot::may_change_state)
@@ -332,25 +338,25 @@ fn check_keys(rule: &SourceRule, problems: &mut Problems) {
 }
 
 /// Why value bounds make no sense with these functions, if so.
-fn unbounded(functions: &Functions) -> Option<Problem> {
+fn unbounded(functions: &Functions) -> Option<ModbusProblem> {
     if !functions.iter().any(Slot::writes) {
-        return Some(Problem::ValueWithoutWrite);
+        return Some(ModbusProblem::ValueWithoutWrite);
     }
     opaque(functions, "value")
 }
 
 /// Why a step makes no sense with these functions, if so.
-fn without_steps(functions: &Functions) -> Option<Problem> {
+fn without_steps(functions: &Functions) -> Option<ModbusProblem> {
     if !functions.iter().any(Slot::writes_registers) {
-        return Some(Problem::StepWithoutRegisters);
+        return Some(ModbusProblem::StepWithoutRegisters);
     }
     opaque(functions, "step")
 }
 
 /// A rule that bounds what it lets through must not let through what it can't see.
-fn opaque(functions: &Functions, key: &'static str) -> Option<Problem> {
+fn opaque(functions: &Functions, key: &'static str) -> Option<ModbusProblem> {
     let function = functions.iter().find(|slot| slot.table().is_none())?;
-    Some(Problem::ValueOfOpaque {
+    Some(ModbusProblem::ValueOfOpaque {
         function: function.to_string(),
         key,
     })

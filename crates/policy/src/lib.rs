@@ -70,7 +70,9 @@ pub use bundle::Bundle;
 pub use ceiling::{Ceiling, CeilingDeny, CeilingDevice, CeilingGrant, ceiling};
 pub use check::{Summary, Warning, summary, warnings};
 pub use diff::{Change, Diff, Example, ExampleClient, Region, TooLarge, diff};
-pub use error::{PolicyError, PolicyErrors, Problem, UnknownClient};
+pub use error::{
+    ModbusProblem, PolicyError, PolicyErrors, Problem, ProfinetProblem, UnknownClient,
+};
 pub use explain::{Asked, Explanation, RuleVerdict, explain, explain_named};
 pub use model::address::{AddressError, Span, Spans, parse_address, table_name};
 pub use model::cidr::CidrError;

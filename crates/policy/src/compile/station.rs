@@ -5,7 +5,7 @@ use std::ops::Range;
 use fieldlock_profinet::{ArType, Service};
 
 use super::{ClientNames, place};
-use crate::error::{Problem, Problems};
+use crate::error::{Problem, Problems, ProfinetProblem};
 use crate::model::decision::RuleId;
 use crate::model::scope::{Effect, Scope};
 use crate::source::{Given, SourceRule};
@@ -100,12 +100,12 @@ fn check_services(
         for (key, span) in [("record", keys.record.span()), ("slot", keys.slot.span())] {
             if let Some(span) = span {
                 let of = "read and write";
-                add(span, key, Problem::KeyWithoutService { of });
+                add(span, key, ProfinetProblem::KeyWithoutService { of }.into());
             }
         }
     }
     if let (false, Some(span)) = (services.contains(Service::Connect), keys.ar.span()) {
         let of = "connect";
-        add(span, "ar", Problem::KeyWithoutService { of });
+        add(span, "ar", ProfinetProblem::KeyWithoutService { of }.into());
     }
 }

@@ -259,7 +259,7 @@ impl fmt::Display for Functions {
 /// the controller.
 pub(crate) const PROGRAMMING: [u8; 6] = [40, 42, 90, 91, 125, 126];
 
-const GROUPS: [&str; 6] = [
+pub(crate) const GROUPS: [&str; 6] = [
     "read",
     "write",
     "diagnostics",

@@ -13,6 +13,8 @@ const OTHERS: u16 = 31;
 pub(crate) struct SubFunctions(u32);
 
 impl SubFunctions {
+    /// The last that is told apart.
+    pub(crate) const LAST: u16 = OTHERS - 1;
     pub(crate) const ALL: Self = Self(u32::MAX);
 
     /// Those of function 8 that leave the device as it is: echo, and reading what it counted.

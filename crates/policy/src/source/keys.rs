@@ -8,7 +8,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::set::Sets;
 use super::{Given, MAX_ENTRIES, MAX_NAME, MAX_TEXT};
-use crate::error::{Problem, Problems};
+use crate::error::{ModbusProblem, Problem, Problems};
 use crate::model::address::{Span, parse_address};
 use crate::model::cidr::Cidr;
 use crate::model::function::{self, Functions};
@@ -341,7 +341,7 @@ impl<'t> Keys<'t> {
                 _ => keys.string(key, item)?.to_owned(),
             };
             parse_address(&text)
-                .map_err(|error| keys.report(item.span(), key, error))
+                .map_err(|error| keys.report(item.span(), key, ModbusProblem::from(error)))
                 .ok()
                 .map(|span| Spanned::new(item.span(), span))
         })
@@ -355,7 +355,7 @@ impl<'t> Keys<'t> {
         let name = self.string(key, value)?;
         let number = NumberType::from_name(name);
         if number.is_none() {
-            let problem = Problem::UnknownType {
+            let problem = ModbusProblem::UnknownType {
                 name: name.chars().take(MAX_NAME).collect(),
                 nearest: nearest(name, NumberType::names()).map(str::to_owned),
             };
@@ -404,7 +404,7 @@ impl<'t> Keys<'t> {
         let [least, most] = [least, most].map(|rank| Number::of_rank(number, rank));
         let (min, max) = (or_default(min, least)?, or_default(max, most)?);
         if min > max {
-            self.report(value.span(), key, Problem::ValueReversed { min, max });
+            self.report(value.span(), key, ModbusProblem::ValueReversed { min, max });
             return None;
         }
         Some((min, max))
@@ -431,7 +431,7 @@ impl<'t> Keys<'t> {
         };
         let read = number.parse(&got);
         if read.is_none() {
-            self.report(value.span(), key, Problem::Value { got, number });
+            self.report(value.span(), key, ModbusProblem::Value { got, number });
         }
         read
     }
@@ -455,7 +455,7 @@ impl<'t> Keys<'t> {
         let register = u16::try_from(got).ok();
         if register.is_none() {
             let (got, number) = (got.to_string(), NumberType::Uint16);
-            self.report(value.span(), key, Problem::Value { got, number });
+            self.report(value.span(), key, ModbusProblem::Value { got, number });
         }
         register
     }
@@ -486,14 +486,14 @@ fn unit_range(value: &DeValue<'_>) -> Result<std::ops::RangeInclusive<u8>, Probl
             });
         }
     };
-    let wrong = || Problem::Unit(format!("{text:?}"));
+    let wrong = || Problem::from(ModbusProblem::Unit(format!("{text:?}")));
     let end = |end: &str| end.trim().parse::<u8>().map_err(|_| wrong());
     match text.split_once('-') {
         None => end(&text).map(|unit| unit..=unit),
         Some((first, last)) => {
             let range = end(first)?..=end(last)?;
             match *range.start() {
-                0 => Err(Problem::UnitRangeWithBroadcast),
+                0 => Err(ModbusProblem::UnitRangeWithBroadcast.into()),
                 _ if range.is_empty() => Err(wrong()),
                 _ => Ok(range),
             }
@@ -503,11 +503,10 @@ fn unit_range(value: &DeValue<'_>) -> Result<std::ops::RangeInclusive<u8>, Probl
 
 fn function_set(value: &DeValue<'_>) -> Result<Functions, Problem> {
     match value.as_str() {
-        Some(text) if text.contains('/') => {
-            function::parse_functions(text).ok_or_else(|| Problem::SubFunction {
-                got: text.chars().take(MAX_NAME).collect(),
-            })
-        }
+        Some(text) if text.contains('/') => function::parse_functions(text).ok_or_else(|| {
+            let got = text.chars().take(MAX_NAME).collect();
+            ModbusProblem::SubFunction { got }.into()
+        }),
         Some(text) => match function::group(text) {
             Some(group) => Ok(group),
             None => function_code(value).map(Functions::one),
@@ -521,7 +520,7 @@ pub(super) fn function_code(value: &DeValue<'_>) -> Result<FunctionCode, Problem
     if let Some(number) = integer(value) {
         return match u8::try_from(number) {
             Ok(code @ 1..=127) => Ok(FunctionCode(code)),
-            _ => Err(Problem::FunctionCode(number)),
+            _ => Err(ModbusProblem::FunctionCode { got: number }.into()),
         };
     }
     let Some(word) = value.as_str() else {
@@ -530,10 +529,11 @@ pub(super) fn function_code(value: &DeValue<'_>) -> Result<FunctionCode, Problem
             found: value.type_str(),
         });
     };
-    function::parse_function(word).ok_or_else(|| Problem::UnknownFunction {
+    let unknown = || ModbusProblem::UnknownFunction {
         name: word.chars().take(MAX_NAME).collect(),
         nearest: nearest(word, function::words()).map(str::to_owned),
-    })
+    };
+    function::parse_function(word).ok_or_else(|| unknown().into())
 }
 
 pub(super) fn or_default<T>(given: Given<T>, default: T) -> Option<T> {

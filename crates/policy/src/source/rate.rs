@@ -56,7 +56,7 @@ impl<'t> Keys<'t> {
         let seconds = seconds.filter(|s| (1..=Rate::MAX_SECONDS).contains(s));
         if seconds.is_none() {
             let got = text.chars().take(MAX_NAME).collect();
-            self.report(value.span(), key, Problem::Span(got));
+            self.report(value.span(), key, Problem::Span { got });
         }
         seconds
     }

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::keys::{EMPTY_MEANS_NONE, Keys, integer};
 use super::{Given, MAX_NAME};
-use crate::error::Problem;
+use crate::error::ProfinetProblem;
 use crate::model::interval::{Interval, merge};
 use crate::model::scope::{Effect, Scope};
 use crate::model::spelling::nearest;
@@ -76,11 +76,15 @@ impl<'t> Keys<'t> {
             .parse()
             .map_err(|_| {
                 let got = shortened(value.get_ref().as_str().unwrap_or_default());
-                self.report(value.span(), key, Problem::Mac(got));
+                self.report(value.span(), key, ProfinetProblem::Mac(got));
             })
             .ok()?;
         if !mac.is_station() {
-            self.report(value.span(), key, Problem::MacOfGroup(mac.to_string()));
+            self.report(
+                value.span(),
+                key,
+                ProfinetProblem::MacOfGroup(mac.to_string()),
+            );
             return None;
         }
         Some(mac)
@@ -91,7 +95,7 @@ impl<'t> Keys<'t> {
         text.parse()
             .map_err(|why: NameError| {
                 let name = shortened(text);
-                self.report(value.span(), key, Problem::Station { name, why });
+                self.report(value.span(), key, ProfinetProblem::Station { name, why });
             })
             .ok()
     }
@@ -125,7 +129,7 @@ impl<'t> Keys<'t> {
         let word = self.string(key, value)?;
         let services = Services::word(word);
         if services.is_none() {
-            let problem = Problem::UnknownService {
+            let problem = ProfinetProblem::UnknownService {
                 name: shortened(word),
                 nearest: nearest(word, service_words()).map(str::to_owned),
             };
@@ -148,7 +152,7 @@ impl<'t> Keys<'t> {
         let word = self.string(key, value)?;
         let kind = parse_ar(word);
         if kind.is_none() {
-            let problem = Problem::UnknownAr {
+            let problem = ProfinetProblem::UnknownAr {
                 name: shortened(word),
                 nearest: nearest(word, ar_words()).map(str::to_owned),
                 known: ar_words().collect(),
@@ -160,7 +164,7 @@ impl<'t> Keys<'t> {
 
     pub(super) fn records(&mut self, key: &str, value: &'t Value<'t>) -> Option<Vec<Interval>> {
         let listed = self.scope(key, value, EMPTY_MEANS_NONE, |keys, item| {
-            keys.numbers(key, item, indexes, Problem::Record)
+            keys.numbers(key, item, indexes, ProfinetProblem::Record)
         })?;
         Some(match listed {
             Scope::Any => vec![Interval::FULL],
@@ -170,7 +174,7 @@ impl<'t> Keys<'t> {
 
     pub(super) fn slots(&mut self, key: &str, value: &'t Value<'t>) -> Option<Vec<SlotSpan>> {
         let listed = self.scope(key, value, EMPTY_MEANS_NONE, |keys, item| {
-            keys.numbers(key, item, parse_slot, Problem::Slot)
+            keys.numbers(key, item, parse_slot, ProfinetProblem::Slot)
         })?;
         Some(match listed {
             Scope::Any => Vec::new(),
@@ -184,7 +188,7 @@ impl<'t> Keys<'t> {
         key: &str,
         item: &'t Value<'t>,
         parse: impl FnOnce(&str) -> Option<T>,
-        problem: fn(String) -> Problem,
+        problem: fn(String) -> ProfinetProblem,
     ) -> Option<T> {
         let text = match integer(item.get_ref()) {
             Some(number) => number.to_string(),

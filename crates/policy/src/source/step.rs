@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use super::MAX_NAME;
 use super::keys::{Keys, literal, or_default};
 use super::rate::milliseconds;
-use crate::error::Problem;
+use crate::error::{ModbusProblem, Problem};
 use crate::model::number::{Number, NumberType};
 use crate::model::step::Step;
 
@@ -51,7 +51,7 @@ impl<'t> Keys<'t> {
         };
         let max = distance.parse(&got).filter(|max| max.rank > 0);
         if max.is_none() {
-            let problem = Problem::Step {
+            let problem = ModbusProblem::Step {
                 got,
                 number: distance,
             };
@@ -65,7 +65,7 @@ impl<'t> Keys<'t> {
         let within = milliseconds(text).filter(|span| Step::WITHIN.contains(span));
         if within.is_none() {
             let got = text.chars().take(MAX_NAME).collect();
-            self.report(value.span(), key, Problem::Within(got));
+            self.report(value.span(), key, ModbusProblem::Within { got });
         }
         within
     }

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{EMPTY_MEANS_NONE, Keys, function_code, integer};
 use super::{Given, MAX_NAME, values_of};
-use crate::error::{Problem, Problems};
+use crate::error::{ModbusProblem, Problem, Problems, ProfinetProblem};
 use crate::model::address::{Span, parse_address};
 use crate::model::number::{Number, WordOrder};
 use crate::model::spelling::nearest;
@@ -262,7 +262,7 @@ impl<'t> Keys<'t> {
 
     fn address(&mut self, key: &str, value: &'t Value<'t>) -> Option<Span> {
         parse_address(self.string(key, value)?)
-            .map_err(|error| self.report(value.span(), key, error))
+            .map_err(|error| self.report(value.span(), key, ModbusProblem::from(error)))
             .ok()
     }
 
@@ -271,7 +271,7 @@ impl<'t> Keys<'t> {
         let service = Service::from_name(word);
         if service.is_none() {
             let names = Service::ALL.into_iter().map(Service::name);
-            let problem = Problem::UnknownSingleService {
+            let problem = ProfinetProblem::UnknownSingleService {
                 name: word.chars().take(MAX_NAME).collect(),
                 nearest: nearest(word, names).map(str::to_owned),
             };
@@ -281,11 +281,11 @@ impl<'t> Keys<'t> {
     }
 
     fn record(&mut self, key: &str, value: &'t Value<'t>) -> Option<u16> {
-        self.numbers(key, value, parse_index, Problem::Record)
+        self.numbers(key, value, parse_index, ProfinetProblem::Record)
     }
 
     fn slot(&mut self, key: &str, value: &'t Value<'t>) -> Option<(u16, u16)> {
         let single = |text: &str| parse_slot(text)?.single();
-        self.numbers(key, value, single, Problem::SlotAlone)
+        self.numbers(key, value, single, ProfinetProblem::SlotAlone)
     }
 }
