@@ -9,29 +9,19 @@ use std::sync::Arc;
 use fieldlock_pki::{Identity, ModbusRole, Name, Role, Site, Summary};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use super::options::MinimumTls;
-use super::verify::{Dates, DiallerVerifier, ListenerVerifier};
+use super::verify::{Dates, DiallerVerifier, ListenerVerifier, Parts};
 use super::{Trust, TrustError, Verifier};
 
 /// Who may be a client: a program, or a person with a tool of theirs.
 const CLIENTS: &[Role] = &[Role::Client, Role::Operator];
 const DEVICES: &[Role] = &[Role::Device];
-
-/// What the configurations are made from.
-pub(super) struct Parts {
-    pub(super) provider: Arc<CryptoProvider>,
-    pub(super) roots: Arc<RootCertStore>,
-    pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
-    pub(super) site: Site,
-    pub(super) dates: Dates,
-}
 
 /// This agent's side of Modbus/TCP Security.
 pub(super) struct Mbaps {
@@ -62,34 +52,28 @@ pub struct Proof {
 }
 
 impl Mbaps {
-    pub(super) fn new(role: Role, parts: Parts) -> Result<Self, TrustError> {
-        let Parts {
-            provider,
-            roots,
-            crls,
-            chain,
-            key,
-            site,
-            dates,
-        } = parts;
+    pub(super) fn new(
+        role: Role,
+        parts: &Parts,
+        key: &Arc<CertifiedKey>,
+        site: &Site,
+        dates: Dates,
+    ) -> Result<Self, TrustError> {
+        let (provider, site) = (&parts.provider, site.clone());
         if role == Role::Headend {
-            let verifier =
-                DiallerVerifier::new(roots, crls, provider.clone(), CLIENTS, site, dates);
+            let verifier = DiallerVerifier::new(parts, CLIENTS, site, dates);
             let verifier = Arc::new(verifier.map_err(TrustError::Tls)?);
-            let config = |versions: Versions| {
-                server_config(&provider, verifier.clone(), chain.clone(), &key, versions)
-            };
+            let config =
+                |versions: Versions| server_config(provider, verifier.clone(), key, versions);
             return Ok(Self {
                 server: Some(ByMinimum::new(config)?),
                 client: None,
                 verifier: Verifier::Diallers(verifier),
             });
         }
-        let verifier = ListenerVerifier::new(roots, crls, provider.clone(), DEVICES, site, dates);
+        let verifier = ListenerVerifier::new(parts, DEVICES, site, dates);
         let verifier = Arc::new(verifier.map_err(TrustError::Tls)?);
-        let config = |versions: Versions| {
-            client_config(&provider, verifier.clone(), chain.clone(), &key, versions)
-        };
+        let config = |versions: Versions| client_config(provider, verifier.clone(), key, versions);
         Ok(Self {
             server: None,
             client: Some(ByMinimum::new(config)?),
@@ -121,14 +105,13 @@ impl<C> ByMinimum<C> {
 fn server_config(
     provider: &Arc<CryptoProvider>,
     verifier: Arc<DiallerVerifier>,
-    chain: Vec<CertificateDer<'static>>,
-    key: &PrivateKeyDer<'static>,
+    key: &Arc<CertifiedKey>,
     versions: Versions,
 ) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key.clone_key())?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
@@ -138,15 +121,14 @@ fn server_config(
 fn client_config(
     provider: &Arc<CryptoProvider>,
     verifier: Arc<ListenerVerifier>,
-    chain: Vec<CertificateDer<'static>>,
-    key: &PrivateKeyDer<'static>,
+    key: &Arc<CertifiedKey>,
     versions: Versions,
 ) -> Result<ClientConfig, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
-        .with_client_auth_cert(chain, key.clone_key())?;
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(config)

@@ -26,6 +26,7 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
@@ -37,7 +38,7 @@ pub use mbaps::Proof;
 use options::{AfterGrace, KeyExchange, Trust as Options};
 pub use refusal::{Refusal, Shown, handshake};
 pub(crate) use refusal::{alert_of, is_alert};
-use verify::{Dates, DiallerVerifier, ListenerVerifier, grace};
+use verify::{Dates, DiallerVerifier, ListenerVerifier, Parts, grace};
 
 /// Why an agent can't start, or keep, its side of the tunnel.
 #[derive(Debug, Error)]
@@ -56,13 +57,20 @@ pub enum TrustError {
     Tls(String),
 }
 
-/// An agent's own identity and whom it trusts. Immutable: a reload makes another.
+impl TrustError {
+    fn tls(error: &dyn fmt::Display) -> Self {
+        Self::Tls(error.to_string())
+    }
+}
+
+/// An agent's own identity and whom it trusts. Immutable: a change makes another.
 pub struct Trust {
     pub identity: Identity,
     pub leaf: Summary,
     pub list: TrustList,
     /// This agent's own certificate stands on a CRL: nobody accepts it.
     pub revoked: bool,
+    key: Arc<CertifiedKey>,
     options: Options,
     clock: Arc<AgentClock>,
     verifier: Verifier,
@@ -71,6 +79,14 @@ pub struct Trust {
     mbaps: Mbaps,
     /// Signs the audit log.
     pub signer: Option<Arc<dyn Sign>>,
+}
+
+/// What an agent shows of itself, whatever list is in force.
+struct Own {
+    identity: Identity,
+    leaf: Summary,
+    key: Arc<CertifiedKey>,
+    signer: Option<Arc<dyn Sign>>,
 }
 
 enum Verifier {
@@ -102,93 +118,91 @@ impl Trust {
                 expected: role,
             });
         }
-        Self::build(&installed, role, options, clock)
+        let chain = installed.chain.iter().cloned().map(CertificateDer::from);
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(installed.key_der.to_vec()));
+        let key = CertifiedKey::from_der(chain.collect(), key, &provider(&GROUPS))
+            .map_err(|error| TrustError::tls(&error))?;
+        let leaf = Summary::of(installed.leaf()).map_err(|error| TrustError::tls(&error))?;
+        let signer = LogSigner::of(&installed).map(|signer| Arc::new(signer) as Arc<dyn Sign>);
+        let own = Own {
+            identity: installed.identity,
+            leaf,
+            key: Arc::new(key),
+            signer,
+        };
+        Self::build(own, installed.trust, options, clock)
+    }
+
+    /// The same agent under another list.
+    ///
+    /// # Errors
+    /// The list has something that TLS can't use.
+    pub fn with_list(&self, list: TrustList) -> Result<Self, TrustError> {
+        let own = Own {
+            identity: self.identity.clone(),
+            leaf: self.leaf.clone(),
+            key: self.key.clone(),
+            signer: self.signer.clone(),
+        };
+        Self::build(own, list, self.options, &self.clock)
     }
 
     fn build(
-        installed: &Installed,
-        role: Role,
+        own: Own,
+        list: TrustList,
         options: Options,
         clock: &Arc<AgentClock>,
     ) -> Result<Self, TrustError> {
-        let tls = |error: &dyn fmt::Display| TrustError::Tls(error.to_string());
-        let provider = Arc::new(provider(&GROUPS));
+        let Own {
+            identity,
+            leaf,
+            key,
+            signer,
+        } = own;
         let groups = match options.key_exchange {
             KeyExchange::Any => &GROUPS[..],
             KeyExchange::PostQuantum => &GROUPS[..HYBRID],
         };
-        let tunnels = Arc::new(self::provider(groups));
+        let tunnels = Arc::new(provider(groups));
         let mut roots = RootCertStore::empty();
-        for root in &installed.trust.roots {
-            roots
-                .add(CertificateDer::from(root.clone()))
-                .map_err(|error| tls(&error))?;
+        for root in &list.roots {
+            let added = roots.add(CertificateDer::from(root.clone()));
+            added.map_err(|error| TrustError::tls(&error))?;
         }
-        let roots = Arc::new(roots);
-        let crls: Vec<_> = installed
-            .trust
-            .crls
-            .iter()
-            .cloned()
-            .map(Into::into)
-            .collect();
-        let chain: Vec<_> = installed
-            .chain
-            .iter()
-            .cloned()
-            .map(CertificateDer::from)
-            .collect();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(installed.key_der.to_vec()));
-        let site = installed.identity.site.clone();
-
-        let dates = || Dates::new(&installed.trust, options, clock.clone());
-        let parts = mbaps::Parts {
-            provider: provider.clone(),
-            roots: roots.clone(),
-            crls: crls.clone(),
-            chain: chain.clone(),
-            key: key.clone_key(),
-            site: site.clone(),
-            dates: dates(),
+        let site = identity.site.clone();
+        let parts = Parts {
+            provider: Arc::new(provider(&GROUPS)),
+            roots: Arc::new(roots),
+            crls: list.crls.iter().cloned().map(Into::into).collect(),
         };
-        let mbaps = Mbaps::new(role, parts)?;
-
+        let dates = || Dates::new(&list, options, clock.clone());
+        let mbaps = Mbaps::new(identity.role, &parts, &key, &site, dates())?;
         let (mut server, mut client) = (None, None);
-        let verifier = if role == Role::Headend {
-            let verifier =
-                DiallerVerifier::new(roots, crls, provider.clone(), &[Role::Edge], site, dates())
-                    .map_err(|error| tls(&error))?;
-            let verifier = Arc::new(verifier);
-            server = Some(server_config(tunnels, verifier.clone(), chain, key)?);
+        let verifier = if identity.role == Role::Headend {
+            let verifier = DiallerVerifier::new(&parts, &[Role::Edge], site, dates());
+            let verifier = Arc::new(verifier.map_err(TrustError::Tls)?);
+            server = Some(server_config(tunnels, verifier.clone(), &key)?);
             Verifier::Diallers(verifier)
         } else {
-            let verifier = ListenerVerifier::new(
-                roots,
-                crls,
-                provider.clone(),
-                &[Role::Headend],
-                site,
-                dates(),
-            )
-            .map_err(|error| tls(&error))?;
-            let verifier = Arc::new(verifier);
-            client = Some(client_config(tunnels, verifier.clone(), chain, key)?);
+            let verifier = ListenerVerifier::new(&parts, &[Role::Headend], site, dates());
+            let verifier = Arc::new(verifier.map_err(TrustError::Tls)?);
+            client = Some(client_config(tunnels, verifier.clone(), &key)?);
             Verifier::Listeners(verifier)
         };
-        let leaf = Summary::of(installed.leaf()).map_err(|error| tls(&error))?;
-        let revoked = installed.trust.revokes(installed.leaf());
+        let revoked = key.end_entity_cert().is_ok_and(|leaf| list.revokes(leaf));
         Ok(Self {
-            identity: installed.identity.clone(),
+            identity,
             leaf,
-            list: installed.trust.clone(),
+            list,
             revoked,
+            key,
             options,
             clock: clock.clone(),
             verifier,
             server,
             client,
             mbaps,
-            signer: LogSigner::of(installed).map(|signer| Arc::new(signer) as Arc<dyn Sign>),
+            signer,
         })
     }
 
@@ -292,17 +306,13 @@ fn provider(groups: &[&'static dyn SupportedKxGroup]) -> CryptoProvider {
 fn server_config(
     provider: Arc<CryptoProvider>,
     verifier: Arc<dyn ClientCertVerifier>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: &Arc<CertifiedKey>,
 ) -> Result<Arc<ServerConfig>, TrustError> {
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|builder| {
-            builder
-                .with_client_cert_verifier(verifier)
-                .with_single_cert(chain, key)
-        })
-        .map_err(|error| TrustError::Tls(error.to_string()))?;
+        .map_err(|error| TrustError::tls(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -313,18 +323,14 @@ fn server_config(
 fn client_config(
     provider: Arc<CryptoProvider>,
     verifier: Arc<dyn ServerCertVerifier>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: &Arc<CertifiedKey>,
 ) -> Result<Arc<ClientConfig>, TrustError> {
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|builder| {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-                .with_client_auth_cert(chain, key)
-        })
-        .map_err(|error| TrustError::Tls(error.to_string()))?;
+        .map_err(|error| TrustError::tls(&error))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;

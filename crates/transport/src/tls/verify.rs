@@ -110,6 +110,13 @@ impl Dates {
     }
 }
 
+/// What chains are judged by.
+pub(super) struct Parts {
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
+}
+
 /// Judges the certificate of who connects: an edge, or a client that speaks MBAPS; runs at the
 /// headend.
 #[derive(Debug)]
@@ -123,16 +130,15 @@ pub(super) struct DiallerVerifier {
 
 impl DiallerVerifier {
     pub(super) fn new(
-        roots: Arc<RootCertStore>,
-        crls: Vec<CertificateRevocationListDer<'static>>,
-        provider: Arc<CryptoProvider>,
+        parts: &Parts,
         roles: &'static [Role],
         site: Site,
         dates: Dates,
     ) -> Result<Self, String> {
+        let (roots, provider) = (parts.roots.clone(), parts.provider.clone());
         let algorithms = provider.signature_verification_algorithms;
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider)
-            .with_crls(crls)
+            .with_crls(parts.crls.clone())
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self {
@@ -196,16 +202,15 @@ pub(super) struct ListenerVerifier {
 
 impl ListenerVerifier {
     pub(super) fn new(
-        roots: Arc<RootCertStore>,
-        crls: Vec<CertificateRevocationListDer<'static>>,
-        provider: Arc<CryptoProvider>,
+        parts: &Parts,
         roles: &'static [Role],
         site: Site,
         dates: Dates,
     ) -> Result<Self, String> {
+        let (roots, provider) = (parts.roots.clone(), parts.provider.clone());
         let algorithms = provider.signature_verification_algorithms;
         let chain = WebPkiServerVerifier::builder_with_provider(roots, provider)
-            .with_crls(crls)
+            .with_crls(parts.crls.clone())
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self {
