@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use fieldlock_enroll::Client;
 use fieldlock_pki::{Installed, Name, Serial, Summary, TrustList, store};
 use fieldlock_session::Backoff;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use crate::disk;
 use crate::ledger::{Alarm, Ledger};
 use crate::posture::{Posture, reloaded};
 
@@ -24,7 +26,7 @@ pub trait Member {
     /// A whole list of the CA itself.
     fn take_list(&self, list: &TrustList) -> Result<(), String>;
     /// Another key and certificate are installed.
-    fn identity_changed(&self);
+    fn identity_changed(&self) -> impl Future<Output = ()>;
     /// Whether a tunnel is up: then the network is not to blame for one that is not.
     fn is_connected(&self) -> bool;
     /// Differs between agents.
@@ -43,11 +45,15 @@ impl Unproven {
 
     /// A tunnel has come up: if it was with the renewed pair, the earlier one can go.
     pub fn proven(&self, state: &std::path::Path) {
-        if self.0.take()
-            && let Err(error) = store::confirm(state)
-        {
-            warn!("the certificate before the renewal stays on the disk: {error}");
+        if !self.0.take() {
+            return;
         }
+        let state = state.to_owned();
+        spawn_blocking(move || {
+            if let Err(error) = store::confirm(&state) {
+                warn!("the certificate before the renewal stays on the disk: {error}");
+            }
+        });
     }
 
     pub fn renewed(&self) {
@@ -118,7 +124,7 @@ pub async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unproven>) 
                 let life = (leaf.not_after - leaf.not_before).unsigned_abs();
                 let rest = Duration::from_secs(life / 3);
                 fresh = Some((leaf.serial, Instant::now() + rest));
-                member.identity_changed();
+                member.identity_changed().await;
                 if prove(&*member, &unproven).await {
                     backoff.reset();
                 } else {
@@ -142,18 +148,30 @@ async fn renew(member: &impl Member, addresses: Vec<String>, ca: &Name) -> Resul
         Client::installed(addresses.clone(), installed, ca, clock)
             .map_err(|error| error.to_string())
     };
-    let load = || Installed::load(&state).map_err(|error| error.to_string());
     // The new certificate may come from a CA that is not known here yet.
-    let fetched = client(&load()?)?.trust(None, Duration::ZERO).await;
+    let fetched = client(&load(member).await?)?;
+    let fetched = fetched.trust(None, Duration::ZERO).await;
     if let Some(fetched) = fetched.map_err(|error| error.to_string())? {
         member.take_list(&fetched.list)?;
     }
-    let installed = load()?;
+    let installed = load(member).await?;
     let renewed = client(&installed)?.reenroll(&installed).await;
     let renewed = renewed.map_err(|error| error.to_string())?;
-    store::renew(&state, &renewed.key_pem, &renewed.leaf, &renewed.issuing)
-        .map_err(|error| error.to_string())?;
-    Summary::of(&renewed.leaf).map_err(|error| error.to_string())
+    let leaf = Summary::of(&renewed.leaf).map_err(|error| error.to_string())?;
+    let stored = disk::apart(move || {
+        store::renew(&state, &renewed.key_pem, &renewed.leaf, &renewed.issuing)
+    });
+    stored.await.map_err(|error| error.to_string())?;
+    Ok(leaf)
+}
+
+/// What is installed, the list in force with it.
+async fn load(member: &impl Member) -> Result<Installed, String> {
+    let state = member.state();
+    let saved = member.posture().save_list(&state).await;
+    saved.map_err(|error| error.to_string())?;
+    let loaded = disk::apart(move || Installed::load(&state)).await;
+    loaded.map_err(|error| error.to_string())
 }
 
 /// Goes back to the earlier pair if the new one does not work where the earlier still does;
@@ -166,8 +184,9 @@ async fn prove(member: &impl Member, unproven: &Unproven) -> bool {
     unproven.0.set(false);
     let text = "no tunnel came up with the renewed certificate: the earlier one is in force again";
     member.ledger().raise(Alarm::RenewalFailed, "", text);
-    match store::revert(&member.state()) {
-        Ok(()) => member.identity_changed(),
+    let state = member.state();
+    match disk::apart(move || store::revert(&state)).await {
+        Ok(()) => member.identity_changed().await,
         Err(error) => warn!("going back to the earlier certificate failed: {error}"),
     }
     false
@@ -224,7 +243,7 @@ async fn fetch(
     ca: &Name,
     wait: bool,
 ) -> Result<(), String> {
-    let installed = Installed::load(&member.state()).map_err(|error| error.to_string())?;
+    let installed = load(member).await?;
     let clock = member.posture().clock();
     let client = Client::installed(addresses, &installed, ca, clock);
     let client = client.map_err(|error| error.to_string())?;

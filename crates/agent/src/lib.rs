@@ -3,7 +3,7 @@
 //! `fieldlock-transport`.
 //!
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
-//! - [`ledger`], [`posture`], [`source`], [`authority`], [`control`], [`reload`]: what every agent has.
+//! - [`ledger`], [`posture`], [`source`], [`authority`], [`disk`], [`control`], [`reload`]: what every agent has.
 //! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
 //! - [`sandbox`]: what the process may do at all.
 //! - [`settings`]: configuration files.
@@ -15,6 +15,7 @@
 pub mod authority;
 pub mod checkpoint;
 pub mod control;
+pub mod disk;
 pub mod fates;
 pub mod fieldbus;
 pub mod ledger;

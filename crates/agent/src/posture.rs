@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Kind, Record};
 use fieldlock_enroll::AgentClock;
 use fieldlock_pki::clock::{Reading, Skew};
-use fieldlock_pki::{Role, TrustList, store};
+use fieldlock_pki::{Role, StoreError, TrustList, store};
 use fieldlock_policy::{Now, Phase, Policy, Strangers};
 use fieldlock_transport::tls::Trust;
+use tokio::sync::{Mutex, Notify};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::StartError;
+use crate::disk;
 use crate::ledger::{Alarm, Ledger};
 use crate::settings::{AfterGrace, Trust as Settings};
 use crate::source::{Bundled, Rules, Source};
@@ -35,6 +39,12 @@ pub struct Posture {
     clock: Arc<AgentClock>,
     /// When the time was written to the state directory last.
     time_kept: Cell<Option<Instant>>,
+    /// A list that is in force and not on the disk yet.
+    unsaved: RefCell<Option<TrustList>>,
+    unsaved_came: Notify,
+    /// Whoever reads or writes trust on the disk waits for it with this in hand, so that nobody reads what
+    /// is about to be replaced.
+    at_disk: Mutex<()>,
 }
 
 impl Posture {
@@ -63,6 +73,9 @@ impl Posture {
             trust: RefCell::new(Rc::new(trust)),
             clock,
             time_kept: Cell::default(),
+            unsaved: RefCell::default(),
+            unsaved_came: Notify::new(),
+            at_disk: Mutex::default(),
         })
     }
 
@@ -141,29 +154,50 @@ impl Posture {
         ledger.set_policy(&short_hex(&rules.hash));
     }
 
-    /// Puts what `state` holds of key, certificate and CRLs in force.
-    pub fn reload_trust(&self, state: &Path, ledger: &Ledger) -> bool {
-        match Trust::load(state, self.role, self.settings, &self.clock) {
-            Ok(trust) => {
-                ledger.set_signer(trust.signer.clone());
-                *self.trust.borrow_mut() = Rc::new(trust);
-                ledger.clear(Alarm::TrustRefused, "");
-                reloaded(ledger, "certificate and revocation lists");
-                self.watch_dates(state, ledger);
-                true
+    /// Puts what `state` holds of key, certificate and CRLs in force, and returns what was so before;
+    /// `None`: that stays.
+    pub async fn reload_trust(&self, state: &Path, ledger: &Ledger) -> Option<Rc<Trust>> {
+        let _turn = self.at_disk.lock().await;
+        loop {
+            let saved = self.write_unsaved(state).await;
+            let before = self.trust();
+            let (role, settings) = (self.role, self.settings);
+            let (path, clock) = (state.to_owned(), self.clock.clone());
+            let load = move || {
+                saved?;
+                Trust::load(&path, role, settings, &clock)
+            };
+            let loaded = disk::apart(load).await;
+            // A list came while this was read, which is older.
+            if !Rc::ptr_eq(&before, &self.trust()) {
+                continue;
             }
-            Err(error) => {
-                let text = format!("the old certificate and lists stay in force: {error}");
-                refused(ledger, &text);
-                ledger.raise(Alarm::TrustRefused, "", &text);
-                false
+            match loaded {
+                Ok(trust) => {
+                    self.put_trust(trust, state, ledger);
+                    return Some(before);
+                }
+                Err(error) => {
+                    let text = format!("the old certificate and lists stay in force: {error}");
+                    refused(ledger, &text);
+                    ledger.raise(Alarm::TrustRefused, "", &text);
+                    return None;
+                }
             }
         }
     }
 
-    /// Takes from an offered trust list what is vouched for and newer, installs it and puts it in
-    /// force; whether it changed anything. `whole`: it came from the CA itself, so what it leaves
-    /// out is dropped.
+    fn put_trust(&self, trust: Trust, state: &Path, ledger: &Ledger) {
+        ledger.set_signer(trust.signer.clone());
+        *self.trust.borrow_mut() = Rc::new(trust);
+        ledger.clear(Alarm::TrustRefused, "");
+        reloaded(ledger, "certificate and revocation lists");
+        self.watch_dates(state, ledger);
+    }
+
+    /// Takes from an offered trust list what is vouched for and newer, and puts it in force at once; to
+    /// the disk it goes as [`Posture::save_lists`] gets to it. Whether it changed anything. `whole`: it
+    /// came from the CA itself, so what it leaves out is dropped.
     pub fn take_trust(
         &self,
         state: &Path,
@@ -181,12 +215,46 @@ impl Posture {
         if merged.news.is_empty() {
             return Ok(false);
         }
-        store::install_trust(state, &list).map_err(|error| error.to_string())?;
+        let trust = self.trust().with_list(list.clone());
+        let trust = trust.map_err(|error| error.to_string())?;
         self.clock.witness_list(&list);
         for news in &merged.news {
             reloaded(ledger, &format!("trust list: {news}"));
         }
-        Ok(self.reload_trust(state, ledger))
+        self.unsaved.replace(Some(list));
+        self.unsaved_came.notify_one();
+        self.put_trust(trust, state, ledger);
+        Ok(true)
+    }
+
+    /// Writes lists that were taken to the disk, for as long as the agent runs.
+    pub async fn save_lists(&self, state: &Path) {
+        loop {
+            self.unsaved_came.notified().await;
+            while let Err(error) = self.save_list(state).await {
+                warn!("the trust list in force can't be kept for the next start: {error}");
+                sleep(SAVE_AGAIN).await;
+            }
+        }
+    }
+
+    /// Returns when the list in force is on the disk.
+    pub async fn save_list(&self, state: &Path) -> Result<(), StoreError> {
+        let _turn = self.at_disk.lock().await;
+        self.write_unsaved(state).await
+    }
+
+    /// For whoever has the turn at the disk.
+    async fn write_unsaved(&self, state: &Path) -> Result<(), StoreError> {
+        loop {
+            let Some(list) = self.unsaved.borrow().clone() else {
+                return Ok(());
+            };
+            let (path, new) = (state.to_owned(), list.clone());
+            disk::apart(move || store::install_trust(&path, &new)).await?;
+            // Another may have come meanwhile.
+            self.unsaved.borrow_mut().take_if(|newest| *newest == list);
+        }
     }
 
     /// Live tunnels are to end as well when a CRL is past its grace.
@@ -344,18 +412,33 @@ impl Posture {
         }
     }
 
-    /// Writes down what time it is, for a start without a clock.
-    pub fn keep_time(&self, state: &Path) {
-        let Some(time) = self.clock.to_keep() else {
-            return;
-        };
+    /// Writes down what time it is, for a start without a clock; the task ends when it is on the disk.
+    fn keep_time(&self, state: &Path) -> Option<JoinHandle<()>> {
+        let time = self.clock.to_keep()?;
         self.time_kept.set(Some(Instant::now()));
-        if let Err(error) = store::keep_time(state, time) {
-            warn!("the time can't be kept for the next start: {error}");
+        let state = state.to_owned();
+        Some(spawn_blocking(move || {
+            if let Err(error) = store::keep_time(&state, time) {
+                warn!("the time can't be kept for the next start: {error}");
+            }
+        }))
+    }
+
+    /// Leaves on the disk what the next start is to find there.
+    pub async fn leave(&self, state: &Path) {
+        let time = self.keep_time(state);
+        if let Err(error) = self.save_list(state).await {
+            warn!("the trust list in force can't be kept for the next start: {error}");
+        }
+        if let Some(time) = time {
+            // It has told what went wrong.
+            let _ = time.await;
         }
     }
 }
 
+/// When a list that could not be written is written again.
+const SAVE_AGAIN: Duration = Duration::from_secs(60);
 /// How often an agent looks at what runs out, and at the clock.
 pub const WATCH_DATES: Duration = Duration::from_secs(10);
 /// How often an agent looks whether time windows have opened or closed; also how long it takes to

@@ -310,6 +310,7 @@ impl Edge {
         vitals.spawn("checkpoints", tell_checkpoints(self.clone()));
         vitals.spawn("dates", watch_dates(self.clone()));
         vitals.spawn("windows", watch_phase(self.clone()));
+        vitals.spawn("lists", save_lists(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         let unproven = self.unproven.clone();
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
@@ -447,7 +448,7 @@ impl Edge {
         files
     }
 
-    fn reload(self: &Rc<Self>, changed: &Changed) {
+    async fn reload(self: &Rc<Self>, changed: &Changed) {
         let before = self.settings();
         if changed.includes(&self.file) {
             self.reload_settings();
@@ -471,7 +472,7 @@ impl Edge {
             self.take_bundle_file();
         }
         if changed.includes(&settings.state) {
-            self.reload_trust();
+            self.reload_trust().await;
         }
         if *changed == Changed::All {
             for dialled in self.dialled.borrow().values() {
@@ -508,12 +509,11 @@ impl Edge {
     }
 
     /// Reads key, certificate and trust list again. With another certificate it dials anew.
-    fn reload_trust(&self) {
-        let before = self.posture.trust();
+    async fn reload_trust(&self) {
         let state = &self.settings().state;
-        if !self.posture.reload_trust(state, &self.ledger) {
+        let Some(before) = self.posture.reload_trust(state, &self.ledger).await else {
             return;
-        }
+        };
         let after = self.posture.trust();
         self.trust_changed();
         if before.leaf != after.leaf {
@@ -645,7 +645,7 @@ impl Edge {
     // --- end ------------------------------------------------------------------------
 
     async fn stop(&self, drain: Duration) {
-        self.posture.keep_time(&self.settings().state);
+        self.posture.leave(&self.settings().state).await;
         info!("stopping: requests under way may finish within {drain:?}");
         for dialled in self.dialled.borrow().values() {
             dialled.close();
@@ -705,8 +705,8 @@ impl Member for Edge {
         self.take_trust(list, true)
     }
 
-    fn identity_changed(&self) {
-        self.reload_trust();
+    async fn identity_changed(&self) {
+        self.reload_trust().await;
     }
 
     fn is_connected(&self) -> bool {
@@ -754,7 +754,7 @@ async fn watch_files(edge: Rc<Edge>) {
     loop {
         let changed = watch.changed().await;
         edge.manager.reloading();
-        edge.reload(&changed);
+        edge.reload(&changed).await;
         edge.manager.ready();
         watch.follow(edge.files());
     }
@@ -769,6 +769,10 @@ async fn watch_phase(edge: Rc<Edge>) {
         }
         edge.apply_due_bundle();
     }
+}
+
+async fn save_lists(edge: Rc<Edge>) {
+    edge.posture.save_lists(&edge.state()).await;
 }
 
 async fn watch_dates(edge: Rc<Edge>) {

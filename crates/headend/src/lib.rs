@@ -355,6 +355,7 @@ impl Headend {
         vitals.spawn("checkpoints", tell_checkpoints(self.clone()));
         vitals.spawn("dates", watch_dates(self.clone()));
         vitals.spawn("windows", watch_phase(self.clone()));
+        vitals.spawn("lists", save_lists(self.clone()));
         vitals.spawn("trust", sweep::follow(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         let unproven = self.unproven.clone();
@@ -611,10 +612,8 @@ impl Headend {
                 link.policy_changed(self.posture.hash());
             }
         }
-        if changed.includes(&settings.state)
-            && self.posture.reload_trust(&settings.state, &self.ledger)
-        {
-            self.trust_changed();
+        if changed.includes(&settings.state) {
+            self.identity_changed().await;
         }
     }
 
@@ -723,7 +722,7 @@ impl Headend {
     /// Lets go of all ports first, then of clients and edges. What was asked before is answered; what
     /// is asked in the meantime is refused.
     async fn stop(&self, drain: Duration) {
-        self.posture.keep_time(&self.settings().state);
+        self.posture.leave(&self.settings().state).await;
         info!("stopping: requests under way may finish within {drain:?}");
         for listening in self.listeners.borrow().values() {
             listening.task.abort();
@@ -791,11 +790,10 @@ impl Member for Headend {
         Ok(())
     }
 
-    fn identity_changed(&self) {
-        if self
-            .posture
-            .reload_trust(&self.settings().state, &self.ledger)
-        {
+    async fn identity_changed(&self) {
+        let state = &self.settings().state;
+        let replaced = self.posture.reload_trust(state, &self.ledger).await;
+        if replaced.is_some() {
             self.trust_changed();
         }
     }
@@ -848,6 +846,10 @@ async fn watch_phase(headend: Rc<Headend>) {
             headend.judge_anew();
         }
     }
+}
+
+async fn save_lists(headend: Rc<Headend>) {
+    headend.posture.save_lists(&headend.state()).await;
 }
 
 async fn watch_dates(headend: Rc<Headend>) {
