@@ -1,7 +1,7 @@
 //! An edge or a headend as a child process.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -113,6 +113,13 @@ impl Agent {
     /// Installs revocation lists with `enroll crl`.
     pub fn install_crl(&self, crl: &Path) {
         binary::run_ok(&[&"enroll", &"crl", &crl, &"--state", &self.state()]);
+    }
+
+    /// Takes the lock of the state directory: to the agent that is a disk that does not answer.
+    pub fn hold_disk(&self) -> File {
+        let lock = File::open(self.state().join("install.lock")).unwrap();
+        lock.lock().unwrap();
+        lock
     }
 
     /// Starts the process; [`wait_ready`](Self::wait_ready) waits for it.

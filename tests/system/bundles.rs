@@ -26,6 +26,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
 use crate::negative::hostile_headend::edge_of_a_rogue;
+use crate::trust::polls_go_on;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
@@ -35,6 +36,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("bundles::refusal_is_seen_at_the_headend", refusal_is_seen),
     ];
     trials.extend(both("bundles::carried_to_a_running_edge", carried));
+    trials.extend(both(
+        "bundles::polls_go_on_while_one_waits_for_the_disk",
+        slow_disk,
+    ));
     trials.extend(both("attacks::a21_bundles_of_a_hostile_headend", hostile));
     trials
 }
@@ -120,6 +125,25 @@ fn says(record: &Record, text: &str) -> bool {
         .reason
         .as_ref()
         .is_some_and(|reason| reason.contains(text))
+}
+
+fn slow_disk(transport: Transport) {
+    let signer = Signer::new();
+    let file = signer.directory.join("fleet.bundle");
+    put(&file, &signer.for_any(1, READS));
+    let pair = Setup::new(transport)
+        .edge(&signer.pinned())
+        .headend(&format!("[bundle]\nfiles = [{file:?}]\n"))
+        .up();
+    wait_version(&pair, 1);
+    let disk = pair.edge.hold_disk();
+    put(&file, &signer.for_any(2, READS));
+    polls_go_on(&pair);
+    // What is not on the disk is not in force.
+    assert_eq!(version(&pair.edge), 1);
+    drop(disk);
+    wait_version(&pair, 2);
+    assert_eq!(pair.edge.audit_kind(Kind::TunnelUp).len(), 1);
 }
 
 fn carried(transport: Transport) {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use fieldlock_audit::Kind;
@@ -125,44 +126,29 @@ fn stale_edge(transport: Transport) {
     assert_eq!(pair.edge.audit_kind(Kind::TunnelUp).len(), 1);
 }
 
-/// Whoever else is at the state directory holds its lock: to an agent that is a disk that does not
-/// answer.
 fn slow_disk(transport: Transport) {
     let site = Site::shared();
     let mut pair = Setup::new(transport).up();
     let list = |agent: &Agent| fs::read_to_string(agent.state().join("trust/list.pem")).unwrap();
-    let lock = |agent: &Agent| {
-        let lock = File::open(agent.state().join("install.lock")).unwrap();
-        lock.lock().unwrap();
-        lock
-    };
     let other = format!("waits-{transport}");
     site.identity(Role::Edge, &other);
     let crl = site.revoke(Role::Edge, &other);
     let before = list(&pair.edge);
-    let edge_disk = lock(&pair.edge);
+    let edge_disk = pair.edge.hold_disk();
     pair.headend.install_crl(&crl);
     pair.edge.wait_record("the list", |r| {
         let reason = r.reason.as_deref();
         r.kind == Kind::Reload && reason.is_some_and(|text| text.starts_with("trust list: "))
     });
     // It is in force and waits for the disk; both are to read there, too.
-    let headend_disk = lock(&pair.headend);
+    let headend_disk = pair.headend.hold_disk();
     pair.headend.process().hang_up();
     let file = File::options()
         .write(true)
         .open(pair.edge.state().join("trust/list.pem"));
     file.unwrap().set_modified(SystemTime::now()).unwrap();
 
-    let mut client = pair.client();
-    let begun = Instant::now();
-    while begun.elapsed() < STANDSTILL {
-        let asked = Instant::now();
-        read_registers(&mut client, 0, 10);
-        let took = asked.elapsed();
-        assert!(took < POLL_AT_MOST, "a poll took {took:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    polls_go_on(&pair);
     assert_eq!(list(&pair.edge), before);
 
     drop((edge_disk, headend_disk));
@@ -171,6 +157,19 @@ fn slow_disk(transport: Transport) {
     });
     assert_eq!(pair.headend.status()["tunnels"][0]["same_trust"], true);
     assert_eq!(pair.edge.audit_kind(Kind::TunnelUp).len(), 1);
+}
+
+/// While the disk of an agent stands still.
+pub(crate) fn polls_go_on(pair: &Pair) {
+    let mut client = pair.client();
+    let begun = Instant::now();
+    while begun.elapsed() < STANDSTILL {
+        let asked = Instant::now();
+        read_registers(&mut client, 0, 10);
+        let took = asked.elapsed();
+        assert!(took < POLL_AT_MOST, "a poll took {took:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Longer than a tunnel is kept of which nothing is heard.

@@ -115,6 +115,12 @@ impl Source {
         })
     }
 
+    /// Whether what narrows bundles can be used.
+    pub fn check_file(&self) -> Result<(), String> {
+        self.file.as_deref().map(read_policy).transpose()?;
+        Ok(())
+    }
+
     /// The rules by this bundle, which has been judged.
     pub fn rules_of(&self, bundle: &Bundle, policy: Policy) -> Result<Rules, String> {
         let local = self.file.as_deref().map(read_policy).transpose()?;

@@ -5,9 +5,12 @@ use fieldlock_pki::store::{self, NEXT_POLICY_BUNDLE, POLICY_BUNDLE, POLICY_FLOOR
 use fieldlock_policy::bundle::time_text;
 use fieldlock_policy::{Bundle, Now, bundle};
 use fieldlock_session::{Fate, state};
+use fieldlock_transport::tunnel::Link;
 use tracing::{info, warn};
 
 use super::Edge;
+use super::offers::Offer;
+use fieldlock_agent::disk;
 use fieldlock_agent::ledger::Alarm;
 use fieldlock_agent::posture::{refused, reloaded};
 use fieldlock_agent::settings::edge::File;
@@ -54,8 +57,9 @@ pub(super) fn check_file(settings: &File, name: &Name) -> Result<(), String> {
 }
 
 impl Edge {
-    /// What an earlier run left waiting, and what was put there since.
-    pub(super) fn start_bundles(&self) {
+    /// What an earlier run left waiting, and what was put there since; to be called before anything can
+    /// cross.
+    pub(super) async fn start_bundles(&self) {
         let settings = self.settings();
         if settings.bundle.signers.is_empty() {
             return;
@@ -64,27 +68,36 @@ impl Edge {
             && Floor::read(&settings.state).as_ref() != Some(&bundle)
         {
             // The floor is written after the bundle: a crash may have come between.
-            self.keep_floor(&bundle);
+            self.keep_floor(&bundle).await;
         }
         self.watch_bundle();
         if settings.state.join(NEXT_POLICY_BUNDLE).exists() {
-            self.judge_next();
+            self.judge_next().await;
         }
-        self.take_bundle_file();
+        self.take_bundle_file().await;
     }
 
-    /// Of a headend.
-    pub(super) fn offered_bundle(&self, octets: &[u8], headend: &str) -> Answer {
-        self.judge_bundle(octets).unwrap_or_else(|reason| {
+    /// Of a headend. One that is refused ends no tunnel: another headend of the site may carry a better
+    /// one.
+    pub(super) async fn take_offered_bundle(&self, link: &Link, octets: &[u8]) {
+        let in_force = || self.posture.bundle().version().unwrap_or(0);
+        let before = in_force();
+        let answer = self.judge_bundle(octets).await.unwrap_or_else(|reason| {
+            let headend = link.peer.identity.name.as_str();
             let text = format!("policy bundle of headend {headend} is refused: {reason}");
             warn!(headend, "policy bundle refused: {reason}");
             refused(&self.ledger, &text);
             Answer::refused(reason)
-        })
+        });
+        match in_force() {
+            version if version == before => link.have_bundle(version, answer.fate, &answer.text),
+            // The other headends hear of it too.
+            _ => self.tell_bundle(&answer),
+        }
     }
 
     /// Of the file in the configuration. One that is older than what headends brought is no fault.
-    pub(super) fn take_bundle_file(&self) {
+    pub(super) async fn take_bundle_file(&self) {
         let settings = self.settings();
         let Some(file) = &settings.bundle.file else {
             return self.ledger.clear(Alarm::PolicyBundleRefused, "");
@@ -99,7 +112,11 @@ impl Edge {
             info!(file = %file.display(), "the policy bundle in the file is older than the last in force");
             return self.ledger.clear(Alarm::PolicyBundleRefused, "");
         }
-        match octets.and_then(|octets| self.judge_bundle(&octets)) {
+        let judged = match octets {
+            Ok(octets) => self.judge_bundle(&octets).await,
+            Err(error) => Err(error),
+        };
+        match judged {
             Ok(answer) => {
                 self.ledger.clear(Alarm::PolicyBundleRefused, "");
                 self.tell_bundle(&answer);
@@ -116,17 +133,18 @@ impl Edge {
     pub(super) fn apply_due_bundle(&self) {
         let not_before = self.next_bundle.borrow().as_ref().map(|n| n.not_before);
         if not_before.is_some_and(|time| self.is_due(time)) {
-            let answer = self.judge_next();
-            self.tell_bundle(&answer);
+            self.offers.put(Offer::Due);
         }
     }
 
     /// Judges what waits on the disk as if it came now.
-    fn judge_next(&self) -> Answer {
+    pub(super) async fn judge_next(&self) -> Answer {
         self.next_bundle.take();
         let state = &self.settings().state;
-        let octets = read_bundle(&state.join(NEXT_POLICY_BUNDLE));
-        let judged = octets.and_then(|octets| self.judge_bundle(&octets));
+        let judged = match read_bundle(&state.join(NEXT_POLICY_BUNDLE)) {
+            Ok(octets) => self.judge_bundle(&octets).await,
+            Err(error) => Err(error),
+        };
         let answer = judged.unwrap_or_else(|reason| {
             let text = format!("the policy bundle that waited is refused: {reason}");
             warn!("{text}");
@@ -134,7 +152,7 @@ impl Edge {
             Answer::refused(reason)
         });
         if answer.fate != Fate::Waits
-            && let Err(error) = store::keep_policy(state, NEXT_POLICY_BUNDLE, None)
+            && let Err(error) = self.keep(NEXT_POLICY_BUNDLE, None).await
         {
             warn!("the policy bundle that waited can't be removed: {error}");
         }
@@ -154,10 +172,9 @@ impl Edge {
         }
     }
 
-    /// Takes a bundle, or says why not; then nothing has changed.
-    fn judge_bundle(&self, octets: &[u8]) -> Result<Answer, String> {
-        let settings = self.settings();
-        let (source, state) = (settings.source(), &settings.state);
+    /// Takes a bundle, or says why not; then nothing has changed in what is in force.
+    async fn judge_bundle(&self, octets: &[u8]) -> Result<Answer, String> {
+        let source = self.settings().source();
         if source.signers.is_empty() {
             return Err("this edge pins no signer of bundles".to_owned());
         }
@@ -197,14 +214,11 @@ impl Edge {
         }
         let name = format!("policy bundle {version}");
         let policy = bundle::compile(&bundle, &name).map_err(|errors| errors.to_string())?;
-        let rules = source.rules_of(&bundle, policy)?;
-        let keep = |file, content: Option<&[u8]>| {
-            store::keep_policy(state, file, content).map_err(|error| error.to_string())
-        };
+        source.check_file()?;
         if let Some(not_before) = bundle.header.not_before.filter(|_| !due) {
             let until = time_text(not_before);
             if next.is_none_or(|next| next.bundle != own) {
-                keep(NEXT_POLICY_BUNDLE, Some(octets))?;
+                self.keep(NEXT_POLICY_BUNDLE, Some(octets)).await?;
                 let what = format!("policy bundle {version} waits until {until}");
                 reloaded(&self.ledger, &what);
                 let bundle = own;
@@ -215,13 +229,17 @@ impl Edge {
                 text: format!("version {version} waits until {until}"),
             });
         }
-        keep(POLICY_BUNDLE, Some(octets))?;
-        self.keep_floor(&own);
+        self.keep(POLICY_BUNDLE, Some(octets)).await?;
+        self.keep_floor(&own).await;
         if next.is_none_or(|next| next.bundle.version <= version) {
             self.next_bundle.take();
             // What is left of it is refused as too old.
-            let _ = keep(NEXT_POLICY_BUNDLE, None);
+            let _ = self.keep(NEXT_POLICY_BUNDLE, None).await;
         }
+        // Who is pinned, and what narrows it, may have changed while this waited for the disk.
+        let source = self.settings().source();
+        source.believe(&bundle, &self.posture.trust().identity.name)?;
+        let rules = source.rules_of(&bundle, policy)?;
         let what = format!("{} is in force", rules.bundle);
         self.posture.put_rules(rules, &self.ledger);
         reloaded(&self.ledger, &what);
@@ -248,12 +266,18 @@ impl Edge {
     }
 
     /// Without it the bundle itself still is the floor, as long as it is there.
-    fn keep_floor(&self, floor: &Floor) {
-        let state = &self.settings().state;
+    async fn keep_floor(&self, floor: &Floor) {
         let text = floor.text();
-        if let Err(error) = store::keep_policy(state, POLICY_FLOOR, Some(text.as_bytes())) {
+        if let Err(error) = self.keep(POLICY_FLOOR, Some(text.as_bytes())).await {
             warn!("the version of the policy bundle can't be kept: {error}");
         }
+    }
+
+    async fn keep(&self, file: &'static str, content: Option<&[u8]>) -> Result<(), String> {
+        let state = self.settings().state.clone();
+        let content = content.map(<[u8]>::to_vec);
+        let kept = disk::apart(move || store::keep_policy(&state, file, content.as_deref()));
+        kept.await.map_err(|error| error.to_string())
     }
 
     /// Headends hear of what did not come through them.

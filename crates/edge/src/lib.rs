@@ -1,6 +1,6 @@
 //! The edge: the sidecar next to a device. It dials out, and its policy is the last word.
 //!
-//! - `bundle`: policies that a signer vouches for, whoever brings them.
+//! - `bundle`: policies that a signer vouches for, whoever brings them (`offers`).
 //! - `dial`: a tunnel to every headend, over the transport that gets through; `cyclic`: beside one
 //!   over TLS, a connection for cyclic data; `names`: where headends are.
 //! - `tunnel`: requests from a headend, judged by this edge's own policy.
@@ -16,6 +16,7 @@ mod line;
 mod mbaps;
 mod metrics;
 mod names;
+mod offers;
 mod reach;
 mod status;
 mod tunnel;
@@ -62,6 +63,7 @@ use fieldlock_agent::sandbox::needs_of_edge;
 use fieldlock_agent::settings::edge::{Device as DeviceConfig, File, Transport};
 use fieldlock_agent::vitals::Vitals;
 use fieldlock_agent::{Agent, Given, Prepared, StartError, random, stop_signal};
+use offers::{Offer, Offers};
 pub(crate) use reach::reach;
 use tunnel::TunnelHandler;
 
@@ -115,6 +117,8 @@ pub(crate) struct Edge {
     unproven: Rc<Unproven>,
     /// The last link that may have been dialled with the certificate before this one.
     before_renewal: Cell<u32>,
+    /// Bundles to be judged.
+    offers: Offers,
     /// The bundle that waits for its time.
     next_bundle: RefCell<Option<Next>>,
     /// Where PROFINET is configured.
@@ -221,11 +225,12 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         peer_logs: PeerLogs::default(),
         unproven,
         before_renewal: Cell::new(0),
+        offers: Offers::default(),
         next_bundle: RefCell::default(),
         fieldbus: OnceCell::new(),
     });
     edge.start_fieldbus(given.fieldbus)?;
-    edge.start();
+    edge.start().await;
     tokio::task::spawn_local({
         let edge = edge.clone();
         async move { control.serve(|| edge.status()).await }
@@ -294,15 +299,15 @@ impl Edge {
         Ok(())
     }
 
-    fn start(self: &Rc<Self>) {
+    async fn start(self: &Rc<Self>) {
         self.ledger.note(Record {
             reason: Some(concat!("fieldlock ", env!("CARGO_PKG_VERSION")).into()),
             ..Record::new(Kind::Start)
         });
-        self.apply_settings();
         let state = &self.settings().state;
         self.posture.watch_dates(state, &self.ledger);
-        self.start_bundles();
+        self.start_bundles().await;
+        self.apply_settings();
         let ledger = self.ledger.clone();
         let vitals = &self.vitals;
         vitals.spawn("records", async move { ledger.run().await });
@@ -311,6 +316,7 @@ impl Edge {
         vitals.spawn("dates", watch_dates(self.clone()));
         vitals.spawn("windows", watch_phase(self.clone()));
         vitals.spawn("lists", save_lists(self.clone()));
+        vitals.spawn("bundles", offers::judge(self.clone()));
         tokio::task::spawn_local(watch_files(self.clone()));
         let unproven = self.unproven.clone();
         tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
@@ -469,7 +475,7 @@ impl Edge {
             }
         }
         if settings.bundle != before.bundle || includes(&settings.bundle.file) {
-            self.take_bundle_file();
+            self.offers.put(Offer::File);
         }
         if changed.includes(&settings.state) {
             self.reload_trust().await;

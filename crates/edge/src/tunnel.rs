@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use super::bundle::Answer;
 use super::device::{Asker, Device};
+use super::offers::Offer;
 use super::{Edge, HeadendProcess};
 use fieldlock_agent::ledger::Alarm;
 use fieldlock_agent::quota::Quota;
@@ -240,19 +241,13 @@ impl TunnelHandler {
         }
     }
 
-    /// A bundle that is refused ends no tunnel: another headend of the site may carry a better one.
-    fn take_bundle(&self, link: &Rc<Link>, octets: &[u8]) {
-        let in_force = || self.edge.posture.bundle().version().unwrap_or(0);
-        let before = in_force();
-        let answer = match self.offers.take(Instant::now()) {
-            true => self.edge.offered_bundle(octets, &self.headend),
-            false => Answer::refused("too many bundles, this one was not looked at"),
-        };
-        match in_force() {
-            version if version == before => link.have_bundle(version, answer.fate, &answer.text),
-            // The other headends hear of it too.
-            _ => self.edge.tell_bundle(&answer),
+    fn take_bundle(&self, link: &Rc<Link>, octets: Vec<u8>) {
+        if self.offers.take(Instant::now()) {
+            return self.edge.offers.put(Offer::Headend(link.clone(), octets));
         }
+        let in_force = self.edge.posture.bundle().version().unwrap_or(0);
+        let answer = Answer::refused("too many bundles, this one was not looked at");
+        link.have_bundle(in_force, answer.fate, &answer.text);
     }
 
     fn tunnel_record(&self, kind: Kind, link: &Link) -> Record {
@@ -408,7 +403,7 @@ impl Handler for TunnelHandler {
                     .take(&edge.ledger, peer, &told, Instant::now());
             }
             Event::Trust(pem) => self.take_trust(link, &pem),
-            Event::Bundle(octets) => self.take_bundle(link, &octets),
+            Event::Bundle(octets) => self.take_bundle(link, octets),
             // The headend sends nothing new; what is under way is answered as ever.
             Event::Drain | Event::Probed { .. } => {}
             Event::Hello(_) | Event::TrustHave(_) | Event::BundleHave { .. } => {}
