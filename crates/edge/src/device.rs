@@ -379,8 +379,9 @@ impl Device {
     /// Moves bytes out and answers on, and sets the timer. To be called after any input.
     pub(crate) fn pump(self: &Rc<Self>) {
         self.transmit();
+        let now = Instant::now();
         loop {
-            let Some(event) = self.core.borrow_mut().poll_event(Instant::now()) else {
+            let Some(event) = self.core.borrow_mut().poll_event(now) else {
                 break;
             };
             match event {
