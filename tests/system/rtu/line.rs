@@ -146,7 +146,12 @@ fn serve(mut port: File, heard: &Heard, mut reply: impl FnMut(u8, &[u8]) -> Repl
         frame.clear();
         heard.lock().unwrap().push((unit, pdu.clone()));
         let bytes = match reply(unit, &pdu) {
-            Reply::Answer(answer) => sealed(unit, &answer, 0),
+            Reply::Answer(answer) => {
+                // A pseudo-terminal has no speed: at once would be sooner than the line carries the
+                // request, and be taken for its echo.
+                thread::sleep(Duration::from_millis(1));
+                sealed(unit, &answer, 0)
+            }
             Reply::Late(delay, answer) => {
                 thread::sleep(delay);
                 sealed(unit, &answer, 0)
