@@ -35,6 +35,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(400);
 /// Writes of one client that are remembered at once; about 150 bytes each, and at most 253 of PDU.
 const MAX_WRITES: usize = 256;
 
+/// And of all clients together: at an edge a headend states who they are.
+const MAX_IN_ALL: usize = 16_384;
+
 /// A write that a client asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
@@ -67,7 +70,7 @@ pub enum End {
     Unknown,
 }
 
-/// This client has [`MAX_WRITES`] writes whose outcome it does not know.
+/// This client has [`MAX_WRITES`] writes whose outcome it does not know, or all have [`MAX_IN_ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
@@ -88,6 +91,8 @@ pub struct Repeats {
     hold: Duration,
     /// Of each client oldest first; no client without any.
     writes: HashMap<Who, Vec<Write>>,
+    /// Of all clients.
+    count: usize,
     next: u64,
     swept: Option<Instant>,
 }
@@ -130,6 +135,7 @@ impl Repeats {
             side,
             hold,
             writes: HashMap::new(),
+            count: 0,
             next: 0,
             swept: None,
         }
@@ -166,14 +172,23 @@ impl Repeats {
     ///
     /// [`Full`]: it must not go on, since it could not be told from a repeat of it.
     pub fn begin(&mut self, now: Instant, asked: &Asked<'_>, id: u64) -> Result<Ticket, Full> {
-        self.sweep(now);
-        let writes = self.writes.entry(asked.who.clone()).or_default();
-        if writes.len() >= MAX_WRITES {
+        let is_due = self.swept.is_none_or(|at| now >= at + self.hold);
+        if is_due || self.count >= MAX_IN_ALL {
+            self.sweep(now);
+        }
+        let own = self.writes.get(asked.who).map_or(0, Vec::len);
+        if own >= MAX_WRITES {
             // Most likely the client has its answer.
             let answered = |write: &Write| matches!(write.end, Some((_, Fate::Answered)));
+            let writes = self.writes.get_mut(asked.who).ok_or(Full)?;
             let oldest = writes.iter().position(answered).ok_or(Full)?;
             writes.remove(oldest);
+            self.count -= 1;
+        } else if self.count >= MAX_IN_ALL {
+            return Err(Full);
         }
+        self.count += 1;
+        let writes = self.writes.entry(asked.who.clone()).or_default();
         let ticket = Ticket(self.next);
         self.next += 1;
         writes.push(Write {
@@ -201,18 +216,14 @@ impl Repeats {
         };
         let write = &mut writes[at];
         let fate = match end {
-            End::NotSent => {
-                writes.remove(at);
-                self.forget_if_idle(who);
-                return;
-            }
+            End::NotSent => return self.retain(who, |write| write.ticket != ticket),
             End::Done | End::Refused => Fate::Answered,
             End::Unknown => Fate::Unknown,
         };
         write.end = Some((now, fate));
         if let (End::Done, Some(range)) = (end, write.range) {
             let (device, unit, asked) = (write.device, write.unit, write.asked);
-            writes.retain(|other| {
+            self.retain(who, |other| {
                 other.ticket == ticket || !other.is_known_by(device, unit, &range, asked)
             });
         }
@@ -220,28 +231,20 @@ impl Repeats {
 
     /// The client has the values of `range`, which it asked for at `asked`.
     pub fn read(&mut self, who: &Who, device: usize, unit: u8, range: &Range, asked: Instant) {
-        let Some(writes) = self.writes.get_mut(who) else {
-            return;
-        };
-        writes.retain(|write| !write.is_known_by(device, unit, range, asked));
-        self.forget_if_idle(who);
+        self.retain(who, |write| !write.is_known_by(device, unit, range, asked));
     }
 
     /// The client asks something else on `connection`: it has the answers that it got there. True as
     /// long as it is worth saying so again.
     pub fn goes_on(&mut self, who: &Who, connection: u64) -> bool {
-        let Some(writes) = self.writes.get_mut(who) else {
-            return false;
-        };
         let mut is_under_way = false;
-        writes.retain(|write| {
+        self.retain(who, |write| {
             if write.connection != connection {
                 return true;
             }
             is_under_way |= write.end.is_none();
             !matches!(write.end, Some((_, Fate::Answered)))
         });
-        self.forget_if_idle(who);
         is_under_way
     }
 
@@ -249,23 +252,28 @@ impl Repeats {
         self.writes.is_empty()
     }
 
-    fn forget_if_idle(&mut self, who: &Who) {
-        if self.writes.get(who).is_some_and(Vec::is_empty) {
+    /// Forgets writes of this client, and the client with its last.
+    fn retain(&mut self, who: &Who, keep: impl FnMut(&Write) -> bool) {
+        let Some(writes) = self.writes.get_mut(who) else {
+            return;
+        };
+        let before = writes.len();
+        writes.retain(keep);
+        self.count -= before - writes.len();
+        if writes.is_empty() {
             self.writes.remove(who);
         }
     }
 
-    /// Forgets what is over, from time to time.
+    /// Forgets what is over.
     fn sweep(&mut self, now: Instant) {
-        let due = self.swept.is_none_or(|at| now >= at + self.hold);
-        if due {
-            self.swept = Some(now);
-            let hold = self.hold;
-            self.writes.retain(|_, writes| {
-                writes.retain(|write| !write.is_over(now, hold));
-                !writes.is_empty()
-            });
-        }
+        self.swept = Some(now);
+        let hold = self.hold;
+        self.writes.retain(|_, writes| {
+            writes.retain(|write| !write.is_over(now, hold));
+            !writes.is_empty()
+        });
+        self.count = self.writes.values().map(Vec::len).sum();
     }
 }
 

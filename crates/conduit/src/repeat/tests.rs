@@ -299,3 +299,33 @@ fn nothing_grows_without_bound() {
     assert_eq!(end.repeats.writes[&client(1)].len(), 2);
     assert_eq!(end.repeats.writes[&client(2)].len(), 1);
 }
+
+/// A hostile headend states as many clients as it likes.
+#[test]
+fn many_clients_have_no_more_room_than_all() {
+    let mut end = Harness::edge();
+    let who = |n: u32| Who::Address(std::net::Ipv4Addr::from_bits(n).into());
+    let request = Request::parse(ON).unwrap();
+    let mut begun = 0;
+    for n in 0..20_000 {
+        let asked = Asked {
+            who: &who(n),
+            connection: n.into(),
+            transaction: 0,
+            device: 0,
+            unit: 1,
+            request: &request,
+        };
+        if let Ok(ticket) = end.repeats.begin(end.now, &asked, 1) {
+            end.repeats.ended(end.now, &who(n), ticket, End::Done);
+            begun += 1;
+        }
+    }
+    assert_eq!((begun, end.repeats.count), (16_384, 16_384));
+    // Time makes room, and so does an end.
+    assert!(!end.repeats.goes_on(&who(0), 0));
+    assert_eq!(end.repeats.count, 16_383);
+    end.pass(10_000);
+    end.ask((1, 1), ON).unwrap();
+    assert_eq!((end.repeats.count, end.repeats.writes.len()), (1, 1));
+}
