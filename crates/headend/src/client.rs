@@ -63,6 +63,8 @@ pub(crate) struct ClientConn {
     /// Wakes the task: an end from outside, or something that it waits for has been answered.
     attention: Notify,
     ending: Cell<Option<&'static str>>,
+    /// At so many takeovers nothing that it waits for was under way by a tunnel that was replaced.
+    free_at: Cell<u64>,
     /// Its task waits for an answer.
     waits: Cell<bool>,
     seat: Cell<Option<Seat>>,
@@ -124,6 +126,7 @@ impl ClientConn {
             introduced: RefCell::default(),
             attention: Notify::new(),
             ending: Cell::new(None),
+            free_at: Cell::new(headend.takeovers.get()),
             waits: Cell::new(false),
             seat: Cell::new(Some(seat)),
         })
@@ -138,8 +141,20 @@ impl ClientConn {
     fn waits_for_answers(&self, headend: &Headend) -> bool {
         let core = self.core.borrow();
         // A headend that stops sends nothing more.
-        core.is_full()
-            || !headend.vitals.is_stopping() && core.is_held_back(|device| headend.serves(device))
+        core.is_full() || !headend.vitals.is_stopping() && self.is_held_back(headend, &core)
+    }
+
+    fn is_held_back(&self, headend: &Headend, core: &ClientSide) -> bool {
+        // What was sent since then is under way by the tunnels that serve now.
+        let takeovers = headend.takeovers.get();
+        if self.free_at.get() == takeovers {
+            return false;
+        }
+        let held_back = core.is_held_back(|device| headend.serves(device));
+        if !held_back {
+            self.free_at.set(takeovers);
+        }
+        held_back
     }
 
     /// A permitted request is not sent on after all.
@@ -492,6 +507,10 @@ async fn converse(
     let mut end = None;
     let timer = sleep_until(TokioInstant::now() + idle);
     tokio::pin!(timer);
+    // One of each for all rounds: to line up anew costs as much as all else of a round.
+    let attention = client.attention.notified();
+    let drain = client.writer.drain();
+    tokio::pin!(attention, drain);
     loop {
         // Seen here as well, so that a client that never stops asking does not outlive it.
         if let Some(why) = client.ending.get() {
@@ -519,7 +538,8 @@ async fn converse(
         tokio::select! {
             biased;
             // A client that does not read its answers is not read from either.
-            drained = client.writer.drain() => {
+            drained = &mut drain => {
+                drain.set(client.writer.drain());
                 if let Err(error) = drained {
                     client.gone();
                     end = end.or(Some(End::Failed(format!("writing failed: {error}"))));
@@ -540,7 +560,7 @@ async fn converse(
                     end = Some(End::Failed(format!("reading failed: {error}")));
                 }
             },
-            () = client.attention.notified() => {}
+            () = &mut attention => attention.set(client.attention.notified()),
             () = &mut timer => {
                 let now = Instant::now();
                 let deadline = client.last_request.get() + idle;
@@ -605,7 +625,7 @@ fn take_requests(
     let now = Instant::now();
     let mut used = 0;
     let outcome = loop {
-        if client.waits_for_answers(headend) {
+        if used == input.len() || client.waits_for_answers(headend) {
             break Ok(());
         }
         let step = {

@@ -154,6 +154,8 @@ pub(crate) struct Headend {
     duplicates: RefCell<HashMap<String, Instant>>,
     refusals: RefCell<Refusals>,
     next_client: Cell<u32>,
+    /// How often another tunnel began to serve a device.
+    takeovers: Cell<u64>,
     next_link: Cell<u32>,
     counters: Rc<Counters>,
     peer_logs: PeerLogs,
@@ -279,6 +281,7 @@ pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
         duplicates: RefCell::default(),
         refusals: RefCell::default(),
         next_client: Cell::new(0),
+        takeovers: Cell::new(0),
         next_link: Cell::new(0),
         counters: Rc::default(),
         peer_logs: PeerLogs::default(),

@@ -381,6 +381,7 @@ impl Headend {
             let channel = Channel::new(link, outbox, number, &device, offer, &self.ledger);
             tokio::task::spawn_local(channel.clone().watch_deadlines());
             *device.live.borrow_mut() = Some(channel.clone());
+            self.takeovers.set(self.takeovers.get() + 1);
             let quirks = Quirks::from_bits(offer.quirks);
             self.devices.borrow().deviates(&offer.name, quirks);
             tunnel.channels.borrow_mut().push(channel);

@@ -117,8 +117,8 @@ pub struct ClientSide {
     pipelines: bool,
     /// Nobody takes answers any more.
     gone: bool,
-    /// Tells requests under way apart in eight octets each. Who finds two that it does not tell
-    /// apart has kept a request of his own from being sent.
+    /// Tells requests under way apart, see [`ClientSide::tell_apart`]. Who finds two that it does not
+    /// tell apart has kept a request of his own from being sent.
     hash: RandomState,
 }
 
@@ -198,7 +198,7 @@ impl ClientSide {
     }
 
     fn take<'a>(&mut self, adu: &Adu<'a>, meter: &mut Meter, now: Instant) -> Verdict<'a> {
-        let octets = self.hash.hash_one((adu.unit, adu.pdu));
+        let octets = self.tell_apart(adu);
         let mut used = None;
         for turn in self.turns.iter() {
             if turn.transaction == adu.transaction {
@@ -229,6 +229,22 @@ impl ClientSide {
                 target,
                 refused,
             },
+        }
+    }
+
+    /// What tells a request from others under the same transaction id: its octets, with their number,
+    /// where they fit, as those of reads do; else a hash of them.
+    fn tell_apart(&self, adu: &Adu<'_>) -> u64 {
+        let mut octets = [0; 8];
+        match octets.get_mut(2..2 + adu.pdu.len()) {
+            Some(own) => {
+                own.copy_from_slice(adu.pdu);
+                octets[0] = adu.pdu.len() as u8;
+                octets[1] = adu.unit;
+                u64::from_le_bytes(octets)
+            }
+            // No number of octets that fit.
+            None => self.hash.hash_one((adu.unit, adu.pdu)) | 0xFF,
         }
     }
 

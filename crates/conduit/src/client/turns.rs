@@ -68,8 +68,19 @@ impl Turns {
     }
 
     pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Turn> {
-        let at = self.line.binary_search_by_key(&place, |turn| turn.place);
-        self.line.get_mut(at.ok()?)
+        let at = self.find(place)?;
+        self.line.get_mut(at)
+    }
+
+    /// Mostly there is one, or it is asked for the first.
+    fn find(&self, place: Place) -> Option<usize> {
+        match self.line.front() {
+            Some(first) if first.place == place => Some(0),
+            _ => {
+                let found = self.line.binary_search_by_key(&place, |turn| turn.place);
+                found.ok()
+            }
+        }
     }
 
     pub(super) fn push(
@@ -105,7 +116,7 @@ impl Turns {
         by: By,
         mut tell: impl FnMut(&Turn, &[u8], By),
     ) {
-        let Ok(at) = self.line.binary_search_by_key(&place, |turn| turn.place) else {
+        let Some(at) = self.find(place) else {
             return;
         };
         let lane = self.line[at].lane;

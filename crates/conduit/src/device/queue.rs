@@ -10,7 +10,7 @@ use foldhash::{HashMap, HashMapExt};
 
 use super::event::{ClientKey, ConnId, QueueFull};
 use super::settings::DeviceSettings;
-use super::slab::{List, Place, Slab, State};
+use super::slab::{Entry, List, Place, Slab, State};
 
 /// Requests that wait, and the lanes of those in flight. A client and a lane are known only while a
 /// request of theirs waits or is in flight.
@@ -30,6 +30,44 @@ pub(super) struct Queue {
     unused_lanes: Vec<usize>,
     /// Clients with a lane that is ready, in turn.
     line: VecDeque<usize>,
+    kinds: Kinds,
+}
+
+/// How many reads wait that may be shared, by what they ask; some of different kinds may be counted
+/// together. So a read that nobody else waits for is sent without a look at all that wait.
+#[derive(Debug)]
+struct Kinds(Box<[u32; 1 << Kinds::BITS]>);
+
+impl Kinds {
+    const BITS: u32 = 10;
+
+    fn at(&mut self, entry: &Entry) -> Option<&mut u32> {
+        entry.share?;
+        let mut octets = [0; 8];
+        // Function, address and quantity, and the unit.
+        let (first, rest) = (entry.pdu.get(..5)?, &mut octets[1..6]);
+        rest.copy_from_slice(first);
+        octets[0] = entry.unit;
+        // Multiplicative hashing: the high bits depend on all of the low ones.
+        let mixed = u64::from_le_bytes(octets).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0.get_mut((mixed >> (64 - Self::BITS)) as usize)
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        if let Some(count) = self.at(entry) {
+            *count += 1;
+        }
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        if let Some(count) = self.at(entry) {
+            *count -= 1;
+        }
+    }
+
+    fn waits(&mut self, entry: &Entry) -> bool {
+        self.at(entry).is_some_and(|count| *count > 0)
+    }
 }
 
 #[derive(Debug)]
@@ -69,6 +107,7 @@ impl Queue {
             lanes: Vec::new(),
             unused_lanes: Vec::new(),
             line: VecDeque::new(),
+            kinds: Kinds(Box::new([0; 1 << Kinds::BITS])),
         }
     }
 
@@ -115,6 +154,7 @@ impl Queue {
     pub(super) fn push(&mut self, slab: &mut Slab, place: Place) {
         let at = self.lane(slab[place].client, slab[place].unit);
         slab[place].lane = at;
+        self.kinds.add(&slab[place]);
         let lane = &mut self.lanes[at];
         lane.requests.push_back(slab, place);
         self.clients[lane.client].waiting += 1;
@@ -132,6 +172,7 @@ impl Queue {
     pub(super) fn push_front(&mut self, slab: &mut Slab, place: Place) {
         let at = slab[place].lane;
         slab[place].state = State::Waiting { held: false };
+        self.kinds.add(&slab[place]);
         let lane = &mut self.lanes[at];
         lane.requests.push_front(slab, place);
         lane.in_flight -= 1;
@@ -206,6 +247,7 @@ impl Queue {
         lane.sent += 1;
         lane.on = Some(conn);
         slab[place].turn = lane.sent;
+        self.kinds.remove(&slab[place]);
         self.clients[lane.client].waiting -= 1;
         self.waiting -= 1;
         Some(place)
@@ -222,12 +264,11 @@ impl Queue {
         now: Instant,
     ) -> List {
         let mut alike = List::default();
-        if slab[place].share.is_none() {
-            return alike;
-        }
         let unit = slab[place].unit;
         let mut at = 0;
-        while let Some(&client) = self.line.get(at) {
+        while self.kinds.waits(&slab[place])
+            && let Some(&client) = self.line.get(at)
+        {
             let mut ready = self.clients[client].ready.iter();
             let lane = ready.position(|&lane| {
                 let lane = &self.lanes[lane];
@@ -267,6 +308,7 @@ impl Queue {
         let at = slab[place].lane;
         let lane = &mut self.lanes[at];
         lane.requests.remove(slab, place);
+        self.kinds.remove(&slab[place]);
         self.clients[lane.client].waiting -= 1;
         self.waiting -= 1;
         self.line_up(slab, at);
