@@ -10,10 +10,10 @@ use tracing::{info, warn};
 
 use super::Edge;
 use super::offers::Offer;
+use crate::settings::File;
 use fieldlock_agent::disk;
 use fieldlock_agent::ledger::Alarm;
 use fieldlock_agent::posture::{refused, reloaded};
-use fieldlock_agent::settings::edge::File;
 use fieldlock_agent::source::{Bundled, Floor, read_bundle};
 
 /// A bundle that has been judged and waits for its time.

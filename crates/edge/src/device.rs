@@ -27,10 +27,10 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::line::Line;
+use crate::settings::Device as Config;
 use fieldlock_agent::fates::{self, recorded};
 use fieldlock_agent::ledger::{Ledger, answered, describe, describe_read};
 use fieldlock_agent::posture::Posture;
-use fieldlock_agent::settings::edge::Device as Config;
 
 pub(crate) struct Device {
     pub(crate) name: Arc<str>,

@@ -28,8 +28,8 @@ use tracing::{debug, info, warn};
 use super::names::Names;
 use super::tunnel::TunnelHandler;
 use super::{Edge, cyclic};
+use crate::settings::{Headend as Settings, Transport as Configured};
 use fieldlock_agent::authority::Member;
-use fieldlock_agent::settings::edge::{Headend as Settings, Transport as Configured};
 
 /// One attempt, from the first packet to the end of the handshake.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(4);

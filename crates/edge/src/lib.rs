@@ -18,6 +18,7 @@ mod metrics;
 mod names;
 mod offers;
 mod reach;
+pub mod settings;
 mod status;
 mod tunnel;
 
@@ -45,6 +46,7 @@ use tokio::sync::Notify;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
 
+use crate::settings::{Device as DeviceConfig, File, Transport};
 use bundle::Next;
 use device::Device;
 use dial::Dialled;
@@ -59,8 +61,6 @@ use fieldlock_agent::posture::{
     Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
 };
 use fieldlock_agent::reload::{Changed, Watch};
-use fieldlock_agent::sandbox::needs_of_edge;
-use fieldlock_agent::settings::edge::{Device as DeviceConfig, File, Transport};
 use fieldlock_agent::vitals::Vitals;
 use fieldlock_agent::{Agent, Given, Prepared, StartError, random, stop_signal};
 use offers::{Offer, Offers};
@@ -176,7 +176,7 @@ const ASKED_AGAIN: Duration = Duration::from_secs(3);
 /// Runs an edge until it is told to stop.
 pub(crate) fn prepare(file: &Path) -> Result<Prepared, StartError> {
     let settings = File::load(file)?;
-    let needs = settings.sandbox.then(|| needs_of_edge(file, &settings));
+    let needs = settings.sandbox.then(|| settings::needs(file, &settings));
     Ok(Prepared {
         profinet: settings.profinet,
         needs,

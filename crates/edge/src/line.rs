@@ -17,8 +17,8 @@ use tokio_serial::{DataBits, Parity, SerialPortBuilderExt, SerialStream, StopBit
 
 use super::device::Device;
 use super::mbaps;
+use crate::settings::{ModbusRtu, ModbusTcp, Parity as ConfiguredParity};
 use fieldlock_agent::sandbox::hint;
-use fieldlock_agent::settings::edge::{ModbusRtu, ModbusTcp, Parity as ConfiguredParity};
 
 const READ: usize = 4096;
 

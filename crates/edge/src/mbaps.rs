@@ -13,8 +13,8 @@ use tracing::warn;
 
 use super::Edge;
 use super::device::Device;
+use crate::settings::Mbaps;
 use fieldlock_agent::posture::Posture;
-use fieldlock_agent::settings::edge::Mbaps;
 
 /// Shows the edge's certificate to a device, and judges the device's.
 pub(super) async fn shake_hands(

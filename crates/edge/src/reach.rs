@@ -13,8 +13,8 @@ use super::dial::try_headend;
 use super::line::open_serial;
 use super::names::Names;
 use super::{mbaps, transient_endpoint};
+use crate::settings::{Device, File, Headend, ModbusTcp, Transport as Configured};
 use fieldlock_agent::posture::Posture;
-use fieldlock_agent::settings::edge::{Device, File, Headend, ModbusTcp, Transport as Configured};
 use fieldlock_agent::{Dialled, StartError};
 
 pub(crate) async fn reach(file: &Path) -> Result<Vec<Dialled>, StartError> {

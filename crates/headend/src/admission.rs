@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fieldlock_agent::settings::headend::Tunnel;
+use crate::settings::Tunnel;
 
 /// Addresses with a share that is not full, remembered at a time; 100 octets each.
 const MAX_SOURCES: usize = 4096;

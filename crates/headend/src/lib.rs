@@ -24,6 +24,7 @@ mod metrics;
 mod refusals;
 mod request;
 mod seats;
+pub mod settings;
 mod splice;
 mod status;
 mod sweep;
@@ -55,6 +56,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::settings::{Bindings, Entrance, File};
 use accept::Port;
 use admission::{Admission, Verdict};
 use bundle::Bundles;
@@ -71,8 +73,6 @@ use fieldlock_agent::posture::{
     Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
 };
 use fieldlock_agent::reload::{Changed, Watch};
-use fieldlock_agent::sandbox::needs_of_headend;
-use fieldlock_agent::settings::headend::{Bindings, Entrance, File};
 use fieldlock_agent::source::Source;
 use fieldlock_agent::vitals::Vitals;
 use fieldlock_agent::{Agent, Dialled, Given, Prepared, StartError, random, stop_signal};
@@ -210,7 +210,7 @@ pub(crate) async fn reach(file: &Path) -> Result<Vec<Dialled>, StartError> {
 /// Runs a headend until it is told to stop.
 pub(crate) fn prepare(file: &Path) -> Result<Prepared, StartError> {
     let settings = File::load(file)?;
-    let needs = settings.sandbox.then(|| needs_of_headend(file, &settings));
+    let needs = settings.sandbox.then(|| settings::needs(file, &settings));
     Ok(Prepared {
         profinet: settings.profinet,
         needs,

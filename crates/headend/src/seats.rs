@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use fieldlock_agent::settings::headend::Clients;
+use crate::settings::Clients;
 
 #[derive(Debug, Default)]
 pub(super) struct Seats {

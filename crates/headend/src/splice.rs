@@ -20,8 +20,8 @@ use tracing::{info, warn};
 
 use super::Headend;
 use super::gate::Limits;
+use crate::settings::Authority;
 use fieldlock_agent::ledger::denial;
-use fieldlock_agent::settings::headend::Authority;
 
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_secs(5);

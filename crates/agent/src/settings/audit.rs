@@ -66,7 +66,7 @@ impl Default for Audit {
 }
 
 impl Audit {
-    pub(super) fn check(&self, file: &Checks<'_>) {
+    pub fn check(&self, file: &Checks<'_>) {
         // Recovery at the start reads two files of the log.
         file.at_table("audit");
         let size = 64 * KIB..=GIB;

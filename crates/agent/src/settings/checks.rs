@@ -8,7 +8,7 @@ use super::document::{Finding, place_in};
 
 /// Collects what is wrong with a file that could be read.
 #[derive(Debug)]
-pub(super) struct Checks<'t> {
+pub struct Checks<'t> {
     text: &'t str,
     /// Which entry of which list is looked at.
     at: Cell<(&'static str, usize)>,
@@ -17,7 +17,7 @@ pub(super) struct Checks<'t> {
 
 impl<'t> Checks<'t> {
     /// `text` is what the places are looked up in.
-    pub(super) fn new(text: &'t str) -> Self {
+    pub fn new(text: &'t str) -> Self {
         Self {
             text,
             at: Cell::new(("", 0)),
@@ -26,18 +26,18 @@ impl<'t> Checks<'t> {
     }
 
     /// What follows is about entry `number` (from 0) of `list`; `""` for the file as a whole.
-    pub(super) fn at(&self, list: &'static str, number: usize) {
+    pub fn at(&self, list: &'static str, number: usize) {
         self.at.set((list, number));
     }
 
     /// What follows is about the table `[name]`.
-    pub(super) fn at_table(&self, name: &'static str) {
+    pub fn at_table(&self, name: &'static str) {
         self.at(name, 0);
     }
 
     /// Takes note unless `right`. The place is that of the first key that the message names in backticks and that
     /// is there, else of the entry.
-    pub(super) fn ensure(&self, right: bool, message: impl FnOnce() -> String) {
+    pub fn ensure(&self, right: bool, message: impl FnOnce() -> String) {
         if right {
             return;
         }
@@ -49,7 +49,7 @@ impl<'t> Checks<'t> {
     }
 
     /// Takes note unless the file that `key` names is there. `given` is how it is named in a file in `folder`.
-    pub(super) fn ensure_file(&self, key: &str, folder: &Path, given: &Path) {
+    pub fn ensure_file(&self, key: &str, folder: &Path, given: &Path) {
         self.at("", 0);
         let file = folder.join(given);
         let Err(error) = fs::metadata(&file) else {
@@ -64,7 +64,7 @@ impl<'t> Checks<'t> {
         });
     }
 
-    pub(super) fn into_findings(self) -> Vec<Finding> {
+    pub fn into_findings(self) -> Vec<Finding> {
         let mut found = self.found.into_inner();
         found.sort_by_key(|finding| finding.place);
         found

@@ -20,7 +20,7 @@ pub struct Monitor {
 }
 
 /// At an edge nothing listens where others can reach it.
-pub(super) fn check_edge(file: &Checks<'_>, monitor: Option<&Monitor>) {
+pub fn check_edge(file: &Checks<'_>, monitor: Option<&Monitor>) {
     let Some(monitor) = monitor else {
         return;
     };
@@ -33,7 +33,7 @@ pub(super) fn check_edge(file: &Checks<'_>, monitor: Option<&Monitor>) {
     check_local(file, monitor, "an edge listens on loopback addresses alone")
 }
 
-pub(super) fn check_headend(file: &Checks<'_>, monitor: Option<&Monitor>) {
+pub fn check_headend(file: &Checks<'_>, monitor: Option<&Monitor>) {
     file.at_table("monitor");
     match monitor {
         Some(monitor) if !monitor.allow_remote => check_local(

@@ -55,7 +55,7 @@ pub struct Station {
     #[serde(deserialize_with = "station_name")]
     pub name: StationName,
     /// At the headend: name of the edge that may offer it; the station's own by default.
-    edge: Option<String>,
+    pub edge: Option<String>,
     /// Earlier frames in each datagram, 0 to 7: they fill in for lost ones.
     #[serde(default = "default_redundancy")]
     pub redundancy: u8,
@@ -140,7 +140,7 @@ impl Station {
 }
 
 /// What belongs together in both files; `edge` only where the file is a headend's.
-pub(super) fn check(file: &Checks<'_>, profinet: Option<&Profinet>, stations: &[Station]) {
+pub fn check(file: &Checks<'_>, profinet: Option<&Profinet>, stations: &[Station]) {
     file.at("", 0);
     match profinet {
         None => file.ensure(stations.is_empty(), || {
@@ -170,7 +170,7 @@ pub(super) fn check(file: &Checks<'_>, profinet: Option<&Profinet>, stations: &[
 }
 
 /// What stands in `edge.toml` only by mistake, and what fits one hello.
-pub(super) fn check_edge(file: &Checks<'_>, stations: &[Station]) {
+pub fn check_edge(file: &Checks<'_>, stations: &[Station]) {
     for (index, station) in stations.iter().enumerate() {
         file.at("station", index);
         file.ensure(station.edge.is_none(), || {
@@ -197,7 +197,7 @@ pub(super) fn check_edge(file: &Checks<'_>, stations: &[Station]) {
 }
 
 /// Who is bound to which edge, and who may be heard on the wire.
-pub(super) fn check_headend(file: &Checks<'_>, stations: &[Station], controllers: &[Controller]) {
+pub fn check_headend(file: &Checks<'_>, stations: &[Station], controllers: &[Controller]) {
     for (index, station) in stations.iter().enumerate() {
         file.at("station", index);
         let (name, edge) = (&station.name, station.edge());
@@ -289,6 +289,3 @@ fn default_redundancy() -> u8 {
 fn default_spread() -> u8 {
     1
 }
-
-#[cfg(test)]
-mod tests;

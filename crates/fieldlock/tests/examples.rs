@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fieldlock_agent::settings::{edge, headend};
+use fieldlock_edge::settings as edge;
+use fieldlock_headend::settings as headend;
 use fieldlock_pki::Name;
 use fieldlock_policy::{Controller, Policy, Side, StationOrigin, warnings};
 use tempfile::TempDir;

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use fieldlock_conduit::client::{Routes, Target};
 use fieldlock_pki::Name;
 use fieldlock_policy::{Known, Policy, Strangers};
+use fieldlock_sandbox::Needs;
 use fieldlock_session::Hello;
 use serde::Deserialize;
 
-use super::audit::Audit;
-use super::checks::Checks;
-use super::monitor::{self, Monitor};
-use super::profinet::{self, Controller, Profinet, Station};
-use super::{
+use fieldlock_agent::sandbox::changed;
+use fieldlock_agent::settings::audit::Audit;
+use fieldlock_agent::settings::checks::Checks;
+use fieldlock_agent::settings::monitor::{self, Monitor};
+use fieldlock_agent::settings::profinet::{self, Controller, Profinet, Station};
+use fieldlock_agent::settings::{
     Configuration, MinimumTls, SettingsError, Span, Trust, check_refuse_repeats_for,
     default_refuse_repeats_for, load, on,
 };
@@ -228,6 +230,18 @@ impl File {
     /// Reads `file`, merges the environment over it and checks what belongs together.
     pub fn load(file: &Path) -> Result<Self, SettingsError> {
         load(file)
+    }
+}
+
+/// What the sandbox lets a headend into.
+pub(crate) fn needs(file: &Path, settings: &File) -> Needs {
+    let bundles = settings.bundle.files.iter().cloned();
+    Needs {
+        change: changed(&settings.state),
+        read: bundles
+            .chain([file.to_owned(), settings.policy.clone()])
+            .collect(),
+        ..Needs::default()
     }
 }
 
@@ -448,3 +462,6 @@ fn default_ca_new() -> usize {
 fn default_drain() -> Span {
     Span::from_millis(5_000)
 }
+
+#[cfg(test)]
+mod tests;

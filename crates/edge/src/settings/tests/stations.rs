@@ -1,8 +1,9 @@
-use std::collections::HashMap;
+//! What an edge is told of PROFINET.
 
-use std::path::Path;
+use fieldlock_agent::settings::profinet::{Hold, TagRule};
+use fieldlock_profinet::Mac;
+use fieldlock_session::hello::MAX_STATIONS;
 
-use super::super::{Configuration, SettingsError, checked, edge, headend, parse};
 use super::*;
 
 const EDGE: &str = r#"
@@ -12,24 +13,12 @@ policy = "p"
 name = "hd-1"
 address = ["192.0.2.1:4433"]
 "#;
-const HEADEND: &str = r#"
-state = "s"
-policy = "p"
-"#;
 const WIRE: &str = "[profinet]\ninterface = \"enp3s0\"\n";
 const STATION: &str = "[[station]]\nname = \"drive-1\"\n";
-const CONTROLLER: &str = "[[controller]]\nname = \"plc-1\"\nmac = \"00:1b:1b:01:02:03\"\n";
 
-fn edge(text: &str) -> Result<edge::File, SettingsError> {
+fn edge(text: &str) -> Result<File, SettingsError> {
     let (text, file) = (format!("{EDGE}{text}"), Path::new("edge.toml"));
-    let parsed: edge::File = parse(&text, file, edge::File::LISTS, HashMap::new())?;
-    checked(&parsed, file, Checks::new(&text))?;
-    Ok(parsed)
-}
-
-fn headend(text: &str) -> Result<headend::File, SettingsError> {
-    let (text, file) = (format!("{HEADEND}{text}"), Path::new("headend.toml"));
-    let parsed: headend::File = parse(&text, file, headend::File::LISTS, HashMap::new())?;
+    let parsed: File = parse(&text, file, File::LISTS, HashMap::new())?;
     checked(&parsed, file, Checks::new(&text))?;
     Ok(parsed)
 }
@@ -87,18 +76,6 @@ mac = "00-0A-0B-0C-0D-0E"
     let wire = "[profinet]\ninterface = \"tap0\"\ntag = \"priority\"\nmax_ars = 1024\n";
     let file = edge(&format!("{wire}{STATION}")).unwrap();
     assert_eq!(file.profinet.unwrap().tag, TagRule::Priority);
-}
-
-#[test]
-fn a_station_belongs_to_the_edge_of_its_name_or_another() {
-    let bound = |keys: &str| {
-        let file = headend(&format!("{WIRE}{STATION}{keys}{CONTROLLER}"))?;
-        Ok::<_, SettingsError>(file.station[0].edge().to_owned())
-    };
-    assert_eq!(bound("").unwrap(), "drive-1");
-    assert_eq!(bound("edge = \"cell-4\"\n").unwrap(), "cell-4");
-    assert!(bound("edge = \"Cell 4\"\n").is_err());
-    assert!(station("edge = \"cell-4\"\n").is_err());
 }
 
 /// Each with the part of the text that says what is wrong.
@@ -166,46 +143,6 @@ fn what_can_not_be_meant_is_refused() {
 }
 
 #[test]
-fn who_may_be_heard_is_said_once() {
-    let right = format!("{WIRE}{STATION}");
-    for (text, part) in [
-        (right.clone(), "[[station]] without [[controller]]"),
-        (CONTROLLER.to_owned(), "[[controller]] without [[station]]"),
-        (
-            format!("{right}{CONTROLLER}{CONTROLLER}"),
-            "duplicate controller `plc-1`",
-        ),
-        (
-            format!(
-                "{right}{CONTROLLER}{}",
-                CONTROLLER.replace("plc-1", "plc-2")
-            ),
-            "another controller or station has its `mac`",
-        ),
-        (
-            format!("{right}{}", CONTROLLER.replace("00:1b", "ff:1b")),
-            "no station's own address",
-        ),
-        (
-            format!("{right}mac = \"00:1b:1b:01:02:03\"\n{CONTROLLER}"),
-            "another controller or station has its `mac`",
-        ),
-        (
-            format!(
-                "{WIRE}{}{CONTROLLER}",
-                STATION.replace("drive-1", "drive-1.line-4")
-            ),
-            "name the edge that offers it in `edge`",
-        ),
-    ] {
-        let refused = headend(&text).unwrap_err().to_string();
-        assert!(refused.contains(part), "{text}: {refused}");
-    }
-    let file = headend(&format!("{right}{CONTROLLER}")).unwrap();
-    assert_eq!(file.controller[0].mac, Mac([0, 0x1b, 0x1b, 1, 2, 3]));
-}
-
-#[test]
 fn stations_of_an_edge_fit_one_hello() {
     let many = |count: usize, length: usize| -> String {
         let name = |n: usize| format!("[[station]]\nname = \"s{n:0>0$}\"\n", length - 1);
@@ -216,4 +153,9 @@ fn stations_of_an_edge_fit_one_hello() {
     let refused = |count, length| file(count, length).unwrap_err().to_string();
     assert!(refused(MAX_STATIONS + 1, 8).contains("257 stations, allowed 256"));
     assert!(refused(MAX_STATIONS, 33).contains("8448 octets, allowed 8192"));
+}
+
+#[test]
+fn a_station_is_of_no_other_edge() {
+    assert!(station("edge = \"cell-4\"\n").is_err());
 }

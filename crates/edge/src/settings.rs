@@ -7,20 +7,22 @@ use fieldlock_modbus::quirk::Framing;
 use fieldlock_modbus::{Quirk, Quirks};
 use fieldlock_pki::Name;
 use fieldlock_policy::{Known, Policy, Strangers};
+use fieldlock_sandbox::Needs;
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
 use fieldlock_signed::PublicKey;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::audit::Audit;
-use super::checks::Checks;
-use super::monitor::{self, Monitor};
-use super::profinet::{self, Profinet, Station};
-use super::{
+use fieldlock_agent::sandbox::changed;
+use fieldlock_agent::settings::audit::Audit;
+use fieldlock_agent::settings::checks::Checks;
+use fieldlock_agent::settings::monitor::{self, Monitor};
+use fieldlock_agent::settings::profinet::{self, Profinet, Station};
+use fieldlock_agent::settings::{
     Configuration, MinimumTls, SettingsError, Span, Trust, check_refuse_repeats_for,
     default_refuse_repeats_for, load, on,
 };
-use crate::source::Source;
+use fieldlock_agent::source::Source;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -232,6 +234,20 @@ impl File {
             file: self.policy.clone(),
             signers: self.bundle.signers.clone(),
         }
+    }
+}
+
+/// What the sandbox lets an edge into.
+pub(crate) fn needs(file: &Path, settings: &File) -> Needs {
+    let read = [settings.policy.as_ref(), settings.bundle.file.as_ref()];
+    let read = read.into_iter().flatten().cloned();
+    let serial = settings.device.iter().filter_map(|d| d.modbus_rtu.as_ref());
+    Needs {
+        change: changed(&settings.state),
+        read: read.chain([file.to_owned()]).collect(),
+        serial: serial.map(|rtu| rtu.path.clone()).collect(),
+        // An edge listens for nobody but, on its own machine, who monitors it.
+        ports: Some(settings.monitor.iter().map(|m| m.listen.port()).collect()),
     }
 }
 
@@ -502,59 +518,4 @@ fn default_turnaround() -> Span {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{checked, parse};
-    use super::*;
-
-    const BASE: &str = "state = \"s\"\npolicy = \"p\"\n[[headend]]\nname = \"hd-1\"\n\
-                        address = [\"192.0.2.1:4433\"]\n[[device]]\nname = \"press-07\"\n";
-    const TCP: &str = "modbus_tcp = { address = \"192.0.2.10:502\" }\n";
-    const RTU: &str = "modbus_rtu = { path = \"/dev/ttyS0\" }\n";
-
-    fn loaded(way: &str, quirks: &str) -> Result<File, String> {
-        let file = Path::new("edge.toml");
-        let text = format!("{BASE}{way}quirks = {quirks}\n");
-        let variables = std::collections::HashMap::new();
-        let settings: File =
-            parse(&text, file, File::LISTS, variables).map_err(|e| e.to_string())?;
-        checked(&settings, file, Checks::new(&text)).map_err(|e| e.to_string())?;
-        Ok(settings)
-    }
-
-    #[test]
-    fn quirks_are_named_one_by_one() {
-        let file = loaded(TCP, "[\"answers-as-unit-1\", \"exception-length-4\"]").unwrap();
-        let known = [Quirk::AnswersAsUnit1, Quirk::ExceptionLength4];
-        assert_eq!(file.device[0].quirks, known.into_iter().collect());
-        let error = loaded(TCP, "[\"answer-as-unit-1\"]").unwrap_err();
-        assert!(error.starts_with("edge.toml:9:"), "{error}");
-        assert!(
-            error.contains("did you mean `answers-as-unit-1`?"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn quirks_that_can_not_be_are_refused() {
-        for (way, quirks, told) in [
-            (
-                RTU,
-                "[\"transaction-id-zero\"]",
-                "quirk `transaction-id-zero` is one of `modbus_tcp`",
-            ),
-            (
-                TCP,
-                "[\"rtu-echo\"]",
-                "quirk `rtu-echo` is one of `modbus_rtu`",
-            ),
-            (
-                "modbus_tcp = { address = \"192.0.2.10:502\", in_flight = 2 }\n",
-                "[\"transaction-id-zero\"]",
-                "at most 1 answers can be told apart, and `in_flight` is 2",
-            ),
-        ] {
-            let error = loaded(way, quirks).unwrap_err();
-            assert!(error.contains(told), "{error}");
-        }
-    }
-}
+mod tests;
