@@ -1,7 +1,6 @@
 //! What an agent gets from its CA by itself: a certificate in time, and the trust list.
 
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,14 +12,12 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::disk;
-use crate::ledger::{Alarm, Ledger};
-use crate::posture::{Posture, reloaded};
+use crate::ledger::Alarm;
+use crate::posture::reloaded;
+use crate::runtime::End;
 
-/// An agent, seen from here.
-pub trait Member {
-    fn posture(&self) -> &Posture;
-    fn ledger(&self) -> &Ledger;
-    fn state(&self) -> PathBuf;
+/// An agent, seen from its CA.
+pub trait Member: End {
     /// Where the CA is, and the NAME in its certificate; `None` where none is configured.
     fn authority(&self) -> Option<(Vec<String>, Name)>;
     /// A whole list of the CA itself.
@@ -29,8 +26,6 @@ pub trait Member {
     fn identity_changed(&self) -> impl Future<Output = ()>;
     /// Whether a tunnel is up: then the network is not to blame for one that is not.
     fn is_connected(&self) -> bool;
-    /// Differs between agents.
-    fn seed(&self) -> u64;
 }
 
 /// A renewed pair that has not worked yet.
@@ -91,18 +86,20 @@ pub fn renewal_due(leaf: &Summary, seed: u64) -> i64 {
 }
 
 /// Renews the certificate for as long as the agent runs.
-pub async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unproven>) {
-    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LAST, member.seed());
+pub async fn keep_certificate<M: Member>(member: Rc<M>) {
+    let runtime = member.runtime();
+    let unproven = &runtime.unproven;
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LAST, runtime.seed());
     // A certificate of ours, and until when it is not renewed again.
     let mut fresh: Option<(Serial, Instant)> = None;
     loop {
-        let trust = member.posture().trust();
-        let due = renewal_due(&trust.leaf, member.seed());
+        let trust = runtime.posture.trust();
+        let due = renewal_due(&trust.leaf, runtime.seed());
         let Some((addresses, ca)) = member.authority() else {
             sleep(LOOK).await;
             continue;
         };
-        let left = due - member.posture().clock().now();
+        let left = due - runtime.posture.clock().now();
         let is_fresh = |(serial, until): &(Serial, Instant)| {
             *serial == trust.leaf.serial && Instant::now() < *until
         };
@@ -115,17 +112,17 @@ pub async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unproven>) 
             Ok(leaf) => {
                 info!(serial = %leaf.serial, "certificate renewed");
                 reloaded(
-                    member.ledger(),
+                    &runtime.ledger,
                     &format!("certificate {} by renewal", leaf.serial),
                 );
-                member.ledger().clear(Alarm::RenewalFailed, "");
+                runtime.ledger.clear(Alarm::RenewalFailed, "");
                 unproven.renewed();
                 // By a clock that is far ahead the next one would be due at once.
                 let life = (leaf.not_after - leaf.not_before).unsigned_abs();
                 let rest = Duration::from_secs(life / 3);
                 fresh = Some((leaf.serial, Instant::now() + rest));
                 member.identity_changed().await;
-                if prove(&*member, &unproven).await {
+                if prove(&*member, unproven).await {
                     backoff.reset();
                 } else {
                     sleep(backoff.delay()).await;
@@ -133,8 +130,8 @@ pub async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unproven>) 
             }
             Err(reason) => {
                 let text = format!("the certificate can't be renewed: {reason}");
-                let posture = member.posture();
-                posture.raise_for_authority(member.ledger(), Alarm::RenewalFailed, &text);
+                let posture = &runtime.posture;
+                posture.raise_for_authority(&runtime.ledger, Alarm::RenewalFailed, &text);
                 sleep(backoff.delay()).await;
             }
         }
@@ -142,8 +139,8 @@ pub async fn keep_certificate<M: Member>(member: Rc<M>, unproven: Rc<Unproven>) 
 }
 
 async fn renew(member: &impl Member, addresses: Vec<String>, ca: &Name) -> Result<Summary, String> {
-    let state = member.state();
-    let clock = member.posture().clock();
+    let state = member.runtime().state.clone();
+    let clock = member.runtime().posture.clock();
     let client = |installed: &Installed| {
         Client::installed(addresses.clone(), installed, ca, clock)
             .map_err(|error| error.to_string())
@@ -167,8 +164,8 @@ async fn renew(member: &impl Member, addresses: Vec<String>, ca: &Name) -> Resul
 
 /// What is installed, the list in force with it.
 async fn load(member: &impl Member) -> Result<Installed, String> {
-    let state = member.state();
-    let saved = member.posture().save_list(&state).await;
+    let state = member.runtime().state.clone();
+    let saved = member.runtime().posture.save_list(&state).await;
     saved.map_err(|error| error.to_string())?;
     let loaded = disk::apart(move || Installed::load(&state)).await;
     loaded.map_err(|error| error.to_string())
@@ -183,8 +180,9 @@ async fn prove(member: &impl Member, unproven: &Unproven) -> bool {
     }
     unproven.0.set(false);
     let text = "no tunnel came up with the renewed certificate: the earlier one is in force again";
-    member.ledger().raise(Alarm::RenewalFailed, "", text);
-    let state = member.state();
+    let runtime = member.runtime();
+    runtime.ledger.raise(Alarm::RenewalFailed, "", text);
+    let state = runtime.state.clone();
     match disk::apart(move || store::revert(&state)).await {
         Ok(()) => member.identity_changed().await,
         Err(error) => warn!("going back to the earlier certificate failed: {error}"),
@@ -196,7 +194,8 @@ async fn prove(member: &impl Member, unproven: &Unproven) -> bool {
 /// date, where only the CA can say what time it is, and while no headend is to be had: theirs may be
 /// certificates of a CA that this agent has not heard of.
 pub async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
-    let mut backoff = Backoff::new(RETRY_FIRST, FETCH_LAST, member.seed());
+    let runtime = member.runtime();
+    let mut backoff = Backoff::new(RETRY_FIRST, FETCH_LAST, runtime.seed());
     let mut asked = None;
     let mut was_alone = false;
     loop {
@@ -205,8 +204,8 @@ pub async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
             continue;
         };
         let not_asked_for = |time| asked.is_none_or(|at: Instant| at.elapsed() >= time);
-        let needs_time = member.posture().has_no_clock() && not_asked_for(ASK_TIME);
-        let must = always || member.posture().has_stale_crl();
+        let needs_time = runtime.posture.has_no_clock() && not_asked_for(ASK_TIME);
+        let must = always || runtime.posture.has_stale_crl();
         let is_alone = !member.is_connected();
         let stays_alone = std::mem::replace(&mut was_alone, is_alone) && is_alone;
         if !(must || needs_time || stays_alone && not_asked_for(ASK_ALONE)) {
@@ -217,7 +216,7 @@ pub async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
             Ok(()) => {
                 backoff.reset();
                 asked = Some(Instant::now());
-                member.ledger().clear(Alarm::CaUnreachable, "");
+                runtime.ledger.clear(Alarm::CaUnreachable, "");
                 if !always {
                     sleep(LOOK_AT_LISTS).await;
                 }
@@ -228,8 +227,8 @@ pub async fn follow_list<M: Member>(member: Rc<M>, always: bool) {
                 // The rest is a try: there are plants without a CA on the network.
                 if must {
                     let text = format!("no trust list from the CA: {reason}");
-                    let posture = member.posture();
-                    posture.raise_for_authority(member.ledger(), Alarm::CaUnreachable, &text);
+                    let posture = &runtime.posture;
+                    posture.raise_for_authority(&runtime.ledger, Alarm::CaUnreachable, &text);
                     sleep(backoff.delay()).await;
                 }
             }
@@ -244,10 +243,10 @@ async fn fetch(
     wait: bool,
 ) -> Result<(), String> {
     let installed = load(member).await?;
-    let clock = member.posture().clock();
+    let clock = member.runtime().posture.clock();
     let client = Client::installed(addresses, &installed, ca, clock);
     let client = client.map_err(|error| error.to_string())?;
-    let hash = member.posture().trust().list.hash();
+    let hash = member.runtime().posture.trust().list.hash();
     let digits: String = hash.iter().map(|octet| format!("{octet:02x}")).collect();
     let wait = if wait { LONG_POLL } else { Duration::ZERO };
     let fetched = client.trust(Some(&format!("\"{digits}\"")), wait).await;

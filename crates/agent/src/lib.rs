@@ -3,6 +3,7 @@
 //! `fieldlock-transport`.
 //!
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
+//! - [`runtime`]: what both ends have and do alike, from their start to their end.
 //! - [`ledger`], [`posture`], [`source`], [`authority`], [`disk`], [`control`], [`reload`]: what every agent has.
 //! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
 //! - [`sandbox`]: what the process may do at all.
@@ -25,12 +26,14 @@ pub mod monitor;
 pub mod posture;
 pub mod quota;
 pub mod reload;
+pub mod runtime;
 pub mod sandbox;
 pub mod settings;
 pub mod source;
 pub mod status;
 pub mod vitals;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -62,7 +65,6 @@ pub struct Agent {
     pub check: fn(&Path) -> Result<String, StartError>,
     pub dial: fn(PathBuf) -> Dialling,
     pub prepare: fn(&Path) -> Result<Prepared, StartError>,
-    pub run: fn(PathBuf, Given) -> Running,
 }
 
 pub type Dialling = Pin<Box<dyn Future<Output = Result<Vec<Dialled>, StartError>>>>;
@@ -77,12 +79,21 @@ pub struct Dialled {
     pub outcome: Result<String, String>,
 }
 
-/// What an agent needs of the system before it runs.
-#[derive(Debug)]
+/// An agent that has read its configuration, and what it needs of the system before it runs.
 pub struct Prepared {
     pub profinet: Option<Profinet>,
     /// `None`: it is not to be confined.
     pub needs: Option<Needs>,
+    pub run: Box<dyn FnOnce(Given) -> Running>,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared")
+            .field("profinet", &self.profinet)
+            .field("needs", &self.needs)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why an agent does not start.
@@ -146,7 +157,11 @@ impl Agent {
 
     /// Runs until SIGTERM or SIGINT.
     pub fn run(&self, file: &Path) -> Result<(), StartError> {
-        let Prepared { profinet, needs } = (self.prepare)(file)?;
+        let Prepared {
+            profinet,
+            needs,
+            run,
+        } = (self.prepare)(file)?;
         // Both before there is a second thread.
         let given = Given {
             manager: Manager::of_environment().into(),
@@ -158,7 +173,7 @@ impl Agent {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())?;
-        let outcome = runtime.block_on((self.run)(file.to_owned(), given));
+        let outcome = runtime.block_on(run(given));
         runtime.shutdown_background();
         outcome
     }

@@ -14,6 +14,7 @@ use crate::settings::File;
 use fieldlock_agent::disk;
 use fieldlock_agent::ledger::Alarm;
 use fieldlock_agent::posture::{refused, reloaded};
+use fieldlock_agent::runtime::{self, Settings as _};
 use fieldlock_agent::source::{Bundled, Floor, read_bundle};
 
 /// A bundle that has been judged and waits for its time.
@@ -60,11 +61,11 @@ impl Edge {
     /// What an earlier run left waiting, and what was put there since; to be called before anything can
     /// cross.
     pub(super) async fn start_bundles(&self) {
-        let settings = self.settings();
+        let settings = self.runtime.settings();
         if settings.bundle.signers.is_empty() {
             return;
         }
-        if let Bundled::InForce { bundle, .. } = self.posture.bundle()
+        if let Bundled::InForce { bundle, .. } = self.runtime.posture.bundle()
             && Floor::read(&settings.state).as_ref() != Some(&bundle)
         {
             // The floor is written after the bundle: a crash may have come between.
@@ -80,13 +81,13 @@ impl Edge {
     /// Of a headend. One that is refused ends no tunnel: another headend of the site may carry a better
     /// one.
     pub(super) async fn take_offered_bundle(&self, link: &Link, octets: &[u8]) {
-        let in_force = || self.posture.bundle().version().unwrap_or(0);
+        let in_force = || self.runtime.posture.bundle().version().unwrap_or(0);
         let before = in_force();
         let answer = self.judge_bundle(octets).await.unwrap_or_else(|reason| {
             let headend = link.peer.identity.name.as_str();
             let text = format!("policy bundle of headend {headend} is refused: {reason}");
             warn!(headend, "policy bundle refused: {reason}");
-            refused(&self.ledger, &text);
+            refused(&self.runtime.ledger, &text);
             Answer::refused(reason)
         });
         match in_force() {
@@ -98,9 +99,9 @@ impl Edge {
 
     /// Of the file in the configuration. One that is older than what headends brought is no fault.
     pub(super) async fn take_bundle_file(&self) {
-        let settings = self.settings();
+        let settings = self.runtime.settings();
         let Some(file) = &settings.bundle.file else {
-            return self.ledger.clear(Alarm::PolicyBundleRefused, "");
+            return self.runtime.ledger.clear(Alarm::PolicyBundleRefused, "");
         };
         let octets = read_bundle(file);
         let version = octets.as_ref().ok().and_then(|octets| {
@@ -110,7 +111,7 @@ impl Edge {
         let floor = self.floor().map(|floor| floor.version);
         if version.is_some() && version < floor {
             info!(file = %file.display(), "the policy bundle in the file is older than the last in force");
-            return self.ledger.clear(Alarm::PolicyBundleRefused, "");
+            return self.runtime.ledger.clear(Alarm::PolicyBundleRefused, "");
         }
         let judged = match octets {
             Ok(octets) => self.judge_bundle(&octets).await,
@@ -118,13 +119,15 @@ impl Edge {
         };
         match judged {
             Ok(answer) => {
-                self.ledger.clear(Alarm::PolicyBundleRefused, "");
+                self.runtime.ledger.clear(Alarm::PolicyBundleRefused, "");
                 self.tell_bundle(&answer);
             }
             Err(reason) => {
                 let text = format!("policy bundle {} is refused: {reason}", file.display());
-                refused(&self.ledger, &text);
-                self.ledger.raise(Alarm::PolicyBundleRefused, "", &text);
+                refused(&self.runtime.ledger, &text);
+                self.runtime
+                    .ledger
+                    .raise(Alarm::PolicyBundleRefused, "", &text);
             }
         }
     }
@@ -140,7 +143,7 @@ impl Edge {
     /// Judges what waits on the disk as if it came now.
     pub(super) async fn judge_next(&self) -> Answer {
         self.next_bundle.take();
-        let state = &self.settings().state;
+        let state = &self.runtime.state;
         let judged = match read_bundle(&state.join(NEXT_POLICY_BUNDLE)) {
             Ok(octets) => self.judge_bundle(&octets).await,
             Err(error) => Err(error),
@@ -148,7 +151,7 @@ impl Edge {
         let answer = judged.unwrap_or_else(|reason| {
             let text = format!("the policy bundle that waited is refused: {reason}");
             warn!("{text}");
-            refused(&self.ledger, &text);
+            refused(&self.runtime.ledger, &text);
             Answer::refused(reason)
         });
         if answer.fate != Fate::Waits
@@ -161,26 +164,28 @@ impl Edge {
 
     /// Raises and clears the alarm about having none.
     pub(super) fn watch_bundle(&self) {
-        match self.posture.bundle() {
+        match self.runtime.posture.bundle() {
             Bundled::Missing(reason) => {
                 let text = format!("no policy bundle is in force, nothing crosses: {reason}");
-                self.ledger.raise(Alarm::PolicyBundleMissing, "", &text);
+                self.runtime
+                    .ledger
+                    .raise(Alarm::PolicyBundleMissing, "", &text);
             }
             Bundled::Plain | Bundled::InForce { .. } => {
-                self.ledger.clear(Alarm::PolicyBundleMissing, "");
+                self.runtime.ledger.clear(Alarm::PolicyBundleMissing, "");
             }
         }
     }
 
     /// Takes a bundle, or says why not; then nothing has changed in what is in force.
     async fn judge_bundle(&self, octets: &[u8]) -> Result<Answer, String> {
-        let source = self.settings().source();
+        let source = self.runtime.settings().source();
         if source.signers.is_empty() {
             return Err("this edge pins no signer of bundles".to_owned());
         }
         let bundle = Bundle::parse(octets).map_err(|error| error.to_string())?;
         // What it says is believed from here on, and not before.
-        source.believe(&bundle, &self.posture.trust().identity.name)?;
+        source.believe(&bundle, &self.runtime.posture.trust().identity.name)?;
         let version = bundle.header.version;
         let own = Floor::of(&bundle);
         let next = self.next_bundle.borrow().clone();
@@ -192,7 +197,7 @@ impl Edge {
                 false => format!("its version {version} is not above {last}, the last in force"),
             });
         }
-        if self.posture.bundle().version() == Some(version) {
+        if self.runtime.posture.bundle().version() == Some(version) {
             return Ok(Answer {
                 fate: Fate::InForce,
                 text: String::new(),
@@ -220,7 +225,7 @@ impl Edge {
             if next.is_none_or(|next| next.bundle != own) {
                 self.keep(NEXT_POLICY_BUNDLE, Some(octets)).await?;
                 let what = format!("policy bundle {version} waits until {until}");
-                reloaded(&self.ledger, &what);
+                reloaded(&self.runtime.ledger, &what);
                 let bundle = own;
                 *self.next_bundle.borrow_mut() = Some(Next { bundle, not_before });
             }
@@ -237,13 +242,13 @@ impl Edge {
             let _ = self.keep(NEXT_POLICY_BUNDLE, None).await;
         }
         // Who is pinned, and what narrows it, may have changed while this waited for the disk.
-        let source = self.settings().source();
-        source.believe(&bundle, &self.posture.trust().identity.name)?;
+        let source = self.runtime.settings().source();
+        source.believe(&bundle, &self.runtime.posture.trust().identity.name)?;
         let rules = source.rules_of(&bundle, policy)?;
         let what = format!("{} is in force", rules.bundle);
-        self.posture.put_rules(rules, &self.ledger);
-        reloaded(&self.ledger, &what);
-        self.rules_changed();
+        self.runtime.posture.put_rules(rules, &self.runtime.ledger);
+        reloaded(&self.runtime.ledger, &what);
+        runtime::rules_changed(self);
         self.watch_bundle();
         Ok(Answer {
             fate: Fate::InForce,
@@ -253,16 +258,16 @@ impl Edge {
 
     /// As the disk has it, or this run knows.
     fn floor(&self) -> Option<Floor> {
-        let known = match self.posture.bundle() {
+        let known = match self.runtime.posture.bundle() {
             Bundled::InForce { bundle, .. } => Some(bundle),
             Bundled::Plain | Bundled::Missing(_) => None,
         };
-        Floor::higher(Floor::read(&self.settings().state), known)
+        Floor::higher(Floor::read(&self.runtime.state), known)
     }
 
     /// A clock that is known to be wrong, either way, brings nothing into force.
     fn is_due(&self, not_before: i64) -> bool {
-        matches!(self.posture.now(), Now::At(now) if now >= not_before)
+        matches!(self.runtime.posture.now(), Now::At(now) if now >= not_before)
     }
 
     /// Without it the bundle itself still is the floor, as long as it is there.
@@ -274,7 +279,7 @@ impl Edge {
     }
 
     async fn keep(&self, file: &'static str, content: Option<&[u8]>) -> Result<(), String> {
-        let state = self.settings().state.clone();
+        let state = self.runtime.state.clone();
         let content = content.map(<[u8]>::to_vec);
         let kept = disk::apart(move || store::keep_policy(&state, file, content.as_deref()));
         kept.await.map_err(|error| error.to_string())
@@ -282,7 +287,7 @@ impl Edge {
 
     /// Headends hear of what did not come through them.
     pub(super) fn tell_bundle(&self, answer: &Answer) {
-        let version = self.posture.bundle().version().unwrap_or(0);
+        let version = self.runtime.posture.bundle().version().unwrap_or(0);
         for (link, handler) in self.tunnels.borrow().values() {
             // An older build takes no word of bundles.
             if handler.hello().is_none_or(|hello| hello.bundle.is_none()) {

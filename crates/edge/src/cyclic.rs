@@ -13,7 +13,6 @@ use tracing::{debug, warn};
 
 use super::Edge;
 use super::dial::{ATTEMPT, Failed, connect_tls};
-use fieldlock_agent::authority::Member;
 
 /// When it is dialled again, doubling from the first to the last: soon enough for a controller that
 /// tries again, too.
@@ -23,7 +22,7 @@ const LAST: Duration = Duration::from_secs(5);
 /// Keeps up the second connection of a tunnel over TLS, for cyclic data.
 pub(super) async fn keep(edge: &Edge, link: &Link) -> Infallible {
     let headend = link.peer.identity.name.as_str();
-    let mut backoff = Backoff::new(FIRST, LAST, edge.seed());
+    let mut backoff = Backoff::new(FIRST, LAST, edge.runtime.seed());
     let mut complained = false;
     loop {
         let token = link.lane.wanted().await;
@@ -51,7 +50,7 @@ pub(super) async fn keep(edge: &Edge, link: &Link) -> Infallible {
 }
 
 async fn connect(edge: &Edge, link: &Link, token: Token) -> Result<(), Failed> {
-    let config = edge.posture.trust().cyclic_client();
+    let config = edge.runtime.posture.trust().cyclic_client();
     let peer = &link.peer;
     let mut stream = connect_tls(config, &peer.identity, peer.address).await?;
     tls_peer(stream.get_ref().1, CYCLIC_ALPN, peer.address).map_err(Failed::refused)?;

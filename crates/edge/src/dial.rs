@@ -29,7 +29,6 @@ use super::names::Names;
 use super::tunnel::TunnelHandler;
 use super::{Edge, cyclic};
 use crate::settings::{Headend as Settings, Transport as Configured};
-use fieldlock_agent::authority::Member;
 
 /// One attempt, from the first packet to the end of the handshake.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
@@ -140,7 +139,7 @@ struct Ended {
 
 /// Keeps one tunnel up until [`Dialled::close`], and ends with the last one.
 pub(crate) async fn keep(edge: Rc<Edge>, dialled: Rc<Dialled>) {
-    let seed = edge.seed();
+    let seed = edge.runtime.seed();
     let mut dialler = Dialler {
         race: Race::new(only(dialled.settings.transport), Instant::now(), seed),
         names: Names::new(&dialled.settings.address),
@@ -300,7 +299,7 @@ impl Dialler {
         let edge = &self.edge;
         let devices = edge.devices();
         let hello = edge.hello();
-        let number = edge.next_link();
+        let number = edge.runtime.next_link();
         let (transport, run): (_, RunTunnel) = match connected {
             Connected::Quic(connection, peer) => {
                 let link = Link::edge(peer, Path::Quic(connection), number, &hello);
@@ -438,7 +437,7 @@ async fn connect(
     if let Some(round_trip) = round_trip {
         quic::expect_answer(&mut settings, round_trip);
     }
-    let trust = edge.posture.trust();
+    let trust = edge.runtime.posture.trust();
     shake_hands(
         &edge.endpoint,
         &trust,

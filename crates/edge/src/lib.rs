@@ -22,7 +22,7 @@ pub mod settings;
 mod status;
 mod tunnel;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,39 +30,30 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fieldlock_audit::{Kind, Record};
-use fieldlock_conduit::meter::Meter;
-use fieldlock_pki::{Name, Role, TrustList, store};
-use fieldlock_policy::Strangers;
-use fieldlock_sandbox::Sandbox;
+use fieldlock_audit::{Head, Kind, Record};
+use fieldlock_pki::{Name, TrustList, store};
 use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
 use fieldlock_transport::socket;
 use fieldlock_transport::tunnel::{Link, udp};
 use quinn::{Endpoint, EndpointConfig};
+use serde_json::Value;
 use socket2::Type;
 use tokio::sync::Notify;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::settings::{Device as DeviceConfig, File, Transport};
 use bundle::Next;
 use device::Device;
 use dial::Dialled;
-use fieldlock_agent::authority::{self, Member, Unproven};
-use fieldlock_agent::checkpoint::PeerLogs;
-use fieldlock_agent::control::Control;
-use fieldlock_agent::fieldbus::{Fieldbus, Opened, Wire};
-use fieldlock_agent::ledger::{Alarm, Ledger};
-use fieldlock_agent::manager::Manager;
-use fieldlock_agent::monitor::Monitor;
-use fieldlock_agent::posture::{
-    Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
-};
-use fieldlock_agent::reload::{Changed, Watch};
-use fieldlock_agent::vitals::Vitals;
-use fieldlock_agent::{Agent, Given, Prepared, StartError, random, stop_signal};
+use fieldlock_agent::authority::Member;
+use fieldlock_agent::ledger::Alarm;
+use fieldlock_agent::posture::{short_hex, with_strangers};
+use fieldlock_agent::reload::Changed;
+use fieldlock_agent::runtime::{self, End, Life, Runtime, Settings as _, posture_of};
+use fieldlock_agent::{Agent, StartError};
 use offers::{Offer, Offers};
 pub(crate) use reach::reach;
 use tunnel::TunnelHandler;
@@ -72,8 +63,7 @@ pub const AGENT: Agent = Agent {
     configuration: "/etc/fieldlock/edge.toml",
     check,
     dial: |file| Box::pin(async move { reach(&file).await }),
-    prepare,
-    run: |file, given| Box::pin(async move { run(&file, given).await }),
+    prepare: runtime::prepare::<Edge>,
 };
 
 /// How long the tunnel of a changed `[[headend]]` waits for the new one.
@@ -92,16 +82,7 @@ struct HeadendProcess {
 
 /// A running edge.
 pub(crate) struct Edge {
-    file: PathBuf,
-    settings: RefCell<Rc<File>>,
-    posture: Rc<Posture>,
-    meter: RefCell<Meter>,
-    ledger: Rc<Ledger>,
-    manager: Rc<Manager>,
-    sandbox: Sandbox,
-    vitals: Vitals,
-    instance: [u8; 16],
-    started: Instant,
+    runtime: Runtime<File>,
     endpoint: Endpoint,
     /// In the order of the hello.
     devices: RefCell<Vec<Rc<Device>>>,
@@ -112,28 +93,18 @@ pub(crate) struct Edge {
     tunnels: RefCell<Tunnels>,
     /// Of each headend the process that was met last.
     processes: RefCell<HashMap<Arc<str>, HeadendProcess>>,
-    next_link: Cell<u32>,
-    peer_logs: PeerLogs,
-    unproven: Rc<Unproven>,
     /// The last link that may have been dialled with the certificate before this one.
     before_renewal: Cell<u32>,
     /// Bundles to be judged.
     offers: Offers,
     /// The bundle that waits for its time.
     next_bundle: RefCell<Option<Next>>,
-    /// Where PROFINET is configured.
-    fieldbus: OnceCell<Rc<Fieldbus>>,
 }
 
 /// Reads and tries everything that [`run`] needs, and opens nothing.
 pub(crate) fn check(file: &Path) -> Result<String, StartError> {
     let settings = File::load(file)?;
-    let posture = Posture::load(
-        Role::Edge,
-        &settings.source(),
-        &settings.state,
-        settings.trust,
-    )?;
+    let posture = posture_of(&settings)?;
     bundle::check_file(&settings, &posture.trust().identity.name).map_err(StartError::Policy)?;
     for headend in &settings.headend {
         for address in &headend.address {
@@ -173,81 +144,6 @@ pub(crate) fn check(file: &Path) -> Result<String, StartError> {
 /// After which a client may send a request again by itself: pymodbus does as it comes.
 const ASKED_AGAIN: Duration = Duration::from_secs(3);
 
-/// Runs an edge until it is told to stop.
-pub(crate) fn prepare(file: &Path) -> Result<Prepared, StartError> {
-    let settings = File::load(file)?;
-    let needs = settings.sandbox.then(|| settings::needs(file, &settings));
-    Ok(Prepared {
-        profinet: settings.profinet,
-        needs,
-    })
-}
-
-pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
-    let settings = File::load(file)?;
-    let posture = Posture::load(
-        Role::Edge,
-        &settings.source(),
-        &settings.state,
-        settings.trust,
-    )?;
-    tell_strangers(&settings.strangers(&posture.policy()));
-    let name = posture.trust().identity.name.to_string();
-    let ledger = Ledger::open(&settings.state, &name, &settings.audit, posture.clock())?;
-    ledger.set_signer(posture.trust().signer.clone());
-    ledger.set_policy(&short_hex(&posture.hash()));
-    let drain = settings.drain.0;
-    let monitor = match &settings.monitor {
-        Some(monitor) => Some(Monitor::bind(monitor).await?),
-        None => None,
-    };
-    let unproven = Unproven::at_start(&settings.state);
-    let control = Control::bind(&settings.state)?;
-    let secret = std::fs::read(settings.state.join(store::KEY))?;
-    let edge = Rc::new(Edge {
-        file: file.to_owned(),
-        settings: RefCell::new(Rc::new(settings)),
-        posture: Rc::new(posture),
-        meter: RefCell::default(),
-        ledger,
-        manager: given.manager.clone(),
-        sandbox: given.sandbox,
-        vitals: Vitals::default(),
-        instance: random()?,
-        started: Instant::now(),
-        endpoint: endpoint(&secret)?,
-        devices: RefCell::default(),
-        stations: RefCell::default(),
-        dialled: RefCell::default(),
-        tunnels: RefCell::default(),
-        processes: RefCell::default(),
-        next_link: Cell::new(0),
-        peer_logs: PeerLogs::default(),
-        unproven,
-        before_renewal: Cell::new(0),
-        offers: Offers::default(),
-        next_bundle: RefCell::default(),
-        fieldbus: OnceCell::new(),
-    });
-    edge.start_fieldbus(given.fieldbus)?;
-    edge.start().await;
-    tokio::task::spawn_local({
-        let edge = edge.clone();
-        async move { control.serve(|| edge.status()).await }
-    });
-    if let Some(monitor) = monitor {
-        tokio::task::spawn_local(monitor.serve(edge.clone()));
-    }
-    let manager = given.manager;
-    tokio::task::spawn_local(manager.clone().inform(edge.clone()));
-    manager.ready();
-    stop_signal().await?;
-    manager.stopping();
-    edge.vitals.stop();
-    edge.stop(drain).await;
-    Ok(())
-}
-
 /// Ports that no system gives out by itself.
 const PORTS: RangeInclusive<u16> = 61_000..=65_535;
 
@@ -282,98 +178,43 @@ fn endpoint_at(ports: &[u16]) -> Result<Endpoint, StartError> {
         .map_err(StartError::Io)
 }
 
-impl Edge {
-    fn start_fieldbus(&self, opened: Option<Opened>) -> Result<(), StartError> {
-        let settings = self.settings();
-        if let (Some(opened), Some(profinet)) = (opened, &settings.profinet) {
-            let fieldbus = Fieldbus::start(
-                Wire::Edge,
-                opened,
-                profinet,
-                &settings.station,
-                &self.posture,
-                &self.ledger,
-            )?;
-            let _ = self.fieldbus.set(fieldbus);
-        }
+impl End for Edge {
+    type Settings = File;
+
+    fn runtime(&self) -> &Runtime<File> {
+        &self.runtime
+    }
+}
+
+impl Life for Edge {
+    fn open(runtime: Runtime<File>) -> Result<Rc<Self>, StartError> {
+        let secret = std::fs::read(runtime.state.join(store::KEY))?;
+        Ok(Rc::new(Self {
+            runtime,
+            endpoint: endpoint(&secret)?,
+            devices: RefCell::default(),
+            stations: RefCell::default(),
+            dialled: RefCell::default(),
+            tunnels: RefCell::default(),
+            processes: RefCell::default(),
+            before_renewal: Cell::new(0),
+            offers: Offers::default(),
+            next_bundle: RefCell::default(),
+        }))
+    }
+
+    async fn start(self: &Rc<Self>) -> Result<(), StartError> {
+        self.start_bundles().await;
+        self.apply_settings().await?;
+        let vitals = &self.runtime.vitals;
+        vitals.spawn("writes", release_durable(self.clone()));
+        vitals.spawn("bundles", offers::judge(self.clone()));
         Ok(())
     }
 
-    async fn start(self: &Rc<Self>) {
-        self.ledger.note(Record {
-            reason: Some(concat!("fieldlock ", env!("CARGO_PKG_VERSION")).into()),
-            ..Record::new(Kind::Start)
-        });
-        let state = &self.settings().state;
-        self.posture.watch_dates(state, &self.ledger);
-        self.start_bundles().await;
-        self.apply_settings();
-        let ledger = self.ledger.clone();
-        let vitals = &self.vitals;
-        vitals.spawn("records", async move { ledger.run().await });
-        vitals.spawn("writes", release_durable(self.clone()));
-        vitals.spawn("checkpoints", tell_checkpoints(self.clone()));
-        vitals.spawn("dates", watch_dates(self.clone()));
-        vitals.spawn("windows", watch_phase(self.clone()));
-        vitals.spawn("lists", save_lists(self.clone()));
-        vitals.spawn("bundles", offers::judge(self.clone()));
-        tokio::task::spawn_local(watch_files(self.clone()));
-        let unproven = self.unproven.clone();
-        tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
-        tokio::task::spawn_local(authority::follow_list(self.clone(), false));
-        info!(identity = %self.posture.trust().identity.uri(), "edge runs");
-    }
-
-    pub(crate) fn fieldbus(&self) -> Option<&Rc<Fieldbus>> {
-        self.fieldbus.get()
-    }
-
-    pub(crate) fn settings(&self) -> Rc<File> {
-        self.settings.borrow().clone()
-    }
-
-    fn devices(&self) -> Vec<Rc<Device>> {
-        self.devices.borrow().clone()
-    }
-
-    fn next_link(&self) -> u32 {
-        let number = self.next_link.get() + 1;
-        self.next_link.set(number);
-        number
-    }
-
-    /// What this edge states first on every tunnel.
-    fn hello(&self) -> Hello {
-        let offer = |device: &Rc<Device>| DeviceOffer {
-            name: device.name.to_string(),
-            credit: device.config.credit(),
-            answer_within: u32::try_from(device.config.answer_within.0.as_millis())
-                .unwrap_or(u32::MAX),
-            quirks: device.config.quirks.for_headend().bits(),
-        };
-        Hello {
-            version: VERSION,
-            agent_version: env!("CARGO_PKG_VERSION").into(),
-            instance: self.instance,
-            policy: self.posture.hash(),
-            trust: Some(self.posture.trust().list.hash()),
-            bundle: self.posture.bundle().version(),
-            tunnel: 0,
-            devices: self.devices.borrow().iter().map(offer).collect(),
-            stations: self.stations.borrow().clone(),
-            cyclic: None,
-        }
-    }
-
-    // --- reload ---------------------------------------------------------------------
-
     /// Brings devices and headends in line with the settings.
-    fn apply_settings(self: &Rc<Self>) {
-        let settings = self.settings();
-        self.ledger.set_reads(settings.audit.reads());
-        if let (Some(fieldbus), Some(profinet)) = (self.fieldbus.get(), &settings.profinet) {
-            fieldbus.reconfigure(profinet, &settings.station, &[]);
-        }
+    async fn apply_settings(self: &Rc<Self>) -> Result<(), StartError> {
+        let settings = self.runtime.settings();
         let stations = settings.station.iter().map(|s| s.name.to_string());
         let stations: Vec<_> = stations.collect();
         let other = stations != *self.stations.borrow();
@@ -390,7 +231,7 @@ impl Edge {
             if !keep {
                 info!(headend = name, "configured otherwise, or no longer");
                 known.close();
-                self.ledger.clear(Alarm::FallbackTransport, name);
+                self.runtime.ledger.clear(Alarm::FallbackTransport, name);
                 let successor = settings.headend.iter().any(|h| h.name == *name);
                 self.retire_tunnels(name, successor);
             }
@@ -402,6 +243,135 @@ impl Edge {
                 tokio::task::spawn_local(dial::keep(self.clone(), known.clone()));
                 dialled.insert(headend.name.clone(), known);
             }
+        }
+        Ok(())
+    }
+
+    fn rules_changed(&self) {
+        for device in self.devices() {
+            device.follow_policy(&self.runtime.posture.policy());
+        }
+        for (link, _) in self.tunnels.borrow().values() {
+            link.policy_changed(self.runtime.posture.hash());
+        }
+    }
+
+    fn judge_anew(&self) {
+        for (_, handler) in self.tunnels.borrow().values() {
+            handler.judge_anew();
+        }
+    }
+
+    async fn reload(self: &Rc<Self>, before: &File, changed: &Changed) {
+        let settings = self.runtime.settings();
+        let includes = |file: &Option<PathBuf>| file.as_ref().is_some_and(|f| changed.includes(f));
+        if settings.source() != before.source() || includes(&settings.policy) {
+            self.watch_bundle();
+        }
+        if settings.bundle != before.bundle || includes(&settings.bundle.file) {
+            self.offers.put(Offer::File);
+        }
+        // What signers vouched for that were not known then may be right now: headends offer it
+        // anew on new tunnels.
+        if settings.bundle.signers != before.bundle.signers || *changed == Changed::All {
+            for dialled in self.dialled.borrow().values() {
+                dialled.renew();
+            }
+        }
+    }
+
+    fn watch_windows(&self) {
+        self.apply_due_bundle();
+    }
+
+    fn watch_dates(&self) {
+        self.watch_headends();
+        self.watch_transports();
+        // Their certificates may have ended.
+        self.sweep_devices();
+    }
+
+    /// Cuts every tunnel and device whose certificate this trust does not accept any more.
+    fn sweep(&self) {
+        self.sweep_devices();
+        let trust = self.runtime.posture.trust();
+        for (link, _) in self.tunnels.borrow().values() {
+            if let Err(reason) = trust.still_trusts(&link.peer.chain, &link.peer.identity) {
+                self.runtime.ledger.note(Record {
+                    tunnel: Some(link.peer.identity.uri().into()),
+                    reason: Some(reason.clone().into()),
+                    ..Record::new(Kind::Revoked)
+                });
+                link.close(Close::NotTrusted, reason);
+            }
+        }
+    }
+
+    fn tell_checkpoint(&self, head: &Head) {
+        for (link, _) in self.tunnels.borrow().values() {
+            link.tell_checkpoint(head);
+        }
+    }
+
+    fn status(&self) -> Value {
+        Edge::status(self)
+    }
+
+    async fn stop(&self, drain: Duration) {
+        for dialled in self.dialled.borrow().values() {
+            dialled.close();
+        }
+        for (link, _) in self.tunnels.borrow().values() {
+            link.drain();
+        }
+        let drained = async {
+            // A round trip for the headends to hear of it, then whatever is under way.
+            sleep(Duration::from_millis(50)).await;
+            while self.devices.borrow().iter().any(|d| d.under_way() > 0) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout(drain, drained).await.is_err() {
+            warn!("requests were still under way at the end of `drain`");
+        }
+        for (link, _) in self.tunnels.borrow().values() {
+            link.close(Close::Shutdown, "the edge stops");
+        }
+        let gone = async {
+            while !self.tunnels.borrow().is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(Duration::from_secs(1), gone).await;
+        udp::close(&self.endpoint).await;
+    }
+}
+
+impl Edge {
+    fn devices(&self) -> Vec<Rc<Device>> {
+        self.devices.borrow().clone()
+    }
+
+    /// What this edge states first on every tunnel.
+    fn hello(&self) -> Hello {
+        let offer = |device: &Rc<Device>| DeviceOffer {
+            name: device.name.to_string(),
+            credit: device.config.credit(),
+            answer_within: u32::try_from(device.config.answer_within.0.as_millis())
+                .unwrap_or(u32::MAX),
+            quirks: device.config.quirks.for_headend().bits(),
+        };
+        Hello {
+            version: VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            instance: self.runtime.instance,
+            policy: self.runtime.posture.hash(),
+            trust: Some(self.runtime.posture.trust().list.hash()),
+            bundle: self.runtime.posture.bundle().version(),
+            tunnel: 0,
+            devices: self.devices.borrow().iter().map(offer).collect(),
+            stations: self.stations.borrow().clone(),
+            cyclic: None,
         }
     }
 
@@ -431,9 +401,9 @@ impl Edge {
         let same = old.iter().map(|device| &device.config).eq(configured);
         let new = configured.iter().map(|config| {
             let known = old.iter().find(|device| device.config == *config);
-            known
-                .cloned()
-                .unwrap_or_else(|| Device::start(config.clone(), &self.ledger, &self.posture))
+            known.cloned().unwrap_or_else(|| {
+                Device::start(config.clone(), &self.runtime.ledger, &self.runtime.posture)
+            })
         });
         *self.devices.borrow_mut() = new.collect();
         for device in &old {
@@ -444,86 +414,21 @@ impl Edge {
         !same && !old.is_empty()
     }
 
-    /// What is read again when it changes.
-    fn files(&self) -> Vec<PathBuf> {
-        let settings = self.settings();
-        let mut files = fieldlock_agent::trust_files(&settings.state);
-        files.push(self.file.clone());
-        files.extend(settings.policy.clone());
-        files.extend(settings.bundle.file.clone());
-        files
-    }
-
-    async fn reload(self: &Rc<Self>, changed: &Changed) {
-        let before = self.settings();
-        if changed.includes(&self.file) {
-            self.reload_settings();
-        }
-        let settings = self.settings();
-        let (source, state) = (settings.source(), &settings.state);
-        let includes = |file: &Option<PathBuf>| file.as_ref().is_some_and(|f| changed.includes(f));
-        if source != before.source() || includes(&settings.policy) {
-            if self.posture.reload_policy(&source, state, &self.ledger) {
-                self.rules_changed();
-            }
-            self.watch_bundle();
-        }
-        if source.signers != before.bundle.signers {
-            // What was refused may be right now: headends offer it anew on new tunnels.
-            for dialled in self.dialled.borrow().values() {
-                dialled.renew();
-            }
-        }
-        if settings.bundle != before.bundle || includes(&settings.bundle.file) {
-            self.offers.put(Offer::File);
-        }
-        if changed.includes(&settings.state) {
-            self.reload_trust().await;
-        }
-        if *changed == Changed::All {
-            for dialled in self.dialled.borrow().values() {
-                dialled.renew();
-            }
-        }
-    }
-
-    /// Another policy is in force.
-    fn rules_changed(&self) {
-        tell_strangers(&self.strangers());
-        self.meter.borrow_mut().clear();
-        for device in self.devices() {
-            device.follow_policy(&self.posture.policy());
-        }
-        self.judge_anew();
-        for (link, _) in self.tunnels.borrow().values() {
-            link.policy_changed(self.posture.hash());
-        }
-    }
-
-    fn strangers(&self) -> Vec<Strangers> {
-        self.settings().strangers(&self.posture.policy())
-    }
-
-    /// Stated clients are judged by the rules in force from their next requests on.
-    fn judge_anew(&self) {
-        if let Some(fieldbus) = self.fieldbus.get() {
-            fieldbus.judge_anew(&self.posture);
-        }
-        for (_, handler) in self.tunnels.borrow().values() {
-            handler.judge_anew();
-        }
-    }
-
     /// Reads key, certificate and trust list again. With another certificate it dials anew.
     async fn reload_trust(&self) {
-        let state = &self.settings().state;
-        let Some(before) = self.posture.reload_trust(state, &self.ledger).await else {
+        let state = &self.runtime.state;
+        let Some(before) = self
+            .runtime
+            .posture
+            .reload_trust(state, &self.runtime.ledger)
+            .await
+        else {
             return;
         };
-        let after = self.posture.trust();
+        let after = self.runtime.posture.trust();
         self.trust_changed();
         if before.leaf != after.leaf {
-            self.before_renewal.set(self.next_link.get());
+            self.before_renewal.set(self.runtime.last_link());
             for dialled in self.dialled.borrow().values() {
                 dialled.renew();
             }
@@ -532,10 +437,11 @@ impl Edge {
 
     /// What a headend, or the CA, says of whom to trust. Nothing is taken that is not signed.
     fn take_trust(&self, offered: &TrustList, whole: bool) -> Result<(), String> {
-        let state = &self.settings().state;
+        let state = &self.runtime.state;
         let taken = self
+            .runtime
             .posture
-            .take_trust(state, offered, whole, &self.ledger)?;
+            .take_trust(state, offered, whole, &self.runtime.ledger)?;
         if taken {
             self.trust_changed();
         }
@@ -544,17 +450,17 @@ impl Edge {
 
     /// A tunnel came up; if it was dialled with the renewed certificate, that works.
     fn proven(&self, link: &Link) {
-        let state = &self.settings().state;
-        self.posture.time_proven(state, link.peer.valid.1);
+        let state = &self.runtime.state;
+        self.runtime.posture.time_proven(state, link.peer.valid.1);
         if link.number > self.before_renewal.get() {
-            self.unproven.proven(state);
+            self.runtime.unproven.proven(state);
         }
     }
 
     /// A headend's certificate expires under a live tunnel: a new one beside it, in time, goes by
     /// the certificate that the headend has got meanwhile.
     fn watch_headends(&self) {
-        let now = self.posture.clock().steady();
+        let now = self.runtime.posture.clock().steady();
         let tunnels = self.tunnels.borrow();
         for (link, _) in tunnels.values() {
             if link.has_expired(now) {
@@ -585,119 +491,27 @@ impl Edge {
             let text = "the tunnel runs over TLS: QUIC does not get through; is UDP blocked on the \
                         way to the headend's port? `transport = \"tls\"` says that it is meant so";
             if live.clone().any(over(Carrier::Quic)) {
-                self.ledger.clear(Alarm::FallbackTransport, name);
+                self.runtime.ledger.clear(Alarm::FallbackTransport, name);
             } else if live.any(over(Carrier::Tls)) {
-                self.ledger.raise(Alarm::FallbackTransport, name, text);
+                self.runtime
+                    .ledger
+                    .raise(Alarm::FallbackTransport, name, text);
             }
         }
     }
 
     fn trust_changed(&self) {
         self.sweep();
-        let hash = self.posture.trust().list.hash();
+        let hash = self.runtime.posture.trust().list.hash();
         for (link, _) in self.tunnels.borrow().values() {
             link.have_trust(hash);
         }
     }
-
-    fn reload_settings(self: &Rc<Self>) {
-        match File::load(&self.file) {
-            Ok(settings) if settings == *self.settings() => {
-                self.ledger.clear(Alarm::ConfigurationRefused, "");
-            }
-            Ok(settings) => {
-                if settings.state != self.settings().state {
-                    warn!("`state` takes effect at the next start");
-                }
-                if settings.monitor != self.settings().monitor {
-                    warn!("[monitor] takes effect at the next start");
-                }
-                if settings.sandbox != self.settings().sandbox {
-                    warn!("`sandbox` takes effect at the next start");
-                }
-                *self.settings.borrow_mut() = Rc::new(settings);
-                self.apply_settings();
-                tell_strangers(&self.strangers());
-                self.ledger.clear(Alarm::ConfigurationRefused, "");
-                reloaded(
-                    &self.ledger,
-                    &format!("configuration {}", self.file.display()),
-                );
-            }
-            Err(error) => {
-                let text = format!("the old configuration stays in force: {error}");
-                refused(&self.ledger, &text);
-                self.ledger.raise(Alarm::ConfigurationRefused, "", &text);
-            }
-        }
-    }
-
-    /// Cuts every tunnel and device whose certificate this trust does not accept any more.
-    fn sweep(&self) {
-        self.sweep_devices();
-        let trust = self.posture.trust();
-        for (link, _) in self.tunnels.borrow().values() {
-            if let Err(reason) = trust.still_trusts(&link.peer.chain, &link.peer.identity) {
-                self.ledger.note(Record {
-                    tunnel: Some(link.peer.identity.uri().into()),
-                    reason: Some(reason.clone().into()),
-                    ..Record::new(Kind::Revoked)
-                });
-                link.close(Close::NotTrusted, reason);
-            }
-        }
-    }
-
-    // --- end ------------------------------------------------------------------------
-
-    async fn stop(&self, drain: Duration) {
-        self.posture.leave(&self.settings().state).await;
-        info!("stopping: requests under way may finish within {drain:?}");
-        for dialled in self.dialled.borrow().values() {
-            dialled.close();
-        }
-        for (link, _) in self.tunnels.borrow().values() {
-            link.drain();
-        }
-        let drained = async {
-            // A round trip for the headends to hear of it, then whatever is under way.
-            sleep(Duration::from_millis(50)).await;
-            while self.devices.borrow().iter().any(|d| d.under_way() > 0) {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if timeout(drain, drained).await.is_err() {
-            warn!("requests were still under way at the end of `drain`");
-        }
-        for (link, _) in self.tunnels.borrow().values() {
-            link.close(Close::Shutdown, "the edge stops");
-        }
-        let gone = async {
-            while !self.tunnels.borrow().is_empty() {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let _ = timeout(Duration::from_secs(1), gone).await;
-        udp::close(&self.endpoint).await;
-        self.ledger.close();
-    }
 }
 
 impl Member for Edge {
-    fn posture(&self) -> &Posture {
-        &self.posture
-    }
-
-    fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
-    fn state(&self) -> PathBuf {
-        self.settings().state.clone()
-    }
-
     fn authority(&self) -> Option<(Vec<String>, Name)> {
-        let settings = self.settings();
+        let settings = self.runtime.settings();
         let ca = &settings.ca;
         let mut addresses = ca.address.clone();
         if addresses.is_empty() {
@@ -719,81 +533,16 @@ impl Member for Edge {
         let tunnels = self.tunnels.borrow();
         tunnels.values().any(|(link, _)| link.is_up())
     }
-
-    fn seed(&self) -> u64 {
-        u64::from_be_bytes(self.instance[..8].try_into().unwrap_or_default())
-    }
 }
 
 /// Lets writes go whose intent has reached the disk.
 async fn release_durable(edge: Rc<Edge>) {
     let durable = Rc::new(Notify::new());
-    edge.ledger.listen(durable.clone());
+    edge.runtime.ledger.listen(durable.clone());
     loop {
         durable.notified().await;
         for device in edge.devices() {
             device.release_durable();
         }
-    }
-}
-
-/// The other ends keep where this agent's log stands.
-async fn tell_checkpoints(edge: Rc<Edge>) {
-    loop {
-        edge.ledger.new_checkpoint().await;
-        if let Some(head) = edge.ledger.checkpoint() {
-            for (link, _) in edge.tunnels.borrow().values() {
-                link.tell_checkpoint(&head);
-            }
-        }
-    }
-}
-
-async fn watch_files(edge: Rc<Edge>) {
-    let mut watch = match Watch::new(edge.files()) {
-        Ok(watch) => watch,
-        Err(error) => {
-            warn!(%error, "files and SIGHUP are not watched");
-            return;
-        }
-    };
-    loop {
-        let changed = watch.changed().await;
-        edge.manager.reloading();
-        edge.reload(&changed).await;
-        edge.manager.ready();
-        watch.follow(edge.files());
-    }
-}
-
-async fn watch_phase(edge: Rc<Edge>) {
-    let mut look = interval(WATCH_PHASE);
-    loop {
-        look.tick().await;
-        if edge.posture.phase_changed() {
-            edge.judge_anew();
-        }
-        edge.apply_due_bundle();
-    }
-}
-
-async fn save_lists(edge: Rc<Edge>) {
-    edge.posture.save_lists(&edge.state()).await;
-}
-
-async fn watch_dates(edge: Rc<Edge>) {
-    let mut look = interval(WATCH_DATES);
-    loop {
-        look.tick().await;
-        let state = &edge.settings().state;
-        edge.posture.watch_dates(state, &edge.ledger);
-        edge.ledger.watch_shares();
-        if edge.posture.cuts_stale() {
-            edge.sweep();
-        }
-        edge.watch_headends();
-        edge.watch_transports();
-        // Their certificates may have ended.
-        edge.sweep_devices();
     }
 }

@@ -46,7 +46,7 @@ impl Edge {
     /// Cuts every connection to a device whose certificate the trust in force does not accept any
     /// more.
     pub(super) fn sweep_devices(&self) {
-        let trust = self.posture.trust();
+        let trust = self.runtime.posture.trust();
         for device in self.devices() {
             device.judge_again(|proof| trust.still_trusts_mbaps(proof));
         }

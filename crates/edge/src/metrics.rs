@@ -5,10 +5,7 @@ use fieldlock_transport::counter::Counter;
 
 use super::Edge;
 use super::device::{Counters, Device};
-use fieldlock_agent::ledger::Ledger;
 use fieldlock_agent::monitor::{Kind, Monitored, Page};
-use fieldlock_agent::posture::Posture;
-use fieldlock_agent::vitals::Vitals;
 
 type Pick = fn(&Counters) -> &Counter;
 
@@ -101,18 +98,6 @@ const OF_DEVICES: [(Kind, &str, &str, Read); 12] = [
 ];
 
 impl Monitored for Edge {
-    fn vitals(&self) -> &Vitals {
-        &self.vitals
-    }
-
-    fn posture(&self) -> &Posture {
-        &self.posture
-    }
-
-    fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
     fn unready(&self) -> Option<String> {
         let tunnels = self.tunnels.borrow();
         let up = tunnels.values().any(|(link, _)| link.is_up());
@@ -159,7 +144,7 @@ impl Monitored for Edge {
             family.histogram(&[("device", &*device.name)], latency);
             family.breathe().await;
         }
-        if let Some(fieldbus) = self.fieldbus() {
+        if let Some(fieldbus) = self.runtime.fieldbus.as_ref() {
             fieldbus.write_metrics(page);
         }
     }

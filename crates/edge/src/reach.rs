@@ -4,7 +4,6 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fieldlock_pki::Role;
 use fieldlock_session::Transport;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -15,16 +14,12 @@ use super::names::Names;
 use super::{mbaps, transient_endpoint};
 use crate::settings::{Device, File, Headend, ModbusTcp, Transport as Configured};
 use fieldlock_agent::posture::Posture;
+use fieldlock_agent::runtime::posture_of;
 use fieldlock_agent::{Dialled, StartError};
 
 pub(crate) async fn reach(file: &Path) -> Result<Vec<Dialled>, StartError> {
     let settings = File::load(file)?;
-    let posture = Posture::load(
-        Role::Edge,
-        &settings.source(),
-        &settings.state,
-        settings.trust,
-    )?;
+    let posture = posture_of(&settings)?;
     let mut dialled = Vec::new();
     for device in &settings.device {
         dialled.push(reach_device(&posture, device).await);

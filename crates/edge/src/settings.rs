@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fieldlock_modbus::quirk::Framing;
 use fieldlock_modbus::{Quirk, Quirks};
-use fieldlock_pki::Name;
+use fieldlock_pki::{Name, Role};
 use fieldlock_policy::{Known, Policy, Strangers};
 use fieldlock_sandbox::Needs;
 use fieldlock_session::hello::{MAX_ANSWER_WITHIN, MAX_CREDIT, MAX_DEVICES};
@@ -13,6 +13,7 @@ use fieldlock_signed::PublicKey;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use fieldlock_agent::runtime::{Settings, Shared};
 use fieldlock_agent::sandbox::changed;
 use fieldlock_agent::settings::audit::Audit;
 use fieldlock_agent::settings::checks::Checks;
@@ -211,8 +212,38 @@ pub enum Parity {
 }
 
 impl File {
-    /// What the policy names and this configuration does not have.
-    pub fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
+    /// Reads `file`, merges the environment over it and checks what belongs together.
+    pub fn load(file: &Path) -> Result<Self, SettingsError> {
+        load(file)
+    }
+}
+
+impl Settings for File {
+    const ROLE: Role = Role::Edge;
+
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            state: &self.state,
+            policy: self.policy.as_deref(),
+            trust: self.trust,
+            audit: &self.audit,
+            profinet: self.profinet.as_ref(),
+            stations: &self.station,
+            controllers: &[],
+            monitor: self.monitor.as_ref(),
+            sandbox: self.sandbox,
+            drain: self.drain.0,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source {
+            file: self.policy.clone(),
+            signers: self.bundle.signers.clone(),
+        }
+    }
+
+    fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
         let devices: Vec<&str> = self.device.iter().map(|d| d.name.as_str()).collect();
         let stations: Vec<&str> = self.station.iter().map(|s| s.name.as_str()).collect();
         let headends: Vec<&str> = self.headend.iter().map(|h| h.name.as_str()).collect();
@@ -223,31 +254,25 @@ impl File {
         })
     }
 
-    /// Reads `file`, merges the environment over it and checks what belongs together.
-    pub fn load(file: &Path) -> Result<Self, SettingsError> {
-        load(file)
+    fn watched(&self) -> Vec<PathBuf> {
+        self.bundle.file.iter().cloned().collect()
     }
 
-    /// Where the policy comes from.
-    pub fn source(&self) -> Source {
-        Source {
-            file: self.policy.clone(),
-            signers: self.bundle.signers.clone(),
+    fn needs(&self, file: &Path) -> Needs {
+        let read = [self.policy.as_ref(), self.bundle.file.as_ref()];
+        let read = read.into_iter().flatten().cloned();
+        let serial = self.device.iter().filter_map(|d| d.modbus_rtu.as_ref());
+        Needs {
+            change: changed(&self.state),
+            read: read.chain([file.to_owned()]).collect(),
+            serial: serial.map(|rtu| rtu.path.clone()).collect(),
+            // An edge listens for nobody but, on its own machine, who monitors it.
+            ports: Some(self.monitor.iter().map(|m| m.listen.port()).collect()),
         }
     }
-}
 
-/// What the sandbox lets an edge into.
-pub(crate) fn needs(file: &Path, settings: &File) -> Needs {
-    let read = [settings.policy.as_ref(), settings.bundle.file.as_ref()];
-    let read = read.into_iter().flatten().cloned();
-    let serial = settings.device.iter().filter_map(|d| d.modbus_rtu.as_ref());
-    Needs {
-        change: changed(&settings.state),
-        read: read.chain([file.to_owned()]).collect(),
-        serial: serial.map(|rtu| rtu.path.clone()).collect(),
-        // An edge listens for nobody but, on its own machine, who monitors it.
-        ports: Some(settings.monitor.iter().map(|m| m.listen.port()).collect()),
+    fn fixed(&self, _: &Self) -> Vec<&'static str> {
+        Vec::new()
     }
 }
 

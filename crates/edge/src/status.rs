@@ -19,19 +19,24 @@ impl Edge {
     pub(super) fn status(&self) -> Value {
         let mut status = common(
             "edge",
-            &self.posture,
-            &self.ledger,
-            self.started,
-            &self.strangers(),
+            &self.runtime.posture,
+            &self.runtime.ledger,
+            self.runtime.started,
+            &self.runtime.strangers(),
         );
-        status["sandbox"] = json!(self.sandbox);
+        status["sandbox"] = json!(self.runtime.sandbox);
         status["bundle"] = self.bundle_status();
         let dialled = self.dialled.borrow();
         let mut headends: Vec<_> = dialled.values().map(|known| self.headend(known)).collect();
         headends.sort_by_key(|headend| headend["name"].to_string());
         status["headends"] = headends.into();
         status["devices"] = self.devices.borrow().iter().map(|d| device(d)).collect();
-        status["profinet"] = json!(self.fieldbus().map(|fieldbus| fieldbus.status()));
+        status["profinet"] = json!(
+            self.runtime
+                .fieldbus
+                .as_ref()
+                .map(|fieldbus| fieldbus.status())
+        );
         status
     }
 
@@ -39,7 +44,7 @@ impl Edge {
         let waiting = self.next_bundle.borrow().as_ref().map(
             |next| json!({ "version": next.bundle.version, "not_before": time(next.not_before) }),
         );
-        match self.posture.bundle() {
+        match self.runtime.posture.bundle() {
             Bundled::Plain => Value::Null,
             Bundled::Missing(reason) => {
                 json!({ "version": 0, "missing": reason, "waiting": waiting })
@@ -55,7 +60,7 @@ impl Edge {
 
     /// When the bundle was put in force, seconds since 1970-01-01 UTC.
     fn bundle_since(&self) -> Option<i64> {
-        let file = self.settings().state.join(POLICY_BUNDLE);
+        let file = self.runtime.state.join(POLICY_BUNDLE);
         Some(fs::metadata(file).ok()?.mtime())
     }
 
@@ -84,7 +89,7 @@ impl Edge {
             "round_trip_ms": round_trip(link),
             "version": hello.as_ref().map(|hello| hello.agent_version.clone()),
             "policy": policy.as_ref().map(short_hex),
-            "same_policy": policy == Some(self.posture.hash()),
+            "same_policy": policy == Some(self.runtime.posture.hash()),
             "clients": handler.clients(),
             "stations": stations(link),
         })

@@ -123,7 +123,7 @@ impl TunnelHandler {
         for device in &self.devices {
             device.pump();
         }
-        if let Some(fieldbus) = self.edge.fieldbus() {
+        if let Some(fieldbus) = self.edge.runtime.fieldbus.as_ref() {
             fieldbus.link_down(link);
         }
         let headend = &*self.headend;
@@ -142,10 +142,11 @@ impl TunnelHandler {
             && Close::from_code(*code) == Some(Close::DuplicateIdentity)
         {
             self.edge
+                .runtime
                 .ledger
                 .raise(Alarm::DuplicateIdentity, headend, text);
         }
-        self.edge.ledger.note(Record {
+        self.edge.runtime.ledger.note(Record {
             reason: Some(end.to_string().into()),
             ..self.tunnel_record(kind, link)
         });
@@ -164,17 +165,19 @@ impl TunnelHandler {
             self.join_process(hello.instance);
         }
         *self.hello.borrow_mut() = hello;
-        if let Some(fieldbus) = self.edge.fieldbus() {
+        if let Some(fieldbus) = self.edge.runtime.fieldbus.as_ref() {
             fieldbus.link_up(link, &self.stations);
         }
         self.edge.proven(link);
-        if let Some(head) = self.edge.ledger.checkpoint() {
+        if let Some(head) = self.edge.runtime.ledger.checkpoint() {
             link.tell_checkpoint(&head);
         }
         self.edge
+            .runtime
             .ledger
             .clear(Alarm::DuplicateIdentity, &self.headend);
         self.edge
+            .runtime
             .ledger
             .note(self.tunnel_record(Kind::TunnelUp, link));
     }
@@ -232,7 +235,7 @@ impl TunnelHandler {
             offered.and_then(|pem| TrustList::parse(pem).map_err(|error| error.to_string()));
         let taken = offered.and_then(|offered| self.edge.take_trust(&offered, false));
         match taken {
-            Ok(()) => link.have_trust(self.edge.posture.trust().list.hash()),
+            Ok(()) => link.have_trust(self.edge.runtime.posture.trust().list.hash()),
             Err(reason) => {
                 let text = format!("the trust list of this headend is refused: {reason}");
                 warn!(headend = &*self.headend, "{text}");
@@ -245,7 +248,7 @@ impl TunnelHandler {
         if self.offers.take(Instant::now()) {
             return self.edge.offers.put(Offer::Headend(link.clone(), octets));
         }
-        let in_force = self.edge.posture.bundle().version().unwrap_or(0);
+        let in_force = self.edge.runtime.posture.bundle().version().unwrap_or(0);
         let answer = Answer::refused("too many bundles, this one was not looked at");
         link.have_bundle(in_force, answer.fate, &answer.text);
     }
@@ -314,7 +317,7 @@ impl TunnelHandler {
         };
         let device = self.devices.get(usize::from(channel) - 1);
         let name = device.map_or("", |device| &*device.name);
-        let posture = &self.edge.posture;
+        let posture = &self.edge.runtime.posture;
         posture.policy().view(&origin, name, &posture.phase())
     }
 
@@ -327,7 +330,7 @@ impl TunnelHandler {
         (unit, pdu): (u8, &[u8]),
     ) {
         let view = client.view.borrow().clone();
-        let policy = self.edge.posture.policy();
+        let policy = self.edge.runtime.posture.policy();
         let asked = Asked {
             client: key,
             whose: &client.who,
@@ -335,7 +338,7 @@ impl TunnelHandler {
             id: asker.id,
             deadline,
         };
-        let mut meter = self.edge.meter.borrow_mut();
+        let mut meter = self.edge.runtime.meter.borrow_mut();
         let meter = (&mut *meter, &self.who);
         let now = Instant::now();
         device.request(now, asker, asked, (&view, &policy), (unit, pdu), meter);
@@ -348,7 +351,7 @@ impl TunnelHandler {
         let exception = Exception::GatewayPathUnavailable;
         let function = pdu.first().copied().unwrap_or_default();
         asker.answer(Fate::NotSent, &exception.pdu(function));
-        self.edge.ledger.repeated(Record {
+        self.edge.runtime.ledger.repeated(Record {
             function: Some(function),
             reason: Some("late: its client goes on over a newer tunnel".into()),
             outcome: Some(Outcome::NotSent),
@@ -399,8 +402,9 @@ impl Handler for TunnelHandler {
             }
             Event::Checkpoint(told) => {
                 let (edge, peer) = (&self.edge, &link.peer.identity);
-                edge.peer_logs
-                    .take(&edge.ledger, peer, &told, Instant::now());
+                edge.runtime
+                    .peer_logs
+                    .take(&edge.runtime.ledger, peer, &told, Instant::now());
             }
             Event::Trust(pem) => self.take_trust(link, &pem),
             Event::Bundle(octets) => self.take_bundle(link, octets),
@@ -465,13 +469,13 @@ impl Handler for TunnelHandler {
     }
 
     fn station(&self, link: &Rc<Link>, station: u16, frame: &[u8]) {
-        if let Some(fieldbus) = self.edge.fieldbus() {
+        if let Some(fieldbus) = self.edge.runtime.fieldbus.as_ref() {
             fieldbus.station(link, station, frame);
         }
     }
 
     fn datagram(&self, link: &Rc<Link>, datagram: &[u8]) {
-        if let Some(fieldbus) = self.edge.fieldbus() {
+        if let Some(fieldbus) = self.edge.runtime.fieldbus.as_ref() {
             fieldbus.datagram(link, datagram);
         }
     }

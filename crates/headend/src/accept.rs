@@ -76,14 +76,14 @@ impl Port {
 
     /// Handshakes from here on use this headend's present certificate and trust.
     pub(crate) fn configure(&self, headend: &Headend) -> Result<(), TrustError> {
-        let Some(mut config) = headend.posture.trust().quic_server()? else {
+        let Some(mut config) = headend.runtime.posture.trust().quic_server()? else {
             return Ok(());
         };
-        let stations = !headend.settings().station.is_empty();
+        let stations = !headend.runtime.settings().station.is_empty();
         // The edge opens one stream, control; the others are opened from here.
         config
             .transport_config(Arc::new(quic::transport(1, stations)))
-            .max_incoming(headend.settings().tunnel.max_handshakes)
+            .max_incoming(headend.runtime.settings().tunnel.max_handshakes)
             .incoming_buffer_size(INCOMING_EACH)
             .incoming_buffer_size_total(INCOMING_ALL);
         self.endpoint.set_server_config(Some(config));
@@ -153,7 +153,7 @@ async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, pass: Pass) {
             headend.handshake_refused(Some(address), Transport::Quic, churn(&peer));
         }
         Ok((connection, peer)) => {
-            let link = Link::headend(peer, Path::Quic(connection), headend.next_link());
+            let link = Link::headend(peer, Path::Quic(connection), headend.runtime.next_link());
             let handler = TunnelHandler::new(&headend);
             headend.add_link(&link);
             let end = quic::run(link.clone(), handler.clone()).await;
@@ -237,7 +237,7 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
     };
     let has_alpn = start.client_hello().alpn().is_some();
     let connected = async {
-        let config = headend.posture.trust().tls_server();
+        let config = headend.runtime.posture.trust().tls_server();
         let config = config.ok_or("no server configuration")?;
         await_turn(&pass).await;
         let stream = handshake(start.into_stream(config)).await?;
@@ -254,7 +254,7 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
             headend.handshake_refused(Some(address), Transport::Tls, churn(&peer));
         }
         Ok((stream, peer)) => {
-            let link = Link::headend(peer, Path::Tls, headend.next_link());
+            let link = Link::headend(peer, Path::Tls, headend.runtime.next_link());
             let handler = TunnelHandler::new(&headend);
             headend.add_link(&link);
             let end = tcp::run(stream.into(), link.clone(), &*handler).await;
@@ -278,7 +278,7 @@ async fn cyclic(
     address: SocketAddr,
 ) -> Result<(), Refusal> {
     let words = |error: io::Error| format!("connection for cyclic data: {error}");
-    let config = headend.posture.trust().cyclic_server();
+    let config = headend.runtime.posture.trust().cyclic_server();
     let config = config.ok_or("no server configuration")?;
     let mut stream = handshake(start.into_stream(config)).await?;
     let peer = tls_peer(stream.get_ref().1, CYCLIC_ALPN, address)?;

@@ -114,14 +114,16 @@ impl Carried {
 impl Headend {
     /// Reads the files again, and carries what is new. What can't be read is left out.
     pub(super) fn reload_bundles(self: &Rc<Self>) {
-        let (bundles, errors) = Bundles::read(&self.settings().bundle.files);
+        let (bundles, errors) = Bundles::read(&self.runtime.settings().bundle.files);
         *self.bundles.borrow_mut() = bundles;
         if errors.is_empty() {
-            self.ledger.clear(Alarm::PolicyBundleRefused, "");
+            self.runtime.ledger.clear(Alarm::PolicyBundleRefused, "");
         } else {
             let text = format!("not carried to any edge: {}", errors.join("; "));
-            refused(&self.ledger, &text);
-            self.ledger.raise(Alarm::PolicyBundleRefused, "", &text);
+            refused(&self.runtime.ledger, &text);
+            self.runtime
+                .ledger
+                .raise(Alarm::PolicyBundleRefused, "", &text);
         }
         let tunnels: Vec<_> = self.tunnels.borrow().values().cloned().collect();
         for tunnel in tunnels {
@@ -134,7 +136,7 @@ impl Headend {
         let edge = tunnel.link.peer.identity.name.as_str();
         let newest = self.bundles.borrow().newest_for(edge);
         if !newest.is_some_and(|newest| tunnel.carried.refuses(&newest)) {
-            self.ledger.clear(Alarm::PolicyBundleRefused, edge);
+            self.runtime.ledger.clear(Alarm::PolicyBundleRefused, edge);
         }
         if tunnel.carried.under_way.replace(true) {
             return;
@@ -181,7 +183,7 @@ impl Headend {
         };
         carried.version.set(Some(version));
         let record = |kind, reason: String| {
-            self.ledger.note(Record {
+            self.runtime.ledger.note(Record {
                 tunnel: Some(identity.uri().into()),
                 reason: Some(reason.into()),
                 ..Record::new(kind)
@@ -194,16 +196,18 @@ impl Headend {
         }
         if fate == Fate::InForce {
             carried.pending.take();
-            return self.ledger.clear(Alarm::PolicyBundleRefused, edge);
+            return self.runtime.ledger.clear(Alarm::PolicyBundleRefused, edge);
         }
         let offered = carried.offered.borrow().as_ref().map(|b| b.header.version);
         let offered = offered.unwrap_or(0);
         if fate == Fate::Waits {
-            self.ledger.clear(Alarm::PolicyBundleRefused, edge);
+            self.runtime.ledger.clear(Alarm::PolicyBundleRefused, edge);
         } else {
             let what = format!("edge {edge} refuses policy bundle {offered}: {text}");
             record(Kind::ReloadRefused, what.clone());
-            self.ledger.raise(Alarm::PolicyBundleRefused, edge, &what);
+            self.runtime
+                .ledger
+                .raise(Alarm::PolicyBundleRefused, edge, &what);
         }
         *carried.pending.borrow_mut() = Some((offered, fate, text));
     }

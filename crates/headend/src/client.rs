@@ -95,8 +95,8 @@ impl ClientConn {
             proof,
             seat,
         } = arrival;
-        let policy = headend.policy();
-        let phase = headend.posture.phase();
+        let policy = headend.runtime.posture.policy();
+        let phase = headend.runtime.posture.phase();
         let role = proof.as_ref().and_then(|proof| proof.modbus_role.as_ref());
         let origin = Origins {
             address: Some(address.ip().to_canonical()),
@@ -104,7 +104,7 @@ impl ClientConn {
             role: role.map(|role| role.as_str().to_owned()),
         };
         let party = party(&policy, &origin, address);
-        let limit = headend.settings().client.in_flight;
+        let limit = headend.runtime.settings().client.in_flight;
         let core = ClientSide::new(origin, routes, policy.clone(), phase, limit)
             .knowing(headend.devices.borrow().known());
         let now = Instant::now();
@@ -141,7 +141,7 @@ impl ClientConn {
     fn waits_for_answers(&self, headend: &Headend) -> bool {
         let core = self.core.borrow();
         // A headend that stops sends nothing more.
-        core.is_full() || !headend.vitals.is_stopping() && self.is_held_back(headend, &core)
+        core.is_full() || !headend.runtime.vitals.is_stopping() && self.is_held_back(headend, &core)
     }
 
     fn is_held_back(&self, headend: &Headend, core: &ClientSide) -> bool {
@@ -390,7 +390,7 @@ pub(crate) async fn listen(
 
 fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, service: Service) {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let limits = &headend.settings().client;
+    let limits = &headend.runtime.settings().client;
     let seat = headend.seats.take(address.ip(), limits);
     let seat = seat.or_else(|full| {
         headend.make_room(full, address.ip());
@@ -405,6 +405,7 @@ fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, service:
                 ..Party::default()
             });
             headend
+                .runtime
                 .ledger
                 .repeated(denial(Kind::ClientRefused, &party, full));
             return;
@@ -443,7 +444,7 @@ impl Headend {
     /// Closes the connection that has been idle for the longest time, if that is at least
     /// `client.idle_timeout`: many clients never come back from a close between two polls.
     fn make_room(&self, full: Full, address: IpAddr) {
-        let idle = self.settings().client.idle_timeout.0;
+        let idle = self.runtime.settings().client.idle_timeout.0;
         let clients = self.clients.borrow();
         let may_go = |client: &&Rc<ClientConn>| {
             (full == Full::Everywhere || client.address.ip() == address)
@@ -462,7 +463,7 @@ impl Headend {
 pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Reader) {
     let client = ClientConn::new(&headend, arrival);
     headend.add_client(&client);
-    let is_on_record = headend.ledger.opened(Record {
+    let is_on_record = headend.runtime.ledger.opened(Record {
         client: Some(client.party.clone()),
         ..Record::new(Kind::ClientOpen)
     });
@@ -472,7 +473,7 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Re
     match client.ending.get() {
         // What is under way holds this client, and would keep the socket open.
         Some(_) => {
-            if headend.vitals.is_stopping() {
+            if headend.runtime.vitals.is_stopping() {
                 refuse_rest(&headend, &client, &mut reader, &mut input).await;
             }
             client.writer.cut();
@@ -486,7 +487,7 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Re
         }
     }
     if is_on_record {
-        headend.ledger.note(Record {
+        headend.runtime.ledger.note(Record {
             client: Some(client.party.clone()),
             reason: Some(why.into()),
             count: Some(client.requests.get()),
@@ -503,7 +504,7 @@ async fn converse(
     reader: &mut Reader,
     input: &mut Vec<u8>,
 ) -> String {
-    let idle = headend.settings().client.idle_timeout.0;
+    let idle = headend.runtime.settings().client.idle_timeout.0;
     let mut end = None;
     let timer = sleep_until(TokioInstant::now() + idle);
     tokio::pin!(timer);
@@ -629,7 +630,7 @@ fn take_requests(
             break Ok(());
         }
         let step = {
-            let mut meter = headend.meter.borrow_mut();
+            let mut meter = headend.runtime.meter.borrow_mut();
             let mut core = client.core.borrow_mut();
             core.next(&input[used..], &mut meter, now)
         };
@@ -668,6 +669,7 @@ fn take_requests(
 fn refuse_framing(headend: &Headend, client: &ClientConn, error: &FramingError) -> String {
     let reason = format!("not Modbus/TCP: {error}");
     headend
+        .runtime
         .ledger
         .repeated(denial(Kind::Denied, &client.party, &reason));
     headend.counters.not_modbus.add();

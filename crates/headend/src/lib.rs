@@ -30,30 +30,28 @@ mod status;
 mod sweep;
 mod tunnel;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldlock_audit::{Kind, Party, Record};
-use fieldlock_conduit::meter::Meter;
+use fieldlock_audit::{Head, Kind, Party, Record};
 use fieldlock_conduit::repeat::Repeats;
-use fieldlock_pki::{Name, Role, TrustList, store};
-use fieldlock_policy::{Policy, Strangers};
-use fieldlock_sandbox::Sandbox;
+use fieldlock_pki::{Name, TrustList, store};
 use fieldlock_session::{Close, Hello, Place, Transport};
 use fieldlock_transport::counter::Counter;
 use fieldlock_transport::peer::Peer;
 use fieldlock_transport::tls::Refusal;
 use fieldlock_transport::tunnel::Link;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::settings::{Bindings, Entrance, File};
@@ -62,20 +60,12 @@ use admission::{Admission, Verdict};
 use bundle::Bundles;
 use client::{ClientConn, Service};
 use devices::{Device, Devices};
-use fieldlock_agent::authority::{self, Member, Unproven};
-use fieldlock_agent::checkpoint::PeerLogs;
-use fieldlock_agent::control::Control;
-use fieldlock_agent::fieldbus::{Fieldbus, Opened, Wire};
-use fieldlock_agent::ledger::{Alarm, Ledger, denial};
-use fieldlock_agent::manager::Manager;
-use fieldlock_agent::monitor::Monitor;
-use fieldlock_agent::posture::{
-    Posture, WATCH_DATES, WATCH_PHASE, refused, reloaded, short_hex, tell_strangers, with_strangers,
-};
-use fieldlock_agent::reload::{Changed, Watch};
-use fieldlock_agent::source::Source;
-use fieldlock_agent::vitals::Vitals;
-use fieldlock_agent::{Agent, Dialled, Given, Prepared, StartError, random, stop_signal};
+use fieldlock_agent::authority::Member;
+use fieldlock_agent::ledger::denial;
+use fieldlock_agent::posture::{short_hex, with_strangers};
+use fieldlock_agent::reload::Changed;
+use fieldlock_agent::runtime::{self, End, Life, Runtime, Settings as _, posture_of};
+use fieldlock_agent::{Agent, Dialled, StartError};
 use gate::Gate;
 use refusals::Refusals;
 use seats::Seats;
@@ -101,8 +91,7 @@ pub const AGENT: Agent = Agent {
     configuration: "/etc/fieldlock/headend.toml",
     check,
     dial: |file| Box::pin(async move { reach(&file).await }),
-    prepare,
-    run: |file, given| Box::pin(async move { run(&file, given).await }),
+    prepare: runtime::prepare::<Headend>,
 };
 
 struct Listening {
@@ -118,16 +107,7 @@ const STOPS: &str = "the headend stops";
 
 /// A running headend.
 pub(crate) struct Headend {
-    file: PathBuf,
-    settings: RefCell<Rc<File>>,
-    posture: Posture,
-    meter: RefCell<Meter>,
-    ledger: Rc<Ledger>,
-    manager: Rc<Manager>,
-    sandbox: Sandbox,
-    vitals: Vitals,
-    instance: [u8; 16],
-    started: Instant,
+    runtime: Runtime<File>,
     ports: Vec<Rc<Port>>,
     doors: Vec<Rc<splice::Door>>,
     devices: RefCell<Devices>,
@@ -156,24 +136,14 @@ pub(crate) struct Headend {
     next_client: Cell<u32>,
     /// How often another tunnel began to serve a device.
     takeovers: Cell<u64>,
-    next_link: Cell<u32>,
     counters: Rc<Counters>,
-    peer_logs: PeerLogs,
-    unproven: Rc<Unproven>,
     bundles: RefCell<Bundles>,
-    /// Where PROFINET is configured.
-    fieldbus: OnceCell<Rc<Fieldbus>>,
 }
 
 /// Reads and tries everything that [`run`] needs, and opens nothing.
 pub(crate) fn check(file: &Path) -> Result<String, StartError> {
     let settings = File::load(file)?;
-    let posture = Posture::load(
-        Role::Headend,
-        &Source::file(settings.policy.clone()),
-        &settings.state,
-        settings.trust,
-    )?;
+    let posture = posture_of(&settings)?;
     Bundles::check(&settings.bundle.files).map_err(StartError::Policy)?;
     let profinet = settings.profinet.as_ref();
     let profinet = profinet.map(|profinet| profinet.summary(settings.station.len()));
@@ -207,177 +177,235 @@ pub(crate) async fn reach(file: &Path) -> Result<Vec<Dialled>, StartError> {
     }])
 }
 
-/// Runs a headend until it is told to stop.
-pub(crate) fn prepare(file: &Path) -> Result<Prepared, StartError> {
-    let settings = File::load(file)?;
-    let needs = settings.sandbox.then(|| settings::needs(file, &settings));
-    Ok(Prepared {
-        profinet: settings.profinet,
-        needs,
-    })
-}
-
-pub(crate) async fn run(file: &Path, given: Given) -> Result<(), StartError> {
-    let settings = File::load(file)?;
-    let posture = Posture::load(
-        Role::Headend,
-        &Source::file(settings.policy.clone()),
-        &settings.state,
-        settings.trust,
-    )?;
-    tell_strangers(&settings.strangers(&posture.policy()));
-    let name = posture.trust().identity.name.to_string();
-    let ledger = Ledger::open(&settings.state, &name, &settings.audit, posture.clock())?;
-    ledger.set_signer(posture.trust().signer.clone());
-    ledger.set_policy(&short_hex(&posture.hash()));
-    let mut ports = Vec::new();
-    let secret = std::fs::read(settings.state.join(store::KEY))?;
-    for &address in &settings.tunnel.listen {
-        let port =
-            Port::bind(address, &secret).map_err(|source| StartError::Bind { address, source })?;
-        ports.push(Rc::new(port));
-    }
-    let mut doors = Vec::new();
-    for &address in settings.ca.iter().flat_map(|ca| &ca.listen) {
-        let door = splice::Door::bind(address);
-        let door = door.map_err(|source| StartError::Bind { address, source })?;
-        doors.push(Rc::new(door));
-    }
-    let drain = settings.drain.0;
-    let monitor = match &settings.monitor {
-        Some(monitor) => Some(Monitor::bind(monitor).await?),
-        None => None,
-    };
-    let unproven = Unproven::at_start(&settings.state);
-    let state = settings.state.clone();
-    let repeats = Repeats::at_headend(settings.client.refuse_repeats_for.0);
-    let repeats = Rc::new(RefCell::new(repeats));
-    let headend = Rc::new(Headend {
-        file: file.to_owned(),
-        settings: RefCell::new(Rc::new(settings)),
-        posture,
-        meter: RefCell::default(),
-        ledger,
-        manager: given.manager.clone(),
-        sandbox: given.sandbox,
-        vitals: Vitals::default(),
-        instance: random()?,
-        started: Instant::now(),
-        ports,
-        doors,
-        devices: RefCell::default(),
-        bindings: RefCell::default(),
-        listeners: RefCell::default(),
-        tunnels: RefCell::default(),
-        places: RefCell::default(),
-        hellos: RefCell::default(),
-        links: RefCell::default(),
-        clients: RefCell::default(),
-        repeats,
-        seats: Rc::default(),
-        admission: Admission::default(),
-        sweep_wanted: Notify::new(),
-        splices: RefCell::default(),
-        duplicates: RefCell::default(),
-        refusals: RefCell::default(),
-        next_client: Cell::new(0),
-        takeovers: Cell::new(0),
-        next_link: Cell::new(0),
-        counters: Rc::default(),
-        peer_logs: PeerLogs::default(),
-        unproven,
-        bundles: RefCell::default(),
-        fieldbus: OnceCell::new(),
-    });
-    headend.start_fieldbus(given.fieldbus)?;
-    headend.apply_settings().await?;
-    let control = Control::bind(&state)?;
-    headend.start()?;
-    tokio::task::spawn_local({
-        let headend = headend.clone();
-        async move { control.serve(|| headend.status()).await }
-    });
-    if let Some(monitor) = monitor {
-        tokio::task::spawn_local(monitor.serve(headend.clone()));
-    }
-    let manager = given.manager;
-    tokio::task::spawn_local(manager.clone().inform(headend.clone()));
-    manager.ready();
-    stop_signal().await?;
-    manager.stopping();
-    headend.vitals.stop();
-    headend.stop(drain).await;
-    Ok(())
-}
-
 fn device_names(settings: &File) -> Arc<[Arc<str>]> {
     let names = settings.device.iter().map(|d| d.name.as_str().into());
     names.collect()
 }
 
-impl Headend {
-    fn start_fieldbus(&self, opened: Option<Opened>) -> Result<(), StartError> {
-        let settings = self.settings();
-        if let (Some(opened), Some(profinet)) = (opened, &settings.profinet) {
-            let (stations, controllers) = (&settings.station, &settings.controller);
-            let fieldbus = Fieldbus::start(
-                Wire::Headend { controllers },
-                opened,
-                profinet,
-                stations,
-                &self.posture,
-                &self.ledger,
-            )?;
-            let _ = self.fieldbus.set(fieldbus);
+impl End for Headend {
+    type Settings = File;
+
+    fn runtime(&self) -> &Runtime<File> {
+        &self.runtime
+    }
+}
+
+impl Life for Headend {
+    fn open(runtime: Runtime<File>) -> Result<Rc<Self>, StartError> {
+        let settings = runtime.settings();
+        let secret = std::fs::read(runtime.state.join(store::KEY))?;
+        let mut ports = Vec::new();
+        for &address in &settings.tunnel.listen {
+            let port = Port::bind(address, &secret);
+            let port = port.map_err(|source| StartError::Bind { address, source })?;
+            ports.push(Rc::new(port));
         }
-        Ok(())
+        let mut doors = Vec::new();
+        for &address in settings.ca.iter().flat_map(|ca| &ca.listen) {
+            let door = splice::Door::bind(address);
+            let door = door.map_err(|source| StartError::Bind { address, source })?;
+            doors.push(Rc::new(door));
+        }
+        let repeats = Repeats::at_headend(settings.client.refuse_repeats_for.0);
+        Ok(Rc::new(Self {
+            runtime,
+            ports,
+            doors,
+            devices: RefCell::default(),
+            bindings: RefCell::default(),
+            listeners: RefCell::default(),
+            tunnels: RefCell::default(),
+            places: RefCell::default(),
+            hellos: RefCell::default(),
+            links: RefCell::default(),
+            clients: RefCell::default(),
+            repeats: Rc::new(RefCell::new(repeats)),
+            seats: Rc::default(),
+            admission: Admission::default(),
+            sweep_wanted: Notify::new(),
+            splices: RefCell::default(),
+            duplicates: RefCell::default(),
+            refusals: RefCell::default(),
+            next_client: Cell::new(0),
+            takeovers: Cell::new(0),
+            counters: Rc::default(),
+            bundles: RefCell::default(),
+        }))
     }
 
-    fn start(self: &Rc<Self>) -> Result<(), StartError> {
-        let identity = self.posture.trust().identity.clone();
-        self.ledger.note(Record {
-            reason: Some(concat!("fieldlock ", env!("CARGO_PKG_VERSION")).into()),
-            ..Record::new(Kind::Start)
-        });
+    async fn start(self: &Rc<Self>) -> Result<(), StartError> {
+        self.follow_settings().await?;
+        let vitals = &self.runtime.vitals;
         for port in &self.ports {
             port.configure(self)?;
-            self.vitals
-                .spawn("tunnels", port.clone().serve(self.clone()));
+            vitals.spawn("tunnels", port.clone().serve(self.clone()));
             info!(address = %port.address, "tunnels: listening on UDP and TCP");
         }
         for door in &self.doors {
-            self.vitals
-                .spawn("connections to the CA", door.clone().serve(self.clone()));
+            vitals.spawn("connections to the CA", door.clone().serve(self.clone()));
         }
-        let state = &self.settings().state;
-        self.posture.watch_dates(state, &self.ledger);
         self.reload_bundles();
-        let ledger = self.ledger.clone();
-        let vitals = &self.vitals;
-        vitals.spawn("records", async move { ledger.run().await });
-        vitals.spawn("checkpoints", tell_checkpoints(self.clone()));
-        vitals.spawn("dates", watch_dates(self.clone()));
-        vitals.spawn("windows", watch_phase(self.clone()));
-        vitals.spawn("lists", save_lists(self.clone()));
         vitals.spawn("trust", sweep::follow(self.clone()));
-        tokio::task::spawn_local(watch_files(self.clone()));
-        let unproven = self.unproven.clone();
-        tokio::task::spawn_local(authority::keep_certificate(self.clone(), unproven));
-        tokio::task::spawn_local(authority::follow_list(self.clone(), true));
-        info!(identity = %identity.uri(), "headend runs");
         Ok(())
     }
 
-    pub(crate) fn settings(&self) -> Rc<File> {
-        self.settings.borrow().clone()
+    async fn apply_settings(self: &Rc<Self>) -> Result<(), StartError> {
+        self.configure_ports();
+        self.follow_settings().await?;
+        self.judge_bindings();
+        Ok(())
     }
 
-    pub(crate) fn policy(&self) -> Arc<Policy> {
-        self.posture.policy()
+    fn rules_changed(&self) {
+        for link in self.links.borrow().values() {
+            link.policy_changed(self.runtime.posture.hash());
+        }
     }
 
-    pub(crate) fn policy_hash(&self) -> [u8; 32] {
-        self.posture.hash()
+    fn judge_anew(&self) {
+        let (policy, phase) = (self.runtime.posture.policy(), self.runtime.posture.phase());
+        for client in self.clients.borrow().values() {
+            client.set_policy(&policy, &phase);
+        }
+    }
+
+    async fn reload(self: &Rc<Self>, before: &File, changed: &Changed) {
+        let settings = self.runtime.settings();
+        let bundles = &settings.bundle;
+        if before.bundle != *bundles || bundles.files.iter().any(|f| changed.includes(f)) {
+            self.reload_bundles();
+        }
+    }
+
+    fn watch_windows(&self) {}
+
+    fn watch_dates(&self) {
+        let now = self.runtime.posture.clock().steady();
+        self.cut_expired_clients(now);
+        for link in self.links.borrow().values() {
+            if link.has_expired(now) {
+                link.close(Close::NotTrusted, "this edge's certificate has expired");
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        self.sweep_clients();
+        self.sweep_wanted.notify_one();
+    }
+
+    fn tell_checkpoint(&self, head: &Head) {
+        for tunnel in self.tunnels.borrow().values() {
+            tunnel.link.tell_checkpoint(head);
+        }
+    }
+
+    fn status(&self) -> Value {
+        Headend::status(self)
+    }
+
+    /// Lets go of all ports first, then of clients and edges. What was asked before is answered; what
+    /// is asked in the meantime is refused.
+    async fn stop(&self, drain: Duration) {
+        for listening in self.listeners.borrow().values() {
+            listening.task.abort();
+        }
+        for port in &self.ports {
+            port.stop_accepting();
+        }
+        if timeout(drain, self.see_off_clients()).await.is_err() {
+            warn!("requests were still under way at the end of `drain`");
+        }
+        for link in self.links.borrow().values() {
+            link.close(Close::Shutdown, STOPS);
+        }
+        let gone = async {
+            while !self.links.borrow().is_empty() {
+                sleep(LOOK).await;
+            }
+            // Those that had to wait for the end of their tunnel.
+            self.see_off_clients().await;
+        };
+        let _ = timeout(Duration::from_secs(1), gone).await;
+        for port in &self.ports {
+            port.close().await;
+        }
+    }
+}
+
+impl Headend {
+    // --- settings --------------------------------------------------------------------
+
+    /// Brings devices, bindings and listeners in line with the settings.
+    async fn follow_settings(self: &Rc<Self>) -> Result<(), StartError> {
+        let settings = self.runtime.settings();
+        let hold = settings.client.refuse_repeats_for.0;
+        self.repeats.borrow_mut().set_hold(hold);
+        let names = self.add_devices(&settings);
+        *self.bindings.borrow_mut() = settings.bindings();
+        self.listen(settings.entrances(&names)).await
+    }
+
+    /// Opens the listeners that are wanted, and closes all others.
+    async fn listen(self: &Rc<Self>, entrances: Vec<Entrance>) -> Result<(), StartError> {
+        let wanted: HashSet<_> = entrances.iter().map(|entrance| entrance.address).collect();
+        self.listeners.borrow_mut().retain(|address, listening| {
+            let keep = wanted.contains(address);
+            if !keep {
+                listening.task.abort();
+                info!(address = %listening.address, "no longer listening");
+            }
+            keep
+        });
+        for entrance in entrances {
+            let Entrance {
+                address,
+                mbaps,
+                routes,
+            } = entrance;
+            let routes = Arc::new(routes);
+            let service = Service { mbaps, routes };
+            if let Some(listening) = self.listeners.borrow().get(&address) {
+                // Connections made before keep what they have; new ones get this.
+                *listening.service.borrow_mut() = service;
+                continue;
+            }
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|source| StartError::Bind { address, source })?;
+            let bound = listener.local_addr().unwrap_or(address);
+            let speak = if mbaps { "MBAPS" } else { "Modbus" };
+            info!(address = %bound, "{speak} clients: listening");
+            let service = Rc::new(RefCell::new(service));
+            let task = client::listen(self.clone(), listener, service.clone());
+            let listening = Listening {
+                address: bound,
+                service,
+                task: tokio::task::spawn_local(task),
+            };
+            self.listeners.borrow_mut().insert(address, listening);
+        }
+        Ok(())
+    }
+
+    fn add_devices(&self, settings: &File) -> Arc<[Arc<str>]> {
+        let mut devices = self.devices.borrow_mut();
+        for device in &settings.device {
+            devices.add(&device.name);
+        }
+        devices.names()
+    }
+
+    /// Closes tunnels that offer what is not bound to them any more; they come back with a
+    /// hello that is judged anew.
+    fn judge_bindings(&self) {
+        let bindings = self.bindings.borrow();
+        for (edge, tunnel) in self.tunnels.borrow().iter() {
+            if let Some(lost) = bindings.unbound(edge, &tunnel.hello) {
+                let text = format!("{lost} is not bound to this edge any more");
+                tunnel.link.close(Close::Reconfigured, text);
+            }
+        }
     }
 
     // --- clients --------------------------------------------------------------------
@@ -401,15 +429,9 @@ impl Headend {
 
     // --- tunnels --------------------------------------------------------------------
 
-    fn next_link(&self) -> u32 {
-        let number = self.next_link.get() + 1;
-        self.next_link.set(number);
-        number
-    }
-
     /// Judges a handshake that wants to begin.
     fn knock(&self, from: IpAddr, proven: bool) -> Verdict {
-        let limits = &self.settings().tunnel;
+        let limits = &self.runtime.settings().tunnel;
         // Who is in a handshake may get a tunnel.
         let tunnels = self.links.borrow().len() + self.admission.under_way();
         let verdict = match tunnels < limits.max_tunnels {
@@ -504,7 +526,7 @@ impl Headend {
             address: source.map(|source| source.ip()),
             ..Party::default()
         });
-        let first = self.ledger.repeated(Record {
+        let first = self.runtime.ledger.repeated(Record {
             transport: Some(transport.name().into()),
             ..denial(Kind::TunnelRefused, &peer, &refusal.why)
         });
@@ -523,118 +545,6 @@ impl Headend {
         }
     }
 
-    // --- reload ---------------------------------------------------------------------
-
-    /// Brings devices and listeners in line with the settings.
-    async fn apply_settings(self: &Rc<Self>) -> Result<(), StartError> {
-        let settings = self.settings();
-        self.ledger.set_reads(settings.audit.reads());
-        let hold = settings.client.refuse_repeats_for.0;
-        self.repeats.borrow_mut().set_hold(hold);
-        if let (Some(fieldbus), Some(profinet)) = (self.fieldbus.get(), &settings.profinet) {
-            fieldbus.reconfigure(profinet, &settings.station, &settings.controller);
-        }
-        let names = self.add_devices(&settings);
-        *self.bindings.borrow_mut() = settings.bindings();
-        let entrances = settings.entrances(&names);
-        let wanted: HashSet<_> = entrances.iter().map(|entrance| entrance.address).collect();
-        self.listeners.borrow_mut().retain(|address, listening| {
-            let keep = wanted.contains(address);
-            if !keep {
-                listening.task.abort();
-                info!(address = %listening.address, "no longer listening");
-            }
-            keep
-        });
-        for entrance in entrances {
-            let Entrance {
-                address,
-                mbaps,
-                routes,
-            } = entrance;
-            let routes = Arc::new(routes);
-            let service = Service { mbaps, routes };
-            if let Some(listening) = self.listeners.borrow().get(&address) {
-                // Connections made before keep what they have; new ones get this.
-                *listening.service.borrow_mut() = service;
-                continue;
-            }
-            let listener = TcpListener::bind(address)
-                .await
-                .map_err(|source| StartError::Bind { address, source })?;
-            let bound = listener.local_addr().unwrap_or(address);
-            let speak = if mbaps { "MBAPS" } else { "Modbus" };
-            info!(address = %bound, "{speak} clients: listening");
-            let service = Rc::new(RefCell::new(service));
-            let task = client::listen(self.clone(), listener, service.clone());
-            let listening = Listening {
-                address: bound,
-                service,
-                task: tokio::task::spawn_local(task),
-            };
-            self.listeners.borrow_mut().insert(address, listening);
-        }
-        Ok(())
-    }
-
-    fn add_devices(&self, settings: &File) -> Arc<[Arc<str>]> {
-        let mut devices = self.devices.borrow_mut();
-        for device in &settings.device {
-            devices.add(&device.name);
-        }
-        devices.names()
-    }
-
-    /// What is read again when it changes.
-    fn files(&self) -> Vec<PathBuf> {
-        let settings = self.settings();
-        let mut files = fieldlock_agent::trust_files(&settings.state);
-        files.extend([self.file.clone(), settings.policy.clone()]);
-        files.extend(settings.bundle.files.clone());
-        files
-    }
-
-    async fn reload(self: &Rc<Self>, changed: &Changed) {
-        let before = self.settings();
-        if changed.includes(&self.file) {
-            self.reload_settings().await;
-        }
-        let settings = self.settings();
-        let bundles = &settings.bundle;
-        if before.bundle != *bundles || bundles.files.iter().any(|f| changed.includes(f)) {
-            self.reload_bundles();
-        }
-        let policy_changed = settings.policy != before.policy || changed.includes(&settings.policy);
-        let source = Source::file(settings.policy.clone());
-        let state = &settings.state;
-        if policy_changed && self.posture.reload_policy(&source, state, &self.ledger) {
-            tell_strangers(&self.strangers());
-            self.meter.borrow_mut().clear();
-            self.judge_anew();
-            for link in self.links.borrow().values() {
-                link.policy_changed(self.posture.hash());
-            }
-        }
-        if changed.includes(&settings.state) {
-            self.identity_changed().await;
-        }
-    }
-
-    fn strangers(&self) -> Vec<Strangers> {
-        self.settings().strangers(&self.posture.policy())
-    }
-
-    /// Connected clients are judged by the rules in force from their next requests on.
-    fn judge_anew(&self) {
-        if let Some(fieldbus) = self.fieldbus.get() {
-            fieldbus.judge_anew(&self.posture);
-        }
-        let (policy, phase) = (self.policy(), self.posture.phase());
-        for client in self.clients.borrow().values() {
-            client.set_policy(&policy, &phase);
-        }
-    }
-
     /// Another certificate or trust list is in force: new handshakes go by it, live tunnels are
     /// judged again, and edges hear of it.
     fn trust_changed(&self) {
@@ -648,109 +558,6 @@ impl Headend {
                 warn!(%error, "QUIC keeps the old certificate and settings");
             }
         }
-    }
-
-    async fn reload_settings(self: &Rc<Self>) {
-        let settings = match File::load(&self.file) {
-            Ok(settings) => settings,
-            Err(error) => {
-                let text = format!("the old configuration stays in force: {error}");
-                refused(&self.ledger, &text);
-                self.ledger.raise(Alarm::ConfigurationRefused, "", &text);
-                return;
-            }
-        };
-        let old = self.settings();
-        if settings == *old {
-            self.ledger.clear(Alarm::ConfigurationRefused, "");
-            return;
-        }
-        let doors = |settings: &File| {
-            settings
-                .ca
-                .as_ref()
-                .map_or(Vec::new(), |ca| ca.listen.clone())
-        };
-        if settings.tunnel.listen != old.tunnel.listen
-            || settings.state != old.state
-            || doors(&settings) != doors(&old)
-        {
-            warn!("`tunnel.listen`, `ca.listen` and `state` take effect at the next start");
-        }
-        if settings.monitor != old.monitor {
-            warn!("[monitor] takes effect at the next start");
-        }
-        if settings.sandbox != old.sandbox {
-            warn!("`sandbox` takes effect at the next start");
-        }
-        *self.settings.borrow_mut() = Rc::new(settings);
-        self.configure_ports();
-        tell_strangers(&self.strangers());
-        match self.apply_settings().await {
-            Ok(()) => {
-                self.ledger.clear(Alarm::ConfigurationRefused, "");
-                reloaded(
-                    &self.ledger,
-                    &format!("configuration {}", self.file.display()),
-                );
-                self.judge_bindings();
-            }
-            Err(error) => {
-                let text = format!("the new configuration is in force only in part: {error}");
-                self.ledger.raise(Alarm::ConfigurationRefused, "", &text);
-            }
-        }
-    }
-
-    /// Closes tunnels that offer what is not bound to them any more; they come back with a
-    /// hello that is judged anew.
-    fn judge_bindings(&self) {
-        let bindings = self.bindings.borrow();
-        for (edge, tunnel) in self.tunnels.borrow().iter() {
-            if let Some(lost) = bindings.unbound(edge, &tunnel.hello) {
-                let text = format!("{lost} is not bound to this edge any more");
-                tunnel.link.close(Close::Reconfigured, text);
-            }
-        }
-    }
-
-    /// Cuts every tunnel and client whose certificate this trust does not accept any more.
-    fn sweep(&self) {
-        self.sweep_clients();
-        self.sweep_wanted.notify_one();
-    }
-
-    // --- end ------------------------------------------------------------------------
-
-    /// Lets go of all ports first, then of clients and edges. What was asked before is answered; what
-    /// is asked in the meantime is refused.
-    async fn stop(&self, drain: Duration) {
-        self.posture.leave(&self.settings().state).await;
-        info!("stopping: requests under way may finish within {drain:?}");
-        for listening in self.listeners.borrow().values() {
-            listening.task.abort();
-        }
-        for port in &self.ports {
-            port.stop_accepting();
-        }
-        if timeout(drain, self.see_off_clients()).await.is_err() {
-            warn!("requests were still under way at the end of `drain`");
-        }
-        for link in self.links.borrow().values() {
-            link.close(Close::Shutdown, STOPS);
-        }
-        let gone = async {
-            while !self.links.borrow().is_empty() {
-                sleep(LOOK).await;
-            }
-            // Those that had to wait for the end of their tunnel.
-            self.see_off_clients().await;
-        };
-        let _ = timeout(Duration::from_secs(1), gone).await;
-        for port in &self.ports {
-            port.close().await;
-        }
-        self.ledger.close();
     }
 
     /// Closes each client as soon as it has its answers.
@@ -767,35 +574,31 @@ impl Headend {
 }
 
 impl Member for Headend {
-    fn posture(&self) -> &Posture {
-        &self.posture
-    }
-
-    fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
-    fn state(&self) -> PathBuf {
-        self.settings().state.clone()
-    }
-
     fn authority(&self) -> Option<(Vec<String>, Name)> {
-        let settings = self.settings();
+        let settings = self.runtime.settings();
         let ca = settings.ca.as_ref()?;
         Some((vec![ca.address.clone()], ca.name.clone()))
     }
 
     fn take_list(&self, list: &TrustList) -> Result<(), String> {
-        let state = &self.settings().state;
-        if self.posture.take_trust(state, list, true, &self.ledger)? {
+        let state = &self.runtime.state;
+        if self
+            .runtime
+            .posture
+            .take_trust(state, list, true, &self.runtime.ledger)?
+        {
             self.trust_changed();
         }
         Ok(())
     }
 
     async fn identity_changed(&self) {
-        let state = &self.settings().state;
-        let replaced = self.posture.reload_trust(state, &self.ledger).await;
+        let state = &self.runtime.state;
+        let replaced = self
+            .runtime
+            .posture
+            .reload_trust(state, &self.runtime.ledger)
+            .await;
         if replaced.is_some() {
             self.trust_changed();
         }
@@ -805,72 +608,5 @@ impl Member for Headend {
     /// with it yet says nothing.
     fn is_connected(&self) -> bool {
         false
-    }
-
-    fn seed(&self) -> u64 {
-        u64::from_be_bytes(self.instance[..8].try_into().unwrap_or_default())
-    }
-}
-
-/// The other ends keep where this agent's log stands.
-async fn tell_checkpoints(headend: Rc<Headend>) {
-    loop {
-        headend.ledger.new_checkpoint().await;
-        if let Some(head) = headend.ledger.checkpoint() {
-            for tunnel in headend.tunnels.borrow().values() {
-                tunnel.link.tell_checkpoint(&head);
-            }
-        }
-    }
-}
-
-async fn watch_files(headend: Rc<Headend>) {
-    let mut watch = match Watch::new(headend.files()) {
-        Ok(watch) => watch,
-        Err(error) => {
-            warn!(%error, "files and SIGHUP are not watched");
-            return;
-        }
-    };
-    loop {
-        let changed = watch.changed().await;
-        headend.manager.reloading();
-        headend.reload(&changed).await;
-        headend.manager.ready();
-        watch.follow(headend.files());
-    }
-}
-
-async fn watch_phase(headend: Rc<Headend>) {
-    let mut look = interval(WATCH_PHASE);
-    loop {
-        look.tick().await;
-        if headend.posture.phase_changed() {
-            headend.judge_anew();
-        }
-    }
-}
-
-async fn save_lists(headend: Rc<Headend>) {
-    headend.posture.save_lists(&headend.state()).await;
-}
-
-async fn watch_dates(headend: Rc<Headend>) {
-    let mut look = interval(WATCH_DATES);
-    loop {
-        look.tick().await;
-        let state = &headend.settings().state;
-        headend.posture.watch_dates(state, &headend.ledger);
-        headend.ledger.watch_shares();
-        if headend.posture.cuts_stale() {
-            headend.sweep();
-        }
-        let now = headend.posture.clock().steady();
-        headend.cut_expired_clients(now);
-        for link in headend.links.borrow().values() {
-            if link.has_expired(now) {
-                link.close(Close::NotTrusted, "this edge's certificate has expired");
-            }
-        }
     }
 }

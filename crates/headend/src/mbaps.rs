@@ -59,8 +59,8 @@ async fn shake_hands(
     headend: &Headend,
     stream: TcpStream,
 ) -> Result<(TcpStream, Sealed, Proof), Refusal> {
-    let trust = headend.posture.trust();
-    let config = trust.mbaps_server(headend.settings().mbaps.tls);
+    let trust = headend.runtime.posture.trust();
+    let config = trust.mbaps_server(headend.runtime.settings().mbaps.tls);
     let acceptor = TlsAcceptor::from(config.ok_or("no server configuration")?);
     let stream = handshake(acceptor.accept(stream)).await.map_err(hinted)?;
     let (stream, tls) = stream.into_inner();
@@ -72,7 +72,7 @@ async fn shake_hands(
         .into());
     }
     // The lists may have changed during the handshake, after the others were judged again.
-    let present = headend.posture.trust();
+    let present = headend.runtime.posture.trust();
     if !Rc::ptr_eq(&trust, &present) {
         present.still_trusts_mbaps(&proof)?;
     }
@@ -97,7 +97,7 @@ impl Headend {
             ..Party::default()
         });
         let record = denial(Kind::ClientRefused, &party, &refusal.why);
-        if self.ledger.repeated(record) {
+        if self.runtime.ledger.repeated(record) {
             warn!(%address, "MBAPS client refused: {refusal}");
         } else {
             debug!(%address, "MBAPS client refused: {refusal}");
@@ -106,12 +106,12 @@ impl Headend {
 
     /// Cuts every client whose certificate the trust in force does not accept any more.
     pub(super) fn sweep_clients(&self) {
-        let trust = self.posture.trust();
+        let trust = self.runtime.posture.trust();
         for client in self.clients.borrow().values() {
             let Some(proof) = &client.proof else { continue };
             if let Err(reason) = trust.still_trusts_mbaps(proof) {
                 warn!(identity = %proof.identity, "client cut off: {reason}");
-                self.ledger.note(Record {
+                self.runtime.ledger.note(Record {
                     client: Some(client.party.clone()),
                     reason: Some(reason.into()),
                     ..Record::new(Kind::Revoked)

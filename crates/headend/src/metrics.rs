@@ -8,10 +8,7 @@ use fieldlock_transport::counter::{Counter, Histogram};
 use super::devices::{Device, DeviceCounters};
 use super::tunnel::EdgeTunnel;
 use super::{Counters, Headend};
-use fieldlock_agent::ledger::Ledger;
 use fieldlock_agent::monitor::{Kind, Monitored, OWN_SERIES, Page, THE_REST};
-use fieldlock_agent::posture::Posture;
-use fieldlock_agent::vitals::Vitals;
 
 type Pick = fn(&DeviceCounters) -> &Counter;
 
@@ -105,18 +102,6 @@ const OF_ALL: [(&str, &str, PickAny); 8] = [
 ];
 
 impl Monitored for Headend {
-    fn vitals(&self) -> &Vitals {
-        &self.vitals
-    }
-
-    fn posture(&self) -> &Posture {
-        &self.posture
-    }
-
-    fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
     fn unready(&self) -> Option<String> {
         let listeners = self.listeners.borrow();
         let mut ended = listeners
@@ -127,7 +112,7 @@ impl Monitored for Headend {
     }
 
     fn summary(&self) -> String {
-        let settings = self.settings();
+        let settings = self.runtime.settings();
         let devices = self.devices.borrow();
         let up = devices
             .iter()
@@ -155,7 +140,7 @@ impl Monitored for Headend {
             family.breathe().await;
         }
         self.measure_devices(page).await;
-        if let Some(fieldbus) = self.fieldbus.get() {
+        if let Some(fieldbus) = self.runtime.fieldbus.as_ref() {
             fieldbus.write_metrics(page);
         }
     }
@@ -171,10 +156,10 @@ impl Headend {
                 .filter(|t| t.link.peer.transport == transport);
             family.add(&[("transport", transport.name())], count.count());
         }
-        let settings = self.settings();
+        let settings = self.runtime.settings();
         let other = tunnels
             .iter()
-            .filter(|t| *t.policy.borrow() != self.posture.hash());
+            .filter(|t| *t.policy.borrow() != self.runtime.posture.hash());
         for (name, help, value) in [
             (
                 "fieldlock_tunnels_limit",

@@ -50,7 +50,7 @@ impl Headend {
             return;
         }
         asked.client.goes_on();
-        let channel = match self.vitals.is_stopping() {
+        let channel = match self.runtime.vitals.is_stopping() {
             true => Err(STOPS),
             false => device.live.borrow().clone().ok_or("no tunnel"),
         };
@@ -79,7 +79,9 @@ impl Headend {
 
     /// Answers a write that was permitted, and was sent before: nobody told the client what became of that.
     fn refuse_repeat(&self, asked: Asked<'_>, device: &Device, permit: &Permit<'_>, first: u64) {
-        asked.client.put_back(permit, &mut self.meter.borrow_mut());
+        asked
+            .client
+            .put_back(permit, &mut self.runtime.meter.borrow_mut());
         let exception = Exception::GatewayTargetFailedToRespond;
         asked.answer(exception, permit.request().function().0);
         device.counters.repeats_refused.add();
@@ -91,7 +93,7 @@ impl Headend {
             ..refusal(asked, Some(device), unit, fates::REPEAT, exception)
         };
         describe(&mut record, permit.request(), permit.layout());
-        self.ledger.repeated(record);
+        self.runtime.ledger.repeated(record);
     }
 
     /// Answers a request that was permitted and did not leave.
@@ -103,7 +105,9 @@ impl Headend {
         exception: Exception,
         reason: &'static str,
     ) {
-        asked.client.put_back(permit, &mut self.meter.borrow_mut());
+        asked
+            .client
+            .put_back(permit, &mut self.runtime.meter.borrow_mut());
         asked.answer(exception, permit.request().function().0);
         let record = refusal(asked, Some(device), Some(permit.unit()), reason, exception);
         let mut record = if exception == Exception::GatewayPathUnavailable {
@@ -117,7 +121,7 @@ impl Headend {
             record
         };
         describe(&mut record, permit.request(), permit.layout());
-        self.ledger.repeated(record);
+        self.runtime.ledger.repeated(record);
     }
 
     /// Answers a request that does not cross.
@@ -143,7 +147,7 @@ impl Headend {
         if let Some(request) = &refused.request {
             describe(&mut record, request, refused.layout.as_ref());
         }
-        self.ledger.repeated(record);
+        self.runtime.ledger.repeated(record);
     }
 }
 

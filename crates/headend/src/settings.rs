@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fieldlock_conduit::client::{Routes, Target};
-use fieldlock_pki::Name;
+use fieldlock_pki::{Name, Role};
 use fieldlock_policy::{Known, Policy, Strangers};
 use fieldlock_sandbox::Needs;
 use fieldlock_session::Hello;
 use serde::Deserialize;
 
+use fieldlock_agent::runtime::{Settings, Shared};
 use fieldlock_agent::sandbox::changed;
 use fieldlock_agent::settings::audit::Audit;
 use fieldlock_agent::settings::checks::Checks;
@@ -21,6 +22,7 @@ use fieldlock_agent::settings::{
     Configuration, MinimumTls, SettingsError, Span, Trust, check_refuse_repeats_for,
     default_refuse_repeats_for, load, on,
 };
+use fieldlock_agent::source::Source;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -216,8 +218,39 @@ impl Default for Clients {
 }
 
 impl File {
-    /// What the policy names and this configuration does not have.
-    pub fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
+    /// Reads `file`, merges the environment over it and checks what belongs together.
+    pub fn load(file: &Path) -> Result<Self, SettingsError> {
+        load(file)
+    }
+
+    fn doors(&self) -> &[SocketAddr] {
+        self.ca.as_ref().map_or(&[], |ca| &ca.listen)
+    }
+}
+
+impl Settings for File {
+    const ROLE: Role = Role::Headend;
+
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            state: &self.state,
+            policy: Some(&self.policy),
+            trust: self.trust,
+            audit: &self.audit,
+            profinet: self.profinet.as_ref(),
+            stations: &self.station,
+            controllers: &self.controller,
+            monitor: self.monitor.as_ref(),
+            sandbox: self.sandbox,
+            drain: self.drain.0,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source::file(self.policy.clone())
+    }
+
+    fn strangers(&self, policy: &Policy) -> Vec<Strangers> {
         let devices: Vec<&str> = self.device.iter().map(|d| d.name.as_str()).collect();
         let stations: Vec<&str> = self.station.iter().map(|s| s.name.as_str()).collect();
         policy.strangers(&Known {
@@ -227,21 +260,28 @@ impl File {
         })
     }
 
-    /// Reads `file`, merges the environment over it and checks what belongs together.
-    pub fn load(file: &Path) -> Result<Self, SettingsError> {
-        load(file)
+    fn watched(&self) -> Vec<PathBuf> {
+        self.bundle.files.clone()
     }
-}
 
-/// What the sandbox lets a headend into.
-pub(crate) fn needs(file: &Path, settings: &File) -> Needs {
-    let bundles = settings.bundle.files.iter().cloned();
-    Needs {
-        change: changed(&settings.state),
-        read: bundles
-            .chain([file.to_owned(), settings.policy.clone()])
-            .collect(),
-        ..Needs::default()
+    fn needs(&self, file: &Path) -> Needs {
+        let bundles = self.bundle.files.iter().cloned();
+        Needs {
+            change: changed(&self.state),
+            read: bundles
+                .chain([file.to_owned(), self.policy.clone()])
+                .collect(),
+            ..Needs::default()
+        }
+    }
+
+    fn fixed(&self, old: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("`tunnel.listen`", self.tunnel.listen != old.tunnel.listen),
+            ("`ca.listen`", self.doors() != old.doors()),
+        ];
+        let keys = keys.into_iter().filter(|(_, differs)| *differs);
+        keys.map(|(key, _)| key).collect()
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) async fn carry(
         port: Some(from.port()),
         ..Party::default()
     });
-    let settings = headend.settings();
+    let settings = headend.runtime.settings();
     let Some(authority) = &settings.ca else {
         headend.refuse_splice(
             &peer,
@@ -115,7 +115,7 @@ pub(super) async fn carry(
                 client: Some(peer.clone()),
                 ..Record::new(Kind::EnrollOpen)
             };
-            headend.ledger.note(note);
+            headend.runtime.ledger.note(note);
             both_ways(stream, upstream, &read, &carried).await
         }
         Err(error) => {
@@ -134,7 +134,7 @@ pub(super) async fn carry(
         started.elapsed().as_secs_f64()
     );
     info!(address = %from, "connection to the CA ended: {reason}");
-    headend.ledger.note(Record {
+    headend.runtime.ledger.note(Record {
         client: Some(peer),
         reason: Some(reason.into()),
         ..Record::new(Kind::EnrollClose)
@@ -162,7 +162,7 @@ impl Headend {
     fn refuse_splice(&self, peer: &Arc<Party>, reason: &str) {
         self.counters.splices_refused.add();
         let record = denial(Kind::ClientRefused, peer, reason);
-        if self.ledger.repeated(record) {
+        if self.runtime.ledger.repeated(record) {
             info!(address = ?peer.address, "connection to the CA refused: {reason}");
         }
     }

@@ -11,14 +11,14 @@ impl Headend {
     pub(super) fn status(&self) -> Value {
         let mut status = common(
             "headend",
-            &self.posture,
-            &self.ledger,
-            self.started,
-            &self.strangers(),
+            &self.runtime.posture,
+            &self.runtime.ledger,
+            self.runtime.started,
+            &self.runtime.strangers(),
         );
-        status["sandbox"] = json!(self.sandbox);
+        status["sandbox"] = json!(self.runtime.sandbox);
         status["listening"] = self.ports.iter().map(|p| p.address.to_string()).collect();
-        let trust = self.posture.trust().list.hash();
+        let trust = self.runtime.posture.trust().list.hash();
         status["tunnels"] = self
             .tunnels
             .borrow()
@@ -31,7 +31,12 @@ impl Headend {
         status["listeners"] = self.listeners_status(false);
         status["mbaps_listeners"] = self.listeners_status(true);
         status["ca_connections"] = self.splices.borrow().open().into();
-        status["profinet"] = json!(self.fieldbus.get().map(|fieldbus| fieldbus.status()));
+        status["profinet"] = json!(
+            self.runtime
+                .fieldbus
+                .as_ref()
+                .map(|fieldbus| fieldbus.status())
+        );
         status["counters"] = json!(*self.counters);
         status
     }
@@ -48,7 +53,7 @@ impl Headend {
             "round_trip_ms": round_trip(&tunnel.link),
             "version": tunnel.hello.agent_version,
             "policy": short_hex(&policy),
-            "same_policy": policy == self.posture.hash(),
+            "same_policy": policy == self.runtime.posture.hash(),
             "same_trust": tunnel.trust.get().as_ref() == Some(trust),
             "bundle": tunnel.carried.status(),
             "under_way": tunnel.under_way(),
@@ -67,7 +72,7 @@ impl Headend {
     }
 
     fn devices_status(&self) -> Value {
-        let settings = self.settings();
+        let settings = self.runtime.settings();
         let devices = self.devices.borrow();
         let configured = settings.device.iter().filter_map(|configured| {
             let device = devices.named(&configured.name)?;

@@ -25,7 +25,7 @@ pub(super) async fn follow(headend: Rc<Headend>) {
 
 /// Judges all that are there now. Another change of the trust ends this, and begins anew.
 async fn tunnels(headend: &Headend) {
-    let trust = headend.posture.trust();
+    let trust = headend.runtime.posture.trust();
     let (hash, pem) = (trust.list.hash(), trust.list.to_pem());
     let links: Vec<_> = headend.links.borrow().values().cloned().collect();
     let lists = Lists::of(&trust.list);
@@ -33,7 +33,7 @@ async fn tunnels(headend: &Headend) {
     for (place, link) in revoked.iter().chain(&rest).enumerate() {
         if place % AT_ONCE == AT_ONCE - 1 {
             yield_now().await;
-            if !Rc::ptr_eq(&trust, &headend.posture.trust()) {
+            if !Rc::ptr_eq(&trust, &headend.runtime.posture.trust()) {
                 return;
             }
         }
@@ -55,7 +55,7 @@ fn judge(headend: &Headend, trust: &Trust, link: &Rc<Link>) {
     let Err(reason) = trust.still_trusts(&link.peer.chain, &link.peer.identity) else {
         return;
     };
-    headend.ledger.note(Record {
+    headend.runtime.ledger.note(Record {
         reason: Some(reason.clone().into()),
         ..headend.tunnel_record(Kind::Revoked, link)
     });

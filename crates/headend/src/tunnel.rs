@@ -71,7 +71,7 @@ impl TunnelHandler {
             for channel in tunnel.channels.borrow().iter() {
                 channel.fail_all();
             }
-            if let Some(fieldbus) = self.headend.fieldbus.get() {
+            if let Some(fieldbus) = self.headend.runtime.fieldbus.as_ref() {
                 fieldbus.link_down(link);
             }
         }
@@ -100,9 +100,9 @@ impl TunnelHandler {
         };
         match kind {
             Kind::TunnelRefused => {
-                self.headend.ledger.repeated(record);
+                self.headend.runtime.ledger.repeated(record);
             }
-            _ => self.headend.ledger.note(record),
+            _ => self.headend.runtime.ledger.note(record),
         }
     }
 
@@ -136,7 +136,7 @@ impl TunnelHandler {
         self.headend.decide(edge, up);
         let tunnel = self.headend.install(link, hello);
         *self.tunnel.borrow_mut() = Some(tunnel.clone());
-        if let Some(head) = self.headend.ledger.checkpoint() {
+        if let Some(head) = self.headend.runtime.ledger.checkpoint() {
             link.tell_checkpoint(&head);
         }
         self.headend.carry_bundle(&tunnel);
@@ -161,7 +161,10 @@ impl Handler for TunnelHandler {
             Event::Checkpoint(told) => {
                 let (headend, peer) = (&self.headend, &link.peer.identity);
                 let now = Instant::now();
-                headend.peer_logs.take(&headend.ledger, peer, &told, now);
+                headend
+                    .runtime
+                    .peer_logs
+                    .take(&headend.runtime.ledger, peer, &told, now);
             }
             Event::TrustHave(hash) => match &*self.tunnel.borrow() {
                 Some(tunnel) => tunnel.trust.set(Some(hash)),
@@ -208,13 +211,13 @@ impl Handler for TunnelHandler {
     }
 
     fn station(&self, link: &Rc<Link>, station: u16, frame: &[u8]) {
-        if let Some(fieldbus) = self.headend.fieldbus.get() {
+        if let Some(fieldbus) = self.headend.runtime.fieldbus.as_ref() {
             fieldbus.station(link, station, frame);
         }
     }
 
     fn datagram(&self, link: &Rc<Link>, datagram: &[u8]) {
-        if let Some(fieldbus) = self.headend.fieldbus.get() {
+        if let Some(fieldbus) = self.headend.runtime.fieldbus.as_ref() {
             fieldbus.datagram(link, datagram);
         }
     }
@@ -317,18 +320,18 @@ impl Headend {
         let answer = Hello {
             version: VERSION,
             agent_version: env!("CARGO_PKG_VERSION").into(),
-            instance: self.instance,
-            policy: self.policy_hash(),
+            instance: self.runtime.instance,
+            policy: self.runtime.posture.hash(),
             trust: None,
             bundle: Some(0),
             // Of two tunnels of one edge the one that was accepted later is the newer.
-            tunnel: self.next_link().into(),
+            tunnel: self.runtime.next_link().into(),
             devices: Vec::new(),
             stations: hello.stations.clone(),
             cyclic,
         };
         // Before our hello: the edge judges us by it before anything crosses.
-        let trust = self.posture.trust();
+        let trust = self.runtime.posture.trust();
         if hello
             .trust
             .is_some_and(|theirs| theirs != trust.list.hash())
@@ -344,7 +347,7 @@ impl Headend {
             "edge `{edge}` is connected already from {}, and alive",
             older.peer.address
         );
-        self.ledger.raise(
+        self.runtime.ledger.raise(
             Alarm::DuplicateIdentity,
             edge,
             &format!(
@@ -378,7 +381,7 @@ impl Headend {
             else {
                 continue;
             };
-            let channel = Channel::new(link, outbox, number, &device, offer, &self.ledger);
+            let channel = Channel::new(link, outbox, number, &device, offer, &self.runtime.ledger);
             tokio::task::spawn_local(channel.clone().watch_deadlines());
             *device.live.borrow_mut() = Some(channel.clone());
             self.takeovers.set(self.takeovers.get() + 1);
@@ -386,7 +389,7 @@ impl Headend {
             self.devices.borrow().deviates(&offer.name, quirks);
             tunnel.channels.borrow_mut().push(channel);
         }
-        if let Some(fieldbus) = self.fieldbus.get() {
+        if let Some(fieldbus) = self.runtime.fieldbus.as_ref() {
             fieldbus.link_up(link, &tunnel.hello.stations);
         }
         let peer = &link.peer;
@@ -400,11 +403,13 @@ impl Headend {
             version = tunnel.hello.agent_version,
             "tunnel up"
         );
-        self.ledger.note(self.tunnel_record(Kind::TunnelUp, link));
-        let state = &self.settings().state;
+        self.runtime
+            .ledger
+            .note(self.tunnel_record(Kind::TunnelUp, link));
+        let state = &self.runtime.state;
         self.refusals.borrow_mut().forget(&peer.identity.uri());
-        self.posture.time_proven(state, peer.valid.1);
-        self.unproven.proven(state);
+        self.runtime.posture.time_proven(state, peer.valid.1);
+        self.runtime.unproven.proven(state);
         self.put_tunnel(&tunnel);
         tunnel
     }
@@ -425,7 +430,10 @@ async fn watch_duplicate(headend: Rc<Headend>, edge: String) {
         let last = headend.duplicates.borrow().get(&edge).copied();
         if last.is_none_or(|last| last.elapsed() >= DUPLICATE_QUIET) {
             headend.duplicates.borrow_mut().remove(&edge);
-            headend.ledger.clear(Alarm::DuplicateIdentity, &edge);
+            headend
+                .runtime
+                .ledger
+                .clear(Alarm::DuplicateIdentity, &edge);
             return;
         }
     }

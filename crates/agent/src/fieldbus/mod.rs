@@ -60,15 +60,6 @@ pub struct Fieldbus {
 /// ARs that ended and are remembered.
 const MAX_ENDED: usize = 16;
 
-/// Whose wire it is.
-#[derive(Debug, Clone, Copy)]
-pub enum Wire<'a> {
-    /// The controllers', who are configured.
-    Headend { controllers: &'a [Controller] },
-    /// The devices'.
-    Edge,
-}
-
 /// The interface and the timer, opened while it is permitted.
 #[derive(Debug)]
 pub struct Opened {
@@ -88,20 +79,21 @@ impl Opened {
 }
 
 impl Fieldbus {
+    /// `role`: whose wire it is, the controllers' or the devices'. An edge has no controllers
+    /// configured.
     pub fn start(
-        wire: Wire<'_>,
+        role: fieldlock_pki::Role,
         opened: Opened,
         profinet: &Profinet,
-        stations: &[Station],
+        (stations, controllers): (&[Station], &[Controller]),
         posture: &Posture,
         ledger: &Rc<Ledger>,
     ) -> Result<Rc<Self>, StartError> {
-        let (role, controllers) = match wire {
-            Wire::Headend { controllers } => (Role::Headend, controllers),
-            Wire::Edge => (Role::Edge, &[][..]),
-        };
         let settings = BridgeSettings {
-            role,
+            role: match role {
+                fieldlock_pki::Role::Headend => Role::Headend,
+                _ => Role::Edge,
+            },
             tagging: match profinet.tag {
                 TagRule::Keep => Tagging::Keep,
                 TagRule::Priority => Tagging::Priority,

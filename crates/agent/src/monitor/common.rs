@@ -9,7 +9,7 @@ use crate::library::WARNINGS;
 use crate::posture::short_hex;
 
 pub(super) fn measure(agent: &impl Monitored, page: &mut Page) {
-    let posture = agent.posture();
+    let posture = &agent.runtime().posture;
     let trust = posture.trust();
     let identity = &trust.identity;
     page.family(
@@ -46,7 +46,7 @@ pub(super) fn measure(agent: &impl Monitored, page: &mut Page) {
         "fieldlock_alarm",
         "How many alarms of this name last; 0: none.",
     );
-    let lasting = agent.ledger().alarms();
+    let lasting = agent.runtime().ledger.alarms();
     for &alarm in Alarm::ALL {
         let count = lasting.iter().filter(|lasting| lasting.alarm == alarm);
         alarms.add(&[("name", alarm.name())], count.count());
@@ -62,7 +62,7 @@ pub(super) fn measure(agent: &impl Monitored, page: &mut Page) {
 }
 
 fn dates(agent: &impl Monitored, page: &mut Page) {
-    let posture = agent.posture();
+    let posture = &agent.runtime().posture;
     let trust = posture.trust();
     page.single(
         Kind::Gauge,
@@ -96,7 +96,7 @@ fn dates(agent: &impl Monitored, page: &mut Page) {
 }
 
 fn audit(agent: &impl Monitored, page: &mut Page) {
-    let ledger = agent.ledger();
+    let ledger = &agent.runtime().ledger;
     let (waiting, lag) = ledger.backlog();
     page.single(
         Kind::Gauge,

@@ -17,10 +17,8 @@ use tokio::time::sleep;
 use tracing::{debug, info};
 
 use crate::StartError;
-use crate::ledger::Ledger;
-use crate::posture::Posture;
+use crate::runtime::End;
 use crate::settings::monitor::Monitor as Settings;
-use crate::vitals::Vitals;
 use http::{Question, Told};
 pub use page::{Kind, Page};
 
@@ -35,10 +33,7 @@ pub const OWN_SERIES: usize = 1024;
 pub const THE_REST: &str = "_rest";
 
 /// What there is to ask an agent.
-pub trait Monitored: 'static {
-    fn vitals(&self) -> &Vitals;
-    fn posture(&self) -> &Posture;
-    fn ledger(&self) -> &Ledger;
+pub trait Monitored: End {
     /// What keeps it from serving, beside what keeps any agent from it.
     fn unready(&self) -> Option<String>;
     /// What it has, in a line.
@@ -53,11 +48,11 @@ pub trait Monitored: 'static {
 
 /// Whether what carries requests is alive.
 pub fn health(agent: &impl Monitored) -> Result<(), String> {
-    if agent.vitals().is_stopping() {
+    if agent.runtime().vitals.is_stopping() {
         return Ok(());
     }
-    agent.vitals().check()?;
-    match agent.ledger().is_alive() {
+    agent.runtime().vitals.check()?;
+    match agent.runtime().ledger.is_alive() {
         true => Ok(()),
         false => Err("the thread of the audit log has ended".into()),
     }
@@ -66,16 +61,16 @@ pub fn health(agent: &impl Monitored) -> Result<(), String> {
 /// Whether requests can pass, as far as that depends on this agent.
 fn ready(agent: &impl Monitored) -> Result<(), String> {
     health(agent)?;
-    let trust = agent.posture().trust();
-    let reason = if agent.vitals().is_stopping() {
+    let trust = agent.runtime().posture.trust();
+    let reason = if agent.runtime().vitals.is_stopping() {
         Some("the agent stops".into())
-    } else if !agent.ledger().is_writable() {
+    } else if !agent.runtime().ledger.is_writable() {
         Some("the audit log can't be written".into())
     } else if trust.revoked {
         Some("the certificate is revoked".into())
-    } else if trust.leaf.not_after < agent.posture().clock().now() {
+    } else if trust.leaf.not_after < agent.runtime().posture.clock().now() {
         Some("the certificate has expired".into())
-    } else if let Some(missing) = agent.posture().bundle().missing() {
+    } else if let Some(missing) = agent.runtime().posture.bundle().missing() {
         Some(format!("no policy bundle: {missing}"))
     } else {
         agent.unready()
