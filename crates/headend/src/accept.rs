@@ -155,7 +155,7 @@ async fn quic_tunnel(headend: Rc<Headend>, incoming: Incoming, pass: Pass) {
         Ok((connection, peer)) => {
             let link = Link::headend(peer, Path::Quic(connection), headend.runtime.next_link());
             let handler = TunnelHandler::new(&headend);
-            headend.add_link(&link);
+            headend.registry.add(&link);
             let end = quic::run(link.clone(), handler.clone()).await;
             finish(&headend, &link, &handler, &end);
         }
@@ -256,7 +256,7 @@ async fn tls_tunnel(headend: Rc<Headend>, stream: TcpStream, address: SocketAddr
         Ok((stream, peer)) => {
             let link = Link::headend(peer, Path::Tls, headend.runtime.next_link());
             let handler = TunnelHandler::new(&headend);
-            headend.add_link(&link);
+            headend.registry.add(&link);
             let end = tcp::run(stream.into(), link.clone(), &*handler).await;
             finish(&headend, &link, &handler, &end);
         }
@@ -284,7 +284,7 @@ async fn cyclic(
     let peer = tls_peer(stream.get_ref().1, CYCLIC_ALPN, address)?;
     let mut token = Token::default();
     stream.read_exact(&mut token).await.map_err(words)?;
-    let tunnel = headend.tunnel_of(peer.identity.name.as_str());
+    let tunnel = headend.registry.tunnel(peer.identity.name.as_str());
     let tunnel = tunnel.filter(|tunnel| {
         let link = &tunnel.link;
         link.peer.identity == peer.identity && link.lane.admits(&token)
@@ -306,6 +306,6 @@ fn churn(peer: &Peer) -> Refusal {
 }
 
 fn finish(headend: &Headend, link: &Rc<Link>, handler: &TunnelHandler, end: &End) {
-    headend.remove_link(link);
+    headend.registry.remove(link);
     handler.ended(link, end);
 }

@@ -125,7 +125,7 @@ impl Headend {
                 .ledger
                 .raise(Alarm::PolicyBundleRefused, "", &text);
         }
-        let tunnels: Vec<_> = self.tunnels.borrow().values().cloned().collect();
+        let tunnels = self.registry.tunnels();
         for tunnel in tunnels {
             self.carry_bundle(&tunnel);
         }

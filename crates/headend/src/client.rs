@@ -109,7 +109,7 @@ impl ClientConn {
             .knowing(headend.devices.borrow().known());
         let now = Instant::now();
         Rc::new(Self {
-            number: headend.next_client(),
+            number: headend.clients.next_number(),
             address,
             party: Arc::new(party),
             proof,
@@ -119,7 +119,7 @@ impl ClientConn {
             counters: headend.counters.clone(),
             core: RefCell::new(core),
             policy: RefCell::new(policy),
-            repeats: headend.repeats.clone(),
+            repeats: headend.clients.repeats.clone(),
             has_written: Cell::new(false),
             writer,
             last_request: Cell::new(now),
@@ -174,8 +174,7 @@ impl ClientConn {
         if !permit.is_once() {
             return None;
         }
-        let clients = headend.clients.borrow();
-        let is_delivered = |connection| match clients.get(&(connection as u32)) {
+        let is_delivered = |connection| match headend.clients.get(connection as u32) {
             Some(client) if client.number == self.number => client.writer.is_acknowledged(),
             Some(client) => client.has_its_answers(),
             None => false,
@@ -391,10 +390,10 @@ pub(crate) async fn listen(
 fn admit(headend: &Rc<Headend>, stream: TcpStream, address: SocketAddr, service: Service) {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     let limits = &headend.runtime.settings().client;
-    let seat = headend.seats.take(address.ip(), limits);
+    let seat = headend.clients.seats.take(address.ip(), limits);
     let seat = seat.or_else(|full| {
         headend.make_room(full, address.ip());
-        headend.seats.take(address.ip(), limits)
+        headend.clients.seats.take(address.ip(), limits)
     });
     let seat = match seat {
         Ok(seat) => seat,
@@ -445,14 +444,14 @@ impl Headend {
     /// `client.idle_timeout`: many clients never come back from a close between two polls.
     fn make_room(&self, full: Full, address: IpAddr) {
         let idle = self.runtime.settings().client.idle_timeout.0;
-        let clients = self.clients.borrow();
+        let clients = self.clients.all();
         let may_go = |client: &&Rc<ClientConn>| {
             (full == Full::Everywhere || client.address.ip() == address)
                 && client.in_flight() == 0
                 && !client.writer.has_backlog()
                 && client.last_request.get().elapsed() >= idle
         };
-        let longest = clients.values().filter(may_go);
+        let longest = clients.iter().filter(may_go);
         if let Some(client) = longest.min_by_key(|client| client.last_request.get()) {
             client.seat.take();
             client.close("idle, and another client needs its place");
@@ -462,7 +461,7 @@ impl Headend {
 
 pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Reader) {
     let client = ClientConn::new(&headend, arrival);
-    headend.add_client(&client);
+    headend.clients.add(&client);
     let is_on_record = headend.runtime.ledger.opened(Record {
         client: Some(client.party.clone()),
         ..Record::new(Kind::ClientOpen)
@@ -480,7 +479,7 @@ pub(super) async fn serve(headend: Rc<Headend>, arrival: Arrival, mut reader: Re
         }
         None => client.writer.farewell(),
     }
-    headend.remove_client(&client);
+    headend.clients.remove(&client);
     for channel in client.introduced.take() {
         if let Some(channel) = channel.upgrade() {
             channel.close_client(client.number);

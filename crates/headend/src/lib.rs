@@ -1,14 +1,16 @@
 //! The headend: faces SCADA, HMIs and historians, and is the choke point toward the cells.
 //!
-//! - `client`, `request`: Modbus/TCP clients, each judged by [`fieldlock_conduit::client`].
-//! - `mbaps`, `seats`: those that speak Modbus/TCP Security; how many there may be.
-//! - `accept`, `admission`, `hello`: where edges dial in, and how many may at a time.
+//! - `listeners`, `client`, `request`: Modbus/TCP clients, each judged by [`fieldlock_conduit::client`];
+//!   `clients`, `seats`: those that are connected, and how many there may be.
+//! - `mbaps`: those that speak Modbus/TCP Security.
+//! - `accept`, `admission`: where edges dial in, and how many may at a time.
+//! - `registry`, `tunnel`: the tunnels, and which edge may offer which device.
 //! - `splice`, `gate`: connections that are meant for the CA.
 //! - `bundle`: policy bundles, carried to edges.
-//! - `tunnel`: which edge may offer which device.
 //! - `sweep`: live tunnels, judged again.
 //! - `refusals`: edges that were turned away, for `status`.
 //! - `devices`, `channel`: the devices, and requests under way to one.
+//! - [`settings`]: `headend.toml`.
 //!
 //! All of it runs on one thread; the audit log has its own.
 
@@ -17,11 +19,14 @@ mod admission;
 mod bundle;
 mod channel;
 mod client;
+mod clients;
 mod devices;
 mod gate;
+mod listeners;
 mod mbaps;
 mod metrics;
 mod refusals;
+mod registry;
 mod request;
 mod seats;
 pub mod settings;
@@ -31,7 +36,6 @@ mod sweep;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
@@ -41,24 +45,21 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Head, Kind, Party, Record};
 use fieldlock_conduit::repeat::Repeats;
 use fieldlock_pki::{Name, TrustList, store};
-use fieldlock_session::{Close, Hello, Place, Transport};
+use fieldlock_session::{Close, Transport};
 use fieldlock_transport::counter::Counter;
 use fieldlock_transport::peer::Peer;
 use fieldlock_transport::tls::Refusal;
-use fieldlock_transport::tunnel::Link;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::settings::{Bindings, Entrance, File};
+use crate::settings::{Bindings, File};
 use accept::Port;
 use admission::{Admission, Verdict};
 use bundle::Bundles;
-use client::{ClientConn, Service};
+use clients::Clients;
 use devices::{Device, Devices};
 use fieldlock_agent::authority::Member;
 use fieldlock_agent::ledger::denial;
@@ -67,9 +68,9 @@ use fieldlock_agent::reload::Changed;
 use fieldlock_agent::runtime::{self, End, Life, Runtime, Settings as _, posture_of};
 use fieldlock_agent::{Agent, Dialled, StartError};
 use gate::Gate;
+use listeners::Listeners;
 use refusals::Refusals;
-use seats::Seats;
-use tunnel::EdgeTunnel;
+use registry::Registry;
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Counters {
@@ -94,13 +95,6 @@ pub const AGENT: Agent = Agent {
     prepare: runtime::prepare::<Headend>,
 };
 
-struct Listening {
-    address: SocketAddr,
-    /// For connections from here on.
-    service: Rc<RefCell<Service>>,
-    task: JoinHandle<()>,
-}
-
 /// Between two looks at what is to end, while the headend stops.
 const LOOK: Duration = Duration::from_millis(2);
 const STOPS: &str = "the headend stops";
@@ -113,27 +107,15 @@ pub(crate) struct Headend {
     devices: RefCell<Devices>,
     /// Of the settings in force.
     bindings: RefCell<Bindings>,
-    /// By configured address.
-    listeners: RefCell<HashMap<SocketAddr, Listening>>,
-    tunnels: RefCell<BTreeMap<String, Rc<EdgeTunnel>>>,
-    /// Which of an edge's tunnels is kept; of edges that have any.
-    places: RefCell<HashMap<String, Place>>,
-    /// Hellos of links that are not up yet.
-    hellos: RefCell<HashMap<u32, Hello>>,
-    links: RefCell<HashMap<u32, Rc<Link>>>,
-    clients: RefCell<HashMap<u32, Rc<ClientConn>>>,
-    /// Writes whose outcome their clients may not know.
-    repeats: Rc<RefCell<Repeats>>,
-    seats: Rc<Seats>,
+    listeners: Listeners,
+    registry: Registry,
+    clients: Clients,
     admission: Admission,
     /// Live tunnels are to be judged again.
     sweep_wanted: Notify,
     /// Connections to the CA.
     splices: RefCell<Gate>,
-    /// When a second agent with the key of this edge was refused last.
-    duplicates: RefCell<HashMap<String, Instant>>,
     refusals: RefCell<Refusals>,
-    next_client: Cell<u32>,
     /// How often another tunnel began to serve a device.
     takeovers: Cell<u64>,
     counters: Rc<Counters>,
@@ -213,20 +195,13 @@ impl Life for Headend {
             doors,
             devices: RefCell::default(),
             bindings: RefCell::default(),
-            listeners: RefCell::default(),
-            tunnels: RefCell::default(),
-            places: RefCell::default(),
-            hellos: RefCell::default(),
-            links: RefCell::default(),
-            clients: RefCell::default(),
-            repeats: Rc::new(RefCell::new(repeats)),
-            seats: Rc::default(),
+            listeners: Listeners::default(),
+            registry: Registry::default(),
+            clients: Clients::new(repeats),
             admission: Admission::default(),
             sweep_wanted: Notify::new(),
             splices: RefCell::default(),
-            duplicates: RefCell::default(),
             refusals: RefCell::default(),
-            next_client: Cell::new(0),
             takeovers: Cell::new(0),
             counters: Rc::default(),
             bundles: RefCell::default(),
@@ -257,14 +232,14 @@ impl Life for Headend {
     }
 
     fn rules_changed(&self) {
-        for link in self.links.borrow().values() {
+        for link in self.registry.links() {
             link.policy_changed(self.runtime.posture.hash());
         }
     }
 
     fn judge_anew(&self) {
         let (policy, phase) = (self.runtime.posture.policy(), self.runtime.posture.phase());
-        for client in self.clients.borrow().values() {
+        for client in self.clients.all() {
             client.set_policy(&policy, &phase);
         }
     }
@@ -282,7 +257,7 @@ impl Life for Headend {
     fn watch_dates(&self) {
         let now = self.runtime.posture.clock().steady();
         self.cut_expired_clients(now);
-        for link in self.links.borrow().values() {
+        for link in self.registry.links() {
             if link.has_expired(now) {
                 link.close(Close::NotTrusted, "this edge's certificate has expired");
             }
@@ -295,7 +270,7 @@ impl Life for Headend {
     }
 
     fn tell_checkpoint(&self, head: &Head) {
-        for tunnel in self.tunnels.borrow().values() {
+        for tunnel in self.registry.tunnels() {
             tunnel.link.tell_checkpoint(head);
         }
     }
@@ -307,20 +282,18 @@ impl Life for Headend {
     /// Lets go of all ports first, then of clients and edges. What was asked before is answered; what
     /// is asked in the meantime is refused.
     async fn stop(&self, drain: Duration) {
-        for listening in self.listeners.borrow().values() {
-            listening.task.abort();
-        }
+        self.listeners.close();
         for port in &self.ports {
             port.stop_accepting();
         }
         if timeout(drain, self.see_off_clients()).await.is_err() {
             warn!("requests were still under way at the end of `drain`");
         }
-        for link in self.links.borrow().values() {
+        for link in self.registry.links() {
             link.close(Close::Shutdown, STOPS);
         }
         let gone = async {
-            while !self.links.borrow().is_empty() {
+            while self.registry.len() > 0 {
                 sleep(LOOK).await;
             }
             // Those that had to wait for the end of their tunnel.
@@ -340,52 +313,11 @@ impl Headend {
     async fn follow_settings(self: &Rc<Self>) -> Result<(), StartError> {
         let settings = self.runtime.settings();
         let hold = settings.client.refuse_repeats_for.0;
-        self.repeats.borrow_mut().set_hold(hold);
+        self.clients.repeats.borrow_mut().set_hold(hold);
         let names = self.add_devices(&settings);
         *self.bindings.borrow_mut() = settings.bindings();
-        self.listen(settings.entrances(&names)).await
-    }
-
-    /// Opens the listeners that are wanted, and closes all others.
-    async fn listen(self: &Rc<Self>, entrances: Vec<Entrance>) -> Result<(), StartError> {
-        let wanted: HashSet<_> = entrances.iter().map(|entrance| entrance.address).collect();
-        self.listeners.borrow_mut().retain(|address, listening| {
-            let keep = wanted.contains(address);
-            if !keep {
-                listening.task.abort();
-                info!(address = %listening.address, "no longer listening");
-            }
-            keep
-        });
-        for entrance in entrances {
-            let Entrance {
-                address,
-                mbaps,
-                routes,
-            } = entrance;
-            let routes = Arc::new(routes);
-            let service = Service { mbaps, routes };
-            if let Some(listening) = self.listeners.borrow().get(&address) {
-                // Connections made before keep what they have; new ones get this.
-                *listening.service.borrow_mut() = service;
-                continue;
-            }
-            let listener = TcpListener::bind(address)
-                .await
-                .map_err(|source| StartError::Bind { address, source })?;
-            let bound = listener.local_addr().unwrap_or(address);
-            let speak = if mbaps { "MBAPS" } else { "Modbus" };
-            info!(address = %bound, "{speak} clients: listening");
-            let service = Rc::new(RefCell::new(service));
-            let task = client::listen(self.clone(), listener, service.clone());
-            let listening = Listening {
-                address: bound,
-                service,
-                task: tokio::task::spawn_local(task),
-            };
-            self.listeners.borrow_mut().insert(address, listening);
-        }
-        Ok(())
+        let entrances = settings.entrances(&names);
+        self.listeners.follow(self, entrances).await
     }
 
     fn add_devices(&self, settings: &File) -> Arc<[Arc<str>]> {
@@ -400,31 +332,13 @@ impl Headend {
     /// hello that is judged anew.
     fn judge_bindings(&self) {
         let bindings = self.bindings.borrow();
-        for (edge, tunnel) in self.tunnels.borrow().iter() {
+        for tunnel in self.registry.tunnels() {
+            let edge = tunnel.link.peer.identity.name.as_str();
             if let Some(lost) = bindings.unbound(edge, &tunnel.hello) {
                 let text = format!("{lost} is not bound to this edge any more");
                 tunnel.link.close(Close::Reconfigured, text);
             }
         }
-    }
-
-    // --- clients --------------------------------------------------------------------
-
-    fn next_client(&self) -> u32 {
-        // After 2^32 connections a number comes back; its first owner is long gone.
-        let number = self.next_client.get();
-        self.next_client.set(number.wrapping_add(1));
-        number
-    }
-
-    fn add_client(&self, client: &Rc<ClientConn>) {
-        self.clients
-            .borrow_mut()
-            .insert(client.number, client.clone());
-    }
-
-    fn remove_client(&self, client: &ClientConn) {
-        self.clients.borrow_mut().remove(&client.number);
     }
 
     // --- tunnels --------------------------------------------------------------------
@@ -433,7 +347,7 @@ impl Headend {
     fn knock(&self, from: IpAddr, proven: bool) -> Verdict {
         let limits = &self.runtime.settings().tunnel;
         // Who is in a handshake may get a tunnel.
-        let tunnels = self.links.borrow().len() + self.admission.under_way();
+        let tunnels = self.registry.len() + self.admission.under_way();
         let verdict = match tunnels < limits.max_tunnels {
             true => self.admission.knock(limits, from, proven, Instant::now()),
             false => Verdict::Later,
@@ -447,65 +361,6 @@ impl Headend {
     fn is_welcome(&self, peer: &Peer) -> bool {
         let edge = peer.identity.name.as_str();
         self.admission.is_welcome(edge, Instant::now())
-    }
-
-    fn add_link(&self, link: &Rc<Link>) {
-        self.links.borrow_mut().insert(link.number, link.clone());
-    }
-
-    fn remove_link(&self, link: &Link) {
-        self.links.borrow_mut().remove(&link.number);
-        self.hellos.borrow_mut().remove(&link.number);
-    }
-
-    fn put_hello(&self, link: &Link, hello: Hello) {
-        self.hellos.borrow_mut().insert(link.number, hello);
-    }
-
-    fn hello_of(&self, number: u32) -> Option<Hello> {
-        self.hellos.borrow().get(&number).cloned()
-    }
-
-    /// An edge that is not up yet has another trust list in force than its hello said.
-    fn note_trust(&self, link: &Link, hash: [u8; 32]) {
-        if let Some(hello) = self.hellos.borrow_mut().get_mut(&link.number) {
-            hello.trust = Some(hash);
-        }
-    }
-
-    fn take_hello(&self, link: &Link) -> Option<Hello> {
-        self.hellos.borrow_mut().remove(&link.number)
-    }
-
-    fn tunnel_of(&self, edge: &str) -> Option<Rc<EdgeTunnel>> {
-        self.tunnels.borrow().get(edge).cloned()
-    }
-
-    fn put_tunnel(&self, tunnel: &Rc<EdgeTunnel>) {
-        let edge = tunnel.link.peer.identity.name.to_string();
-        self.tunnels.borrow_mut().insert(edge, tunnel.clone());
-    }
-
-    fn remove_tunnel(&self, tunnel: &Rc<EdgeTunnel>) {
-        self.release_devices(tunnel);
-        let edge = tunnel.link.peer.identity.name.as_str();
-        let mut tunnels = self.tunnels.borrow_mut();
-        if tunnels
-            .get(edge)
-            .is_some_and(|known| Rc::ptr_eq(known, tunnel))
-        {
-            tunnels.remove(edge);
-        }
-    }
-
-    /// No new request takes this tunnel.
-    fn release_devices(&self, tunnel: &EdgeTunnel) {
-        for channel in tunnel.channels.borrow().iter() {
-            let mut live = channel.device.live.borrow_mut();
-            if live.as_ref().is_some_and(|live| Rc::ptr_eq(live, channel)) {
-                *live = None;
-            }
-        }
     }
 
     fn device(&self, name: &str) -> Option<Rc<Device>> {
@@ -562,8 +417,8 @@ impl Headend {
 
     /// Closes each client as soon as it has its answers.
     async fn see_off_clients(&self) {
-        while !self.clients.borrow().is_empty() {
-            for client in self.clients.borrow().values() {
+        while !self.clients.is_empty() {
+            for client in self.clients.all() {
                 if client.is_idle() {
                     client.close(STOPS);
                 }

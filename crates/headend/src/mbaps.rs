@@ -107,7 +107,7 @@ impl Headend {
     /// Cuts every client whose certificate the trust in force does not accept any more.
     pub(super) fn sweep_clients(&self) {
         let trust = self.runtime.posture.trust();
-        for client in self.clients.borrow().values() {
+        for client in self.clients.all() {
             let Some(proof) = &client.proof else { continue };
             if let Err(reason) = trust.still_trusts_mbaps(proof) {
                 warn!(identity = %proof.identity, "client cut off: {reason}");
@@ -123,7 +123,7 @@ impl Headend {
 
     /// Cuts every client whose certificate has ended at `now`.
     pub(super) fn cut_expired_clients(&self, now: i64) {
-        for client in self.clients.borrow().values() {
+        for client in self.clients.all() {
             let ended = |proof: &Proof| proof.not_after < now;
             if client.proof.as_ref().is_some_and(ended) {
                 client.close("its certificate has expired");

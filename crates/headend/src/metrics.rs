@@ -103,11 +103,7 @@ const OF_ALL: [(&str, &str, PickAny); 8] = [
 
 impl Monitored for Headend {
     fn unready(&self) -> Option<String> {
-        let listeners = self.listeners.borrow();
-        let mut ended = listeners
-            .iter()
-            .filter(|(_, known)| known.task.is_finished());
-        let (address, _) = ended.next()?;
+        let address = self.listeners.ended()?;
         Some(format!("the listener of clients on {address} has ended"))
     }
 
@@ -119,15 +115,15 @@ impl Monitored for Headend {
             .filter(|device| device.live.borrow().is_some());
         format!(
             "tunnels {}, devices {} of {}, clients {}",
-            self.tunnels.borrow().len(),
+            self.registry.tunnels().len(),
             up.count(),
             settings.device.len(),
-            self.clients.borrow().len(),
+            self.clients.len(),
         )
     }
 
     async fn write_metrics(&self, page: &mut Page) {
-        let tunnels: Vec<_> = self.tunnels.borrow().values().cloned().collect();
+        let tunnels = self.registry.tunnels();
         self.measure_limits(&tunnels, page);
         let name = "fieldlock_tunnel_round_trip_seconds";
         let help = "Round trip of the tunnel of the edge.";
@@ -184,7 +180,7 @@ impl Headend {
             (
                 "fieldlock_clients",
                 "Clients that are connected.",
-                self.clients.borrow().len(),
+                self.clients.len(),
             ),
             (
                 "fieldlock_clients_limit",

@@ -19,12 +19,8 @@ impl Headend {
         status["sandbox"] = json!(self.runtime.sandbox);
         status["listening"] = self.ports.iter().map(|p| p.address.to_string()).collect();
         let trust = self.runtime.posture.trust().list.hash();
-        status["tunnels"] = self
-            .tunnels
-            .borrow()
-            .values()
-            .map(|t| self.tunnel(t, &trust))
-            .collect();
+        let tunnels = self.registry.tunnels();
+        status["tunnels"] = tunnels.iter().map(|t| self.tunnel(t, &trust)).collect();
         status["refusals"] = self.refusals.borrow().status();
         status["devices"] = self.devices_status();
         status["clients"] = self.clients_status();
@@ -62,13 +58,8 @@ impl Headend {
     }
 
     fn listeners_status(&self, mbaps: bool) -> Value {
-        let listeners = self.listeners.borrow();
-        let shown = listeners
-            .values()
-            .filter(|listening| listening.service.borrow().mbaps == mbaps);
-        shown
-            .map(|listening| listening.address.to_string())
-            .collect()
+        let addresses = self.listeners.addresses(mbaps);
+        addresses.iter().map(ToString::to_string).collect()
     }
 
     fn devices_status(&self) -> Value {
@@ -89,8 +80,8 @@ impl Headend {
     }
 
     fn clients_status(&self) -> Value {
-        let clients = self.clients.borrow();
-        let shown = clients.values().take(100).map(|client| {
+        let clients = self.clients.all();
+        let shown = clients.iter().take(100).map(|client| {
             json!({
                 "address": client.address.to_string(),
                 "name": client.party.name,

@@ -27,7 +27,7 @@ pub(super) async fn follow(headend: Rc<Headend>) {
 async fn tunnels(headend: &Headend) {
     let trust = headend.runtime.posture.trust();
     let (hash, pem) = (trust.list.hash(), trust.list.to_pem());
-    let links: Vec<_> = headend.links.borrow().values().cloned().collect();
+    let links = headend.registry.links();
     let lists = Lists::of(&trust.list);
     let (revoked, rest): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| lists.revoke(link));
     for (place, link) in revoked.iter().chain(&rest).enumerate() {
@@ -38,8 +38,7 @@ async fn tunnels(headend: &Headend) {
             }
         }
         // First, so that who is cut learns why.
-        let tunnel = headend.tunnel_of(link.peer.identity.name.as_str());
-        if let Some(tunnel) = tunnel.filter(|tunnel| tunnel.link.number == link.number)
+        if let Some(tunnel) = headend.registry.tunnel_of(link)
             && tunnel.trust.get().is_some_and(|theirs| theirs != hash)
         {
             link.offer_trust(&pem);
@@ -60,9 +59,8 @@ fn judge(headend: &Headend, trust: &Trust, link: &Rc<Link>) {
         ..headend.tunnel_record(Kind::Revoked, link)
     });
     // No request leaves while the last words are under way.
-    let tunnel = headend.tunnel_of(link.peer.identity.name.as_str());
-    if let Some(tunnel) = tunnel.filter(|tunnel| tunnel.link.number == link.number) {
-        headend.release_devices(&tunnel);
+    if let Some(tunnel) = headend.registry.tunnel_of(link) {
+        tunnel.release_devices();
     }
     link.close(Close::NotTrusted, reason);
 }

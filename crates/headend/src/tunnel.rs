@@ -39,6 +39,16 @@ pub(crate) struct EdgeTunnel {
 }
 
 impl EdgeTunnel {
+    /// No new request takes this tunnel.
+    pub(crate) fn release_devices(&self) {
+        for channel in self.channels.borrow().iter() {
+            let mut live = channel.device.live.borrow_mut();
+            if live.as_ref().is_some_and(|live| Rc::ptr_eq(live, channel)) {
+                *live = None;
+            }
+        }
+    }
+
     pub(crate) fn under_way(&self) -> usize {
         self.channels.borrow().iter().map(|c| c.under_way()).sum()
     }
@@ -67,7 +77,8 @@ impl TunnelHandler {
         let name = identity.name.as_str();
         let tunnel = self.tunnel.take();
         if let Some(tunnel) = &tunnel {
-            self.headend.remove_tunnel(tunnel);
+            tunnel.release_devices();
+            self.headend.registry.remove_tunnel(tunnel);
             for channel in tunnel.channels.borrow().iter() {
                 channel.fail_all();
             }
@@ -114,8 +125,8 @@ impl TunnelHandler {
             return;
         }
         let instance = hello.instance;
-        headend.put_hello(link, hello);
-        let same_address = headend.at_address_of(link);
+        headend.registry.put_hello(link, hello);
+        let same_address = headend.registry.at_address_of(link);
         headend.decide(edge, |place| {
             place.handle_hello(link.number, instance);
             for older in same_address {
@@ -127,7 +138,7 @@ impl TunnelHandler {
     }
 
     fn up(&self, link: &Rc<Link>) {
-        let Some(hello) = self.headend.take_hello(link) else {
+        let Some(hello) = self.headend.registry.take_hello(link) else {
             link.close(Close::Protocol, "ready without an accepted hello");
             return;
         };
@@ -169,11 +180,11 @@ impl Handler for TunnelHandler {
             Event::TrustHave(hash) => match &*self.tunnel.borrow() {
                 Some(tunnel) => tunnel.trust.set(Some(hash)),
                 // Before it is up: what the hello said of it is out of date.
-                None => self.headend.note_trust(link, hash),
+                None => self.headend.registry.note_trust(link, hash),
             },
             Event::Drain => {
                 if let Some(tunnel) = &*self.tunnel.borrow() {
-                    self.headend.release_devices(tunnel);
+                    tunnel.release_devices();
                 }
             }
             Event::BundleHave {
@@ -242,39 +253,18 @@ impl Headend {
         Ok(())
     }
 
-    /// Other tunnels of the same edge that come from the socket address of this one, over QUIC.
-    fn at_address_of(&self, link: &Link) -> Vec<u32> {
-        let address = link.quic_address();
-        let links = self.links.borrow();
-        let same = links.values().filter(|other| {
-            address.is_some()
-                && other.quic_address() == address
-                && other.peer.identity == link.peer.identity
-                && other.number != link.number
-        });
-        same.map(|other| other.number).collect()
-    }
-
     /// Something happened to a tunnel of `edge`: does what follows from it for all of them.
     fn decide(self: &Rc<Self>, edge: &str, happened: impl FnOnce(&mut Place)) {
-        let mut places = self.places.borrow_mut();
-        let place = places.entry(edge.to_owned()).or_default();
-        happened(place);
-        let steps: Vec<Step> = std::iter::from_fn(|| place.poll_step()).collect();
-        if place.is_empty() {
-            places.remove(edge);
-        }
-        drop(places);
-        for step in steps {
+        for step in self.registry.decide(edge, happened) {
             self.follow(edge, step);
         }
     }
 
     fn follow(self: &Rc<Self>, edge: &str, step: Step) {
-        let link = |number| self.links.borrow().get(&number).cloned();
+        let link = |number| self.registry.link(number);
         match step {
             Step::Accept(number) => {
-                if let (Some(link), Some(hello)) = (link(number), self.hello_of(number)) {
+                if let (Some(link), Some(hello)) = (link(number), self.registry.hello(number)) {
                     self.accept(&link, &hello);
                 }
             }
@@ -289,16 +279,16 @@ impl Headend {
                 }
             }
             Step::Drain(number) => {
-                let older = self.tunnel_of(edge);
+                let older = self.registry.tunnel(edge);
                 if let Some(older) = older.filter(|older| older.link.number == number) {
                     tokio::task::spawn_local(drain(older));
                 }
             }
             Step::Close(number) => {
-                let older = self.tunnel_of(edge);
+                let older = self.registry.tunnel(edge);
                 if let Some(older) = older.filter(|older| older.link.number == number) {
                     // Nobody is there who could answer.
-                    self.release_devices(&older);
+                    older.release_devices();
                     for channel in older.channels.borrow().iter() {
                         channel.fail_all();
                     }
@@ -356,13 +346,8 @@ impl Headend {
             ),
         );
         link.close(Close::DuplicateIdentity, text);
-        let edge = edge.to_owned();
-        let known = self
-            .duplicates
-            .borrow_mut()
-            .insert(edge.clone(), Instant::now());
-        if known.is_none() {
-            tokio::task::spawn_local(watch_duplicate(self.clone(), edge));
+        if self.registry.note_duplicate(edge, Instant::now()) {
+            tokio::task::spawn_local(watch_duplicate(self.clone(), edge.to_owned()));
         }
     }
 
@@ -410,7 +395,7 @@ impl Headend {
         self.refusals.borrow_mut().forget(&peer.identity.uri());
         self.runtime.posture.time_proven(state, peer.valid.1);
         self.runtime.unproven.proven(state);
-        self.put_tunnel(&tunnel);
+        self.registry.put_tunnel(&tunnel);
         tunnel
     }
 
@@ -427,9 +412,9 @@ impl Headend {
 async fn watch_duplicate(headend: Rc<Headend>, edge: String) {
     loop {
         sleep(DUPLICATE_QUIET).await;
-        let last = headend.duplicates.borrow().get(&edge).copied();
+        let last = headend.registry.last_duplicate(&edge);
         if last.is_none_or(|last| last.elapsed() >= DUPLICATE_QUIET) {
-            headend.duplicates.borrow_mut().remove(&edge);
+            headend.registry.forget_duplicate(&edge);
             headend
                 .runtime
                 .ledger
