@@ -9,7 +9,7 @@ import sys
 
 # Lowest first; a crate may depend on any ring below its own.
 RINGS = [
-    {"modbus", "profinet", "session", "pki", "audit", "capture", "sandbox", "signed", "tls"},
+    {"modbus", "profinet", "session", "pki", "audit", "capture", "sandbox", "signed", "status", "tls"},
     {"policy", "ca", "enroll", "rawsock"},
     {"conduit", "evidence", "learn"},
     {"transport", "sim"},
@@ -17,7 +17,7 @@ RINGS = [
     {"edge", "headend"},
     {"fieldlock"},
 ]
-CORES = {"modbus", "profinet", "session", "pki", "signed", "policy", "conduit"}
+CORES = {"modbus", "profinet", "session", "pki", "signed", "status", "policy", "conduit"}
 SHELL_ONLY = {"tokio", "quinn", "rustls", "tokio-rustls", "tracing"}
 
 
