@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
+use fieldlock_status::Status;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio::time::{sleep, timeout};
@@ -46,13 +46,14 @@ impl Control {
     }
 
     /// Answers each connection with what `status` says then.
-    pub async fn serve(self, status: impl Fn() -> Value) {
+    pub async fn serve(self, status: impl Fn() -> Status) {
         loop {
             let Ok((mut stream, _)) = self.listener.accept().await else {
                 sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let mut text = status().to_string();
+            // Texts, numbers and lists of them: there is nothing in it that JSON can't say.
+            let mut text = serde_json::to_string(&status()).unwrap_or_default();
             text.push('\n');
             tokio::task::spawn_local(async move {
                 let _ = timeout(WRITE, stream.write_all(text.as_bytes())).await;

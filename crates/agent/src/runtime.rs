@@ -14,7 +14,7 @@ use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::Role;
 use fieldlock_policy::{Policy, Strangers};
 use fieldlock_sandbox::{Needs, Sandbox};
-use serde_json::Value;
+use fieldlock_status::Status;
 use tokio::time::interval;
 use tracing::{info, warn};
 
@@ -145,7 +145,7 @@ pub trait Life: Member + Monitored + Sized {
     /// Tells the other ends where the audit log of this one stands.
     fn tell_checkpoint(&self, head: &Head);
 
-    fn status(&self) -> Value;
+    fn status(&self) -> Status;
 
     /// Lets go of what is connected; what is under way has until the end of `drain`.
     async fn stop(&self, drain: Duration);

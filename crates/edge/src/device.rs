@@ -20,7 +20,6 @@ use fieldlock_policy::{Policy, View};
 use fieldlock_session::Frame;
 use fieldlock_transport::counter::{Counter, Histogram};
 use fieldlock_transport::tunnel::Outbox;
-use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until};
@@ -57,7 +56,7 @@ pub(crate) struct Device {
 }
 
 /// What became of the requests that headends sent for a device.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) requests: Counter,
     pub(crate) answered: Counter,
@@ -69,7 +68,6 @@ pub(crate) struct Counters {
     pub(crate) not_sent: Counter,
     pub(crate) unknown: Counter,
     /// Of those that were answered.
-    #[serde(skip)]
     pub(crate) latency: Histogram,
 }
 

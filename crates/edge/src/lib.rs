@@ -36,10 +36,10 @@ use std::time::Duration;
 use fieldlock_audit::{Head, Kind, Record};
 use fieldlock_pki::{Name, TrustList, store};
 use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
+use fieldlock_status::Status;
 use fieldlock_transport::socket;
 use fieldlock_transport::tunnel::{Link, udp};
 use quinn::{Endpoint, EndpointConfig};
-use serde_json::Value;
 use socket2::Type;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -314,7 +314,7 @@ impl Life for Edge {
         }
     }
 
-    fn status(&self) -> Value {
+    fn status(&self) -> Status {
         Edge::status(self)
     }
 

@@ -1,22 +1,22 @@
 //! The metrics that only an edge has. An edge has at most 256 devices, and as many stations.
 
 use fieldlock_session::Transport;
-use fieldlock_transport::counter::Counter;
+use fieldlock_status::edge;
 
 use super::Edge;
-use super::device::{Counters, Device};
+use super::device::Device;
 use fieldlock_agent::monitor::{Kind, Monitored, Page};
 
-type Pick = fn(&Counters) -> &Counter;
+type Pick = fn(&edge::Counters) -> u64;
 
 /// What becomes of a request.
 const OUTCOMES: [(&str, Pick); 6] = [
-    ("answered", |counters| &counters.answered),
-    ("refused", |counters| &counters.refused),
-    ("repeats_refused", |counters| &counters.repeats_refused),
-    ("busy", |counters| &counters.busy),
-    ("not_sent", |counters| &counters.not_sent),
-    ("unknown", |counters| &counters.unknown),
+    ("answered", |counters| counters.answered),
+    ("refused", |counters| counters.refused),
+    ("repeats_refused", |counters| counters.repeats_refused),
+    ("busy", |counters| counters.busy),
+    ("not_sent", |counters| counters.not_sent),
+    ("unknown", |counters| counters.unknown),
 ];
 
 type Read = fn(&Device) -> u64;
@@ -125,7 +125,7 @@ impl Monitored for Edge {
         for device in &devices {
             for (outcome, pick) in OUTCOMES {
                 let labels = [("device", &*device.name), ("outcome", outcome)];
-                family.add(&labels, pick(&device.counters).get());
+                family.add(&labels, pick(&device.counters.snapshot()));
             }
             family.breathe().await;
         }

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use fieldlock_pki::store::POLICY_BUNDLE;
+use fieldlock_status::{Status, edge};
 use fieldlock_transport::tunnel::Link;
-use serde_json::{Value, json};
 
 use super::Edge;
-use super::device::Device;
+use super::device::{Counters, Device};
 use super::dial::Dialled;
 use super::tunnel::TunnelHandler;
 use fieldlock_agent::posture::short_hex;
@@ -16,44 +16,48 @@ use fieldlock_agent::source::Bundled;
 use fieldlock_agent::status::{common, round_trip, stations, time};
 
 impl Edge {
-    pub(super) fn status(&self) -> Value {
-        let mut status = common(
-            "edge",
-            &self.runtime.posture,
-            &self.runtime.ledger,
-            self.runtime.started,
-            &self.runtime.strangers(),
-        );
-        status["sandbox"] = json!(self.runtime.sandbox);
-        status["bundle"] = self.bundle_status();
+    pub(super) fn status(&self) -> Status {
         let dialled = self.dialled.borrow();
         let mut headends: Vec<_> = dialled.values().map(|known| self.headend(known)).collect();
-        headends.sort_by_key(|headend| headend["name"].to_string());
-        status["headends"] = headends.into();
-        status["devices"] = self.devices.borrow().iter().map(|d| device(d)).collect();
-        status["profinet"] = json!(
-            self.runtime
+        headends.sort_by(|a, b| a.name.cmp(&b.name));
+        Status::Edge(Box::new(edge::Edge {
+            common: common(
+                &self.runtime.posture,
+                &self.runtime.ledger,
+                self.runtime.started,
+                &self.runtime.strangers(),
+                self.runtime.sandbox,
+            ),
+            bundle: self.bundle_status(),
+            headends,
+            devices: self.devices.borrow().iter().map(|d| device(d)).collect(),
+            profinet: self
+                .runtime
                 .fieldbus
                 .as_ref()
-                .map(|fieldbus| fieldbus.status())
-        );
-        status
+                .map(|fieldbus| fieldbus.status()),
+        }))
     }
 
-    fn bundle_status(&self) -> Value {
-        let waiting = self.next_bundle.borrow().as_ref().map(
-            |next| json!({ "version": next.bundle.version, "not_before": time(next.not_before) }),
-        );
+    fn bundle_status(&self) -> Option<edge::Bundle> {
+        let next = self.next_bundle.borrow();
+        let waiting = next.as_ref().map(|next| edge::NextBundle {
+            version: next.bundle.version,
+            not_before: time(next.not_before),
+        });
         match self.runtime.posture.bundle() {
-            Bundled::Plain => Value::Null,
-            Bundled::Missing(reason) => {
-                json!({ "version": 0, "missing": reason, "waiting": waiting })
-            }
-            Bundled::InForce { bundle, signer } => json!({
-                "version": bundle.version,
-                "signer": signer,
-                "since": self.bundle_since().map(time),
-                "waiting": waiting,
+            Bundled::Plain => None,
+            Bundled::Missing(reason) => Some(edge::Bundle {
+                missing: Some(reason),
+                waiting,
+                ..edge::Bundle::default()
+            }),
+            Bundled::InForce { bundle, signer } => Some(edge::Bundle {
+                version: bundle.version,
+                missing: None,
+                signer: Some(signer),
+                since: self.bundle_since().map(time),
+                waiting,
             }),
         }
     }
@@ -64,39 +68,39 @@ impl Edge {
         Some(fs::metadata(file).ok()?.mtime())
     }
 
-    fn headend(&self, dialled: &Dialled) -> Value {
+    fn headend(&self, dialled: &Dialled) -> edge::Headend {
         let name = &dialled.settings().name;
         let tunnels = self.tunnels.borrow();
         let live = tunnels
             .values()
             .filter(|(link, _)| link.is_up() && link.peer.identity.name.as_str() == name)
             .map(|(link, handler)| self.tunnel(link, handler));
-        json!({
-            "name": name,
-            "tunnels": live.collect::<Vec<_>>(),
-            "last_error": *dialled.last_error.borrow(),
-        })
+        edge::Headend {
+            name: name.clone(),
+            tunnels: live.collect(),
+            last_error: dialled.last_error.borrow().clone(),
+        }
     }
 
-    fn tunnel(&self, link: &Link, handler: &TunnelHandler) -> Value {
+    fn tunnel(&self, link: &Link, handler: &TunnelHandler) -> edge::Tunnel {
         let hello = handler.hello();
         let policy = hello.as_ref().map(|hello| hello.policy);
-        json!({
-            "address": link.peer.address.to_string(),
-            "transport": link.peer.transport.name(),
-            "key_exchange": link.peer.group,
-            "up_seconds": link.since.elapsed().as_secs(),
-            "round_trip_ms": round_trip(link),
-            "version": hello.as_ref().map(|hello| hello.agent_version.clone()),
-            "policy": policy.as_ref().map(short_hex),
-            "same_policy": policy == Some(self.runtime.posture.hash()),
-            "clients": handler.clients(),
-            "stations": stations(link),
-        })
+        edge::Tunnel {
+            address: link.peer.address.to_string(),
+            transport: link.peer.transport.name().into(),
+            key_exchange: link.peer.group.clone(),
+            up_seconds: link.since.elapsed().as_secs(),
+            round_trip_ms: round_trip(link),
+            version: hello.as_ref().map(|hello| hello.agent_version.clone()),
+            policy: policy.as_ref().map(short_hex),
+            same_policy: policy == Some(self.runtime.posture.hash()),
+            clients: handler.clients() as u64,
+            stations: stations(link),
+        }
     }
 }
 
-fn device(device: &Device) -> Value {
+fn device(device: &Device) -> edge::Device {
     let stats = device.stats();
     let config = &device.config;
     let address = match (&config.modbus_tcp, &config.modbus_rtu) {
@@ -104,25 +108,42 @@ fn device(device: &Device) -> Value {
         (_, Some(rtu)) => rtu.path.display().to_string(),
         _ => String::new(),
     };
-    let quirks = device.quirks();
-    let quirks = quirks.map(|(quirk, borne)| json!({ "name": quirk.name(), "borne": borne }));
-    json!({
-        "name": &*device.name,
-        "address": address,
-        "reachable": device.is_reachable(),
-        "connections": stats.connections,
-        "queued": stats.queued,
-        "in_flight": stats.in_flight,
-        "sent": stats.sent,
-        "timeouts": stats.timeouts,
-        "late": stats.late,
-        "asked_again": stats.asked_again,
-        "units_held_off": device.units_held_off(),
-        "mismatched": stats.mismatched,
-        "connect_failures": stats.connect_failures,
-        "last_error": device.failure(),
-        "last_fault": device.last_fault(),
-        "quirks": quirks.collect::<Vec<_>>(),
-        "counters": device.counters,
-    })
+    let quirks = device.quirks().map(|(quirk, borne)| edge::Quirk {
+        name: quirk.name().into(),
+        borne,
+    });
+    edge::Device {
+        name: device.name.to_string(),
+        address,
+        reachable: device.is_reachable(),
+        connections: stats.connections as u64,
+        queued: stats.queued as u64,
+        in_flight: stats.in_flight as u64,
+        sent: stats.sent,
+        timeouts: stats.timeouts,
+        late: stats.late,
+        asked_again: stats.asked_again,
+        units_held_off: device.units_held_off(),
+        mismatched: stats.mismatched,
+        connect_failures: stats.connect_failures,
+        last_error: device.failure(),
+        last_fault: device.last_fault(),
+        quirks: quirks.collect(),
+        counters: device.counters.snapshot(),
+    }
+}
+
+impl Counters {
+    pub(super) fn snapshot(&self) -> edge::Counters {
+        edge::Counters {
+            answered: self.answered.get(),
+            busy: self.busy.get(),
+            not_sent: self.not_sent.get(),
+            refused: self.refused.get(),
+            repeats_refused: self.repeats_refused.get(),
+            requests: self.requests.get(),
+            shared: self.shared.get(),
+            unknown: self.unknown.get(),
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::{Kind, Record};
 use fieldlock_policy::Bundle;
 use fieldlock_session::{Close, Fate};
-use serde_json::{Value, json};
+use fieldlock_status::headend;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -85,16 +85,20 @@ impl Carried {
         }
     }
 
-    pub(super) fn status(&self) -> Value {
+    pub(super) fn status(&self) -> Option<headend::Bundle> {
         let pending = self.pending.borrow();
-        let Some(version) = self.version.get() else {
-            return Value::Null;
-        };
         let of = |wanted: Fate| {
             let found = pending.as_ref().filter(|(_, fate, _)| *fate == wanted);
-            found.map(|(version, _, text)| json!({ "version": version, "text": text }))
+            found.map(|(version, _, text)| headend::PendingBundle {
+                version: *version,
+                text: text.clone(),
+            })
         };
-        json!({ "version": version, "waiting": of(Fate::Waits), "refused": of(Fate::Refused) })
+        Some(headend::Bundle {
+            version: self.version.get()?,
+            waiting: of(Fate::Waits),
+            refused: of(Fate::Refused),
+        })
     }
 
     /// Whether it has refused the last that was offered, and that is this one.

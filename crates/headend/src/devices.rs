@@ -8,7 +8,6 @@ use std::sync::Arc;
 use fieldlock_conduit::client::Known;
 use fieldlock_modbus::Quirks;
 use fieldlock_transport::counter::{Counter, Histogram};
-use serde::Serialize;
 
 use super::channel::Channel;
 
@@ -23,7 +22,7 @@ pub(crate) struct Device {
 }
 
 /// What became of the requests for one device.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(crate) struct DeviceCounters {
     pub(crate) forwarded: Counter,
     pub(crate) answered: Counter,
@@ -35,7 +34,6 @@ pub(crate) struct DeviceCounters {
     pub(crate) lost: Counter,
     pub(crate) late: Counter,
     /// Of those that were answered.
-    #[serde(skip)]
     pub(crate) latency: Histogram,
 }
 

@@ -46,11 +46,10 @@ use fieldlock_audit::{Head, Kind, Party, Record};
 use fieldlock_conduit::repeat::Repeats;
 use fieldlock_pki::{Name, TrustList, store};
 use fieldlock_session::{Close, Transport};
+use fieldlock_status::Status;
 use fieldlock_transport::counter::Counter;
 use fieldlock_transport::peer::Peer;
 use fieldlock_transport::tls::Refusal;
-use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
@@ -72,7 +71,7 @@ use listeners::Listeners;
 use refusals::Refusals;
 use registry::Registry;
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) not_modbus: Counter,
     pub(crate) no_route: Counter,
@@ -275,7 +274,7 @@ impl Life for Headend {
         }
     }
 
-    fn status(&self) -> Value {
+    fn status(&self) -> Status {
         Headend::status(self)
     }
 

@@ -3,24 +3,25 @@
 use std::rc::Rc;
 
 use fieldlock_session::Transport;
-use fieldlock_transport::counter::{Counter, Histogram};
+use fieldlock_status::headend;
+use fieldlock_transport::counter::Histogram;
 
-use super::devices::{Device, DeviceCounters};
+use super::Headend;
+use super::devices::Device;
 use super::tunnel::EdgeTunnel;
-use super::{Counters, Headend};
 use fieldlock_agent::monitor::{Kind, Monitored, OWN_SERIES, Page, THE_REST};
 
-type Pick = fn(&DeviceCounters) -> &Counter;
+type Pick = fn(&headend::DeviceCounters) -> u64;
 
 /// What becomes of a request.
 const OUTCOMES: [(&str, Pick); 7] = [
-    ("answered", |counters| &counters.answered),
-    ("refused", |counters| &counters.refused),
-    ("refused_by_edge", |counters| &counters.refused_by_edge),
-    ("repeats_refused", |counters| &counters.repeats_refused),
-    ("busy", |counters| &counters.busy),
-    ("not_sent", |counters| &counters.not_sent),
-    ("lost", |counters| &counters.lost),
+    ("answered", |counters| counters.answered),
+    ("refused", |counters| counters.refused),
+    ("refused_by_edge", |counters| counters.refused_by_edge),
+    ("repeats_refused", |counters| counters.repeats_refused),
+    ("busy", |counters| counters.busy),
+    ("not_sent", |counters| counters.not_sent),
+    ("lost", |counters| counters.lost),
 ];
 
 type Read = fn(&Device) -> u64;
@@ -56,48 +57,48 @@ const OF_DEVICES: [(Kind, &str, &str, Read); 4] = [
     ),
 ];
 
-type PickAny = fn(&Counters) -> &Counter;
+type PickAny = fn(&headend::Counters) -> u64;
 
 const OF_ALL: [(&str, &str, PickAny); 8] = [
     (
         "fieldlock_clients_refused_total",
         "Connections of clients that were closed at once: limits, certificates.",
-        |counters| &counters.clients_refused,
+        |counters| counters.clients_refused,
     ),
     (
         "fieldlock_handshakes_refused_total",
         "Handshakes of tunnels that failed, or were refused.",
-        |counters| &counters.handshakes_refused,
+        |counters| counters.handshakes_refused,
     ),
     (
         "fieldlock_handshakes_put_off_total",
         "Handshakes of tunnels that were told to come back: limits.",
-        |counters| &counters.handshakes_put_off,
+        |counters| counters.handshakes_put_off,
     ),
     (
         "fieldlock_ca_connections_refused_total",
         "Connections that were not passed on to the CA: limits.",
-        |counters| &counters.splices_refused,
+        |counters| counters.splices_refused,
     ),
     (
         "fieldlock_not_modbus_total",
         "Connections that were closed, since what came was no Modbus.",
-        |counters| &counters.not_modbus,
+        |counters| counters.not_modbus,
     ),
     (
         "fieldlock_no_route_total",
         "Requests for a unit that leads to no device.",
-        |counters| &counters.no_route,
+        |counters| counters.no_route,
     ),
     (
         "fieldlock_requests_repeated_total",
         "Requests that came again under a transaction id that was under way.",
-        |counters| &counters.repeated,
+        |counters| counters.repeated,
     ),
     (
         "fieldlock_answers_given_up_total",
         "Answers 0x0B kept from clients that had asked again: their time-out is below answer_within.",
-        |counters| &counters.given_up,
+        |counters| counters.given_up,
     ),
 ];
 
@@ -195,8 +196,9 @@ impl Headend {
         ] {
             page.single(Kind::Gauge, name, help, value);
         }
+        let counters = self.counters.snapshot();
         for (name, help, pick) in OF_ALL {
-            page.single(Kind::Counter, name, help, pick(&self.counters).get());
+            page.single(Kind::Counter, name, help, pick(&counters));
         }
     }
 
@@ -209,11 +211,11 @@ impl Headend {
         for (outcome, pick) in OUTCOMES {
             for device in own {
                 let labels = [("device", &*device.name), ("outcome", outcome)];
-                family.add(&labels, pick(&device.counters).get());
+                family.add(&labels, pick(&device.counters.snapshot()));
                 family.breathe().await;
             }
             if !rest.is_empty() {
-                let sum: u64 = rest.iter().map(|d| pick(&d.counters).get()).sum();
+                let sum: u64 = rest.iter().map(|d| pick(&d.counters.snapshot())).sum();
                 family.add(&[("device", THE_REST), ("outcome", outcome)], sum);
             }
         }

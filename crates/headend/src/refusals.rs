@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use fieldlock_status::headend;
 
 /// How many are remembered: strangers may come from many addresses, and push out one another alone.
 const IDENTITIES: usize = 16;
@@ -62,20 +62,18 @@ impl Refusals {
     }
 
     /// The latest first, those who are known before strangers.
-    pub(super) fn status(&self) -> Value {
+    pub(super) fn status(&self) -> Vec<headend::Refusal> {
         let all = self
             .identities
             .iter()
             .rev()
             .chain(self.strangers.iter().rev());
-        all.map(|refusal| {
-            json!({
-                "who": refusal.identity.as_deref().unwrap_or("somebody"),
-                "address": refusal.address.to_string(),
-                "reason": refusal.reason,
-                "count": refusal.count,
-                "seconds": refusal.last.elapsed().as_secs(),
-            })
+        all.map(|refusal| headend::Refusal {
+            who: refusal.identity.as_deref().unwrap_or("somebody").to_owned(),
+            address: refusal.address.to_string(),
+            reason: refusal.reason.clone(),
+            count: refusal.count,
+            seconds: refusal.last.elapsed().as_secs(),
         })
         .collect()
     }
@@ -95,20 +93,16 @@ mod tests {
         for n in 0..200 {
             refusals.note(None, from(n), "no certificate", now);
         }
-        let status = refusals.status();
-        let shown = status.as_array().unwrap();
+        let shown = refusals.status();
         assert_eq!(shown.len(), 1 + STRANGERS);
-        assert_eq!(shown[0]["who"], "edge/press-07");
-        assert_eq!(shown[0]["count"], 2);
-        assert_eq!(shown[0]["address"], "10.0.0.2");
+        assert_eq!(shown[0].who, "edge/press-07");
+        assert_eq!(shown[0].count, 2);
+        assert_eq!(shown[0].address, "10.0.0.2");
         for n in 0..200 {
             refusals.note(Some(format!("edge/e{n}")), from(n), "not bound", now);
         }
-        assert_eq!(
-            refusals.status().as_array().unwrap().len(),
-            IDENTITIES + STRANGERS
-        );
+        assert_eq!(refusals.status().len(), IDENTITIES + STRANGERS);
         refusals.forget("edge/e199");
-        assert_eq!(refusals.status()[0]["who"], "edge/e198");
+        assert_eq!(refusals.status()[0].who, "edge/e198");
     }
 }

@@ -12,7 +12,6 @@ mod files;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
 use tracing::{info, warn};
 
 pub use files::Needs;
@@ -21,8 +20,7 @@ pub use files::Needs;
 static CONFINED: AtomicBool = AtomicBool::new(false);
 
 /// How far one kind of confinement goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Grade {
     /// Not asked for.
     #[default]
@@ -34,8 +32,20 @@ pub enum Grade {
     Full,
 }
 
+impl Grade {
+    /// As `status` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Missing => "missing",
+            Self::Partial => "partial",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// What confines this process.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Sandbox {
     pub files: Grade,
     pub calls: Grade,

@@ -3,8 +3,6 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
 #[derive(Debug, Default)]
 pub struct Counter(Cell<u64>);
 
@@ -15,12 +13,6 @@ impl Counter {
 
     pub fn get(&self) -> u64 {
         self.0.get()
-    }
-}
-
-impl Serialize for Counter {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(self.get())
     }
 }
 

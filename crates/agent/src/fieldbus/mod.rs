@@ -25,8 +25,8 @@ use fieldlock_conduit::profinet::{
 use fieldlock_profinet::ar::Ended;
 use fieldlock_profinet::{Mac, StationName};
 use fieldlock_rawsock::{Counters, Filter, JoinError, LinkError, PacketSocket, Timer, Vlans};
+use fieldlock_status::profinet::{EndedAr, Pair};
 use fieldlock_transport::tunnel::Link;
-use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{interval, sleep};
 use tracing::{info, warn};
@@ -51,7 +51,7 @@ pub struct Fieldbus {
     pending: RefCell<Pending>,
     ledger: Rc<Ledger>,
     /// The last ARs that ended, and why: for who asks what happened.
-    ended: RefCell<VecDeque<Value>>,
+    ended: RefCell<VecDeque<EndedAr>>,
     counters: RefCell<Counters>,
     /// There is something to send, to join, or another deadline.
     wake: Notify,
@@ -295,14 +295,16 @@ impl Fieldbus {
         if ended.len() == MAX_ENDED {
             ended.pop_front();
         }
-        ended.push_back(json!({
-            "station": ar.station.as_ref().map(StationName::as_str),
-            "controller": ar.controller.name.as_deref(),
-            "controller_mac": ar.controller.mac.to_string(),
-            "time": crate::status::time(jiff::Timestamp::now().as_second()),
-            "lasted_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
-            "why": why.to_string(),
-        }));
+        ended.push_back(EndedAr {
+            pair: Pair {
+                station: ar.station.as_ref().map(ToString::to_string),
+                controller: ar.controller.name.as_deref().map(str::to_owned),
+                controller_mac: ar.controller.mac.to_string(),
+            },
+            time: crate::status::time(jiff::Timestamp::now().as_second()),
+            lasted_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+            why: why.to_string(),
+        });
     }
 
     /// Ages are judged by the worst round trip.

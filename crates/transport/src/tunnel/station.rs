@@ -6,7 +6,6 @@ use bytes::Bytes;
 use fieldlock_session::Frame;
 use fieldlock_session::frame::{MAX_ETHERNET, MIN_ETHERNET};
 use quinn::SendDatagramError;
-use serde::Serialize;
 use thiserror::Error;
 
 use super::{Handler, Link, Path};
@@ -24,7 +23,7 @@ pub enum NotSent {
 }
 
 /// What became of what stations sent through one tunnel.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub struct StationCounters {
     pub frames_sent: Counter,
     pub frames_received: Counter,
