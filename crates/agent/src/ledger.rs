@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 pub use self::alarm::{Alarm, Lasting};
 pub use self::describe::{answered, describe, describe_read};
+use crate::recent::{Recent, Seen};
 use crate::settings;
 
 /// The audit log, seen from the data path's thread.
@@ -51,6 +52,9 @@ pub struct Ledger {
     /// The last checkpoint of the log.
     checkpoint: RefCell<Option<Head>>,
     new_checkpoint: Notify,
+    clock: Arc<AgentClock>,
+    /// The last records that were taken.
+    recent: Recent,
     /// Devices that the last run left writes to without an outcome.
     unfinished: RefCell<HashSet<Arc<str>>>,
 }
@@ -137,6 +141,8 @@ impl Ledger {
             waiting: Cell::new(None),
             checkpoint: RefCell::default(),
             new_checkpoint: Notify::new(),
+            clock: clock.clone(),
+            recent: Recent::default(),
             unfinished: RefCell::default(),
         });
         ledger.settle(recovered);
@@ -282,12 +288,19 @@ impl Ledger {
         if record.policy.is_none() && record.decision.is_some() {
             record.policy = Some(self.policy.borrow().clone());
         }
+        let seen = Seen::of(&record, self.clock.date().0);
         let ticket = self.journal.append(record)?;
+        self.recent.note(seen, ticket);
         self.last.set(ticket);
         if self.waited_for().is_none() {
             self.waiting.set(Some((ticket, Instant::now())));
         }
         Ok(ticket)
+    }
+
+    /// The last records that were taken, since the start.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Since when the record that was noted as waiting does so, if it still does.

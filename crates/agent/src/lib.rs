@@ -5,6 +5,7 @@
 //! - [`fieldbus`]: the wire of PROFINET stations, at either end.
 //! - [`runtime`]: what both ends have and do alike, from their start to their end.
 //! - [`ledger`], [`posture`], [`source`], [`authority`], [`disk`], [`control`], [`reload`]: what every agent has.
+//! - [`recent`]: the last events, for [`control`].
 //! - [`monitor`], [`manager`], [`vitals`]: who asks whether it is well, and how that is known.
 //! - [`sandbox`]: what the process may do at all.
 //! - [`settings`]: configuration files.
@@ -25,6 +26,7 @@ pub mod manager;
 pub mod monitor;
 pub mod posture;
 pub mod quota;
+pub mod recent;
 pub mod reload;
 pub mod runtime;
 pub mod sandbox;

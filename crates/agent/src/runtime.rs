@@ -14,13 +14,12 @@ use fieldlock_conduit::meter::Meter;
 use fieldlock_pki::Role;
 use fieldlock_policy::{Policy, Strangers};
 use fieldlock_sandbox::{Needs, Sandbox};
-use fieldlock_status::Status;
 use tokio::time::interval;
 use tracing::{info, warn};
 
 use crate::authority::{Member, Unproven, follow_list, keep_certificate};
 use crate::checkpoint::PeerLogs;
-use crate::control::Control;
+use crate::control::{Control, Reports};
 use crate::fieldbus::{Fieldbus, Opened};
 use crate::ledger::{Alarm, Ledger};
 use crate::manager::Manager;
@@ -115,7 +114,7 @@ pub trait End: 'static {
     async_fn_in_trait,
     reason = "agents run on one thread: nothing asks for Send"
 )]
-pub trait Life: Member + Monitored + Sized {
+pub trait Life: Member + Monitored + Reports + Sized {
     fn open(runtime: Runtime<Self::Settings>) -> Result<Rc<Self>, StartError>;
 
     /// Begins to serve. It is on record by now that it starts.
@@ -144,8 +143,6 @@ pub trait Life: Member + Monitored + Sized {
 
     /// Tells the other ends where the audit log of this one stands.
     fn tell_checkpoint(&self, head: &Head);
-
-    fn status(&self) -> Status;
 
     /// Lets go of what is connected; what is under way has until the end of `drain`.
     async fn stop(&self, drain: Duration);
@@ -290,8 +287,7 @@ async fn run<E: Life>(
         .set_reads(runtime.settings().shared().audit.reads());
     end.start().await?;
     watch(&end);
-    let served = end.clone();
-    tokio::task::spawn_local(async move { control.serve(|| served.status()).await });
+    tokio::task::spawn_local(control.serve(end.clone()));
     if let Some(monitor) = monitor {
         tokio::task::spawn_local(monitor.serve(end.clone()));
     }

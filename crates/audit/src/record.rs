@@ -355,6 +355,23 @@ pub enum Outcome {
     Lost,
 }
 
+impl Outcome {
+    /// The name as it stands in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Answered => "answered",
+            Outcome::Shared => "shared",
+            Outcome::Exception => "exception",
+            Outcome::Sent => "sent",
+            Outcome::Refused => "refused",
+            Outcome::RepeatRefused => "repeat-refused",
+            Outcome::NotSent => "not-sent",
+            Outcome::Unknown => "unknown",
+            Outcome::Lost => "lost",
+        }
+    }
+}
+
 impl Record {
     /// A record of `kind` with nothing else set. Only [`Kind::WriteIntent`] and
     /// [`Kind::StationSet`] start durable.
@@ -586,6 +603,20 @@ mod tests {
         ] {
             let json = serde_json::to_value(kind).unwrap();
             assert_eq!(json.as_str(), Some(kind.name()));
+        }
+        for outcome in [
+            Outcome::Answered,
+            Outcome::Shared,
+            Outcome::Exception,
+            Outcome::Sent,
+            Outcome::Refused,
+            Outcome::RepeatRefused,
+            Outcome::NotSent,
+            Outcome::Unknown,
+            Outcome::Lost,
+        ] {
+            let json = serde_json::to_value(outcome).unwrap();
+            assert_eq!(json.as_str(), Some(outcome.name()));
         }
         let later: Kind = serde_json::from_str("\"quantum-leap\"").unwrap();
         assert_eq!(later, Kind::Other);

@@ -36,7 +36,6 @@ use std::time::Duration;
 use fieldlock_audit::{Head, Kind, Record};
 use fieldlock_pki::{Name, TrustList, store};
 use fieldlock_session::{Close, DeviceOffer, Hello, Transport as Carrier, VERSION};
-use fieldlock_status::Status;
 use fieldlock_transport::socket;
 use fieldlock_transport::tunnel::{Link, udp};
 use quinn::{Endpoint, EndpointConfig};
@@ -312,10 +311,6 @@ impl Life for Edge {
         for (link, _) in self.tunnels.borrow().values() {
             link.tell_checkpoint(head);
         }
-    }
-
-    fn status(&self) -> Status {
-        Edge::status(self)
     }
 
     async fn stop(&self, drain: Duration) {

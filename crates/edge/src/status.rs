@@ -4,19 +4,24 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use fieldlock_pki::store::POLICY_BUNDLE;
-use fieldlock_status::{Status, edge};
+use fieldlock_status::headend::EdgeEntry;
+use fieldlock_status::{
+    Alarm, DeviceRow, Devices, Listing, OneDevice, Page, PeerRow, State, Status, choose, edge,
+};
 use fieldlock_transport::tunnel::Link;
 
 use super::Edge;
 use super::device::{Counters, Device};
 use super::dial::Dialled;
 use super::tunnel::TunnelHandler;
+use fieldlock_agent::control::Reports;
 use fieldlock_agent::posture::short_hex;
+use fieldlock_agent::recent::Recent;
 use fieldlock_agent::source::Bundled;
-use fieldlock_agent::status::{common, round_trip, stations, time};
+use fieldlock_agent::status::{alarms, common, round_trip, state, stations, time};
 
-impl Edge {
-    pub(super) fn status(&self) -> Status {
+impl Reports for Edge {
+    fn status(&self) -> Status {
         let dialled = self.dialled.borrow();
         let mut headends: Vec<_> = dialled.values().map(|known| self.headend(known)).collect();
         headends.sort_by(|a, b| a.name.cmp(&b.name));
@@ -37,6 +42,78 @@ impl Edge {
                 .as_ref()
                 .map(|fieldbus| fieldbus.status()),
         }))
+    }
+
+    fn state(&self) -> State {
+        let dialled = self.dialled.borrow();
+        let devices = self.devices.borrow();
+        State {
+            peers: dialled.keys().map(|name| self.peer_row(name)).collect(),
+            devices: devices.iter().map(|device| device_row(device)).collect(),
+            ..state("edge", &self.runtime.posture, &self.runtime.ledger)
+        }
+    }
+
+    fn edges(&self, _: &Page) -> Option<Listing<EdgeEntry>> {
+        None
+    }
+
+    fn devices(&self, page: &Page) -> Option<Devices> {
+        let filter = &page.filter;
+        if filter.edge.is_some() {
+            return None;
+        }
+        let devices = self.devices.borrow();
+        let find = |name: &str| devices.iter().find(|device| &*device.name == name);
+        let keep = |name: &str| {
+            let reachable = || find(name).and_then(|device| device.is_reachable());
+            filter.connected.is_none_or(|is| reachable() == Some(is))
+        };
+        let names = devices.iter().map(|device| &*device.name);
+        let chosen = choose(names, page, keep);
+        Some(Devices::Edge(Listing::of(&chosen, |name| {
+            find(name).map(|known| device(known))
+        })))
+    }
+
+    fn device(&self, name: &str) -> Option<OneDevice> {
+        let devices = self.devices.borrow();
+        let known = devices.iter().find(|device| &*device.name == name)?;
+        Some(OneDevice::Edge {
+            device: Box::new(device(known)),
+        })
+    }
+
+    fn alarms(&self) -> Vec<Alarm> {
+        alarms(&self.runtime.ledger)
+    }
+
+    fn recent(&self) -> &Recent {
+        self.runtime.ledger.recent()
+    }
+}
+
+impl Edge {
+    fn peer_row(&self, headend: &str) -> PeerRow {
+        let tunnels = self.tunnels.borrow();
+        let mut live = tunnels
+            .values()
+            .filter(|(link, _)| link.is_up() && link.peer.identity.name.as_str() == headend);
+        let name = headend.to_owned();
+        let Some((link, handler)) = live.next() else {
+            return PeerRow {
+                name,
+                ..PeerRow::default()
+            };
+        };
+        let hello = handler.hello();
+        PeerRow {
+            name,
+            connected: true,
+            transport: Some(link.peer.transport.name().into()),
+            address: Some(link.peer.address.to_string()),
+            same_policy: hello.map(|hello| hello.policy == self.runtime.posture.hash()),
+        }
     }
 
     fn bundle_status(&self) -> Option<edge::Bundle> {
@@ -97,6 +174,18 @@ impl Edge {
             clients: handler.clients() as u64,
             stations: stations(link),
         }
+    }
+}
+
+fn device_row(device: &Device) -> DeviceRow {
+    let counters = device.counters.snapshot();
+    DeviceRow {
+        name: device.name.to_string(),
+        edge: None,
+        connected: device.is_reachable(),
+        answered: counters.answered,
+        refused: counters.refused,
+        lost: counters.unknown,
     }
 }
 

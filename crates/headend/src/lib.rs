@@ -46,7 +46,6 @@ use fieldlock_audit::{Head, Kind, Party, Record};
 use fieldlock_conduit::repeat::Repeats;
 use fieldlock_pki::{Name, TrustList, store};
 use fieldlock_session::{Close, Transport};
-use fieldlock_status::Status;
 use fieldlock_transport::counter::Counter;
 use fieldlock_transport::peer::Peer;
 use fieldlock_transport::tls::Refusal;
@@ -272,10 +271,6 @@ impl Life for Headend {
         for tunnel in self.registry.tunnels() {
             tunnel.link.tell_checkpoint(head);
         }
-    }
-
-    fn status(&self) -> Status {
-        Headend::status(self)
     }
 
     /// Lets go of all ports first, then of clients and edges. What was asked before is answered; what

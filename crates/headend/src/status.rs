@@ -1,20 +1,26 @@
 //! What `fieldlock status` shows of a headend.
 
-use fieldlock_status::{Status, headend};
+use std::collections::HashMap;
+
+use fieldlock_status::{
+    Alarm, DeviceRow, Devices, Listing, OneDevice, Page, PeerRow, State, Status, choose, headend,
+};
 
 use super::client::ClientConn;
 use super::devices::{Device, DeviceCounters};
 use super::tunnel::EdgeTunnel;
 use super::{Counters, Headend};
-use crate::settings::Device as DeviceSettings;
+use crate::settings::{Device as DeviceSettings, File};
+use fieldlock_agent::control::Reports;
 use fieldlock_agent::posture::short_hex;
-use fieldlock_agent::status::{common, round_trip, stations};
+use fieldlock_agent::recent::Recent;
+use fieldlock_agent::status::{alarms, common, round_trip, state, stations};
 
 /// Clients that are shown: a person looks, and there may be thousands.
 const CLIENTS: usize = 100;
 
-impl Headend {
-    pub(super) fn status(&self) -> Status {
+impl Reports for Headend {
+    fn status(&self) -> Status {
         let trust = self.runtime.posture.trust().list.hash();
         let tunnels = self.registry.tunnels();
         Status::Headend(Box::new(headend::Headend {
@@ -43,6 +49,132 @@ impl Headend {
                 .map(|fieldbus| fieldbus.status()),
             counters: self.counters.snapshot(),
         }))
+    }
+
+    fn state(&self) -> State {
+        let settings = self.runtime.settings();
+        let edges = edges_of(&settings);
+        State {
+            peers: edges.keys().map(|edge| self.peer_row(edge)).collect(),
+            devices: self.device_rows(&settings),
+            ..state("headend", &self.runtime.posture, &self.runtime.ledger)
+        }
+    }
+
+    fn edges(&self, page: &Page) -> Option<Listing<headend::EdgeEntry>> {
+        let settings = self.runtime.settings();
+        let edges = edges_of(&settings);
+        let tunnel = |name: &str| self.registry.tunnel(name);
+        let filter = &page.filter;
+        let keep = |name: &str| {
+            let connected = filter
+                .connected
+                .is_none_or(|is| is == tunnel(name).is_some());
+            connected && filter.edge.as_deref().is_none_or(|edge| edge == name)
+        };
+        let chosen = choose(edges.keys().copied(), page, keep);
+        let trust = self.runtime.posture.trust().list.hash();
+        Some(Listing::of(&chosen, |name| {
+            let tunnel = tunnel(name);
+            Some(headend::EdgeEntry {
+                name: name.to_owned(),
+                connected: tunnel.is_some(),
+                devices: *edges.get(name)?,
+                tunnel: tunnel.map(|tunnel| self.tunnel_status(&tunnel, &trust)),
+            })
+        }))
+    }
+
+    fn devices(&self, page: &Page) -> Option<Devices> {
+        let settings = self.runtime.settings();
+        let configured: HashMap<&str, &DeviceSettings> = settings
+            .device
+            .iter()
+            .map(|device| (device.name.as_str(), device))
+            .collect();
+        let devices = self.devices.borrow();
+        let find = |name: &str| Some((*configured.get(name)?, devices.named(name)?));
+        let filter = &page.filter;
+        let keep = |name: &str| {
+            find(name).is_some_and(|(configured, device)| {
+                let is_connected = device.live.borrow().is_some();
+                filter.connected.is_none_or(|is| is == is_connected)
+                    && filter
+                        .edge
+                        .as_deref()
+                        .is_none_or(|edge| edge == configured.edge())
+            })
+        };
+        let chosen = choose(configured.keys().copied(), page, keep);
+        Some(Devices::Headend(Listing::of(&chosen, |name| {
+            find(name).map(|(configured, known)| device(configured, known))
+        })))
+    }
+
+    fn device(&self, name: &str) -> Option<OneDevice> {
+        let settings = self.runtime.settings();
+        let configured = settings.device.iter().find(|device| device.name == name)?;
+        let devices = self.devices.borrow();
+        Some(OneDevice::Headend {
+            device: device(configured, devices.named(name)?),
+        })
+    }
+
+    fn alarms(&self) -> Vec<Alarm> {
+        alarms(&self.runtime.ledger)
+    }
+
+    fn recent(&self) -> &Recent {
+        self.runtime.ledger.recent()
+    }
+}
+
+/// The edges that a configuration names, each with how many devices it may offer.
+fn edges_of(settings: &File) -> HashMap<&str, u64> {
+    let mut edges = HashMap::new();
+    for device in &settings.device {
+        *edges.entry(device.edge()).or_default() += 1;
+    }
+    for station in &settings.station {
+        edges.entry(station.edge()).or_default();
+    }
+    edges
+}
+
+impl Headend {
+    fn peer_row(&self, edge: &str) -> PeerRow {
+        let name = edge.to_owned();
+        let Some(tunnel) = self.registry.tunnel(edge) else {
+            return PeerRow {
+                name,
+                ..PeerRow::default()
+            };
+        };
+        let peer = &tunnel.link.peer;
+        PeerRow {
+            name,
+            connected: true,
+            transport: Some(peer.transport.name().into()),
+            address: Some(peer.address.to_string()),
+            same_policy: Some(*tunnel.policy.borrow() == self.runtime.posture.hash()),
+        }
+    }
+
+    fn device_rows(&self, settings: &File) -> Vec<DeviceRow> {
+        let devices = self.devices.borrow();
+        let rows = settings.device.iter().filter_map(|configured| {
+            let device = devices.named(&configured.name)?;
+            let counters = device.counters.snapshot();
+            Some(DeviceRow {
+                name: configured.name.clone(),
+                edge: Some(configured.edge().to_owned()),
+                connected: Some(device.live.borrow().is_some()),
+                answered: counters.answered,
+                refused: counters.refused + counters.refused_by_edge,
+                lost: counters.lost,
+            })
+        });
+        rows.collect()
     }
 
     /// `trust`: the hash of the headend's own trust list.
