@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use fieldlock_status::Status;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 use tokio::process::Child;
 use tokio::task::spawn_blocking;
 
@@ -74,7 +74,7 @@ impl Agent {
     pub(super) async fn wait_status<T>(
         &mut self,
         what: &str,
-        mut find: impl FnMut(&Value) -> Option<T>,
+        mut find: impl FnMut(&Status) -> Option<T>,
     ) -> Result<T, Trouble> {
         wait_for(what, PATIENCE, async || {
             if let Some(status) = self.ended()? {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fieldlock_audit::Kind;
 use fieldlock_sim::station::{OUTFLOW_LIMIT, SETPOINT};
 use fieldlock_sim::{Options, Plc};
-use serde_json::Value;
+use fieldlock_status::Status;
 
 use super::agent::Agent;
 use super::client::{Client, UNIT};
@@ -71,15 +71,12 @@ impl<'a> Story<'a> {
         let dialled = Instant::now();
         let mut edge = Agent::start("edge", site.program(), site.path())?;
         let tunnel = edge
-            .wait_status("the edge's tunnel", |status| {
-                status.pointer("/headends/0/tunnels/0").cloned()
-            })
+            .wait_status("the edge's tunnel", tunnel_of_edge)
             .await?;
-        let connected = |status: &Value| (status["devices"][0]["connected"] == true).then_some(());
+        let connected = |status: &Status| is_connected(status).then_some(());
         headend
             .wait_status("the device at the headend", connected)
             .await?;
-        let tunnel = Tunnel::of(&tunnel);
         screen.row("edge", "dials the headend; listens nowhere");
         screen.good(
             "tunnel up",
@@ -207,14 +204,14 @@ impl<'a> Story<'a> {
     }
 
     async fn set_headend_policy(&mut self, text: &str) -> Result<(), Trouble> {
-        let hash = |status: &Value| status["policy"].as_str().map(str::to_owned);
+        let hash = |status: &Status| Some(status.common().policy.clone());
         let before = self
             .headend
             .wait_status("the headend's policy", hash)
             .await?;
         self.site.write_policy("headend", text)?;
         self.headend.reload()?;
-        let changed = |status: &Value| hash(status).filter(|now| *now != before);
+        let changed = |status: &Status| hash(status).filter(|now| *now != before);
         self.headend
             .wait_status("the headend's other policy", changed)
             .await?;
@@ -393,14 +390,25 @@ struct Tunnel {
     key_exchange: String,
 }
 
-impl Tunnel {
-    fn of(status: &Value) -> Self {
-        let text = |key: &str| status[key].as_str().unwrap_or("unknown").to_owned();
-        Self {
-            transport: text("transport"),
-            key_exchange: text("key_exchange"),
-        }
-    }
+fn tunnel_of_edge(status: &Status) -> Option<Tunnel> {
+    let Status::Edge(edge) = status else {
+        return None;
+    };
+    let tunnel = edge.headends.first()?.tunnels.first()?;
+    Some(Tunnel {
+        transport: tunnel.transport.clone(),
+        key_exchange: tunnel.key_exchange.clone(),
+    })
+}
+
+fn is_connected(status: &Status) -> bool {
+    let Status::Headend(headend) = status else {
+        return false;
+    };
+    headend
+        .devices
+        .first()
+        .is_some_and(|device| device.connected)
 }
 
 impl std::fmt::Display for Tunnel {
