@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -196,10 +197,16 @@ impl Agent {
         }
     }
 
+    pub fn socket(&self) -> PathBuf {
+        self.state().join("control.sock")
+    }
+
     /// What `status --json` shows, over the control socket; `None` while there is none.
     pub fn try_status(&self) -> Option<Value> {
-        let mut stream = UnixStream::connect(self.state().join("control.sock")).ok()?;
+        let mut stream = UnixStream::connect(self.socket()).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        // No request comes: it need not wait for one.
+        stream.shutdown(Shutdown::Write).ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         serde_json::from_str(&text).ok()

@@ -11,6 +11,7 @@ mod captures;
 mod cli;
 mod clients;
 mod clock;
+mod control;
 mod custody;
 mod enroll;
 mod est;
@@ -97,6 +98,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(authority::trials());
     trials.extend(est::trials());
     trials.extend(est_clients::trials());
+    trials.extend(control::trials());
     trials.extend(custody::trials());
     trials.extend(clock::trials());
     trials.extend(hsm::trials());

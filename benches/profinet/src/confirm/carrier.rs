@@ -6,6 +6,7 @@ mod tests;
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -323,6 +324,8 @@ fn policy(names: &[Names]) -> String {
 /// What `fieldlock status` shows, over the control socket; `None` while there is none.
 fn status(state: &Path) -> Option<Value> {
     let mut stream = UnixStream::connect(state.join("control.sock")).ok()?;
+    // No request comes: it need not wait for one.
+    stream.shutdown(Shutdown::Write).ok()?;
     let patience = Some(Duration::from_secs(5));
     stream.set_read_timeout(patience).ok()?;
     let mut text = String::new();
