@@ -7,7 +7,7 @@
 //! - `device`, `line`: sockets and serial lines around [`fieldlock_conduit::device`].
 //! - `mbaps`: devices that speak Modbus/TCP Security.
 //! - `reach`: whether what the configuration names answers.
-//! - [`settings`]: `edge.toml`.
+//! - `settings`: `edge.toml`.
 
 mod bundle;
 mod cyclic;

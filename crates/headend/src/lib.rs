@@ -10,7 +10,7 @@
 //! - `sweep`: live tunnels, judged again.
 //! - `refusals`: edges that were turned away, for `status`.
 //! - `devices`, `channel`: the devices, and requests under way to one.
-//! - [`settings`]: `headend.toml`.
+//! - `settings`: `headend.toml`.
 //!
 //! All of it runs on one thread; the audit log has its own.
 
