@@ -2,7 +2,7 @@
 //!
 //! The same frames run over QUIC (a stream per channel) and over one TLS connection:
 //! [`frame`] is their wire format, [`hello`] what both sides state first, [`state`] the
-//! rules of a session from the first byte to the last, [`backoff`] and [`race`] when and
+//! rules of a session from the first byte to the last, [`backoff`], [`race`] and [`dialler`] when and
 //! by which transport an edge dials, [`place`] which of an edge's tunnels a headend keeps.
 
 #![cfg_attr(
@@ -11,6 +11,7 @@
 )]
 
 pub mod backoff;
+pub mod dialler;
 pub mod frame;
 pub mod hello;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub mod state;
 mod wire;
 
 pub use backoff::Backoff;
+pub use dialler::Dialler;
 pub use frame::{Checkpoint, ClientOpen, Decoder, Fate, Frame, FrameError, Outcome};
 pub use hello::{DeviceOffer, Hello, HelloError};
 pub use place::{Place, Step};
