@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use fieldlock_session::dialler::ATTEMPT;
 use fieldlock_session::{Backoff, CYCLIC_ALPN};
 use fieldlock_transport::peer::tls_peer;
 use fieldlock_transport::tunnel::lane::{Token, WELCOME};
@@ -12,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::Edge;
-use super::dial::{ATTEMPT, Failed, connect_tls};
+use super::dial::{Failed, connect_tls};
 
 /// When it is dialled again, doubling from the first to the last: soon enough for a controller that
 /// tries again, too.

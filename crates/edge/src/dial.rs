@@ -1,7 +1,7 @@
 //! A tunnel to one headend, kept up: race, fallback, reconnect, return to QUIC.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::{RefCell, RefMut};
+use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_pki::{Identity, Role};
-use fieldlock_session::race::Attempt;
-use fieldlock_session::{ALPN, Close, Failure, Race, Transport};
+use fieldlock_session::dialler::{ATTEMPT, Ended, Ending, Output};
+use fieldlock_session::{ALPN, Close, Dialler, Failure, Transport};
 use fieldlock_transport::peer::{Peer, quic_peer, tls_peer};
 use fieldlock_transport::socket;
 use fieldlock_transport::tls::Trust;
@@ -20,7 +20,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{sleep_until, timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tracing::{debug, info, warn};
@@ -30,34 +30,30 @@ use super::tunnel::TunnelHandler;
 use super::{Edge, cyclic};
 use crate::settings::{Headend as Settings, Transport as Configured};
 
-/// One attempt, from the first packet to the end of the handshake.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
-/// While on TLS: when QUIC is tried again, doubling from the first to the last.
-const RETURN_FIRST: Duration = Duration::from_secs(5);
-const RETURN_LAST: Duration = Duration::from_secs(300);
-/// While a headend's certificate is about to expire, and it has not got another.
-const RENEW_AGAIN: Duration = Duration::from_secs(600);
 /// Different failures that are remembered, so as not to be repeated in the log.
 const COMPLAINTS: usize = 16;
+const PANICKED: Ended = Ended {
+    was_up: false,
+    why: Ending::Lost,
+    round_trip: None,
+};
 
 /// What this edge has with one headend; `status` shows it.
 pub(crate) struct Dialled {
     settings: Settings,
     pub(crate) last_error: RefCell<Option<String>>,
-    closing: Cell<bool>,
-    renew: Cell<bool>,
-    renewed: Cell<Option<Instant>>,
+    /// Never borrowed across an `await`.
+    core: RefCell<Dialler>,
     attention: Notify,
 }
 
 impl Dialled {
-    pub(crate) fn new(settings: Settings) -> Rc<Self> {
+    pub(crate) fn new(settings: Settings, seed: u64) -> Rc<Self> {
+        let core = Dialler::new(only(settings.transport), Instant::now(), seed);
         Rc::new(Self {
             settings,
             last_error: RefCell::default(),
-            closing: Cell::new(false),
-            renew: Cell::new(false),
-            renewed: Cell::new(None),
+            core: RefCell::new(core),
             attention: Notify::new(),
         })
     }
@@ -68,22 +64,25 @@ impl Dialled {
 
     /// Dials no more; live tunnels are closed by the caller.
     pub(crate) fn close(&self) {
-        self.closing.set(true);
+        self.core.borrow_mut().handle_close(Instant::now());
         self.attention.notify_one();
     }
 
     /// [`Dialled::renew`], at most every ten minutes.
     pub(crate) fn renew_again(&self) {
-        let due = |last: Instant| last.elapsed() >= RENEW_AGAIN;
-        if self.renewed.get().is_none_or(due) {
-            self.renewed.set(Some(Instant::now()));
-            self.renew();
+        if self.core.borrow_mut().handle_expiring(Instant::now()) {
+            self.dials_anew();
         }
     }
 
     /// Dials anew with what the edge has by now; the headend lets the older tunnel finish.
     pub(crate) fn renew(&self) {
-        self.renew.set(true);
+        self.core.borrow_mut().handle_renew(Instant::now());
+        self.dials_anew();
+    }
+
+    fn dials_anew(&self) {
+        info!(headend = self.settings.name, "dialling anew");
         self.attention.notify_one();
     }
 }
@@ -92,6 +91,15 @@ impl Dialled {
 enum Connected {
     Quic(quinn::Connection, Peer),
     Tls(Box<TlsStream<TcpStream>>, Peer),
+}
+
+impl Connected {
+    fn transport(&self) -> Transport {
+        match self {
+            Self::Quic(..) => Transport::Quic,
+            Self::Tls(..) => Transport::Tls,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -129,33 +137,20 @@ impl Failed {
     }
 }
 
-/// How a tunnel ended, for the race.
-struct Ended {
-    transport: Transport,
-    was_up: bool,
-    round_trip: Option<Duration>,
-    end: End,
-}
-
 /// Keeps one tunnel up until [`Dialled::close`], and ends with the last one.
 pub(crate) async fn keep(edge: Rc<Edge>, dialled: Rc<Dialled>) {
-    let seed = edge.runtime.seed();
-    let mut dialler = Dialler {
-        race: Race::new(only(dialled.settings.transport), Instant::now(), seed),
+    let mut driver = Driver {
         names: Names::new(&dialled.settings.address),
         edge,
         dialled,
-        addresses: Vec::new(),
         complaints: VecDeque::new(),
         attempts: JoinSet::new(),
         tunnels: JoinSet::new(),
-        transport: None,
-        return_at: None,
-        return_after: RETURN_FIRST,
-        round_trip: None,
+        numbers: HashMap::new(),
     };
-    while !dialler.is_done() {
-        dialler.step().await;
+    while !driver.dialled.core.borrow().is_done() {
+        driver.carry_out().await;
+        driver.wait().await;
     }
 }
 
@@ -167,40 +162,42 @@ fn only(transport: Configured) -> Option<Transport> {
     }
 }
 
-struct Dialler {
+/// Runs the [`Dialler`] of one headend. What it began, attempts and tunnels, ends with it.
+struct Driver {
     edge: Rc<Edge>,
     dialled: Rc<Dialled>,
-    race: Race,
     names: Names,
-    addresses: Vec<SocketAddr>,
     /// What was said since the last tunnel, the newest last.
     complaints: VecDeque<String>,
-    attempts: JoinSet<(Attempt, Result<Connected, Failed>)>,
-    tunnels: JoinSet<Ended>,
-    /// Of the newest live tunnel.
-    transport: Option<Transport>,
-    return_at: Option<Instant>,
-    return_after: Duration,
-    /// Of the tunnel to a headend that said that it stops: how soon it may answer when it is back.
-    round_trip: Option<Duration>,
+    attempts: JoinSet<(SocketAddr, Transport, Result<Connected, Failed>)>,
+    tunnels: JoinSet<(Transport, Ended, End)>,
+    /// Which tunnel a task runs: one that panics can't say it.
+    numbers: HashMap<task::Id, u32>,
 }
 
-impl Dialler {
-    /// Attempts under way are given up with the dialler.
-    fn is_done(&self) -> bool {
-        self.dialled.closing.get() && self.tunnels.is_empty()
+impl Driver {
+    fn core(&self) -> RefMut<'_, Dialler> {
+        self.dialled.core.borrow_mut()
     }
 
-    async fn step(&mut self) {
-        let dialling = self.tunnels.is_empty() && !self.dialled.closing.get();
-        if dialling {
-            self.dial().await;
+    async fn carry_out(&mut self) {
+        loop {
+            let output = self.core().poll_output();
+            match output {
+                Some(Output::Resolve) => self.resolve().await,
+                Some(Output::Attempt {
+                    transport,
+                    address,
+                    round_trip,
+                }) => self.attempt(transport, address, round_trip),
+                Some(Output::GiveUp) => self.attempts = JoinSet::new(),
+                None => break,
+            }
         }
-        let wake = if dialling {
-            Some(self.race.poll_timeout())
-        } else {
-            self.return_at
-        };
+    }
+
+    async fn wait(&mut self) {
+        let wake = self.core().poll_timeout();
         let timer = async {
             match wake {
                 Some(at) => sleep_until(at.into()).await,
@@ -208,74 +205,47 @@ impl Dialler {
             }
         };
         tokio::select! {
-            Some(done) = self.attempts.join_next() => {
-                if let Ok((attempt, outcome)) = done {
-                    self.attempted(attempt, outcome);
-                }
-            }
-            Some(ended) = self.tunnels.join_next() => self.ended(ended.ok()),
-            () = timer => {
-                if !dialling {
-                    self.try_quic().await;
-                }
-            }
-            () = self.dialled.attention.notified() => {
-                if self.dialled.renew.take() {
-                    match self.tunnels.is_empty() {
-                        true => self.race.begin_again(Instant::now()),
-                        false => self.renew().await,
-                    }
-                }
-            }
+            Some(done) = self.attempts.join_next() => self.attempted(done.ok()),
+            Some(ended) = self.tunnels.join_next_with_id() => self.ended(ended),
+            () = timer => self.core().handle_timeout(Instant::now()),
+            () = self.dialled.attention.notified() => {}
         }
     }
 
-    async fn dial(&mut self) {
-        let now = Instant::now();
-        if self.race.round_due(now) {
-            self.resolve().await;
-            self.race.start_round(Instant::now(), self.addresses.len());
-        }
-        while let Some(attempt) = self.race.poll_attempt(Instant::now()) {
-            self.attempt(attempt);
-        }
+    async fn resolve(&mut self) {
+        let mut complaints = Vec::new();
+        let complain = |text| complaints.push(text);
+        let addresses = self.names.resolve(complain).await;
+        complaints.into_iter().for_each(|text| self.complain(text));
+        self.core().handle_addresses(Instant::now(), addresses);
     }
 
-    fn attempt(&mut self, attempt: Attempt) {
-        let Some(address) = self.addresses.get(attempt.address).copied() else {
-            return;
-        };
+    fn attempt(&mut self, by: Transport, to: SocketAddr, round_trip: Option<Duration>) {
+        if !self.tunnels.is_empty() {
+            let (headend, by) = (&self.dialled.settings.name, by.name());
+            debug!(headend, by, "dialling beside the live tunnel");
+        }
         let edge = self.edge.clone();
         let name = self.dialled.settings.name.clone();
-        let round_trip = self.round_trip;
         self.attempts.spawn_local(async move {
-            let connecting = connect(&edge, &name, attempt.transport, address, round_trip);
+            let connecting = connect(&edge, &name, by, to, round_trip);
             let outcome = timeout(ATTEMPT, connecting)
                 .await
                 .unwrap_or_else(|_| Err(Failed::network("no answer in time")));
-            (attempt, outcome)
+            (to, by, outcome)
         });
     }
 
-    fn attempted(&mut self, attempt: Attempt, outcome: Result<Connected, Failed>) {
-        match outcome {
-            // A handshake that nobody wants any more.
-            Ok(_) if self.dialled.closing.get() => {}
-            Ok(connected) => {
-                // Those under way, and those that have come through in the meantime: one
-                // tunnel is enough.
-                self.attempts = JoinSet::new();
-                self.round_trip = None;
-                self.race.connected();
-                self.start(connected);
-            }
-            Err(failed) => {
-                let address = self.addresses.get(attempt.address);
-                let address = address.map_or_else(String::new, ToString::to_string);
-                let text = format!("{} {address}: {}", attempt.transport.name(), failed.text);
+    fn attempted(&mut self, done: Option<(SocketAddr, Transport, Result<Connected, Failed>)>) {
+        match done {
+            Some((.., Ok(connected))) => self.connected(connected),
+            Some((address, transport, Err(failed))) => {
+                let text = format!("{} {address}: {}", transport.name(), failed.text);
                 self.complain(text);
-                self.race.failed(Instant::now(), failed.why);
+                self.core().handle_failed(Instant::now(), failed.why);
             }
+            // Its task panicked.
+            None => self.core().handle_failed(Instant::now(), Failure::Network),
         }
     }
 
@@ -295,32 +265,35 @@ impl Dialler {
         *self.dialled.last_error.borrow_mut() = Some(text);
     }
 
-    fn start(&mut self, connected: Connected) {
+    fn connected(&mut self, connected: Connected) {
+        let number = self.edge.runtime.next_link();
+        let transport = connected.transport();
+        let wanted = self
+            .core()
+            .handle_connected(Instant::now(), number, transport);
+        if wanted {
+            self.start(number, transport, connected);
+        }
+    }
+
+    fn start(&mut self, number: u32, transport: Transport, connected: Connected) {
         let edge = &self.edge;
         let devices = edge.devices();
         let hello = edge.hello();
-        let number = edge.runtime.next_link();
-        let (transport, run): (_, RunTunnel) = match connected {
+        let run = match connected {
             Connected::Quic(connection, peer) => {
                 let link = Link::edge(peer, Path::Quic(connection), number, &hello);
                 let handler = TunnelHandler::new(edge, &link, devices, hello.stations);
-                (Transport::Quic, RunTunnel::Quic(link, handler))
+                RunTunnel::Quic(link, handler)
             }
             Connected::Tls(stream, peer) => {
                 let link = Link::edge(peer, Path::Tls, number, &hello);
                 let handler = TunnelHandler::new(edge, &link, devices, hello.stations);
-                (Transport::Tls, RunTunnel::Tls(stream, link, handler))
+                RunTunnel::Tls(stream, link, handler)
             }
         };
-        self.transport = Some(transport);
-        if transport == Transport::Tls && self.dialled.settings.transport == Configured::Auto {
-            self.return_at = Some(Instant::now() + self.return_after);
-        } else {
-            self.return_at = None;
-            self.return_after = RETURN_FIRST;
-        }
         let edge = edge.clone();
-        self.tunnels.spawn_local(async move {
+        let task = self.tunnels.spawn_local(async move {
             let (link, handler) = run.parts();
             edge.tunnels
                 .borrow_mut()
@@ -328,73 +301,47 @@ impl Dialler {
             let end = run.run(&edge).await;
             edge.tunnels.borrow_mut().remove(&number);
             handler.ended(&link, &end);
-            Ended {
-                transport,
+            let ended = Ended {
                 was_up: link.was_up(),
+                why: ending(&end),
                 round_trip: link.round_trip(),
-                end,
-            }
+            };
+            (transport, ended, end)
         });
+        self.numbers.insert(task.id(), number);
     }
 
-    fn ended(&mut self, ended: Option<Ended>) {
+    fn ended(&mut self, done: Result<(task::Id, (Transport, Ended, End)), JoinError>) {
         // A panicked task is a tunnel that was lost.
-        let Some(ended) = ended else {
-            return;
+        let (id, ended) = match done {
+            Ok((id, (transport, ended, end))) => {
+                self.note_end(transport, ended, &end);
+                (id, ended)
+            }
+            Err(error) => (error.id(), PANICKED),
         };
-        let now = Instant::now();
+        if let Some(number) = self.numbers.remove(&id) {
+            self.core().handle_ended(Instant::now(), number, ended);
+        }
+    }
+
+    fn note_end(&mut self, transport: Transport, ended: Ended, end: &End) {
         if ended.was_up {
             *self.dialled.last_error.borrow_mut() = None;
             self.complaints.clear();
-            if self.tunnels.is_empty() {
-                self.race.won(now, ended.transport);
-                if ended.end.is_goodbye(Close::Shutdown) {
-                    self.race.expect_back(now);
-                    self.round_trip = ended.round_trip;
-                }
-            }
         } else {
-            self.complain(format!("{}: {}", ended.transport.name(), ended.end));
-            let why = match ended.end.is_refusal() {
-                true => Failure::Refused,
-                false => Failure::Network,
-            };
-            self.race.failed(now, why);
-        }
-        if self.tunnels.is_empty() {
-            self.transport = None;
-            self.return_at = None;
+            self.complain(format!("{}: {end}", transport.name()));
         }
     }
+}
 
-    /// On the fallback: is there a way for QUIC again?
-    async fn try_quic(&mut self) {
-        self.return_after = (self.return_after * 2).min(RETURN_LAST);
-        self.return_at = Some(Instant::now() + self.return_after);
-        if self.transport == Some(Transport::Tls) {
-            debug!(headend = self.dialled.settings.name, "trying QUIC again");
-            self.spread(Transport::Quic).await;
-        }
-    }
-
-    /// A second tunnel beside the live one, which the headend then lets finish.
-    async fn renew(&mut self) {
-        info!(headend = self.dialled.settings.name, "dialling anew");
-        self.spread(self.transport.unwrap_or(Transport::Quic)).await;
-    }
-
-    async fn spread(&mut self, transport: Transport) {
-        self.resolve().await;
-        for address in 0..self.addresses.len() {
-            self.attempt(Attempt { transport, address });
-        }
-    }
-
-    async fn resolve(&mut self) {
-        let mut complaints = Vec::new();
-        let complain = |text| complaints.push(text);
-        self.addresses = self.names.resolve(complain).await;
-        complaints.into_iter().for_each(|text| self.complain(text));
+fn ending(end: &End) -> Ending {
+    if end.is_goodbye(Close::Shutdown) {
+        Ending::Stopped
+    } else if end.is_refusal() {
+        Ending::Refused
+    } else {
+        Ending::Lost
     }
 }
 

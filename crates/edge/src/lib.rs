@@ -239,7 +239,7 @@ impl Life for Edge {
         });
         for headend in &settings.headend {
             if !dialled.contains_key(&headend.name) {
-                let known = Dialled::new(headend.clone());
+                let known = Dialled::new(headend.clone(), self.runtime.seed());
                 tokio::task::spawn_local(dial::keep(self.clone(), known.clone()));
                 dialled.insert(headend.name.clone(), known);
             }
