@@ -1,19 +1,18 @@
-//! An edge: what `agent`'s dialler does around [`Race`] and [`Session`].
+//! An edge: what its shell does around [`Dialler`] and [`Session`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::head::{HEADS, Mood, hello};
 use super::net::{Conn, End, heartbeat};
 use super::reference::Dials;
 use super::world::{Happening, World};
-use crate::race::Attempt;
-use crate::{Close, Event, Failure, Liveness, Race, Session, Side, Transport};
+use crate::dialler::{ATTEMPT, Ended, Ending, Output};
+use crate::{Close, Dialler, Event, Failure, Liveness, Session, Side, Transport};
 
-/// How `agent` bounds an attempt, and when it tries QUIC again.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
-const RETURN_FIRST: Duration = Duration::from_secs(5);
-const RETURN_LAST: Duration = Duration::from_secs(300);
+/// Until the name server has answered, or has not.
+const NAMES: u64 = 2000;
 
 /// A process with the edge's key.
 #[derive(Debug)]
@@ -21,38 +20,35 @@ pub(super) struct Process {
     pub(super) site: usize,
     instance: [u8; 16],
     pub(super) died: Option<Instant>,
-    pub(super) diallers: Vec<Dialler>,
+    pub(super) lines: Vec<Line>,
 }
 
-/// Keeps a tunnel to one headend.
+/// What a process has with one headend.
 #[derive(Debug)]
-pub(super) struct Dialler {
-    pub(super) race: Race,
+pub(super) struct Line {
+    pub(super) dialler: Dialler,
     only: Option<Transport>,
-    addresses: u64,
+    addresses: u16,
+    /// The name server was asked.
+    pub(super) resolving: bool,
     pub(super) attempts: BTreeMap<u32, Transport>,
     pub(super) tunnels: BTreeSet<usize>,
-    transport: Option<Transport>,
-    return_at: Option<Instant>,
-    return_after: Duration,
     pub(super) dials: Dials,
 }
 
 /// Which process dials which headend.
 pub(super) type Pair = (usize, usize);
 
-impl Dialler {
-    fn new(only: Option<Transport>, addresses: u64, now: Instant, seed: u64) -> Self {
+impl Line {
+    fn new(only: Option<Transport>, addresses: u16, now: Instant, seed: u64) -> Self {
         Self {
-            race: Race::new(only, now, seed),
+            dialler: Dialler::new(only, now, seed),
             only,
             addresses,
+            resolving: false,
             attempts: BTreeMap::new(),
             tunnels: BTreeSet::new(),
-            transport: None,
-            return_at: None,
-            return_after: RETURN_FIRST,
-            dials: Dials::new(addresses),
+            dials: Dials::new(addresses.into()),
         }
     }
 
@@ -64,21 +60,21 @@ impl Dialler {
 impl World {
     pub(super) fn edge_starts(&mut self, site: usize) {
         let number = self.processes.len();
-        let mut dialler = || {
+        let mut line = || {
             let only = match self.dice.roll(10) {
                 0 => Some(Transport::Quic),
                 1 => Some(Transport::Tls),
                 _ => None,
             };
-            let addresses = 1 + self.dice.roll(2);
-            Dialler::new(only, addresses, self.now, self.dice.roll(u64::MAX))
+            let addresses = 1 + self.dice.roll(2) as u16;
+            Line::new(only, addresses, self.now, self.dice.roll(u64::MAX))
         };
-        let diallers = (0..HEADS).map(|_| dialler()).collect();
+        let lines = (0..HEADS).map(|_| line()).collect();
         self.processes.push(Process {
             site,
             instance: [number as u8; 16],
             died: None,
-            diallers,
+            lines,
         });
     }
 
@@ -93,46 +89,73 @@ impl World {
         }
     }
 
-    pub(super) fn dialler(&mut self, (process, head): Pair) -> &mut Dialler {
-        &mut self.processes[process].diallers[head]
+    pub(super) fn line(&mut self, (process, head): Pair) -> &mut Line {
+        &mut self.processes[process].lines[head]
     }
 
     /// When the dialler of a pair has something to do.
     pub(super) fn dial_deadline(&self, (process, head): Pair) -> Option<Instant> {
         let process = &self.processes[process];
-        let dialler = &process.diallers[head];
-        match (process.died, dialler.tunnels.is_empty()) {
-            (Some(_), _) => None,
-            (None, true) => Some(dialler.race.poll_timeout()),
-            (None, false) => dialler.return_at,
+        let alive = process.died.is_none();
+        alive.then(|| process.lines[head].dialler.poll_timeout())?
+    }
+
+    /// Its timer, which may be early.
+    pub(super) fn dial(&mut self, pair: Pair) {
+        let now = self.now;
+        self.line(pair).dialler.handle_timeout(now);
+        self.dial_on(pair);
+    }
+
+    /// Does what the dialler of a pair says.
+    fn dial_on(&mut self, pair: Pair) {
+        while let Some(output) = self.line(pair).dialler.poll_output() {
+            self.trace(&(pair, output));
+            match output {
+                Output::Resolve => self.resolve(pair),
+                Output::Attempt { transport, .. } => self.attempt(pair, transport),
+                Output::GiveUp => self.line(pair).attempts.clear(),
+            }
         }
     }
 
-    pub(super) fn dial(&mut self, pair: Pair) {
+    fn resolve(&mut self, pair: Pair) {
+        let line = self.line(pair);
+        assert!(!line.resolving, "asks twice at a time: {line:?}");
+        line.resolving = true;
+        line.dials.asks(line.tunnels.is_empty());
+        let slow = self.faults && self.dice.percent(5);
+        if slow {
+            let after = self.dice.millis(1..NAMES);
+            self.later(after, Happening::Resolved { pair });
+        } else {
+            self.resolved(pair);
+        }
+    }
+
+    pub(super) fn resolved(&mut self, pair: Pair) {
         let now = self.now;
         let no_names = self.faults && self.dice.percent(2);
-        let dialler = self.dialler(pair);
-        if !dialler.tunnels.is_empty() {
-            if dialler.return_at.is_some_and(|at| now >= at) {
-                self.try_quic(pair);
-            }
-            return;
-        }
-        if dialler.race.round_due(now) {
-            let addresses = if no_names { 0 } else { dialler.addresses };
-            dialler.dials.round(now);
-            dialler.race.start_round(now, addresses as usize);
-        }
-        while let Some(Attempt { transport, .. }) = self.dialler(pair).race.poll_attempt(now) {
-            self.dialler(pair).dials.attempt(now);
-            self.attempt(pair, transport);
+        let line = self.line(pair);
+        let addresses = if no_names { 0 } else { line.addresses };
+        line.resolving = false;
+        line.dials.resolved(line.tunnels.is_empty());
+        let addresses = (0..addresses).map(|n| SocketAddr::from(([192, 0, 2, 1], n)));
+        line.dialler.handle_addresses(now, addresses.collect());
+        if self.processes[pair.0].died.is_none() {
+            self.dial_on(pair);
         }
     }
 
     fn attempt(&mut self, pair: Pair, transport: Transport) {
+        let now = self.now;
         self.attempts += 1;
         let id = self.attempts;
-        self.dialler(pair).attempts.insert(id, transport);
+        let line = self.line(pair);
+        line.attempts.insert(id, transport);
+        if line.tunnels.is_empty() {
+            line.dials.attempt(now);
+        }
         let head = &self.heads[pair.1];
         let (start, off) = (head.start, !head.alive);
         let deadline = self.now + ATTEMPT;
@@ -154,7 +177,7 @@ impl World {
 
     /// What the packets of a handshake come to.
     pub(super) fn handshake(&mut self, pair: Pair, id: u32, start: u8, deadline: Instant) {
-        let Some(&transport) = self.dialler(pair).attempts.get(&id) else {
+        let Some(&transport) = self.line(pair).attempts.get(&id) else {
             return self.given_up(pair, start);
         };
         if self.processes[pair.0].died.is_some() {
@@ -168,10 +191,10 @@ impl World {
             return self.at(at, Happening::NoAnswer { pair, id });
         }
         match head.mood {
-            Mood::Busy => self.failed(pair, Some(id), Failure::Busy),
+            Mood::Busy => self.failed(pair, id, Failure::Busy),
             // In TLS 1.3 the client is through before it hears that it is refused.
             Mood::Refuses if self.dice.percent(50) => {
-                self.failed(pair, Some(id), Failure::Refused);
+                self.failed(pair, id, Failure::Refused);
             }
             Mood::Refuses => {
                 let number = self.connected(pair, transport);
@@ -206,29 +229,23 @@ impl World {
         self.conns.push(conn);
         self.open.insert(number);
         let now = self.now;
-        let dialler = self.dialler(pair);
-        // Those under way: one tunnel is enough.
-        dialler.attempts.clear();
-        dialler.race.connected();
-        dialler.tunnels.insert(number);
-        dialler.transport = Some(transport);
-        if transport == Transport::Tls && dialler.only.is_none() {
-            dialler.return_at = Some(now + dialler.return_after);
-        } else {
-            dialler.return_at = None;
-            dialler.return_after = RETURN_FIRST;
-        }
+        let line = self.line(pair);
+        line.tunnels.insert(number);
+        let wanted = line.dialler.handle_connected(now, number as u32, transport);
+        assert!(wanted, "it was not closed");
+        self.dial_on(pair);
         number
     }
 
-    pub(super) fn failed(&mut self, pair: Pair, id: Option<u32>, why: Failure) {
+    pub(super) fn failed(&mut self, pair: Pair, id: u32, why: Failure) {
         let now = self.now;
         let dead = self.processes[pair.0].died.is_some();
-        let dialler = self.dialler(pair);
-        let wanted = id.is_none_or(|id| dialler.attempts.remove(&id).is_some());
+        let line = self.line(pair);
+        let wanted = line.attempts.remove(&id).is_some();
         if wanted && !dead {
-            dialler.dials.failed(now, why);
-            dialler.race.failed(now, why);
+            line.dials.failed(now, why);
+            line.dialler.handle_failed(now, why);
+            self.dial_on(pair);
         }
     }
 
@@ -240,76 +257,50 @@ impl World {
                 }
             }
             Event::Goodbye { code, .. } => {
-                let close = Close::from_code(code);
-                let pair = (self.conns[number].process, self.conns[number].head);
-                self.edge_ends(number, close.is_some_and(Close::is_refusal));
-                if close == Some(Close::Shutdown) {
-                    let now = self.now;
-                    self.dialler(pair).race.expect_back(now);
-                }
+                let why = match Close::from_code(code) {
+                    Some(Close::Shutdown) => Ending::Stopped,
+                    Some(close) if close.is_refusal() => Ending::Refused,
+                    _ => Ending::Lost,
+                };
+                self.edge_ends(number, why);
             }
-            Event::HelloTimeout | Event::Dead => self.edge_ends(number, false),
+            Event::HelloTimeout | Event::Dead => self.edge_ends(number, Ending::Lost),
             _ => {}
         }
     }
 
-    pub(super) fn edge_ends(&mut self, number: usize, refused: bool) {
+    pub(super) fn edge_ends(&mut self, number: usize, why: Ending) {
         let Some(end) = self.conns[number].edge.take() else {
             return;
         };
         self.hang_up(number, Side::Edge, false);
         let conn = &self.conns[number];
-        let (pair, transport, now) = ((conn.process, conn.head), conn.transport, self.now);
-        let dialler = self.dialler(pair);
-        dialler.tunnels.remove(&number);
-        let alone = dialler.tunnels.is_empty();
-        if alone {
-            dialler.transport = None;
-            dialler.return_at = None;
+        let (pair, now) = ((conn.process, conn.head), self.now);
+        let line = self.line(pair);
+        line.tunnels.remove(&number);
+        match (end.was_up, why) {
+            (true, _) if line.tunnels.is_empty() => line.dials.won(now),
+            (true, _) => {}
+            (false, Ending::Refused) => line.dials.failed(now, Failure::Refused),
+            (false, _) => line.dials.failed(now, Failure::Network),
         }
-        match (end.was_up, alone) {
-            (true, true) => {
-                dialler.dials.won(now);
-                dialler.race.won(now, transport);
-            }
-            (true, false) => {}
-            (false, _) => {
-                let why = if refused {
-                    Failure::Refused
-                } else {
-                    Failure::Network
-                };
-                self.failed(pair, None, why);
-            }
-        }
-    }
-
-    fn try_quic(&mut self, pair: Pair) {
-        let now = self.now;
-        let dialler = self.dialler(pair);
-        dialler.return_after = (dialler.return_after * 2).min(RETURN_LAST);
-        dialler.return_at = Some(now + dialler.return_after);
-        if dialler.transport == Some(Transport::Tls) {
-            self.spread(pair, Transport::Quic);
-        }
+        let ended = Ended {
+            was_up: end.was_up,
+            why,
+            round_trip: end.session.round_trip(),
+        };
+        line.dialler.handle_ended(now, number as u32, ended);
+        self.dial_on(pair);
     }
 
     /// With another certificate, beside what there is.
     pub(super) fn renew(&mut self, pair: Pair) {
         let now = self.now;
-        let dialler = self.dialler(pair);
-        if dialler.tunnels.is_empty() {
-            dialler.dials.begin_again();
-            dialler.race.begin_again(now);
-        } else {
-            let transport = dialler.transport.unwrap_or(Transport::Quic);
-            self.spread(pair, transport);
+        let line = self.line(pair);
+        if line.tunnels.is_empty() {
+            line.dials.begin_again();
         }
-    }
-
-    fn spread(&mut self, pair: Pair, transport: Transport) {
-        for _ in 0..self.dialler(pair).addresses {
-            self.attempt(pair, transport);
-        }
+        line.dialler.handle_renew(now);
+        self.dial_on(pair);
     }
 }

@@ -29,6 +29,9 @@ pub(super) struct Dials {
     /// Answers of a kind, one after another.
     busy: u32,
     refused: u32,
+    /// The addresses are asked for, or there, of a round that begins with the next attempt.
+    asks: bool,
+    begins: bool,
     /// Of this round.
     worst: Failure,
     /// No round begins before, and only so many attempts of this one.
@@ -45,6 +48,8 @@ impl Dials {
             rounds: VecDeque::new(),
             busy: 0,
             refused: 0,
+            asks: false,
+            begins: false,
             worst: Failure::Network,
             not_before: None,
             spare: 0,
@@ -52,7 +57,16 @@ impl Dials {
         }
     }
 
-    pub(super) fn round(&mut self, now: Instant) {
+    /// Asks where the headend is: for a round, if there is no tunnel.
+    pub(super) fn asks(&mut self, alone: bool) {
+        self.asks = alone;
+    }
+
+    pub(super) fn resolved(&mut self, alone: bool) {
+        self.begins = self.asks && alone;
+    }
+
+    fn round(&mut self, now: Instant) {
         let early = self.not_before.is_some_and(|at| now < at);
         assert!(!early, "asked again too early: {self:?}");
         self.worst = Failure::Network;
@@ -67,7 +81,11 @@ impl Dials {
         assert!(self.rounds.len() <= ROUNDS, "dials without rest");
     }
 
+    /// An attempt, of those that are made while there is no tunnel.
     pub(super) fn attempt(&mut self, now: Instant) {
+        if std::mem::take(&mut self.begins) {
+            self.round(now);
+        }
         if self.not_before.is_some_and(|at| now < at) {
             assert!(self.spare > 0, "asked again too early: {self:?}");
             self.spare -= 1;
@@ -147,9 +165,9 @@ impl Well {
 impl World {
     fn circumstances(&self, head: usize) -> Option<Circumstances> {
         let process = self.living(0)?;
-        let dialler = &self.processes[process].diallers[head];
+        let line = &self.processes[process].lines[head];
         let open = [Transport::Quic, Transport::Tls]
-            .map(|t| self.sites[0].is_open(head, t) && dialler.uses(t));
+            .map(|t| self.sites[0].is_open(head, t) && line.uses(t));
         let Head {
             alive,
             mood,
@@ -189,7 +207,7 @@ impl World {
         let Some(Circumstances { process, .. }) = well.circumstances else {
             return;
         };
-        let no = self.processes[process].diallers[head].dials.no;
+        let no = self.processes[process].lines[head].dials.no;
         let recently = no.is_some_and(|no| no + 10 * SECOND >= well.since);
         let bound = if recently { BACK_AFTER_NO } else { BACK };
         if self.now > well.since + bound {
@@ -223,16 +241,14 @@ impl World {
     /// Whoever has no tunnel dials again before long.
     fn check_dialling(&self) {
         for (process, head) in self.pairs() {
-            let dialler = &self.processes[process].diallers[head];
+            let line = &self.processes[process].lines[head];
             // Four seconds of attempts, in rounds that begin 0.7 s after each other at the earliest.
-            assert!(
-                dialler.attempts.len() as u64 <= 7 * 2 * 2,
-                "attempts pile up"
-            );
-            if dialler.tunnels.is_empty() {
-                let at = dialler.race.poll_timeout();
-                let latest = self.now + dialler.dials.patience();
-                assert!(at <= latest, "{process} stops dialling {head}: {dialler:?}");
+            assert!(line.attempts.len() as u64 <= 7 * 2 * 2, "attempts pile up");
+            if line.tunnels.is_empty() && !line.resolving {
+                let at = line.dialler.poll_timeout();
+                let latest = self.now + line.dials.patience();
+                let soon = at.is_some_and(|at| at <= latest);
+                assert!(soon, "{process} stops dialling {head}: {line:?}");
             }
             let own = |n: &&usize| {
                 let conn = &self.conns[**n];

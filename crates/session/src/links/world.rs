@@ -10,6 +10,7 @@ use super::edge::{Pair, Process};
 use super::head::{HEADS, Head, Mood};
 use super::net::{Conn, Site};
 use super::reference::Well;
+use crate::dialler::Ending;
 use crate::{Close, Failure, Side, Transport};
 
 /// How long things go wrong.
@@ -31,6 +32,10 @@ pub(super) enum Happening {
     NoAnswer {
         pair: Pair,
         id: u32,
+    },
+    /// The name server has answered.
+    Resolved {
+        pair: Pair,
     },
     /// The headend is through with the handshake too.
     Opens {
@@ -265,15 +270,23 @@ impl World {
                 start,
                 deadline,
             } => self.handshake(pair, id, start, deadline),
-            Happening::NoAnswer { pair, id } => self.failed(pair, Some(id), Failure::Network),
+            Happening::NoAnswer { pair, id } => self.failed(pair, id, Failure::Network),
+            Happening::Resolved { pair } => self.resolved(pair),
             Happening::Opens { conn, start } => self.head_opens(conn, start),
             Happening::Arrives { conn, to, bytes } => self.arrives(conn, to, &bytes),
             Happening::HungUp { conn, at, refused } => match at {
-                Side::Edge => self.edge_ends(conn, refused),
+                Side::Edge => {
+                    let why = if refused {
+                        Ending::Refused
+                    } else {
+                        Ending::Lost
+                    };
+                    self.edge_ends(conn, why);
+                }
                 Side::Headend => self.head_ends(conn),
             },
             Happening::Farewell { conn, side } => match side {
-                Side::Edge => self.edge_ends(conn, false),
+                Side::Edge => self.edge_ends(conn, Ending::Lost),
                 Side::Headend => self.head_ends(conn),
             },
             Happening::Drained { conn } => self.closes(conn, Side::Headend, Close::Replaced),
