@@ -25,7 +25,9 @@
 //! - While a tunnel lives there are attempts beside it for two reasons only: a return from TLS to QUIC, where
 //!   both may be used, and a renewal. Whichever comes through is the newer tunnel; the headend lets the
 //!   older one finish.
-//! - Returns are [`RETURN_FIRST`] apart at first and [`RETURN_LAST`] at most.
+//! - While the newest tunnel that lives is on TLS, and both transports may be used, a return is due: the first
+//!   after [`RETURN_FIRST`], the others each after twice that of before, [`RETURN_LAST`] at most, until a
+//!   tunnel over QUIC has been up.
 //! - A renewal that is wanted is not lost: it is an attempt on each address beside the tunnel, or, without
 //!   one, the next round at once.
 //! - A headend is expected back at any moment only if it ended the last tunnel, which had been up, with
@@ -111,8 +113,6 @@ pub struct Dialler {
     outputs: VecDeque<Output>,
     /// Those that live, the newest last.
     tunnels: Vec<(Number, Transport)>,
-    /// Of the newest live tunnel.
-    transport: Option<Transport>,
     return_at: Option<Instant>,
     return_after: Duration,
     renewed: Option<Instant>,
@@ -132,7 +132,6 @@ impl Dialler {
             beside: Vec::new(),
             outputs: VecDeque::new(),
             tunnels: Vec::new(),
-            transport: None,
             return_at: None,
             return_after: RETURN_FIRST,
             renewed: None,
@@ -167,7 +166,6 @@ impl Dialler {
         self.outputs.push_back(Output::GiveUp);
         self.round_trip = None;
         self.tunnels.push((number, transport));
-        self.transport = Some(transport);
         self.arm_return();
         true
     }
@@ -192,19 +190,20 @@ impl Dialler {
             (true, _) if last => self.lost(transport, ended),
             (true, _) => {}
         }
-        if last {
-            self.transport = None;
-            self.return_at = None;
+        if ended.was_up && transport == Transport::Quic {
+            self.return_after = RETURN_FIRST;
+        }
+        if at == self.tunnels.len() {
+            self.arm_return();
         }
     }
 
     /// This edge has another certificate, or another policy to show: it dials anew.
     pub fn handle_renew(&mut self, now: Instant) {
         self.pass(now);
-        if self.tunnels.is_empty() {
-            self.race.begin_again(self.now);
-        } else {
-            self.want_beside(self.transport.unwrap_or(Transport::Quic));
+        match self.newest() {
+            Some(transport) => self.want_beside(transport),
+            None => self.race.begin_again(self.now),
         }
     }
 
@@ -307,13 +306,15 @@ impl Dialler {
         }
     }
 
+    /// The transport of the newest live tunnel.
+    fn newest(&self) -> Option<Transport> {
+        self.tunnels.last().map(|(_, transport)| *transport)
+    }
+
+    /// The newest live tunnel is another.
     fn arm_return(&mut self) {
-        if self.returns && self.transport == Some(Transport::Tls) {
-            self.return_at = Some(self.now + self.return_after);
-        } else {
-            self.return_at = None;
-            self.return_after = RETURN_FIRST;
-        }
+        let fallback = self.returns && self.newest() == Some(Transport::Tls);
+        self.return_at = fallback.then(|| self.now + self.return_after);
     }
 
     /// On the fallback: is there a way for QUIC again?

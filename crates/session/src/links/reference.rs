@@ -234,6 +234,12 @@ impl World {
                 assert!(number == live || up == 0, "{number} is up beside {live}");
             }
             assert!(self.processes[process].died.is_none(), "the dead hold it");
+            let line = &self.processes[process].lines[head];
+            let over = self.conns[live].transport;
+            assert!(
+                over == Transport::Quic || !line.uses(Transport::Quic),
+                "{process} stays on TLS to {head}: {line:?}"
+            );
         }
         holders
     }
