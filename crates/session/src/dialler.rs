@@ -32,6 +32,7 @@
 //!   one, the next round at once.
 //! - A headend is expected back at any moment only if it ended the last tunnel, which had been up, with
 //!   the word that it stops.
+//! - Once it was told to close it makes no attempt, and those under way are given up.
 //! - Nothing grows but with the number of addresses and of live tunnels.
 //!
 //! [`handle_addresses`]: Dialler::handle_addresses
@@ -202,6 +203,7 @@ impl Dialler {
     pub fn handle_renew(&mut self, now: Instant) {
         self.pass(now);
         match self.newest() {
+            _ if self.closed => {}
             Some(transport) => self.want_beside(transport),
             None => self.race.begin_again(self.now),
         }
@@ -224,6 +226,10 @@ impl Dialler {
     pub fn handle_close(&mut self, now: Instant) {
         self.pass(now);
         self.closed = true;
+        self.beside.clear();
+        self.return_at = None;
+        self.outputs.clear();
+        self.outputs.push_back(Output::GiveUp);
     }
 
     /// The time of [`Dialler::poll_timeout`] has come.
@@ -313,7 +319,7 @@ impl Dialler {
 
     /// The newest live tunnel is another.
     fn arm_return(&mut self) {
-        let fallback = self.returns && self.newest() == Some(Transport::Tls);
+        let fallback = self.returns && !self.closed && self.newest() == Some(Transport::Tls);
         self.return_at = fallback.then(|| self.now + self.return_after);
     }
 
@@ -336,3 +342,6 @@ impl Dialler {
         self.outputs.extend(attempts.collect::<Vec<_>>());
     }
 }
+
+#[cfg(test)]
+mod tests;
