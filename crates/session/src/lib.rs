@@ -3,13 +3,15 @@
 //! The same frames run over QUIC (a stream per channel) and over one TLS connection:
 //! [`frame`] is their wire format, [`hello`] what both sides state first, [`state`] the
 //! rules of a session from the first byte to the last, [`backoff`], [`race`] and [`dialler`] when and
-//! by which transport an edge dials, [`place`] which of an edge's tunnels a headend keeps.
+//! by which transport an edge dials, [`admission`] which handshakes a headend takes, [`place`] which of an
+//! edge's tunnels it keeps.
 
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "tests say when time begins")
 )]
 
+pub mod admission;
 pub mod backoff;
 pub mod dialler;
 pub mod frame;
