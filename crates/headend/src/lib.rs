@@ -343,9 +343,7 @@ impl Headend {
         // Who is in a handshake may get a tunnel.
         let tunnels = self.registry.len() + self.admission.under_way();
         let verdict = match tunnels < limits.max_tunnels {
-            true => self
-                .admission
-                .knock(&admission::limits(limits), from, proven, Instant::now()),
+            true => self.admission.knock(limits, from, proven, Instant::now()),
             false => Verdict::Later,
         };
         if matches!(verdict, Verdict::Later) {

@@ -1,14 +1,38 @@
 //! Which handshakes may begin, so that a storm of them leaves live tunnels their share.
 //!
-//! No socket and no clock: addresses and `now` come in, verdicts go out. A handshake costs about
-//! 1 ms of the one thread that serves live tunnels too, and an address that nobody has proven costs
-//! an attacker nothing. So handshakes begin at a rate, evenly, half of it at most for those whose
-//! address is not proven, and no address gets more than its own share.
+//! A handshake costs about 1 ms of the one thread that serves live tunnels too, and an address that
+//! nobody has proven costs an attacker nothing. So handshakes begin at a rate, evenly, half of it at most
+//! for those whose address is not proven, and no address gets more than its own share.
+//!
+//! # The state machine
+//!
+//! [`Admission`] has no socket and no clock. Each handshake that wants to begin is judged by
+//! [`handle_handshake`]. One that may begin has a [`Turn`]: the shell waits for [`Turn::at`], and gives the
+//! turn back with [`handle_ended`] once the handshake is over, whatever it came to. An edge whose
+//! handshake is done is judged by [`handle_edge`] before its tunnel begins. There is nothing to poll: what
+//! time changes is settled when somebody comes.
+//!
+//! Time is an argument and never decreases.
+//!
+//! # What holds
+//!
+//! - Under way are exactly the turns that were not given back: at most [`Limits::max_handshakes`], and of
+//!   these at most [`Limits::max_handshakes_per_address`] of one proven address.
+//! - Turns are spread evenly at [`Limits::handshake_rate`], and none is later than a tenth of a second, or
+//!   than the time that four take.
+//! - Of one proven address begin at most [`Limits::handshake_rate_per_address`] in a second, and at once what
+//!   comes in within half of one, or four.
+//! - Those that have proven nothing get a turn only while few are under way, a fourth, and while few wait,
+//!   half of those that may. The rest is left to those who have proven their address.
+//! - One edge gets 30 tunnels at once, and one more in each second.
+//! - What is remembered is bounded: of addresses, and of edges.
+//!
+//! [`handle_handshake`]: Admission::handle_handshake
+//! [`handle_ended`]: Admission::handle_ended
+//! [`handle_edge`]: Admission::handle_edge
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Addresses with a share that is not full, remembered at a time; 100 octets each.
@@ -34,26 +58,35 @@ pub struct Limits {
     pub handshake_rate_per_address: u32,
 }
 
-/// What becomes of who knocks.
+/// Whether a handshake may begin.
 #[derive(Debug)]
 pub enum Verdict {
-    /// The handshake may begin, at its turn; it counts until the pass is dropped.
-    Begin(Pass),
+    /// At its turn.
+    Begin(Turn),
     /// The address has to prove itself first (RFC 9000, section 8.1.2).
     Prove,
     /// Not now.
     Later,
 }
 
-/// Who came too often, or is one too many.
-#[derive(Debug, Default)]
-struct State {
-    under_way: usize,
-    /// What is spent are those that wait for their turn.
-    all: Bucket,
-    sources: HashMap<IpAddr, Source>,
-    /// By name: edges that came within the last half minute.
-    edges: HashMap<String, Bucket>,
+/// A handshake under way, until it is given back: it is neither copied nor made by anybody else.
+#[derive(Debug)]
+#[must_use = "it counts until it is given back"]
+pub struct Turn {
+    source: Option<IpAddr>,
+    at: Instant,
+}
+
+impl Turn {
+    /// When the handshake is to begin: one after another, so that live tunnels come in between.
+    pub fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// Its sender has answered from this address.
+    pub fn is_proven(&self) -> bool {
+        self.source.is_some()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -88,55 +121,72 @@ fn size(rate: u32, burst: Duration) -> f64 {
     (f64::from(rate) * burst.as_secs_f64()).max(4.0)
 }
 
-#[derive(Debug, Default, Clone)]
-pub struct Admission(Rc<RefCell<State>>);
+/// Who came too often, or is one too many. See the [module](self) for the order of calls.
+#[derive(Debug, Default)]
+pub struct Admission {
+    under_way: usize,
+    /// What is spent are those that wait for their turn.
+    all: Bucket,
+    sources: HashMap<IpAddr, Source>,
+    /// By name: edges that came within the last half minute.
+    edges: HashMap<String, Bucket>,
+}
 
 impl Admission {
     /// Judges a handshake that wants to begin. `proven`: its sender has answered from this address.
-    pub fn knock(&self, limits: &Limits, from: IpAddr, proven: bool, now: Instant) -> Verdict {
-        let mut state = self.0.borrow_mut();
-        let rate = limits.handshake_rate;
-        state.all.settle(now, f64::from(rate));
-        let size_of_all = size(rate, QUEUE);
-        if state.under_way >= limits.max_handshakes || !state.all.has_room(size_of_all) {
+    pub fn handle_handshake(
+        &mut self,
+        limits: &Limits,
+        from: IpAddr,
+        proven: bool,
+        now: Instant,
+    ) -> Verdict {
+        let rate = f64::from(limits.handshake_rate);
+        self.all.settle(now, rate);
+        let size_of_all = size(limits.handshake_rate, QUEUE);
+        if self.under_way >= limits.max_handshakes || !self.all.has_room(size_of_all) {
             return Verdict::Later;
         }
         let pressed =
-            state.under_way * 4 > limits.max_handshakes || !state.all.has_room(size_of_all / 2.0);
+            self.under_way * 4 > limits.max_handshakes || !self.all.has_room(size_of_all / 2.0);
         if pressed && !proven {
             return Verdict::Prove;
         }
         let source = proven.then(|| network(from));
         if let Some(source) = source
-            && !state.take_source(limits, source, now)
+            && !self.take_source(limits, source, now)
         {
             return Verdict::Later;
         }
-        let turn = now + Duration::from_secs_f64(state.all.spent / f64::from(rate));
-        state.all.spent += 1.0;
-        state.under_way += 1;
-        Verdict::Begin(Pass {
-            admission: self.clone(),
-            source,
-            turn,
-        })
+        let at = now + Duration::from_secs_f64(self.all.spent / rate);
+        self.all.spent += 1.0;
+        self.under_way += 1;
+        Verdict::Begin(Turn { source, at })
+    }
+
+    /// A handshake is over, whatever it came to.
+    pub fn handle_ended(&mut self, turn: Turn) {
+        self.under_way -= 1;
+        let source = turn.source;
+        if let Some(source) = source.and_then(|source| self.sources.get_mut(&source)) {
+            source.under_way -= 1;
+        }
     }
 
     /// Whether an edge that has proven its name may have one more tunnel by now: one a second, and
     /// some at once.
-    pub fn is_welcome(&self, edge: &str, now: Instant) -> bool {
-        let mut state = self.0.borrow_mut();
-        if state.edges.len() >= MAX_SOURCES && !state.edges.contains_key(edge) {
-            state.edges.retain(|_, bucket| {
+    pub fn handle_edge(&mut self, edge: &str, now: Instant) -> bool {
+        if self.edges.len() >= MAX_SOURCES && !self.edges.contains_key(edge) {
+            self.edges.retain(|_, bucket| {
                 bucket.settle(now, EDGE_RATE);
                 bucket.spent > 0.0
             });
-            if state.edges.len() >= MAX_SOURCES {
+            if self.edges.len() >= MAX_SOURCES {
                 // So many come back at once that none of them stands out.
                 return true;
             }
         }
-        let bucket = state.edges.entry(edge.to_owned()).or_default();
+        let bucket = self.edges.entry(edge.to_owned()).or_default();
         bucket.settle(now, EDGE_RATE);
         let welcome = bucket.has_room(EDGE_BURST);
         if welcome {
@@ -145,12 +195,11 @@ impl Admission {
         welcome
     }
 
+    /// Handshakes that have begun, or wait for their turn, and are not over.
     pub fn under_way(&self) -> usize {
-        self.0.borrow().under_way
+        self.under_way
     }
-}
 
-impl State {
     fn take_source(&mut self, limits: &Limits, from: IpAddr, now: Instant) -> bool {
         let rate = limits.handshake_rate_per_address;
         if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(&from) {
@@ -172,39 +221,6 @@ impl State {
         source.under_way += 1;
         source.bucket.spent += 1.0;
         true
-    }
-}
-
-/// A handshake under way.
-#[derive(Debug)]
-pub struct Pass {
-    admission: Admission,
-    source: Option<IpAddr>,
-    turn: Instant,
-}
-
-impl Pass {
-    /// When the handshake is to begin: one after another, so that live tunnels come in between.
-    pub fn turn(&self) -> Instant {
-        self.turn
-    }
-
-    /// Its sender has answered from this address.
-    pub fn is_proven(&self) -> bool {
-        self.source.is_some()
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        let mut state = self.admission.0.borrow_mut();
-        state.under_way -= 1;
-        let source = self
-            .source
-            .and_then(|source| state.sources.get_mut(&source));
-        if let Some(source) = source {
-            source.under_way -= 1;
-        }
     }
 }
 
@@ -236,67 +252,81 @@ mod tests {
         IpAddr::from(n.to_be_bytes())
     }
 
-    /// Knocks until it is turned away; the passes, and what ended it.
+    /// Knocks until it is turned away; the turns, and what ended it.
     fn knock_on(
-        admission: &Admission,
+        admission: &mut Admission,
         mut from: impl FnMut(u32) -> IpAddr,
         proven: bool,
         now: Instant,
-    ) -> (Vec<Pass>, Verdict) {
-        let mut passes = Vec::new();
+    ) -> (Vec<Turn>, Verdict) {
+        let mut turns = Vec::new();
         loop {
-            let from = from(passes.len() as u32);
-            match admission.knock(&limits(), from, proven, now) {
-                Verdict::Begin(pass) => passes.push(pass),
-                other => return (passes, other),
+            let from = from(turns.len() as u32);
+            match admission.handle_handshake(&limits(), from, proven, now) {
+                Verdict::Begin(turn) => turns.push(turn),
+                other => return (turns, other),
             }
+        }
+    }
+
+    /// Whether a handshake may begin; it is over at once.
+    fn passes(admission: &mut Admission, from: IpAddr, proven: bool, now: Instant) -> bool {
+        match admission.handle_handshake(&limits(), from, proven, now) {
+            Verdict::Begin(turn) => {
+                admission.handle_ended(turn);
+                true
+            }
+            _ => false,
         }
     }
 
     #[test]
     fn handshakes_under_way_are_bounded_and_make_room_again() {
-        let admission = Admission::default();
+        let mut admission = Admission::default();
         let now = Instant::now();
-        let (mut passes, _) = knock_on(&admission, address, true, now);
-        assert_eq!(passes.len(), 40, "what comes in within a tenth of a second");
-        let (more, last) = knock_on(&admission, address, true, now + SOURCE_BURST);
-        passes.extend(more);
-        assert_eq!(passes.len(), 64);
+        let (mut turns, _) = knock_on(&mut admission, address, true, now);
+        assert_eq!(turns.len(), 40, "what comes in within a tenth of a second");
+        let (more, last) = knock_on(&mut admission, address, true, now + SOURCE_BURST);
+        turns.extend(more);
+        assert_eq!(turns.len(), 64);
         assert!(matches!(last, Verdict::Later));
-        drop(passes);
+        turns
+            .into_iter()
+            .for_each(|turn| admission.handle_ended(turn));
         assert_eq!(admission.under_way(), 0);
     }
 
     #[test]
     fn those_that_come_together_begin_one_after_another() {
-        let admission = Admission::default();
+        let mut admission = Admission::default();
         let now = Instant::now();
-        let (passes, _) = knock_on(&admission, address, true, now);
-        let turns = (0u32..).zip(&passes);
-        for (n, pass) in turns {
+        let (turns, _) = knock_on(&mut admission, address, true, now);
+        for (n, turn) in (0u32..).zip(&turns) {
             let expected = now + Duration::from_micros(2500) * n;
-            let off = pass.turn().max(expected) - pass.turn().min(expected);
+            let off = turn.at().max(expected) - turn.at().min(expected);
             assert!(off < Duration::from_micros(1), "{n}: {off:?}");
         }
-        drop(passes);
+        turns
+            .into_iter()
+            .for_each(|turn| admission.handle_ended(turn));
         let alone = now + QUEUE;
-        let Verdict::Begin(pass) = admission.knock(&limits(), address(1), true, alone) else {
+        let Verdict::Begin(turn) = admission.handle_handshake(&limits(), address(1), true, alone)
+        else {
             panic!("there is nobody else");
         };
-        assert_eq!(pass.turn(), alone, "it begins at once");
+        assert_eq!(turn.at(), alone, "it begins at once");
     }
 
     #[test]
     fn they_begin_at_a_rate() {
-        let admission = Admission::default();
+        let mut admission = Admission::default();
         let begun = Instant::now();
         let mut began = 0;
         for milli in 0..2000 {
             for n in 0..5 {
                 let now = begun + Duration::from_millis(milli);
                 let from = address(milli as u32 * 5 + n);
-                let verdict = admission.knock(&limits(), from, true, now);
-                began += usize::from(matches!(verdict, Verdict::Begin(_)));
+                began += usize::from(passes(&mut admission, from, true, now));
             }
         }
         // A burst of 40, and 400 a second.
@@ -305,96 +335,91 @@ mod tests {
 
     #[test]
     fn an_address_has_its_own_share_and_leaves_the_rest_to_others() {
-        let admission = Admission::default();
+        let mut admission = Admission::default();
         let now = Instant::now();
-        let (passes, last) = knock_on(&admission, |_| address(1), true, now);
-        assert_eq!(passes.len(), 20, "what comes in within half a second");
+        let (turns, last) = knock_on(&mut admission, |_| address(1), true, now);
+        assert_eq!(turns.len(), 20, "what comes in within half a second");
         assert!(matches!(last, Verdict::Later));
         let later = now + Duration::from_secs(1);
-        let (more, _) = knock_on(&admission, |_| address(1), true, later);
+        let (more, _) = knock_on(&mut admission, |_| address(1), true, later);
         assert_eq!(more.len(), 12, "no more than may be under way");
-        let other = admission.knock(&limits(), address(2), true, later);
+        let other = admission.handle_handshake(&limits(), address(2), true, later);
         assert!(matches!(other, Verdict::Begin(_)));
     }
 
     #[test]
     fn a_prefix_of_ipv6_is_one_address() {
-        let admission = Admission::default();
+        let mut admission = Admission::default();
         let now = Instant::now();
         let v6 = |octets: u128| IpAddr::from(Ipv6Addr::from(octets));
         let from = |n: u32| v6((0x2001_0db8 << 96) | u128::from(n) << 32);
-        let (passes, _) = knock_on(&admission, from, true, now);
-        assert_eq!(passes.len(), 20);
+        let (turns, _) = knock_on(&mut admission, from, true, now);
+        assert_eq!(turns.len(), 20);
         let other = v6((0x2001_0db8_0000_0001 << 64) | 1);
-        let other = admission.knock(&limits(), other, true, now);
+        let other = admission.handle_handshake(&limits(), other, true, now);
         assert!(matches!(other, Verdict::Begin(_)));
     }
 
     #[test]
     fn forged_addresses_leave_room_for_those_that_prove_theirs() {
-        let admission = Admission::default();
+        let mut admission = Admission::default();
         let now = Instant::now();
-        let (forged, last) = knock_on(&admission, address, false, now);
+        let (forged, last) = knock_on(&mut admission, address, false, now);
         assert_eq!(forged.len(), 17, "a fourth of those under way");
         assert!(matches!(last, Verdict::Prove));
-        let honest = admission.knock(&limits(), address(7), true, now);
+        let honest = admission.handle_handshake(&limits(), address(7), true, now);
         assert!(matches!(honest, Verdict::Begin(_)));
         assert!(
-            admission.0.borrow().sources.len() == 1,
+            admission.sources.len() == 1,
             "nothing is kept of the forged"
         );
     }
 
     #[test]
     fn a_flood_that_proves_nothing_never_uses_up_the_rate() {
-        let admission = Admission::default();
+        let mut admission = Admission::default();
         let begun = Instant::now();
         for milli in 0..3000 {
             let now = begun + Duration::from_millis(milli);
             for n in 0..20 {
-                // Dropped at once: they fail.
-                let _ = admission.knock(&limits(), address(n), false, now);
+                passes(&mut admission, address(n), false, now);
             }
             if milli % 10 == 0 {
-                let honest = admission.knock(&limits(), address(9), true, now);
-                let share = admission.0.borrow().sources[&address(9)].bucket.spent;
-                assert!(
-                    matches!(honest, Verdict::Begin(_)) || share > 19.0,
-                    "{milli}"
-                );
+                let honest = passes(&mut admission, address(9), true, now);
+                let share = admission.sources[&address(9)].bucket.spent;
+                assert!(honest || share > 19.0, "{milli}");
             }
         }
     }
 
     #[test]
     fn what_is_remembered_of_addresses_is_bounded_and_forgotten() {
-        let admission = Admission::default();
+        let mut admission = Admission::default();
         let mut now = Instant::now();
         for n in 0..3 * MAX_SOURCES as u32 {
             now += Duration::from_micros(2500);
-            let _ = admission.knock(&limits(), address(n), true, now);
-            assert!(admission.0.borrow().sources.len() <= MAX_SOURCES);
+            passes(&mut admission, address(n), true, now);
+            assert!(admission.sources.len() <= MAX_SOURCES);
         }
         now += Duration::from_secs(60);
-        let verdict = admission.knock(&limits(), address(u32::MAX), true, now);
-        assert!(matches!(verdict, Verdict::Begin(_)));
+        assert!(passes(&mut admission, address(u32::MAX), true, now));
     }
 
     #[test]
     fn an_edge_that_comes_again_and_again_is_told_to_wait() {
-        let admission = Admission::default();
+        let mut admission = Admission::default();
         let now = Instant::now();
-        let welcome = |now| {
+        let mut welcome = |now| {
             (0..100)
-                .filter(|_| admission.is_welcome("edge-1", now))
+                .filter(|_| admission.handle_edge("edge-1", now))
                 .count()
         };
         assert_eq!(welcome(now), 30);
         assert_eq!(welcome(now + Duration::from_secs(5)), 5);
-        assert!(admission.is_welcome("edge-2", now));
+        assert!(admission.handle_edge("edge-2", now));
         for n in 0..2 * MAX_SOURCES {
-            admission.is_welcome(&format!("many-{n}"), now);
+            admission.handle_edge(&format!("many-{n}"), now);
         }
-        assert!(admission.0.borrow().edges.len() <= MAX_SOURCES);
+        assert!(admission.edges.len() <= MAX_SOURCES);
     }
 }

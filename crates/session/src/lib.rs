@@ -23,6 +23,7 @@ pub mod race;
 pub mod state;
 mod wire;
 
+pub use admission::Admission;
 pub use backoff::Backoff;
 pub use dialler::Dialler;
 pub use frame::{Checkpoint, ClientOpen, Decoder, Fate, Frame, FrameError, Outcome};
