@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::gate::Knock;
 use super::head::{HEADS, Mood, hello};
 use super::net::{Conn, End, heartbeat};
 use super::reference::Dials;
@@ -149,8 +150,7 @@ impl World {
 
     fn attempt(&mut self, pair: Pair, transport: Transport) {
         let now = self.now;
-        self.attempts += 1;
-        let id = self.attempts;
+        let id = self.next_id();
         let line = self.line(pair);
         line.attempts.insert(id, transport);
         if line.tunnels.is_empty() {
@@ -164,20 +164,31 @@ impl World {
         let round_trips = self.dice.millis(if slow { 200..5000 } else { 5..120 });
         let happening = match (open, off, transport) {
             (true, true, Transport::Tls) => Happening::NoAnswer { pair, id },
-            (true, false, _) => Happening::Handshake {
+            (true, false, _) => Happening::Knock(Knock {
                 pair,
                 id,
                 start,
                 deadline,
-            },
+                transport,
+                proven: transport == Transport::Tls,
+                rest: round_trips / 2,
+            }),
             _ => return self.at(deadline, Happening::NoAnswer { pair, id }),
         };
-        self.later(round_trips, happening);
+        self.later(round_trips / 2, happening);
     }
 
     /// What the packets of a handshake come to.
-    pub(super) fn handshake(&mut self, pair: Pair, id: u32, start: u8, deadline: Instant) {
+    pub(super) fn handshake(&mut self, knock: Knock) {
+        let Knock {
+            pair,
+            id,
+            start,
+            deadline,
+            ..
+        } = knock;
         let Some(&transport) = self.line(pair).attempts.get(&id) else {
+            self.handshake_over(pair.1, start, id);
             return self.given_up(pair, start);
         };
         if self.processes[pair.0].died.is_some() {
@@ -190,7 +201,11 @@ impl World {
             let at = deadline.max(self.now);
             return self.at(at, Happening::NoAnswer { pair, id });
         }
-        match head.mood {
+        let mood = head.mood;
+        if !matches!(mood, Mood::Well | Mood::Closes) {
+            self.handshake_over(pair.1, start, id);
+        }
+        match mood {
             Mood::Busy => self.failed(pair, id, Failure::Busy),
             // In TLS 1.3 the client is through before it hears that it is refused.
             Mood::Refuses if self.dice.percent(50) => {
@@ -202,7 +217,7 @@ impl World {
             }
             Mood::Well | Mood::Closes => {
                 let number = self.connected(pair, transport);
-                self.announce(number, start);
+                self.announce(number, start, id);
             }
         }
     }

@@ -12,7 +12,7 @@ impl World {
         self.later(after, Happening::Fault);
         let head = self.dice.roll(HEADS as u64) as usize;
         let site = usize::from(self.dice.percent(20));
-        let kind = self.dice.roll(14);
+        let kind = self.dice.roll(17);
         self.trace(&("fault", kind, "site", site, "headend", head));
         match kind {
             0 | 1 => TRANSPORTS
@@ -52,6 +52,12 @@ impl World {
                     self.closes(live, side, Close::Reconfigured);
                 }
             }
+            13 => self.crowd_comes(head),
+            14 => {
+                let left = 100 + self.dice.roll(500) as u32;
+                self.forged(head, left);
+            }
+            15 => self.churns(head),
             // A copy of the edge, with its key.
             _ => {
                 if self.living(1).is_none() {

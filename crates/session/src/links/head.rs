@@ -1,5 +1,6 @@
 //! A headend: what its shell does around [`Session`] and [`Place`].
 
+use super::gate::Gate;
 use super::net::{End, heartbeat};
 use super::world::{Happening, World};
 use crate::{Close, Event, Hello, Liveness, Place, Session, Side, Step, VERSION};
@@ -24,6 +25,9 @@ pub(super) struct Head {
     pub(super) start: u8,
     pub(super) alive: bool,
     pub(super) mood: Mood,
+    pub(super) gate: Gate,
+    /// Crowds that have come, of all its processes.
+    pub(super) crowds: u32,
     place: Place,
     /// The tunnel that serves.
     pub(super) live: Option<usize>,
@@ -38,6 +42,8 @@ impl Head {
             start,
             alive: true,
             mood: Mood::Well,
+            gate: Gate::default(),
+            crowds: 0,
             place: Place::default(),
             live: None,
             hellos: 0,
@@ -67,6 +73,9 @@ impl World {
         let conn = &mut self.conns[number];
         let head = &self.heads[conn.head];
         if head.alive && head.start == start {
+            if !self.heads[conn.head].gate.welcomes("edge", self.now) {
+                return self.hang_up(number, Side::Headend, false);
+            }
             let session =
                 Session::headend(Liveness::default(), heartbeat(conn.transport), self.now);
             conn.headend = Some(End::new(session, self.now));
@@ -155,7 +164,10 @@ impl World {
     /// kill -9, or its machine loses power.
     pub(super) fn head_dies(&mut self, at: usize) {
         let head = &mut self.heads[at];
-        *head = Head::new(head.start);
+        *head = Head {
+            crowds: head.crowds,
+            ..Head::new(head.start)
+        };
         head.alive = false;
         for number in self.open.clone() {
             let here = self.conns[number].head == at;
@@ -167,6 +179,9 @@ impl World {
 
     pub(super) fn head_starts(&mut self, at: usize) {
         let start = self.heads[at].start + 1;
-        self.heads[at] = Head::new(start);
+        self.heads[at] = Head {
+            crowds: self.heads[at].crowds,
+            ..Head::new(start)
+        };
     }
 }

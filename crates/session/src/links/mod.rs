@@ -8,11 +8,13 @@
 //!
 //! - [`world`] has the clock and the events, [`faults`] what goes wrong.
 //! - [`edge`] and [`head`] are thin shells around the cores: what `agent` does around them with sockets.
+//! - [`gate`] is where a headend lets handshakes in, with others who want in too.
 //! - [`net`] is the network: connections, and the ways that they take.
 //! - [`reference`] sees both ends and the network, and says what must hold.
 
 mod edge;
 mod faults;
+mod gate;
 mod head;
 mod net;
 mod reference;

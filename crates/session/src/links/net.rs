@@ -189,7 +189,7 @@ impl World {
     }
 
     /// The headend's end of a handshake that is through at the edge.
-    pub(super) fn announce(&mut self, number: usize, start: u8) {
+    pub(super) fn announce(&mut self, number: usize, start: u8, id: u32) {
         let at = self.now + self.delay();
         let at = self.conns[number].arrival(Side::Headend, at);
         self.at(
@@ -197,6 +197,7 @@ impl World {
             Happening::Opens {
                 conn: number,
                 start,
+                id,
             },
         );
     }

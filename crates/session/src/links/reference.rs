@@ -150,6 +150,7 @@ struct Circumstances {
     open: [bool; 2],
     moved: u32,
     start: u8,
+    crowds: u32,
     closed: u32,
 }
 
@@ -172,15 +173,18 @@ impl World {
             alive,
             mood,
             start,
+            crowds,
             closed,
             ..
         } = &self.heads[head];
-        let well = *alive && *mood == Mood::Well && open != [false; 2];
+        let crowd = self.crowd.values().any(|member| member.is_at(head));
+        let well = !crowd && *alive && *mood == Mood::Well && open != [false; 2];
         (well && self.living(1).is_none()).then_some(Circumstances {
             process,
             open,
             moved: self.sites[0].moved,
             start: *start,
+            crowds: *crowds,
             closed: *closed,
         })
     }
@@ -198,6 +202,7 @@ impl World {
             self.check_connected(head);
         }
         self.check_dialling();
+        self.check_gates();
         self.check_silence();
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fieldlock_testkit::seeds::Dice;
 
 use super::edge::{Pair, Process};
+use super::gate::{Knock, Member};
 use super::head::{HEADS, Head, Mood};
 use super::net::{Conn, Site};
 use super::reference::Well;
@@ -22,12 +23,33 @@ const CALM: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(super) enum Happening {
-    /// A handshake's last packet arrives, of an attempt that has until `deadline`.
-    Handshake {
+    /// A handshake's last packet arrives.
+    Handshake(Knock),
+    /// Its first packets arrive.
+    Knock(Knock),
+    /// The headend is busy.
+    PutOff {
         pair: Pair,
         id: u32,
+    },
+    /// The headend gives a handshake up, if it is not through.
+    HandshakeOver {
+        head: usize,
         start: u8,
-        deadline: Instant,
+        id: u32,
+    },
+    /// One of a crowd wants in.
+    Comes {
+        member: u32,
+    },
+    CrowdIn {
+        head: usize,
+        start: u8,
+        member: u32,
+    },
+    Forged {
+        head: usize,
+        left: u32,
     },
     NoAnswer {
         pair: Pair,
@@ -41,6 +63,7 @@ pub(super) enum Happening {
     Opens {
         conn: usize,
         start: u8,
+        id: u32,
     },
     Arrives {
         conn: usize,
@@ -93,7 +116,10 @@ pub(super) struct World {
     pub(super) conns: Vec<Conn>,
     /// Those that have an end.
     pub(super) open: BTreeSet<usize>,
+    /// Attempts, and others who want in at a headend.
     pub(super) attempts: u32,
+    /// Others who are not in yet.
+    pub(super) crowd: BTreeMap<u32, Member>,
     pub(super) well: [Well; HEADS],
     pub(super) next: BTreeMap<(Instant, u64), Happening>,
     happened: u64,
@@ -115,6 +141,7 @@ impl World {
             conns: Vec::new(),
             open: BTreeSet::new(),
             attempts: 0,
+            crowd: BTreeMap::new(),
             well: [(); HEADS].map(|()| Well::new(now)),
             next: BTreeMap::new(),
             happened: 0,
@@ -134,6 +161,7 @@ impl World {
         let holders = self.holders();
         self.pass(CALM);
         assert_eq!(self.holders(), holders, "the place changes hands for ever");
+        self.check_idle();
         (self.happened, self.attempts, self.conns.len())
     }
 
@@ -144,6 +172,7 @@ impl World {
             !matches!(
                 happening,
                 Happening::Fault
+                    | Happening::Forged { .. }
                     | Happening::WayOpens { .. }
                     | Happening::EdgeStarts { .. }
                     | Happening::EdgeDies { .. }
@@ -169,6 +198,11 @@ impl World {
         {
             self.edge_dies(copy);
         }
+    }
+
+    pub(super) fn next_id(&mut self) -> u32 {
+        self.attempts += 1;
+        self.attempts
     }
 
     /// The process at a site.
@@ -264,15 +298,23 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Handshake {
-                pair,
-                id,
+            Happening::Handshake(knock) => self.handshake(knock),
+            Happening::Knock(knock) => self.knock(knock),
+            Happening::PutOff { pair, id } => self.put_off(pair, id),
+            Happening::HandshakeOver { head, start, id } => self.handshake_over(head, start, id),
+            Happening::Comes { member } => self.comes(member),
+            Happening::CrowdIn {
+                head,
                 start,
-                deadline,
-            } => self.handshake(pair, id, start, deadline),
+                member,
+            } => self.crowd_in(head, start, member),
+            Happening::Forged { head, left } => self.forged(head, left),
             Happening::NoAnswer { pair, id } => self.failed(pair, id, Failure::Network),
             Happening::Resolved { pair } => self.resolved(pair),
-            Happening::Opens { conn, start } => self.head_opens(conn, start),
+            Happening::Opens { conn, start, id } => {
+                self.handshake_over(self.conns[conn].head, start, id);
+                self.head_opens(conn, start);
+            }
             Happening::Arrives { conn, to, bytes } => self.arrives(conn, to, &bytes),
             Happening::HungUp { conn, at, refused } => match at {
                 Side::Edge => {
