@@ -29,7 +29,9 @@ impl World {
                 }
             }
             9 => {
-                if self.heads[head].alive {
+                if self.heads[head].alive && self.dice.percent(50) {
+                    self.head_stops(head);
+                } else if self.heads[head].alive {
                     self.head_dies(head);
                     let after = self.dice.millis(20..3000);
                     self.later(after, Happening::HeadStarts { head });

@@ -161,6 +161,24 @@ impl World {
         self.head_follows(at);
     }
 
+    /// It is stopped as it should be, and is gone and back soon.
+    pub(super) fn head_stops(&mut self, at: usize) {
+        self.heads[at].closed += 1;
+        if let Some(live) = self.heads[at].live {
+            self.closes(live, Side::Headend, Close::Shutdown);
+        }
+        let after = self.dice.millis(10..600);
+        self.later(after, Happening::HeadStops { head: at });
+    }
+
+    pub(super) fn head_stopped(&mut self, at: usize) {
+        if self.heads[at].alive {
+            self.head_dies(at);
+            let after = self.dice.millis(20..3000);
+            self.later(after, Happening::HeadStarts { head: at });
+        }
+    }
+
     /// kill -9, or its machine loses power.
     pub(super) fn head_dies(&mut self, at: usize) {
         let head = &mut self.heads[at];

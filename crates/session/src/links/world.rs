@@ -94,6 +94,9 @@ pub(super) enum Happening {
     EdgeDies {
         process: usize,
     },
+    HeadStops {
+        head: usize,
+    },
     HeadStarts {
         head: usize,
     },
@@ -176,6 +179,7 @@ impl World {
                     | Happening::WayOpens { .. }
                     | Happening::EdgeStarts { .. }
                     | Happening::EdgeDies { .. }
+                    | Happening::HeadStops { .. }
                     | Happening::HeadStarts { .. }
                     | Happening::MoodPasses { .. }
             )
@@ -343,6 +347,7 @@ impl World {
             }
             Happening::EdgeStarts { site } => self.edge_starts(site),
             Happening::EdgeDies { process } => self.edge_dies(process),
+            Happening::HeadStops { head } => self.head_stopped(head),
             Happening::HeadStarts { head } => self.head_starts(head),
             Happening::MoodPasses { head } => self.heads[head].mood = Mood::Well,
         }
