@@ -28,8 +28,8 @@
 //! - While the newest tunnel that lives is on TLS, and both transports may be used, a return is due: the first
 //!   after [`RETURN_FIRST`], the others each after twice that of before, [`RETURN_LAST`] at most, until a
 //!   tunnel over QUIC has been up.
-//! - A renewal that is wanted is not lost: it is an attempt on each address beside the tunnel, or, without
-//!   one, the next round at once.
+//! - A renewal that is wanted is not lost: it is an attempt on each address that is known, beside the tunnel
+//!   and by its transport, or, without one, the next round at once.
 //! - A headend is expected back at any moment only if it ended the last tunnel, which had been up, with
 //!   the word that it stops.
 //! - Once it was told to close it makes no attempt, and those under way are given up.

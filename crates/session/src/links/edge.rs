@@ -30,7 +30,9 @@ pub(super) struct Line {
     pub(super) dialler: Dialler,
     only: Option<Transport>,
     addresses: u16,
-    /// The name server was asked.
+    /// The name server has ever answered.
+    resolved: bool,
+    /// It was asked.
     pub(super) resolving: bool,
     pub(super) attempts: BTreeMap<u32, Transport>,
     pub(super) tunnels: BTreeSet<usize>,
@@ -46,10 +48,11 @@ impl Line {
             dialler: Dialler::new(only, now, seed),
             only,
             addresses,
+            resolved: false,
             resolving: false,
             attempts: BTreeMap::new(),
             tunnels: BTreeSet::new(),
-            dials: Dials::new(addresses.into()),
+            dials: Dials::new(addresses.into(), only),
         }
     }
 
@@ -115,7 +118,11 @@ impl World {
             match output {
                 Output::Resolve => self.resolve(pair),
                 Output::Attempt { transport, .. } => self.attempt(pair, transport),
-                Output::GiveUp => self.line(pair).attempts.clear(),
+                Output::GiveUp => {
+                    let line = self.line(pair);
+                    line.attempts.clear();
+                    line.dials.connected();
+                }
             }
         }
     }
@@ -136,9 +143,11 @@ impl World {
 
     pub(super) fn resolved(&mut self, pair: Pair) {
         let now = self.now;
-        let no_names = self.faults && self.dice.percent(2);
+        let no_names = self.faults && self.dice.percent(10);
         let line = self.line(pair);
-        let addresses = if no_names { 0 } else { line.addresses };
+        // Where a name led to before is dialled while it can't be resolved.
+        line.resolved |= !no_names;
+        let addresses = if line.resolved { line.addresses } else { 0 };
         line.resolving = false;
         line.dials.resolved(line.tunnels.is_empty());
         let addresses = (0..addresses).map(|n| SocketAddr::from(([192, 0, 2, 1], n)));
@@ -154,8 +163,9 @@ impl World {
         let line = self.line(pair);
         line.attempts.insert(id, transport);
         if line.tunnels.is_empty() {
-            line.dials.attempt(now);
+            line.dials.attempt(now, transport);
         }
+        line.dials.tried(transport);
         let head = &self.heads[pair.1];
         let (start, off) = (head.start, !head.alive);
         let deadline = self.now + ATTEMPT;
@@ -290,11 +300,14 @@ impl World {
         };
         self.hang_up(number, Side::Edge, false);
         let conn = &self.conns[number];
-        let (pair, now) = ((conn.process, conn.head), self.now);
+        let (pair, transport, now) = ((conn.process, conn.head), conn.transport, self.now);
         let line = self.line(pair);
         line.tunnels.remove(&number);
+        if line.tunnels.is_empty() {
+            line.dials.alone();
+        }
         match (end.was_up, why) {
-            (true, _) if line.tunnels.is_empty() => line.dials.won(now),
+            (true, why) if line.tunnels.is_empty() => line.dials.won(now, transport, why),
             (true, _) => {}
             (false, Ending::Refused) => line.dials.failed(now, Failure::Refused),
             (false, _) => line.dials.failed(now, Failure::Network),
@@ -311,10 +324,10 @@ impl World {
     /// With another certificate, beside what there is.
     pub(super) fn renew(&mut self, pair: Pair) {
         let now = self.now;
+        let newest = self.line(pair).tunnels.last().copied();
+        let over = newest.map(|newest| self.conns[newest].transport);
         let line = self.line(pair);
-        if line.tunnels.is_empty() {
-            line.dials.begin_again();
-        }
+        line.dials.begin_again(now, over);
         line.dialler.handle_renew(now);
         self.dial_on(pair);
     }

@@ -44,6 +44,8 @@ pub(super) struct Knock {
 pub(super) struct Member {
     head: usize,
     address: IpAddr,
+    /// How long its handshake takes, at most.
+    takes: u64,
     since: Instant,
     backoff: Backoff,
 }
@@ -113,7 +115,14 @@ impl Gate {
                 let begun = self.begun_since(at, |of| of == source);
                 assert!(begun <= rate + rate / 2, "too many of {source:?} begin");
             }
-            None => assert!(own <= LIMITS.max_handshakes / 4 + 1, "forged: {own}"),
+            None => {
+                assert!(own <= LIMITS.max_handshakes / 4 + 1, "forged: {own}");
+                let wait = at.duration_since(now) * LIMITS.handshake_rate;
+                assert!(
+                    wait <= Duration::from_millis(1010),
+                    "forged, after {wait:?}"
+                );
+            }
         }
     }
 
@@ -236,14 +245,21 @@ impl World {
         }
     }
 
-    /// A switch between a headend and many other edges is well again: they all come within a moment.
+    /// A switch between a headend and many other edges is well again: they all come within a moment, each
+    /// from its own address, or all from that of the one router before them.
     pub(super) fn crowd_comes(&mut self, head: usize) {
         self.heads[head].crowds += 1;
+        let router = self.dice.percent(40);
+        let takes = [200, 1500][self.dice.roll(2) as usize];
         for _ in 0..10 + self.dice.roll(50) {
             let number = self.next_id();
             let member = Member {
                 head,
-                address: IpAddr::from(0x0a00_0000_u32.wrapping_add(number).to_be_bytes()),
+                address: IpAddr::from(match router {
+                    true => [198, 51, 9, 9],
+                    false => (0x0a00_0000 | number).to_be_bytes(),
+                }),
+                takes,
                 since: self.now,
                 backoff: Backoff::new(SECOND, 8 * SECOND, self.dice.roll(u64::MAX)),
             };
@@ -268,7 +284,7 @@ impl World {
         let (at, start) = (member.head, head.start);
         match head.gate.knock(number, member.address, true, now) {
             Asked::Begins(turn) => {
-                let takes = self.dice.millis(5..200);
+                let takes = self.dice.millis(5..member.takes);
                 let over = Happening::CrowdIn {
                     head: at,
                     start,

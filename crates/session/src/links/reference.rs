@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::head::{HEADS, Head, Mood};
 use super::net::{End, QUIC_IDLE};
 use super::world::World;
+use crate::dialler::Ending;
 use crate::{Event, Failure, Side, Step, Transport};
 
 /// Within which an edge has a tunnel again when all is well: the old one is dead after 2 s, a hello that
@@ -39,10 +40,18 @@ pub(super) struct Dials {
     spare: u64,
     /// When the headend, or this process, said no.
     no: Option<Instant>,
+    only: Option<Transport>,
+    /// The headend is expected back until then, by this transport alone.
+    expected: Option<(Instant, Transport)>,
+    /// Attempts of this round, and how many it is to have: unknown after a word that ended it.
+    made: u64,
+    planned: Option<u64>,
+    /// Attempts by this transport are due at the latest then, beside the tunnel.
+    renewal: Option<(Instant, Transport)>,
 }
 
 impl Dials {
-    pub(super) fn new(addresses: u64) -> Self {
+    pub(super) fn new(addresses: u64, only: Option<Transport>) -> Self {
         Self {
             addresses,
             rounds: VecDeque::new(),
@@ -54,6 +63,11 @@ impl Dials {
             not_before: None,
             spare: 0,
             no: None,
+            only,
+            expected: None,
+            made: 0,
+            planned: None,
+            renewal: None,
         }
     }
 
@@ -67,6 +81,16 @@ impl Dials {
     }
 
     fn round(&mut self, now: Instant) {
+        // The answer to another question may begin a round, which is not seen here.
+        let whole = self.planned.is_none_or(|planned| planned <= self.made);
+        assert!(whole, "the last round was cut short: {self:?}");
+        self.expected.take_if(|(until, _)| now >= *until);
+        let transports = match (self.only, self.expected) {
+            (None, None) => 2,
+            _ => 1,
+        };
+        self.planned = Some(transports * self.addresses);
+        self.made = 0;
         let early = self.not_before.is_some_and(|at| now < at);
         assert!(!early, "asked again too early: {self:?}");
         self.worst = Failure::Network;
@@ -82,10 +106,16 @@ impl Dials {
     }
 
     /// An attempt, of those that are made while there is no tunnel.
-    pub(super) fn attempt(&mut self, now: Instant) {
+    pub(super) fn attempt(&mut self, now: Instant, transport: Transport) {
         if std::mem::take(&mut self.begins) {
             self.round(now);
         }
+        self.made += 1;
+        let wrong = |(until, by)| now < until && by != transport && self.planned.is_some();
+        assert!(
+            !self.expected.is_some_and(wrong),
+            "not by this way: {self:?}"
+        );
         if self.not_before.is_some_and(|at| now < at) {
             assert!(self.spare > 0, "asked again too early: {self:?}");
             self.spare -= 1;
@@ -109,19 +139,47 @@ impl Dials {
         }
         if why == Failure::Busy {
             self.spare = 0;
+            self.planned = None;
         }
+    }
+
+    /// An attempt of any kind.
+    pub(super) fn tried(&mut self, transport: Transport) {
+        self.renewal.take_if(|(_, by)| *by == transport);
+    }
+
+    /// A newer tunnel is as good as the renewal of the older.
+    pub(super) fn connected(&mut self) {
+        self.renewal = None;
+    }
+
+    /// There is no tunnel any more.
+    pub(super) fn alone(&mut self) {
+        self.renewal = None;
     }
 
     /// A tunnel that had been up has ended.
-    pub(super) fn won(&mut self, now: Instant) {
+    pub(super) fn won(&mut self, now: Instant, transport: Transport, why: Ending) {
         self.worst = Failure::Network;
+        self.planned = None;
+        if let Some((_, by)) = &mut self.expected {
+            *by = transport;
+        }
         if self.rounds.back().is_none_or(|at| *at + SECOND <= now) {
             (self.busy, self.refused) = (0, 0);
             self.not_before = None;
+            if why == Ending::Stopped {
+                self.expected = Some((now + SECOND, transport));
+            }
         }
     }
 
-    pub(super) fn begin_again(&mut self) {
+    /// With another certificate: at once, or beside the tunnel over `over`, once its name is resolved.
+    pub(super) fn begin_again(&mut self, now: Instant, over: Option<Transport>) {
+        if let Some(over) = over {
+            self.renewal = Some((now + 2 * SECOND, over));
+            return;
+        }
         self.refused = 0;
         self.worst = Failure::Network;
         self.not_before = None;
@@ -255,6 +313,9 @@ impl World {
             let line = &self.processes[process].lines[head];
             // Four seconds of attempts, in rounds that begin 0.7 s after each other at the earliest.
             assert!(line.attempts.len() as u64 <= 7 * 2 * 2, "attempts pile up");
+            let late = |(latest, _)| self.now > latest;
+            let lost = line.dials.renewal.is_some_and(late);
+            assert!(!lost, "a renewal is lost: {line:?}");
             if line.tunnels.is_empty() && !line.resolving {
                 let at = line.dialler.poll_timeout();
                 let latest = self.now + line.dials.patience();
