@@ -16,7 +16,7 @@ const LIMITS: Limits = Limits {
     max_handshakes: 16,
     max_handshakes_per_address: 12,
     handshake_rate: 40,
-    handshake_rate_per_address: 30,
+    handshake_rate_per_address: 20,
 };
 /// From the first packet to the end of the handshake, at a headend.
 const HANDSHAKE: Duration = Duration::from_secs(5);
