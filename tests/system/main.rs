@@ -28,6 +28,7 @@ mod malformed;
 mod mbaps;
 mod monitor;
 mod negative;
+mod observe;
 mod order;
 mod profinet;
 mod profinet_cm;
@@ -91,6 +92,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(rig::trials());
     trials.extend(rtu::trials());
     trials.extend(negative::trials());
+    trials.extend(observe::trials());
     trials.extend(order::trials());
     trials.extend(splice::trials());
     trials.extend(steps::trials());

@@ -34,6 +34,7 @@ pub mod settings;
 pub mod source;
 pub mod status;
 pub mod vitals;
+pub mod watcher;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -33,6 +33,7 @@ use crate::settings::profinet::{Controller, Profinet, Station};
 use crate::settings::{Configuration, Trust, load, monitor};
 use crate::source::Source;
 use crate::vitals::Vitals;
+use crate::watcher::Watcher;
 use crate::{Given, Prepared, StartError, random, stop_signal, trust_files};
 
 /// The configuration of one end.
@@ -69,6 +70,7 @@ pub struct Shared<'a> {
     pub controllers: &'a [Controller],
     pub monitor: Option<&'a monitor::Monitor>,
     pub sandbox: bool,
+    pub observe: bool,
     pub drain: Duration,
 }
 
@@ -82,6 +84,7 @@ pub struct Runtime<S> {
     pub meter: RefCell<Meter>,
     pub ledger: Rc<Ledger>,
     pub sandbox: Sandbox,
+    pub watcher: Watcher,
     pub vitals: Vitals,
     pub instance: [u8; 16],
     pub started: Instant,
@@ -173,6 +176,7 @@ impl<S: Settings> Runtime<S> {
             meter: RefCell::default(),
             ledger,
             sandbox: given.sandbox,
+            watcher: Watcher::default(),
             vitals: Vitals::default(),
             instance: random()?,
             started: Instant::now(),
@@ -285,6 +289,7 @@ async fn run<E: Life>(
     runtime
         .ledger
         .set_reads(runtime.settings().shared().audit.reads());
+    runtime.watcher.turn(runtime.settings().shared().observe);
     end.start().await?;
     watch(&end);
     tokio::task::spawn_local(control.serve(end.clone()));
@@ -426,6 +431,7 @@ async fn reload_settings<E: Life>(end: &Rc<E>) {
     }
     ledger.set_reads(settings.shared().audit.reads());
     *runtime.settings.borrow_mut() = Rc::new(settings);
+    runtime.watcher.turn(runtime.settings().shared().observe);
     runtime.reconfigure_fieldbus();
     tell_strangers(&runtime.strangers());
     match end.apply_settings().await {

@@ -1,10 +1,6 @@
 //! What `fieldlock status` shows of any agent.
 
-use std::time::Instant;
-
 use fieldlock_pki::clock::Skew;
-use fieldlock_policy::Strangers;
-use fieldlock_sandbox::Sandbox;
 use fieldlock_status::{
     Alarm, AlarmRow, Audit, Certificate, Clock, Common, State, StationCounters, Stations,
 };
@@ -14,20 +10,18 @@ use jiff::Timestamp;
 use crate::ledger::Ledger;
 use crate::library::WARNINGS;
 use crate::posture::{Posture, short_hex};
+use crate::runtime::{Runtime, Settings};
 
-pub fn common(
-    posture: &Posture,
-    ledger: &Ledger,
-    started: Instant,
-    strangers: &[Strangers],
-    sandbox: Sandbox,
-) -> Common {
+pub fn common<S: Settings>(runtime: &Runtime<S>) -> Common {
+    let (posture, ledger) = (&runtime.posture, &runtime.ledger);
+    let strangers = runtime.strangers();
+    let sandbox = &runtime.sandbox;
     let trust = posture.trust();
     Common {
         identity: trust.identity.uri(),
         version: VERSION.into(),
         pid: std::process::id(),
-        up_seconds: started.elapsed().as_secs(),
+        up_seconds: runtime.started.elapsed().as_secs(),
         policy: short_hex(&posture.hash()),
         policy_warnings: strangers.iter().map(ToString::to_string).collect(),
         certificate: certificate(posture),
@@ -45,6 +39,7 @@ pub fn common(
             files: sandbox.files.name().into(),
             calls: sandbox.calls.name().into(),
         }),
+        observations: runtime.watcher.status(),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod device;
 pub mod fate;
 pub mod forward;
 pub mod meter;
+pub mod observe;
 pub mod profinet;
 pub mod repeat;
 pub mod serve;

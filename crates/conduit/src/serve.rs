@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use fieldlock_modbus::rtu::BROADCAST;
-use fieldlock_modbus::{Exception, Quirks, Range};
+use fieldlock_modbus::{Exception, Quirks, Range, Request};
 use fieldlock_policy::{Stepped, View};
 use foldhash::{HashMap, HashMapExt};
 
@@ -422,6 +422,14 @@ impl<'p> Shed<'p> {
             | Self::BroadcastRead { permit }
             | Self::QueueFull { permit, .. }
             | Self::Unknowns { permit } => Some(permit),
+        }
+    }
+
+    /// What was asked, where it could be parsed.
+    pub fn request(&self) -> Option<&Request<'p>> {
+        match self {
+            Self::Refused(refused) => refused.request.as_ref(),
+            _ => self.permit().map(|permit| permit.request()),
         }
     }
 

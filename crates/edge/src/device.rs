@@ -13,9 +13,10 @@ use fieldlock_conduit::device::{
 };
 use fieldlock_conduit::fate::Fate;
 use fieldlock_conduit::meter::{Meter, Who};
+use fieldlock_conduit::observe::{Exchange, Observer, Parties};
 use fieldlock_conduit::repeat::Repeats;
 use fieldlock_conduit::serve::{Asked, Ended, Event, Serving, Shed, Taken};
-use fieldlock_modbus::{Exception, Quirk};
+use fieldlock_modbus::{Exception, Quirk, Request};
 use fieldlock_policy::{Policy, View};
 use fieldlock_session::Frame;
 use fieldlock_transport::counter::{Counter, Histogram};
@@ -26,19 +27,23 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::line::Line;
-use crate::settings::Device as Config;
+use crate::settings::{Device as Config, File};
 use fieldlock_agent::fates::{self, recorded};
 use fieldlock_agent::ledger::{Ledger, answered, describe, describe_read};
 use fieldlock_agent::posture::Posture;
+use fieldlock_agent::runtime::Runtime;
 
 pub(crate) struct Device {
     pub(crate) name: Arc<str>,
+    /// In the configuration.
+    pub(crate) place: Cell<u16>,
     pub(crate) config: Config,
     pub(crate) counters: Counters,
     pub(super) core: RefCell<Serving<Asker>>,
     /// By [`ConnId::index`].
     pub(super) lines: RefCell<Vec<Option<Line>>>,
     pub(super) ledger: Rc<Ledger>,
+    observer: Rc<Observer>,
     /// Whom to trust, of devices that speak MBAPS.
     pub(super) posture: Rc<Posture>,
     /// A connection has come about since the start.
@@ -77,6 +82,7 @@ pub(crate) struct Asker {
     pub(crate) channel: u16,
     /// The headend's id of the request.
     pub(crate) id: u64,
+    pub(crate) client: ClientKey,
     pub(crate) party: Arc<Party>,
     /// The headend's identity.
     pub(crate) tunnel: Arc<str>,
@@ -90,6 +96,7 @@ pub(crate) struct Write {
     intent: Ticket,
     /// Of its end.
     record: Record,
+    observed: Option<Exchange>,
 }
 
 /// Between two attempts to reach a device that has not been reached since the start.
@@ -115,7 +122,8 @@ async fn look_for(device: Weak<Device>) {
 impl Device {
     /// Makes the device and starts its timer; the first connection opens now, unless the configuration says
     /// otherwise, others when they are needed.
-    pub(crate) fn start(config: Config, ledger: &Rc<Ledger>, posture: &Rc<Posture>) -> Rc<Self> {
+    pub(crate) fn start(config: Config, runtime: &Runtime<File>) -> Rc<Self> {
+        let (ledger, posture) = (&runtime.ledger, &runtime.posture);
         let name: Arc<str> = config.name.as_str().into();
         let seed = name
             .bytes()
@@ -130,7 +138,9 @@ impl Device {
             counters: Counters::default(),
             core: RefCell::new(Serving::new(settings, seed, repeats, Instant::now())),
             lines: RefCell::new(std::iter::repeat_with(|| None).take(lines).collect()),
+            place: Cell::new(0),
             ledger: ledger.clone(),
+            observer: runtime.watcher.observer.clone(),
             posture: posture.clone(),
             reached: Cell::new(false),
             failure: RefCell::default(),
@@ -268,7 +278,12 @@ impl Device {
 
     /// Answers a request that was not let in, and puts that on record.
     fn shed(&self, asker: &Asker, unit: u8, shed: &Shed<'_>, policy: &Policy) {
-        asker.answer(shed.fate(), &shed.pdu());
+        let pdu = shed.pdu();
+        asker.answer(shed.fate(), &pdu);
+        if self.observer.is_on() {
+            let request = shed.request();
+            self.observe_refused(asker, unit, (request, pdu[0] & 0x7F, shed.fate(), &pdu));
+        }
         let counters = &self.counters;
         let (reason, repeats) = match shed {
             Shed::Refused(refused) => {
@@ -314,7 +329,13 @@ impl Device {
         self.counters.busy.add();
         let request = permit.request();
         let exception = Exception::ServerDeviceBusy;
-        asker.answer(Fate::Refused, &exception.pdu(request.function().0));
+        let (function, fate) = (request.function().0, Fate::Refused);
+        let pdu = exception.pdu(function);
+        asker.answer(fate, &pdu);
+        if self.observer.is_on() {
+            let shed = (Some(request), function, fate, &pdu[..]);
+            self.observe_refused(asker, permit.unit(), shed);
+        }
         let mut record = Record {
             decision: Some(Decision::Deny),
             reason: Some(reason.to_owned().into()),
@@ -352,9 +373,14 @@ impl Device {
             return Err(fates::NO_AUDIT.into());
         }
         let intent = self.ledger.intent(record).map_err(|e| e.to_string())?;
+        let observed = self.observer.is_on().then(|| {
+            let who = self.parties(asker, permit.unit());
+            Exchange::asked(Instant::now(), who, permit.request())
+        });
         asker.write = Some(Box::new(Write {
             intent,
             record: outcome,
+            observed,
         }));
         Ok(intent)
     }
@@ -466,10 +492,49 @@ impl Device {
         }
     }
 
+    fn parties(&self, asker: &Asker, unit: u8) -> Parties {
+        Parties {
+            client: asker.client.0,
+            device: self.place.get(),
+            unit,
+        }
+    }
+
+    /// Tells of a request that is over to whoever looks on.
+    fn observe(&self, ended: &Ended<Asker>) {
+        let asker = &ended.asker;
+        let observed = asker.write.as_ref().and_then(|write| write.observed);
+        let asked = observed.unwrap_or_else(|| Exchange {
+            read: ended.read,
+            ..Exchange::new(ended.since, self.parties(asker, ended.unit), ended.function)
+        });
+        let exchange = asked.ended(Instant::now(), ended.fate, &ended.pdu);
+        self.observer.exchange(&exchange, &ended.pdu);
+    }
+
+    /// Likewise of one that was not let in.
+    fn observe_refused(
+        &self,
+        asker: &Asker,
+        unit: u8,
+        shed: (Option<&Request<'_>>, u8, Fate, &[u8]),
+    ) {
+        let (request, function, fate, pdu) = shed;
+        let (now, who) = (Instant::now(), self.parties(asker, unit));
+        let asked = match request {
+            Some(request) => Exchange::asked(now, who, request),
+            None => Exchange::new(now, who, function),
+        };
+        self.observer.exchange(&asked.ended(now, fate, pdu), pdu);
+    }
+
     /// Answers a request that is over, and puts that on record.
     fn ended(&self, ended: &Ended<Asker>) {
         let fate = ended.fate;
         ended.asker.answer(fate, &ended.pdu);
+        if self.observer.is_on() {
+            self.observe(ended);
+        }
         let is_exception = ended
             .pdu
             .first()

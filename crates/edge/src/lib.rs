@@ -397,11 +397,15 @@ impl Edge {
         let same = old.iter().map(|device| &device.config).eq(configured);
         let new = configured.iter().map(|config| {
             let known = old.iter().find(|device| device.config == *config);
-            known.cloned().unwrap_or_else(|| {
-                Device::start(config.clone(), &self.runtime.ledger, &self.runtime.posture)
-            })
+            let known = known.cloned();
+            known.unwrap_or_else(|| Device::start(config.clone(), &self.runtime))
         });
-        *self.devices.borrow_mut() = new.collect();
+        let new: Vec<_> = new.collect();
+        // A hello has room for 256.
+        for (place, device) in (0..).zip(&new) {
+            device.place.set(place);
+        }
+        *self.devices.borrow_mut() = new;
         for device in &old {
             if !configured.contains(&device.config) {
                 tokio::task::spawn_local(device.clone().retire());

@@ -54,6 +54,9 @@ pub struct File {
     /// Whether the agent confines itself to what its work needs.
     #[serde(default = "on")]
     pub sandbox: bool,
+    /// Whether what crosses is told to whoever looks on.
+    #[serde(default)]
+    pub observe: bool,
     /// How long SIGTERM lets requests under way finish.
     #[serde(default = "default_drain")]
     pub drain: Span,
@@ -232,6 +235,7 @@ impl Settings for File {
             controllers: &[],
             monitor: self.monitor.as_ref(),
             sandbox: self.sandbox,
+            observe: self.observe,
             drain: self.drain.0,
         }
     }

@@ -26,13 +26,7 @@ impl Reports for Edge {
         let mut headends: Vec<_> = dialled.values().map(|known| self.headend(known)).collect();
         headends.sort_by(|a, b| a.name.cmp(&b.name));
         Status::Edge(Box::new(edge::Edge {
-            common: common(
-                &self.runtime.posture,
-                &self.runtime.ledger,
-                self.runtime.started,
-                &self.runtime.strangers(),
-                self.runtime.sandbox,
-            ),
+            common: common(&self.runtime),
             bundle: self.bundle_status(),
             headends,
             devices: self.devices.borrow().iter().map(|d| device(d)).collect(),

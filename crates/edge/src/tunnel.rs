@@ -441,6 +441,7 @@ impl Handler for TunnelHandler {
                     outbox: outbox.clone(),
                     channel,
                     id,
+                    client: self.key(client),
                     party: known.party.clone(),
                     tunnel: self.identity.clone(),
                     rule: None,

@@ -10,6 +10,7 @@ use fieldlock_conduit::admit::Permit;
 use fieldlock_conduit::client::Place;
 use fieldlock_conduit::fate::Fate;
 use fieldlock_conduit::forward::{Ended, Forwarding};
+use fieldlock_conduit::observe::{Exchange, Observer, Parties};
 use fieldlock_conduit::repeat;
 use fieldlock_modbus::Quirks;
 use fieldlock_session::{ClientOpen, DeviceOffer, Frame, Outcome as EdgeOutcome};
@@ -20,8 +21,10 @@ use tokio::time::sleep_until;
 use super::client::ClientConn;
 use super::devices::Device;
 use super::request::Asked;
+use crate::settings::File;
 use fieldlock_agent::fates::recorded;
 use fieldlock_agent::ledger::{Ledger, answered, describe, describe_read};
+use fieldlock_agent::runtime::Runtime;
 
 /// One device channel of a live tunnel.
 pub(crate) struct Channel {
@@ -31,6 +34,7 @@ pub(crate) struct Channel {
     outbox: Rc<Outbox>,
     number: u16,
     ledger: Rc<Ledger>,
+    observer: Rc<Observer>,
     tunnel: Arc<str>,
     core: RefCell<Forwarding<Pending>>,
     /// Whether the deadline timer runs; it stops by itself when nothing is under way.
@@ -67,6 +71,7 @@ struct WriteUnderWay {
     /// Of one that is to be sent only once.
     repeat: Option<repeat::Ticket>,
     record: Record,
+    observed: Option<Exchange>,
 }
 
 impl Channel {
@@ -76,7 +81,7 @@ impl Channel {
         number: u16,
         device: &Rc<Device>,
         offer: &DeviceOffer,
-        ledger: &Rc<Ledger>,
+        runtime: &Runtime<File>,
     ) -> Rc<Self> {
         let answer_within = Duration::from_millis(offer.answer_within.into());
         let quirks = Quirks::from_bits(offer.quirks);
@@ -87,7 +92,8 @@ impl Channel {
             answer_within,
             outbox,
             number,
-            ledger: ledger.clone(),
+            ledger: runtime.ledger.clone(),
+            observer: runtime.watcher.observer.clone(),
             tunnel: link.peer.identity.uri().into(),
             core: RefCell::new(core),
             armed: Cell::new(false),
@@ -202,10 +208,15 @@ impl Channel {
             }
             Unsent::NoAudit
         })?;
+        let observed = self.observer.is_on().then(|| {
+            let who = parties(client, &self.device, permit.unit());
+            Exchange::asked(now, who, permit.request())
+        });
         Ok(Box::new(WriteUnderWay {
             intent,
             repeat,
             record: outcome,
+            observed,
         }))
     }
 
@@ -274,6 +285,10 @@ impl Channel {
         let (pending, fate) = (&ended.asker, ended.fate);
         let client = &pending.client;
         client.answer(pending.place, pdu, fate.by());
+        if self.observer.is_on() {
+            let observed = write.as_ref().and_then(|write| write.observed);
+            self.observe(&ended, observed, pdu);
+        }
         let counters = &self.device.counters;
         match fate {
             Fate::Answered | Fate::Shared | Fate::Exception | Fate::Sent => {
@@ -306,6 +321,17 @@ impl Channel {
         } else if self.ledger.records_reads() {
             self.note_read(&ended, exception, pdu);
         }
+    }
+
+    /// Tells of a request that is over to whoever looks on.
+    fn observe(&self, ended: &Ended<Pending>, asked: Option<Exchange>, pdu: &[u8]) {
+        let who = || parties(&ended.asker.client, &self.device, ended.unit);
+        let asked = asked.unwrap_or_else(|| Exchange {
+            read: ended.read,
+            ..Exchange::new(ended.since, who(), ended.function)
+        });
+        let exchange = asked.ended(Instant::now(), ended.fate, pdu);
+        self.observer.exchange(&exchange, pdu);
     }
 
     fn note_read(&self, ended: &Ended<Pending>, exception: Option<u8>, pdu: &[u8]) {
@@ -370,5 +396,13 @@ impl Channel {
             request: Some(id),
             ..Record::new(kind)
         }
+    }
+}
+
+pub(super) fn parties(client: &ClientConn, device: &Device, unit: u8) -> Parties {
+    Parties {
+        client: client.number.into(),
+        device: u16::try_from(device.place).unwrap_or(u16::MAX),
+        unit,
     }
 }

@@ -6,9 +6,11 @@ use std::time::Instant;
 use fieldlock_audit::{Kind, Outcome, Record};
 use fieldlock_conduit::admit::{Permit, Refused};
 use fieldlock_conduit::client::{By, Place, Target};
-use fieldlock_modbus::Exception;
+use fieldlock_conduit::fate::Fate;
+use fieldlock_conduit::observe::{Exchange, Parties};
+use fieldlock_modbus::{Exception, Request};
 
-use super::channel::Unsent;
+use super::channel::{Unsent, parties};
 use super::client::ClientConn;
 use super::devices::Device;
 use super::{Headend, STOPS};
@@ -77,6 +79,35 @@ impl Headend {
         self.unsent(asked, &device, permit, Exception::ServerDeviceBusy, reason);
     }
 
+    /// Tells of a request that does not cross to whoever looks on.
+    fn observe_refused(
+        &self,
+        asked: Asked<'_>,
+        device: Option<&Device>,
+        request: Result<&Request<'_>, u8>,
+        (unit, fate, exception): (u8, Fate, Exception),
+    ) {
+        let observer = &self.runtime.watcher.observer;
+        if !observer.is_on() {
+            return;
+        }
+        let who = match device {
+            Some(device) => parties(asked.client, device, unit),
+            None => Parties {
+                client: asked.client.number.into(),
+                device: u16::MAX,
+                unit,
+            },
+        };
+        let now = Instant::now();
+        let (exchange, function) = match request {
+            Ok(request) => (Exchange::asked(now, who, request), request.function().0),
+            Err(function) => (Exchange::new(now, who, function), function),
+        };
+        let pdu = exception.pdu(function);
+        observer.exchange(&exchange.ended(now, fate, &pdu), &pdu);
+    }
+
     /// Answers a write that was permitted, and was sent before: nobody told the client what became of that.
     fn refuse_repeat(&self, asked: Asked<'_>, device: &Device, permit: &Permit<'_>, first: u64) {
         asked
@@ -84,6 +115,8 @@ impl Headend {
             .put_back(permit, &mut self.runtime.meter.borrow_mut());
         let exception = Exception::GatewayTargetFailedToRespond;
         asked.answer(exception, permit.request().function().0);
+        let end = (permit.unit(), Fate::RepeatRefused, exception);
+        self.observe_refused(asked, Some(device), Ok(permit.request()), end);
         device.counters.repeats_refused.add();
         let unit = Some(permit.unit());
         let mut record = Record {
@@ -109,6 +142,12 @@ impl Headend {
             .client
             .put_back(permit, &mut self.runtime.meter.borrow_mut());
         asked.answer(exception, permit.request().function().0);
+        let fate = match exception {
+            Exception::GatewayPathUnavailable => Fate::NotSent,
+            _ => Fate::Refused,
+        };
+        let end = (permit.unit(), fate, exception);
+        self.observe_refused(asked, Some(device), Ok(permit.request()), end);
         let record = refusal(asked, Some(device), Some(permit.unit()), reason, exception);
         let mut record = if exception == Exception::GatewayPathUnavailable {
             Record {
@@ -133,6 +172,9 @@ impl Headend {
             None => self.counters.no_route.add(),
         }
         let unit = target.map(|to| to.unit);
+        let request = refused.request.as_ref().ok_or(refused.function);
+        let end = (unit.unwrap_or(asked.unit), Fate::Refused, refused.exception);
+        self.observe_refused(asked, device.as_deref(), request, end);
         let mut record = Record {
             function: Some(refused.function),
             rule: refused.rule.map(|rule| asked.client.rule_name(rule)),

@@ -24,13 +24,7 @@ impl Reports for Headend {
         let trust = self.runtime.posture.trust().list.hash();
         let tunnels = self.registry.tunnels();
         Status::Headend(Box::new(headend::Headend {
-            common: common(
-                &self.runtime.posture,
-                &self.runtime.ledger,
-                self.runtime.started,
-                &self.runtime.strangers(),
-                self.runtime.sandbox,
-            ),
+            common: common(&self.runtime),
             listening: self.ports.iter().map(|p| p.address.to_string()).collect(),
             tunnels: tunnels
                 .iter()

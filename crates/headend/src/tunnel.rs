@@ -366,7 +366,7 @@ impl Headend {
             else {
                 continue;
             };
-            let channel = Channel::new(link, outbox, number, &device, offer, &self.runtime.ledger);
+            let channel = Channel::new(link, outbox, number, &device, offer, &self.runtime);
             tokio::task::spawn_local(channel.clone().watch_deadlines());
             *device.live.borrow_mut() = Some(channel.clone());
             self.takeovers.set(self.takeovers.get() + 1);

@@ -34,7 +34,8 @@ pub use page::{Chosen, choose};
 pub use request::{DEFAULT_LIMIT, Filter, MAX_LIMIT, MAX_LINE, Page, Request, RequestError};
 pub use ring::Ring;
 pub use snapshot::{
-    Alarm, Audit, Certificate, Clock, Common, Sandbox, StationCounters, Stations, Status,
+    Alarm, Audit, Certificate, Clock, Common, Observations, Sandbox, StationCounters, Stations,
+    Status,
 };
 pub use state::{AlarmRow, Delta, DeviceRow, PeerRow, State};
 

@@ -62,6 +62,21 @@ pub struct Common {
     pub alarms: Vec<Alarm>,
     /// Null where nothing is known of it.
     pub sandbox: Option<Sandbox>,
+    /// Where what crosses is observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observations: Option<Observations>,
+}
+
+/// What was told of exchanges to whoever looks on, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Observations {
+    /// Those that found room in the ring.
+    pub taken: u64,
+    /// Those that did not: who reads is too slow.
+    pub lost: u64,
+    pub read: u64,
 }
 
 /// The agent's certificate, and the revocation lists that it has.
