@@ -196,7 +196,7 @@ impl<S: Settings> Runtime<S> {
         self.settings().strangers(&self.posture.policy())
     }
 
-    /// The number of a new tunnel, from 1.
+    /// The number of a new tunnel, or of an attempt at one, from 1.
     pub fn next_link(&self) -> u32 {
         self.next_link.set(self.last_link() + 1);
         self.last_link()

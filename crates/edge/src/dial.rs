@@ -162,6 +162,9 @@ fn only(transport: Configured) -> Option<Transport> {
     }
 }
 
+/// The number of the tunnel that it may become, where to, by what, and what came of it.
+type Attempted = (u32, SocketAddr, Transport, Result<Connected, Failed>);
+
 /// Runs the [`Dialler`] of one headend. What it began, attempts and tunnels, ends with it.
 struct Driver {
     edge: Rc<Edge>,
@@ -169,7 +172,7 @@ struct Driver {
     names: Names,
     /// What was said since the last tunnel, the newest last.
     complaints: VecDeque<String>,
-    attempts: JoinSet<(SocketAddr, Transport, Result<Connected, Failed>)>,
+    attempts: JoinSet<Attempted>,
     tunnels: JoinSet<(Transport, Ended, End)>,
     /// Which tunnel a task runs: one that panics can't say it.
     numbers: HashMap<task::Id, u32>,
@@ -227,19 +230,22 @@ impl Driver {
         }
         let edge = self.edge.clone();
         let name = self.dialled.settings.name.clone();
+        // From here on it goes by the certificate of now, which a higher number than that of the last
+        // renewal tells.
+        let number = edge.runtime.next_link();
         self.attempts.spawn_local(async move {
             let connecting = connect(&edge, &name, by, to, round_trip);
             let outcome = timeout(ATTEMPT, connecting)
                 .await
                 .unwrap_or_else(|_| Err(Failed::network("no answer in time")));
-            (to, by, outcome)
+            (number, to, by, outcome)
         });
     }
 
-    fn attempted(&mut self, done: Option<(SocketAddr, Transport, Result<Connected, Failed>)>) {
+    fn attempted(&mut self, done: Option<Attempted>) {
         match done {
-            Some((.., Ok(connected))) => self.connected(connected),
-            Some((address, transport, Err(failed))) => {
+            Some((number, _, _, Ok(connected))) => self.connected(number, connected),
+            Some((_, address, transport, Err(failed))) => {
                 let text = format!("{} {address}: {}", transport.name(), failed.text);
                 self.complain(text);
                 self.core().handle_failed(Instant::now(), failed.why);
@@ -265,8 +271,7 @@ impl Driver {
         *self.dialled.last_error.borrow_mut() = Some(text);
     }
 
-    fn connected(&mut self, connected: Connected) {
-        let number = self.edge.runtime.next_link();
+    fn connected(&mut self, number: u32, connected: Connected) {
         let transport = connected.transport();
         let wanted = self
             .core()
