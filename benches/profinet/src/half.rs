@@ -192,10 +192,9 @@ impl Half {
                     data_status: DataStatus::GOOD,
                     data: &data,
                 };
-                let Some(datagram) = ends.0.handle_frame(now, &frame) else {
+                if !ends.0.handle_frame(now, &frame, &mut bytes) {
                     return;
-                };
-                bytes.extend_from_slice(datagram);
+                }
                 bytes.len() + OVERHEAD
             }
         };

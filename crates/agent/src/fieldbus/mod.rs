@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Ticket, Unavailable};
 use fieldlock_conduit::profinet::{
-    ArName, Bridge, BridgeSettings, Event, LinkId, Outlet, Role, StationSettings, Tagging,
+    ArName, Bridge, BridgeSettings, Event, LinkId, Output, Role, StationSettings, Tagging,
 };
 use fieldlock_profinet::ar::Ended;
 use fieldlock_profinet::{Mac, StationName};
 use fieldlock_rawsock::{Counters, Filter, JoinError, LinkError, PacketSocket, Timer, Vlans};
 use fieldlock_status::profinet::{EndedAr, Pair};
-use fieldlock_transport::tunnel::Link;
+use fieldlock_transport::tunnel::{Link, NotSent};
 use tokio::sync::Notify;
 use tokio::time::{interval, sleep};
 use tracing::{info, warn};
@@ -115,7 +115,7 @@ impl Fieldbus {
             counters: RefCell::default(),
             wake: Notify::new(),
         });
-        fieldbus.with(|bridge, _, outlet| bridge.start(outlet));
+        fieldbus.turn(|bridge, _| bridge.start());
         info!(
             interface = fieldbus.interface,
             "PROFINET: interface is open"
@@ -139,8 +139,8 @@ impl Fieldbus {
         let id = LinkId(link.number);
         self.links.borrow_mut().insert(id, link.clone());
         let peer: Arc<str> = link.peer.identity.name.as_str().into();
-        self.with(|bridge, now, outlet| {
-            bridge.link_up(now, id, peer, &channels, outlet);
+        self.turn(|bridge, now| {
+            bridge.link_up(now, id, peer, &channels, link.max_datagram());
             if let Some(round_trip) = link.round_trip() {
                 bridge.set_round_trip(id, round_trip);
             }
@@ -150,25 +150,28 @@ impl Fieldbus {
     pub fn link_down(&self, link: &Link) {
         let id = LinkId(link.number);
         if self.links.borrow_mut().remove(&id).is_some() {
-            self.with(|bridge, now, outlet| bridge.link_down(now, id, outlet));
+            self.turn(|bridge, now| bridge.link_down(now, id));
         }
     }
 
     /// A frame came on the channel of the n-th station.
     pub fn station(&self, link: &Link, station: u16, frame: &[u8]) {
         let id = LinkId(link.number);
-        self.with(|bridge, now, outlet| bridge.handle_station(now, id, station, frame, outlet));
+        self.turn(|bridge, now| {
+            self.tell_room(bridge);
+            bridge.handle_station(now, id, station, frame);
+        });
     }
 
     pub fn datagram(&self, link: &Link, datagram: &[u8]) {
         let id = LinkId(link.number);
-        self.with(|bridge, now, outlet| bridge.handle_datagram(now, id, datagram, outlet));
+        self.turn(|bridge, now| bridge.handle_datagram(now, id, datagram));
     }
 
     /// Other rules are in force: what is open is judged by them.
     pub fn judge_anew(&self, posture: &Posture) {
         let (policy, wall) = (posture.policy(), posture.now());
-        self.with(|bridge, now, outlet| bridge.set_policy(now, policy, wall, outlet));
+        self.turn(|bridge, now| bridge.set_policy(now, policy, wall));
     }
 
     /// The configuration was read again. The interface stays the one that was opened.
@@ -186,13 +189,93 @@ impl Fieldbus {
         }
         let stations = stations.iter().map(station_settings).collect();
         let controllers: Vec<_> = controllers.iter().map(named).collect();
-        self.with(|bridge, now, outlet| bridge.set_parties(now, stations, &controllers, outlet));
+        self.turn(|bridge, now| bridge.set_parties(now, stations, &controllers));
     }
 
-    fn with(&self, act: impl FnOnce(&mut Bridge, Instant, &mut dyn Outlet)) {
-        let mut outlet = Out::new(self);
-        act(&mut self.bridge.borrow_mut(), Instant::now(), &mut outlet);
+    /// Something comes in that is not from the interface.
+    fn turn(&self, act: impl FnOnce(&mut Bridge, Instant)) {
+        self.handle(act);
         self.wake.notify_one();
+    }
+
+    /// Something comes in, and what the bridge wants done is done.
+    fn handle(&self, act: impl FnOnce(&mut Bridge, Instant)) {
+        let mut bridge = self.bridge.borrow_mut();
+        bridge.set_writable(self.ledger.is_writable());
+        act(&mut bridge, Instant::now());
+        self.drain(&mut bridge);
+    }
+
+    /// Tells the bridge what the tunnels take in a datagram. That changes while a task of theirs
+    /// runs, so it is told before frames that may lead to a datagram or to the opening of an AR: once
+    /// for all that are heard together.
+    fn tell_room(&self, bridge: &mut Bridge) {
+        for (id, link) in self.links.borrow().iter() {
+            bridge.set_max_datagram(*id, link.max_datagram());
+        }
+    }
+
+    /// Does what the bridge wants done; all that stands behind a change of a station waits for the
+    /// record of that.
+    fn drain(&self, bridge: &mut Bridge) {
+        let mut behind = None;
+        while let Some(output) = bridge.poll_output() {
+            if !self.carry_out(output, &mut behind) {
+                bridge.handle_not_taken();
+            }
+        }
+    }
+
+    /// `false` for what a tunnel did not take. `behind`: the record without which nothing leaves.
+    fn carry_out(
+        &self,
+        output: Output<'_>,
+        behind: &mut Option<Result<Ticket, Unavailable>>,
+    ) -> bool {
+        let mut pending = self.pending.borrow_mut();
+        match (output, &*behind) {
+            (Output::Wire(frame), None) => pending.push(frame),
+            (Output::Wire(frame), Some(Ok(ticket))) => {
+                pending.hold(*ticket, Way::Wire, frame);
+            }
+            (Output::Wire(_), Some(Err(_))) => pending.overflow += 1,
+            (
+                Output::Station {
+                    link,
+                    channel,
+                    frame,
+                },
+                behind,
+            ) => {
+                return match behind {
+                    None => self.send(link, |link| link.send_station(channel, frame)),
+                    Some(Ok(ticket)) => pending.hold(*ticket, Way::Station(link, channel), frame),
+                    Some(Err(_)) => false,
+                };
+            }
+            (Output::Datagram { link, datagram }, _) => {
+                return self.send(link, |link| link.send_datagram(datagram));
+            }
+            (Output::Join(mac), _) => pending.memberships.push((mac, true)),
+            (Output::Leave(mac), _) => pending.memberships.push((mac, false)),
+            (Output::Event(event), _) => self.note(event, behind),
+        }
+        true
+    }
+
+    fn send(&self, link: LinkId, send: impl FnOnce(&Link) -> Result<(), NotSent>) -> bool {
+        let links = self.links.borrow();
+        links.get(&link).is_some_and(|link| send(link).is_ok())
+    }
+
+    /// Puts on record what the bridge tells.
+    fn note(&self, event: Event, behind: &mut Option<Result<Ticket, Unavailable>>) {
+        if let Event::ArDown { ar, why, lasted } = &event {
+            self.remember(ar, *why, *lasted);
+        }
+        if let Some(intent) = record::note(&self.ledger, event) {
+            *behind = Some(intent);
+        }
     }
 
     /// Owns the interface: hears, sends, and keeps the deadlines.
@@ -209,14 +292,16 @@ impl Fieldbus {
             if let Err(error) = timer.set(deadline) {
                 warn!(%error, "PROFINET: the timer can't be set");
             }
+            let mut first = true;
             let heard = tokio::select! {
-                heard = socket.recv(|frame| {
-                    let mut outlet = Out::new(&self);
-                    self.bridge.borrow_mut().handle_wire(Instant::now(), frame, &mut outlet);
-                }) => heard.map(|_| ()),
+                heard = socket.recv(|frame| self.handle(|bridge, now| {
+                    if std::mem::take(&mut first) {
+                        self.tell_room(bridge);
+                    }
+                    bridge.handle_wire(now, frame);
+                })) => heard.map(|_| ()),
                 _ = timer.expired() => {
-                    let mut outlet = Out::new(&self);
-                    self.bridge.borrow_mut().handle_timeout(Instant::now(), &mut outlet);
+                    self.handle(|bridge, now| bridge.handle_timeout(now));
                     Ok(())
                 }
                 () = self.wake.notified() => Ok(()),
@@ -349,86 +434,4 @@ fn station_settings(station: &Station) -> StationSettings {
 
 fn named(controller: &Controller) -> (Arc<str>, Mac) {
     (controller.name.to_arc(), controller.mac)
-}
-
-/// What the bridge does in one turn, done.
-struct Out<'a> {
-    fieldbus: &'a Fieldbus,
-    /// The record without which nothing leaves in this turn.
-    behind: Option<Result<Ticket, Unavailable>>,
-}
-
-impl<'a> Out<'a> {
-    fn new(fieldbus: &'a Fieldbus) -> Self {
-        Self {
-            fieldbus,
-            behind: None,
-        }
-    }
-
-    fn link<R>(&self, link: LinkId, act: impl FnOnce(&Link) -> R) -> Option<R> {
-        self.fieldbus
-            .links
-            .borrow()
-            .get(&link)
-            .map(|link| act(link))
-    }
-}
-
-impl Outlet for Out<'_> {
-    fn wire(&mut self, frame: &[u8]) {
-        let mut pending = self.fieldbus.pending.borrow_mut();
-        match &self.behind {
-            None => pending.push(frame),
-            Some(Ok(ticket)) => {
-                pending.hold(*ticket, Way::Wire, frame);
-            }
-            Some(Err(_)) => pending.overflow += 1,
-        }
-    }
-
-    fn station(&mut self, link: LinkId, channel: u16, frame: &[u8]) -> bool {
-        match &self.behind {
-            None => {}
-            Some(Ok(ticket)) => {
-                let mut pending = self.fieldbus.pending.borrow_mut();
-                return pending.hold(*ticket, Way::Station(link, channel), frame);
-            }
-            Some(Err(_)) => return false,
-        }
-        let sent = self.link(link, |link| link.send_station(channel, frame).is_ok());
-        sent.unwrap_or(false)
-    }
-
-    fn datagram(&mut self, link: LinkId, datagram: &[u8]) -> bool {
-        let sent = self.link(link, |link| link.send_datagram(datagram).is_ok());
-        sent.unwrap_or(false)
-    }
-
-    fn max_datagram(&self, link: LinkId) -> usize {
-        self.link(link, Link::max_datagram).unwrap_or(0)
-    }
-
-    fn join(&mut self, mac: Mac) {
-        let mut pending = self.fieldbus.pending.borrow_mut();
-        pending.memberships.push((mac, true));
-    }
-
-    fn leave(&mut self, mac: Mac) {
-        let mut pending = self.fieldbus.pending.borrow_mut();
-        pending.memberships.push((mac, false));
-    }
-
-    fn event(&mut self, event: Event) {
-        if let Event::ArDown { ar, why, lasted } = &event {
-            self.fieldbus.remember(ar, *why, *lasted);
-        }
-        if let Some(intent) = record::note(&self.fieldbus.ledger, event) {
-            self.behind = Some(intent);
-        }
-    }
-
-    fn may_change(&self) -> bool {
-        self.fieldbus.ledger.is_writable()
-    }
 }

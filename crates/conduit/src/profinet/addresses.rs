@@ -12,7 +12,7 @@ use super::bridge::{Bridge, Ingress, Role};
 use super::dispatch::Received;
 use super::drops::DropReason;
 use super::event::Event;
-use super::outlet::{Outlet, Requester};
+use super::output::Requester;
 use super::parties::{Controller, MAX_CONTROLLERS, MAX_CONTROLLERS_OF_PEER, Parties};
 
 /// Another station may answer to a name when the one before has been silent for this long.
@@ -35,13 +35,12 @@ impl Bridge {
         now: Instant,
         mac: Mac,
         ingress: Ingress,
-        outlet: &mut dyn Outlet,
     ) -> Result<usize, DropReason> {
         if !mac.is_station() {
             return Err(DropReason::Malformed);
         }
         if let Some(station) = self.parties.station_of(mac) {
-            return Err(self.conflict(station, mac, "it speaks as a controller", outlet));
+            return Err(self.conflict(station, mac, "it speaks as a controller"));
         }
         let (peer, station) = match ingress {
             Ingress::Wire => (None, None),
@@ -54,7 +53,7 @@ impl Bridge {
             let (Some(peer), Some(station)) = (peer, station) else {
                 return Err(DropReason::NotPaired);
             };
-            return self.enter_controller(now, mac, peer, station, outlet);
+            return self.enter_controller(now, mac, peer, station);
         };
         let known = self.parties.controllers[index].peer.as_ref();
         if known != peer.as_ref()
@@ -64,7 +63,7 @@ impl Bridge {
             if known.is_some_and(|known| self.parties.is_up(known)) {
                 return Err(DropReason::ForeignSource);
             }
-            self.take_over(now, index, peer, station, outlet)?;
+            self.take_over(now, index, peer, station)?;
         }
         self.parties.controllers[index].seen = Some(now);
         Ok(index)
@@ -77,7 +76,6 @@ impl Bridge {
         mac: Mac,
         peer: Arc<str>,
         station: usize,
-        outlet: &mut dyn Outlet,
     ) -> Result<usize, DropReason> {
         if !self.may_enter(mac, &peer, station) {
             return Err(DropReason::Denied);
@@ -92,9 +90,9 @@ impl Bridge {
             });
             let longest = idle.min_by_key(|known| known.seen).map(|known| known.mac);
             let longest = longest.ok_or(DropReason::Overload)?;
-            self.forget_controllers(|known, _| known.mac == longest, outlet);
+            self.forget_controllers(|known, _| known.mac == longest);
         }
-        outlet.join(mac);
+        self.output.join(mac);
         self.parties.controllers.push(Controller {
             name: None,
             mac,
@@ -114,7 +112,6 @@ impl Bridge {
         index: usize,
         peer: Arc<str>,
         station: usize,
-        outlet: &mut dyn Outlet,
     ) -> Result<(), DropReason> {
         let mac = self.parties.controllers[index].mac;
         if !self.may_enter(mac, &peer, station) {
@@ -126,7 +123,7 @@ impl Bridge {
             let change = self
                 .table
                 .end(now, id, Ended::Withdrawn("the loss of the tunnel"));
-            self.apply(now, change, outlet);
+            self.apply(now, change);
         }
         self.calls.forget(|pair| pair.controller == mac);
         self.parties.controllers[index].peer = Some(peer);
@@ -142,14 +139,13 @@ impl Bridge {
         station: usize,
         controller: Mac,
         ip: Ipv4Addr,
-        outlet: &mut dyn Outlet,
     ) -> Result<(), DropReason> {
         if ip.is_unspecified() {
             return Ok(());
         }
         if self.is_of_another(came.now, ip, came.frame.src) {
             let reason = "it speaks from the IP address of another station";
-            return Err(self.conflict(station, came.frame.src, reason, outlet));
+            return Err(self.conflict(station, came.frame.src, reason));
         }
         match came.end {
             End::Device => self.parties.stations[station].ip = Some(ip),
@@ -191,7 +187,6 @@ impl Bridge {
         now: Instant,
         station: usize,
         mac: Mac,
-        outlet: &mut dyn Outlet,
     ) -> Result<(), DropReason> {
         if !mac.is_station() {
             return Err(DropReason::Malformed);
@@ -200,60 +195,44 @@ impl Bridge {
         if known != Some(mac) {
             let other = self.parties.station_of(mac).is_some();
             if other || self.parties.controller_of(mac).is_some() {
-                return Err(self.conflict(
-                    station,
-                    mac,
-                    "another station has this address",
-                    outlet,
-                ));
+                return Err(self.conflict(station, mac, "another station has this address"));
             }
             if self.parties.stations[station].settings.mac.is_some() {
-                return Err(self.conflict(
-                    station,
-                    mac,
-                    "its configured address is another",
-                    outlet,
-                ));
+                return Err(self.conflict(station, mac, "its configured address is another"));
             }
             if let Some(known) = known {
                 // Two that answer would take turns.
                 let seen = self.parties.stations[station].seen;
                 if seen.is_some_and(|seen| now.saturating_duration_since(seen) < SETTLED) {
-                    return Err(self.conflict(station, mac, "two answer to its name", outlet));
+                    return Err(self.conflict(station, mac, "two answer to its name"));
                 }
                 if self.table.iter().any(|ar| ar.pair.device == known) {
-                    return Err(self.conflict(
-                        station,
-                        mac,
-                        "it has an AR under another address",
-                        outlet,
-                    ));
+                    return Err(self.conflict(station, mac, "it has an AR under another address"));
                 }
                 if self.settings.role == Role::Headend {
-                    outlet.leave(known);
+                    self.output.leave(known);
                 }
                 self.calls.forget(|pair| pair.device == known);
                 self.parties.stations[station].ip = None;
             }
             self.parties.stations[station].mac = Some(mac);
             if self.settings.role == Role::Headend {
-                outlet.join(mac);
+                self.output.join(mac);
             }
             let station = self.parties.stations[station].name().clone();
-            outlet.event(Event::Found { station, mac });
+            self.output.event(Event::Found { station, mac });
         }
         self.parties.stations[station].seen = Some(now);
         Ok(())
     }
 
     pub(super) fn conflict(
-        &self,
+        &mut self,
         station: usize,
         mac: Mac,
         reason: &'static str,
-        outlet: &mut dyn Outlet,
     ) -> DropReason {
-        outlet.event(Event::Conflict {
+        self.output.event(Event::Conflict {
             station: self.parties.stations[station].name().clone(),
             mac,
             reason,
@@ -263,23 +242,17 @@ impl Bridge {
 
     /// A frame that is cut short, or against its format.
     pub(super) fn malformed(
-        &self,
+        &mut self,
         came: &Received<'_>,
         reason: &dyn fmt::Display,
-        outlet: &mut dyn Outlet,
     ) -> DropReason {
-        self.not_understood(came, reason, outlet);
+        self.not_understood(came, reason);
         DropReason::Malformed
     }
 
     /// Tells of a frame that says nothing to anybody here, where its sender is known: strangers
     /// are counted alone.
-    pub(super) fn not_understood(
-        &self,
-        came: &Received<'_>,
-        reason: &dyn fmt::Display,
-        outlet: &mut dyn Outlet,
-    ) {
+    pub(super) fn not_understood(&mut self, came: &Received<'_>, reason: &dyn fmt::Display) {
         let Frame { src, dst, .. } = *came.frame;
         let (controller, device) = match came.end {
             End::Controller => (src, dst),
@@ -292,7 +265,7 @@ impl Bridge {
             End::Device => station.is_some(),
         };
         if sender_known {
-            outlet.event(Event::NotUnderstood {
+            self.output.event(Event::NotUnderstood {
                 who: controller_known.then(|| self.who(controller)),
                 station: station.map(|index| self.parties.stations[index].name().clone()),
                 reason: reason.to_string().into(),
@@ -301,11 +274,7 @@ impl Bridge {
     }
 
     /// The two stations of a unicast frame that came from `end`.
-    pub(super) fn pair(
-        &mut self,
-        came: &Received<'_>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(usize, Pair), DropReason> {
+    pub(super) fn pair(&mut self, came: &Received<'_>) -> Result<(usize, Pair), DropReason> {
         let Received {
             now,
             end,
@@ -334,13 +303,13 @@ impl Bridge {
         }
         match end {
             End::Controller => {
-                self.note_controller(now, pair.controller, ingress, outlet)?;
+                self.note_controller(now, pair.controller, ingress)?;
             }
             End::Device => {
                 self.parties
                     .controller_of(pair.controller)
                     .ok_or(DropReason::NotPaired)?;
-                self.note_station(now, station, pair.device, outlet)?;
+                self.note_station(now, station, pair.device)?;
             }
         }
         Ok((station, pair))

@@ -11,7 +11,7 @@ use fieldlock_profinet::{Frame, Mac, StationName};
 use super::drops::{DropReason, Drops};
 use super::event::Event;
 use super::flows::Flows;
-use super::outlet::{LinkId, Outlet};
+use super::output::{LinkId, Output, OutputQueue};
 use super::parties::{Controller, Link, Parties, Station, StationSettings};
 use super::pending::PendingQueries;
 use super::views::Views;
@@ -68,7 +68,10 @@ pub(super) enum Ingress {
 /// Input: [`Bridge::handle_wire`] for what was heard, [`Bridge::handle_station`] and
 /// [`Bridge::handle_datagram`] for what a tunnel brought, [`Bridge::link_up`] and
 /// [`Bridge::link_down`], [`Bridge::handle_timeout`] at the instant of [`Bridge::poll_timeout`].
-/// Output goes to the [`Outlet`] of the call. `now` never decreases.
+/// [`Bridge::set_writable`], [`Bridge::set_max_datagram`] and [`Bridge::set_round_trip`] say how the
+/// log and the tunnels are; what has not been told is taken for the worse. Output: drain
+/// [`Bridge::poll_output`] after each input, and tell [`Bridge::handle_not_taken`] of what a tunnel
+/// refused. `now` never decreases.
 ///
 /// A frame never goes back to where it came from, and none is carried whose source is a station of
 /// the other side: there can be no loop.
@@ -84,8 +87,9 @@ pub struct Bridge {
     pub(super) drops: Drops,
     /// Any instant before all others.
     pub(super) epoch: Instant,
-    /// A frame that is being made.
-    pub(super) scratch: Vec<u8>,
+    pub(super) output: OutputQueue,
+    /// The audit log can be written, so that a change of a station may pass.
+    pub(super) writable: bool,
 }
 
 impl Bridge {
@@ -119,25 +123,26 @@ impl Bridge {
             flows: Flows::default(),
             drops: Drops::default(),
             epoch: now,
-            scratch: Vec::with_capacity(2048),
+            output: OutputQueue::default(),
+            writable: false,
         }
     }
 
     /// Listens for what is sent to all stations, and for those whose address is configured.
-    pub fn start(&self, outlet: &mut dyn Outlet) {
+    pub fn start(&mut self) {
         match self.settings.role {
             Role::Headend => {
-                outlet.join(Mac::DCP_IDENTIFY);
+                self.output.join(Mac::DCP_IDENTIFY);
                 for mac in self
                     .parties
                     .stations
                     .iter()
                     .filter_map(|station| station.mac)
                 {
-                    outlet.join(mac);
+                    self.output.join(mac);
                 }
             }
-            Role::Edge => outlet.join(Mac::DCP_HELLO),
+            Role::Edge => self.output.join(Mac::DCP_HELLO),
         }
     }
 
@@ -147,7 +152,6 @@ impl Bridge {
         now: Instant,
         stations: Vec<StationSettings>,
         controllers: &[(Arc<str>, Mac)],
-        outlet: &mut dyn Outlet,
     ) {
         let headend = self.settings.role == Role::Headend;
         let configured = stations.iter().filter_map(|station| station.mac);
@@ -168,9 +172,9 @@ impl Bridge {
             let change = self
                 .table
                 .end(now, id, Ended::Withdrawn("the configuration"));
-            self.apply(now, change, outlet);
+            self.apply(now, change);
         }
-        self.replace_stations(stations, &configured, outlet);
+        self.replace_stations(stations, &configured);
         if headend {
             let old = std::mem::take(&mut self.parties.controllers);
             let new = controllers.iter().map(|(name, mac)| {
@@ -186,7 +190,7 @@ impl Bridge {
             });
             self.parties.controllers = new.collect();
         } else {
-            self.forget_controllers(|known, _| configured.contains(&known.mac), outlet);
+            self.forget_controllers(|known, _| configured.contains(&known.mac));
         }
         self.asked.clear();
         self.views.forget();
@@ -195,15 +199,10 @@ impl Bridge {
             let known = parties.controller_of(pair.controller).is_some();
             !known || parties.station_of(pair.device).is_none()
         });
-        self.rebuild_flows(now, outlet);
+        self.rebuild_flows(now);
     }
 
-    fn replace_stations(
-        &mut self,
-        stations: Vec<StationSettings>,
-        configured: &[Mac],
-        outlet: &mut dyn Outlet,
-    ) {
+    fn replace_stations(&mut self, stations: Vec<StationSettings>, configured: &[Mac]) {
         let mut old = std::mem::take(&mut self.parties.stations);
         let headend = self.settings.role == Role::Headend;
         let new = stations.into_iter().map(|settings| {
@@ -222,12 +221,12 @@ impl Bridge {
         self.parties.stations = new.collect();
         for station in old.iter().filter(|station| station.nameless.is_some()) {
             let station = station.name().clone();
-            outlet.event(Event::Named { station });
+            self.output.event(Event::Named { station });
         }
         self.parties.number_channels();
         if headend {
             for mac in old.iter().filter_map(|station| station.mac) {
-                outlet.leave(mac);
+                self.output.leave(mac);
             }
             for mac in self
                 .parties
@@ -235,20 +234,21 @@ impl Bridge {
                 .iter()
                 .filter_map(|station| station.mac)
             {
-                outlet.join(mac);
+                self.output.join(mac);
             }
         }
     }
 
-    /// A tunnel is up that serves `channels`: the number of each with the station's name. What it
-    /// shares with an older tunnel goes its way from here on.
+    /// A tunnel is up that serves `channels`: the number of each with the station's name. It takes
+    /// datagrams of `max_datagram` octets. What it shares with an older tunnel goes its way from here
+    /// on.
     pub fn link_up(
         &mut self,
         now: Instant,
         id: LinkId,
         peer: Arc<str>,
         channels: &[(u16, StationName)],
-        outlet: &mut dyn Outlet,
+        max_datagram: usize,
     ) {
         self.parties.links.push(Link {
             id,
@@ -256,14 +256,15 @@ impl Bridge {
             offered: channels.to_vec(),
             channels: Vec::new(),
             round_trip: None,
+            max_datagram,
         });
         self.parties.number_channels();
-        self.rebuild_flows(now, outlet);
+        self.rebuild_flows(now);
     }
 
     /// A tunnel is gone. Its agent's older or newer one goes on with what it carried; without one
     /// nothing is held any more.
-    pub fn link_down(&mut self, now: Instant, id: LinkId, outlet: &mut dyn Outlet) {
+    pub fn link_down(&mut self, now: Instant, id: LinkId) {
         self.parties.links.retain(|link| link.id != id);
         if self.settings.role == Role::Edge {
             // They are heard of again when there is a tunnel, or not at all.
@@ -273,17 +274,13 @@ impl Bridge {
                 let up = known.peer.as_ref().is_some_and(|peer| alive.contains(peer));
                 !up && !busy
             };
-            self.forget_controllers(gone, outlet);
+            self.forget_controllers(gone);
         }
-        self.rebuild_flows(now, outlet);
+        self.rebuild_flows(now);
     }
 
     /// Forgets the controllers that are `gone`, which is told whether they have an AR.
-    pub(super) fn forget_controllers(
-        &mut self,
-        gone: impl Fn(&Controller, bool) -> bool,
-        outlet: &mut dyn Outlet,
-    ) {
+    pub(super) fn forget_controllers(&mut self, gone: impl Fn(&Controller, bool) -> bool) {
         let table = &self.table;
         let busy = |mac| table.iter().any(|ar| ar.pair.controller == mac);
         let known = &mut self.parties.controllers;
@@ -293,33 +290,49 @@ impl Bridge {
             return;
         }
         for mac in &forgotten {
-            outlet.leave(*mac);
+            self.output.leave(*mac);
         }
         self.calls
             .forget(|pair| forgotten.contains(&pair.controller));
         self.views.forget();
     }
 
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output<'_>> {
+        self.output.poll()
+    }
+
+    /// The tunnel did not take what was polled last.
+    pub fn handle_not_taken(&mut self) {
+        if self.output.not_taken() {
+            self.drops.add(DropReason::TunnelFull);
+        }
+    }
+
+    /// Whether the record of a change of a station can be kept: else none passes.
+    pub fn set_writable(&mut self, writable: bool) {
+        self.writable = writable;
+    }
+
+    /// The longest datagram that a tunnel takes at present, in octets; 0 where there is no way for
+    /// datagrams.
+    pub fn set_max_datagram(&mut self, link: LinkId, max_datagram: usize) {
+        self.parties.set_max_datagram(link, max_datagram);
+    }
+
     /// A frame was heard on the own wire.
-    pub fn handle_wire(&mut self, now: Instant, bytes: &[u8], outlet: &mut dyn Outlet) {
+    pub fn handle_wire(&mut self, now: Instant, bytes: &[u8]) {
         let end = self.settings.role.end();
         let result = Frame::parse(bytes)
             .map_err(|_| DropReason::Malformed)
-            .and_then(|frame| self.dispatch(now, end, Ingress::Wire, &frame, bytes, outlet));
+            .and_then(|frame| self.dispatch(now, end, Ingress::Wire, &frame, bytes));
         if let Err(drop) = result {
             self.drops.add(drop);
         }
     }
 
     /// A frame came on a station's channel.
-    pub fn handle_station(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        channel: u16,
-        bytes: &[u8],
-        outlet: &mut dyn Outlet,
-    ) {
+    pub fn handle_station(&mut self, now: Instant, link: LinkId, channel: u16, bytes: &[u8]) {
         let end = self.settings.role.end().other();
         let station = self
             .parties
@@ -329,7 +342,7 @@ impl Bridge {
             self.check_speaker(link, station)?;
             let frame = Frame::parse(bytes).map_err(|_| DropReason::Malformed)?;
             let ingress = Ingress::Tunnel { link, station };
-            self.dispatch(now, end, ingress, &frame, bytes, outlet)
+            self.dispatch(now, end, ingress, &frame, bytes)
         });
         if let Err(drop) = result {
             self.drops.add(drop);
@@ -365,20 +378,17 @@ impl Bridge {
         ingress: Ingress,
         pair: (usize, Mac),
         bytes: &[u8],
-        outlet: &mut dyn Outlet,
     ) -> Result<(), DropReason> {
         let (station, controller) = pair;
         match ingress {
             Ingress::Tunnel { .. } => {
-                outlet.wire(bytes);
+                self.output.wire(bytes);
                 Ok(())
             }
             Ingress::Wire => {
-                let (link, channel) = self.way(station, controller).ok_or(DropReason::NoTunnel)?;
-                match outlet.station(link, channel, bytes) {
-                    true => Ok(()),
-                    false => Err(DropReason::TunnelFull),
-                }
+                let way = self.way(station, controller).ok_or(DropReason::NoTunnel)?;
+                self.output.station(way, bytes);
+                Ok(())
             }
         }
     }

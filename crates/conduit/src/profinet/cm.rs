@@ -18,7 +18,6 @@ use super::bridge::{Bridge, Ingress};
 use super::dispatch::Received;
 use super::drops::DropReason;
 use super::event::{Event, RecordPlace};
-use super::outlet::Outlet;
 use super::parties::Parties;
 use super::views::opens;
 
@@ -102,7 +101,6 @@ impl Bridge {
         &mut self,
         came: &Received<'_>,
         datagram: &Datagram<'_>,
-        outlet: &mut dyn Outlet,
     ) -> Result<(), DropReason> {
         let Received {
             now,
@@ -112,17 +110,17 @@ impl Bridge {
             bytes,
         } = *came;
         let Datagram { ip, udp } = datagram;
-        let (station, pair) = self.pair(came, outlet)?;
+        let (station, pair) = self.pair(came)?;
         if !self.may_talk(station, pair.controller) {
             return Err(DropReason::Denied);
         }
-        self.note_ip(came, station, pair.controller, ip.source, outlet)?;
+        self.note_ip(came, station, pair.controller, ip.source)?;
         self.check_destination(end, station, pair, ip.destination)?;
         let ports = (udp.source_port, udp.destination_port);
         let rpc = match Rpc::parse(udp.payload) {
             Ok(rpc) => rpc,
             Err(error) if ports.0 == PNIO_CM_PORT || ports.1 == PNIO_CM_PORT => {
-                return Err(self.malformed(came, &error, outlet));
+                return Err(self.malformed(came, &error));
             }
             // Another protocol of the two.
             Err(_) => return Err(DropReason::NoCall),
@@ -138,12 +136,12 @@ impl Bridge {
         // The calls keep what came in pieces while the rest of the bridge looks at it.
         let mut calls = std::mem::take(&mut self.calls);
         let about = calls.about(pair, &rpc.activity);
-        let known = self.check_interface(came, &rpc, outlet);
+        let known = self.check_interface(came, &rpc);
         let placed = known.map(|()| calls.handle(now, pair, end, ports, &rpc));
         let judged = match placed {
             Err(refusal) => Err(refusal),
             Ok(Ok(Part::Request(body))) => {
-                let judged = self.judge_request(came, &exchange, (&rpc, body), outlet);
+                let judged = self.judge_request(came, &exchange, (&rpc, body));
                 match judged {
                     Ok(about) => calls.allow(pair, &rpc.activity, about),
                     Err(_) => calls.refuse(pair, &rpc.activity),
@@ -151,7 +149,7 @@ impl Bridge {
                 judged.map(drop)
             }
             Ok(Ok(Part::Response(body))) => {
-                let judged = self.follow(came, &exchange, about, (&rpc, body), outlet);
+                let judged = self.follow(came, &exchange, about, (&rpc, body));
                 let judged = judged.map(|ports| {
                     for port in ports {
                         calls.learn_port(pair, end, port);
@@ -168,7 +166,7 @@ impl Bridge {
         };
         self.calls = calls;
         match judged {
-            Ok(()) => self.forward(ingress, (station, pair.controller), bytes, outlet),
+            Ok(()) => self.forward(ingress, (station, pair.controller), bytes),
             Err(refusal) => {
                 if let Some(told) = refusal.told {
                     let way = Way {
@@ -176,7 +174,7 @@ impl Bridge {
                         dst: (frame.dst, ip.destination, udp.destination_port),
                         tag: frame.tag,
                     };
-                    self.answer(ingress, &exchange, &way, &rpc, told, outlet);
+                    self.answer(ingress, &exchange, &way, &rpc, told);
                 }
                 Err(refusal.drop)
             }
@@ -185,12 +183,7 @@ impl Bridge {
 
     /// Only what is called by an interface that is known is read at all: an operation's number says
     /// nothing without it.
-    fn check_interface(
-        &self,
-        came: &Received<'_>,
-        rpc: &Rpc<'_>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), Refusal> {
+    fn check_interface(&mut self, came: &Received<'_>, rpc: &Rpc<'_>) -> Result<(), Refusal> {
         let Interface::Other(interface) = rpc.interface else {
             return Ok(());
         };
@@ -198,7 +191,7 @@ impl Bridge {
             return Err(DropReason::NoCall.into());
         }
         let reason = format!("RPC interface {interface}, which is none of PROFINET");
-        self.not_understood(came, &reason, outlet);
+        self.not_understood(came, &reason);
         Err(Refusal::no_interface(DropReason::NotCarried))
     }
 
@@ -208,15 +201,14 @@ impl Bridge {
         came: &Received<'_>,
         exchange: &Exchange,
         (rpc, body): (&Rpc<'_>, &[u8]),
-        outlet: &mut dyn Outlet,
     ) -> Result<Option<Uuid>, Refusal> {
         if rpc.interface == Interface::EndpointMapper {
-            self.lookup(came, exchange, (rpc, body), outlet)?;
+            self.lookup(came, exchange, (rpc, body))?;
             return Ok(None);
         }
         let message = Message::parse(rpc, body);
-        let message = message.map_err(|error| self.malformed(came, &error, outlet))?;
-        self.request(came, exchange, &message, outlet)
+        let message = message.map_err(|error| self.malformed(came, &error))?;
+        self.request(came, exchange, &message)
     }
 
     /// Asking the endpoint mapper is asking what the station is, as DCP Get does.
@@ -225,16 +217,15 @@ impl Bridge {
         came: &Received<'_>,
         exchange: &Exchange,
         (rpc, body): (&Rpc<'_>, &[u8]),
-        outlet: &mut dyn Outlet,
     ) -> Result<(), Refusal> {
         if exchange.from == End::Device {
             return Err(DropReason::Unasked.into());
         }
         let message = epm::Message::parse(rpc, body);
-        let message = message.map_err(|error| self.malformed(came, &error, outlet));
+        let message = message.map_err(|error| self.malformed(came, &error));
         message.map_err(Refusal::no_interface)?;
         let call = Call::Service(Service::Get);
-        let judged = self.judge(exchange.pair.controller, exchange.station, &call, outlet);
+        let judged = self.judge(exchange.pair.controller, exchange.station, &call);
         judged.map_err(Refusal::no_interface)?;
         Ok(())
     }
@@ -247,19 +238,18 @@ impl Bridge {
         exchange: &Exchange,
         about: Option<Uuid>,
         (rpc, body): (&Rpc<'_>, &[u8]),
-        outlet: &mut dyn Outlet,
     ) -> Result<Vec<u16>, Refusal> {
         if rpc.interface == Interface::EndpointMapper {
             let message = epm::Message::parse(rpc, body);
-            let message = message.map_err(|error| self.malformed(came, &error, outlet))?;
+            let message = message.map_err(|error| self.malformed(came, &error))?;
             return Ok(match message {
                 epm::Message::Found(found) => found.ports().collect(),
                 _ => Vec::new(),
             });
         }
         let message = Message::parse(rpc, body);
-        let message = message.map_err(|error| self.malformed(came, &error, outlet))?;
-        self.response(exchange, about, &message, outlet)?;
+        let message = message.map_err(|error| self.malformed(came, &error))?;
+        self.response(exchange, about, &message)?;
         Ok(Vec::new())
     }
 
@@ -269,13 +259,10 @@ impl Bridge {
         came: &Received<'_>,
         exchange: &Exchange,
         message: &Message<'_>,
-        outlet: &mut dyn Outlet,
     ) -> Result<Option<Uuid>, Refusal> {
         let Exchange { now, pair, .. } = *exchange;
         match (exchange.from, message) {
-            (End::Controller, Message::ConnectRequest(connect)) => {
-                self.connect(exchange, connect, outlet)
-            }
+            (End::Controller, Message::ConnectRequest(connect)) => self.connect(exchange, connect),
             (End::Controller, Message::ReleaseRequest(release)) => {
                 // A device may go by the UUID alone.
                 if self.table.is_of_others(pair, release.ar_uuid) {
@@ -295,16 +282,14 @@ impl Bridge {
             (End::Controller, Message::ReadRequest(access)) => {
                 let known = self.table.touch(now, pair, access.ar_uuid);
                 known.map_err(|refused| self.unknown(refused, READ))?;
-                self.read(exchange, access, outlet)?;
+                self.read(exchange, access)?;
                 Ok(Some(access.ar_uuid))
             }
             (End::Controller, Message::ReadImplicitRequest(access)) => {
-                self.read(exchange, access, outlet)?;
+                self.read(exchange, access)?;
                 Ok(None)
             }
-            (End::Controller, Message::WriteRequest(write)) => {
-                self.write(came, exchange, write, outlet)
-            }
+            (End::Controller, Message::WriteRequest(write)) => self.write(came, exchange, write),
             _ => Err(DropReason::Unasked.into()),
         }
     }
@@ -321,7 +306,6 @@ impl Bridge {
         &mut self,
         exchange: &Exchange,
         connect: &ConnectRequest<'_>,
-        outlet: &mut dyn Outlet,
     ) -> Result<Option<Uuid>, Refusal> {
         let Exchange {
             now,
@@ -333,17 +317,17 @@ impl Bridge {
         } = *exchange;
         let ar = connect.ar();
         let fit = ar::check(connect, pair.controller);
-        fit.map_err(|unfit| self.unfit(exchange, unfit.status(), &unfit, outlet))?;
-        let cadence = self.check_cadence(station, pair, connect, outlet);
-        cadence.map_err(|unfit| self.unfit(exchange, unfit.status(), &unfit, outlet))?;
+        fit.map_err(|unfit| self.unfit(exchange, unfit.status(), &unfit))?;
+        let cadence = self.check_cadence(station, pair, connect);
+        cadence.map_err(|unfit| self.unfit(exchange, unfit.status(), &unfit))?;
         self.controller_named(pair.controller, ar.name());
         let (data, alarms) = (connect.iocrs().next(), connect.alarm_cr());
         for needed in opens(ar.ar_type, data.is_some(), alarms.is_some()) {
-            let judged = self.judge(pair.controller, station, &needed, outlet);
+            let judged = self.judge(pair.controller, station, &needed);
             judged.map_err(Refusal::telling(NOT_ALLOWED))?;
         }
         if let Err(refused) = self.table.connect(now, pair, (call, object), connect) {
-            let refusal = self.unfit(exchange, refused.status(CONNECT), &refused, outlet);
+            let refusal = self.unfit(exchange, refused.status(CONNECT), &refused);
             return Err(Refusal {
                 drop: DropReason::Overload,
                 ..refusal
@@ -352,18 +336,13 @@ impl Bridge {
         Ok(Some(ar.ar_uuid))
     }
 
-    fn read(
-        &mut self,
-        exchange: &Exchange,
-        access: &RecordAccess,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), Refusal> {
+    fn read(&mut self, exchange: &Exchange, access: &RecordAccess) -> Result<(), Refusal> {
         let call = Call::Read {
             index: access.index,
             slot: access.slot,
             subslot: access.subslot,
         };
-        let judged = self.judge(exchange.pair.controller, exchange.station, &call, outlet);
+        let judged = self.judge(exchange.pair.controller, exchange.station, &call);
         judged.map_err(Refusal::telling(access_denied(READ)))?;
         Ok(())
     }
@@ -374,7 +353,6 @@ impl Bridge {
         came: &Received<'_>,
         exchange: &Exchange,
         write: &WriteRequest<'_>,
-        outlet: &mut dyn Outlet,
     ) -> Result<Option<Uuid>, Refusal> {
         let Exchange {
             now, station, pair, ..
@@ -382,7 +360,7 @@ impl Bridge {
         let mut rules = Vec::new();
         let mut about = None;
         for item in write.items() {
-            let item = item.map_err(|error| self.malformed(came, &error, outlet))?;
+            let item = item.map_err(|error| self.malformed(came, &error))?;
             let access = item.access;
             let known = self.table.touch(now, pair, access.ar_uuid);
             known.map_err(|refused| self.unknown(refused, WRITE))?;
@@ -392,17 +370,17 @@ impl Bridge {
                 slot: access.slot,
                 subslot: access.subslot,
             };
-            let judged = self.judge(pair.controller, station, &call, outlet);
+            let judged = self.judge(pair.controller, station, &call);
             rules.push((
                 access,
                 judged.map_err(Refusal::telling(access_denied(WRITE)))?,
             ));
         }
-        if !outlet.may_change() {
+        if !self.writable {
             return Err(Refusal::telling(access_denied(WRITE))(DropReason::NoAudit));
         }
         for (access, rule) in rules {
-            outlet.event(Event::Changes {
+            self.output.event(Event::Changes {
                 who: self.who(pair.controller),
                 station: self.parties.stations[station].name().clone(),
                 service: Service::Write,
@@ -420,7 +398,6 @@ impl Bridge {
         exchange: &Exchange,
         about: Option<Uuid>,
         message: &Message<'_>,
-        outlet: &mut dyn Outlet,
     ) -> Result<(), Refusal> {
         let Exchange {
             now,
@@ -435,20 +412,20 @@ impl Bridge {
                 let unfit = changes
                     .iter()
                     .any(|change| matches!(change, ar::Change::Ended(_, Ended::Unfit(_))));
-                self.apply(now, changes, outlet);
+                self.apply(now, changes);
                 if unfit {
                     return Err(DropReason::Unfit.into());
                 }
             }
             (End::Device, Message::ReleaseResponse(_), Some(uuid)) => {
                 let change = self.table.released(now, pair, uuid);
-                self.apply(now, change, outlet);
+                self.apply(now, change);
             }
             (End::Controller, Message::ControlResponse(response), Some(uuid))
                 if response.status.is_ok() =>
             {
                 let change = self.table.ready(now, pair, uuid);
-                self.apply(now, change, outlet);
+                self.apply(now, change);
             }
             (End::Device, Message::ReadResponse(response), _) => {
                 self.parties.stations[station].learn_record(response);
@@ -466,7 +443,6 @@ impl Bridge {
         way: &Way,
         rpc: &Rpc<'_>,
         told: Told,
-        outlet: &mut dyn Outlet,
     ) {
         // A device that asks hears nothing: its request was none that a controller should see.
         if exchange.from == End::Device {
@@ -479,19 +455,15 @@ impl Bridge {
         let Some(payload) = payload else {
             return;
         };
-        let mut frame = std::mem::take(&mut self.scratch);
-        frame.clear();
-        put_answer(&mut frame, way, &payload);
+        let put = |out: &mut Vec<u8>| put_answer(out, way, &payload);
         match ingress {
-            Ingress::Wire => outlet.wire(&frame),
+            Ingress::Wire => self.output.wire_with(put),
             Ingress::Tunnel { .. } => {
-                if let Some((link, channel)) = self.way(exchange.station, exchange.pair.controller)
-                {
-                    outlet.station(link, channel, &frame);
+                if let Some(way) = self.way(exchange.station, exchange.pair.controller) {
+                    self.output.station_with(way, put);
                 }
             }
         }
-        self.scratch = frame;
     }
 
     /// A station that forwards what is not for itself would carry it past this policy.
@@ -522,13 +494,12 @@ impl Bridge {
 
     /// A Connect that can't be kept, which is no matter of policy: on record, with the reason.
     fn unfit(
-        &self,
+        &mut self,
         exchange: &Exchange,
         status: PnioStatus,
         reason: &dyn fmt::Display,
-        outlet: &mut dyn Outlet,
     ) -> Refusal {
-        outlet.event(Event::Refused {
+        self.output.event(Event::Refused {
             who: self.who(exchange.pair.controller),
             station: self.parties.stations[exchange.station].name().clone(),
             service: Service::Connect,

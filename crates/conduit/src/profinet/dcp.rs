@@ -12,40 +12,26 @@ use super::bridge::{Bridge, Ingress};
 use super::dispatch::Received;
 use super::drops::DropReason;
 use super::event::Event;
-use super::outlet::Outlet;
 
 impl Bridge {
-    pub(super) fn dcp(
-        &mut self,
-        came: &Received<'_>,
-        pdu: &Pdu<'_>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), DropReason> {
+    pub(super) fn dcp(&mut self, came: &Received<'_>, pdu: &Pdu<'_>) -> Result<(), DropReason> {
         if let Err(error) = pdu.check() {
-            return Err(self.unsound(came, pdu, &error, outlet));
+            return Err(self.unsound(came, pdu, &error));
         }
         match (came.end, pdu.service, pdu.kind) {
-            (End::Controller, ServiceId::Identify, Kind::Request) => {
-                self.identify(came, pdu, outlet)
-            }
-            (End::Device, ServiceId::Identify, Kind::Success) => self.identified(came, pdu, outlet),
+            (End::Controller, ServiceId::Identify, Kind::Request) => self.identify(came, pdu),
+            (End::Device, ServiceId::Identify, Kind::Success) => self.identified(came, pdu),
             (End::Controller, ServiceId::Get | ServiceId::Set, Kind::Request) => {
-                self.get_or_set(came, pdu, outlet)
+                self.get_or_set(came, pdu)
             }
-            (End::Device, ServiceId::Get | ServiceId::Set, _) => self.got_or_set(came, pdu, outlet),
-            (End::Device, ServiceId::Hello, Kind::Request) => self.hello(came, pdu, outlet),
+            (End::Device, ServiceId::Get | ServiceId::Set, _) => self.got_or_set(came, pdu),
+            (End::Device, ServiceId::Hello, Kind::Request) => self.hello(came, pdu),
             _ => Err(DropReason::NotPaired),
         }
     }
 
     /// A PDU with a block that is against its format. Of a Set it is on record what it tried.
-    fn unsound(
-        &self,
-        came: &Received<'_>,
-        pdu: &Pdu<'_>,
-        error: &DcpError,
-        outlet: &mut dyn Outlet,
-    ) -> DropReason {
+    fn unsound(&mut self, came: &Received<'_>, pdu: &Pdu<'_>, error: &DcpError) -> DropReason {
         let Frame { src, dst, .. } = *came.frame;
         let sets = (came.end, pdu.kind) == (End::Controller, Kind::Request);
         let known = self.parties.controller_of(src).is_some();
@@ -56,7 +42,7 @@ impl Bridge {
         let mut told = false;
         for (service, station) in tried {
             told = true;
-            outlet.event(Event::Refused {
+            self.output.event(Event::Refused {
                 who: self.who(src),
                 station: self.parties.stations[station].name().clone(),
                 service,
@@ -67,18 +53,13 @@ impl Bridge {
         }
         match told {
             true => DropReason::Malformed,
-            false => self.malformed(came, error, outlet),
+            false => self.malformed(came, error),
         }
     }
 
     /// A question to all stations, or to one by its address. That to all goes to the one that it names, or to each that the policy
     /// lets the asker know.
-    fn identify(
-        &mut self,
-        came: &Received<'_>,
-        pdu: &Pdu<'_>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), DropReason> {
+    fn identify(&mut self, came: &Received<'_>, pdu: &Pdu<'_>) -> Result<(), DropReason> {
         let Received {
             now,
             ingress,
@@ -104,11 +85,11 @@ impl Bridge {
         if asked.is_empty() {
             return Err(DropReason::NotPaired);
         }
-        self.note_controller(now, frame.src, ingress, outlet)?;
+        self.note_controller(now, frame.src, ingress)?;
         let window = Duration::from_millis(10) * u32::from(pdu.delay_factor);
         let mut result = Ok(());
         for station in asked {
-            let one = self.identify_one(came, pdu.xid, station, window, outlet);
+            let one = self.identify_one(came, pdu.xid, station, window);
             // A question to all is refused by those that it may not reach, and by no more.
             if named.is_some() || ingress != Ingress::Wire {
                 result = one;
@@ -123,7 +104,6 @@ impl Bridge {
         xid: u32,
         station: usize,
         window: Duration,
-        outlet: &mut dyn Outlet,
     ) -> Result<(), DropReason> {
         let Received {
             now,
@@ -133,23 +113,18 @@ impl Bridge {
             ..
         } = *came;
         let call = Call::Service(Service::Identify);
-        self.judge(frame.src, station, &call, outlet)?;
+        self.judge(frame.src, station, &call)?;
         let noted = self.asked.note(now, frame.src, xid, station, true, window);
         let repeated = noted.ok_or(DropReason::Overload)?;
         // On the devices' wire one question to all does for all.
         if repeated && ingress != Ingress::Wire && frame.dst == Mac::DCP_IDENTIFY {
             return Ok(());
         }
-        self.forward(ingress, (station, frame.src), bytes, outlet)
+        self.forward(ingress, (station, frame.src), bytes)
     }
 
     /// An answer: with it the station's address is known.
-    fn identified(
-        &mut self,
-        came: &Received<'_>,
-        pdu: &Pdu<'_>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), DropReason> {
+    fn identified(&mut self, came: &Received<'_>, pdu: &Pdu<'_>) -> Result<(), DropReason> {
         let Received {
             now,
             ingress,
@@ -157,30 +132,29 @@ impl Bridge {
             bytes,
             ..
         } = *came;
-        let (station, said) = self.speaker(came, pdu, outlet)?;
+        let (station, said) = self.speaker(came, pdu)?;
         self.check_channel(ingress, station)?;
         if !self.asked.is_open(now, frame.dst, pdu.xid, station, true) {
             return Err(DropReason::Unasked);
         }
         // The rules may be others than when it was asked; nothing is learnt against them.
         let call = Call::Service(Service::Identify);
-        self.judge(frame.dst, station, &call, outlet)?;
-        self.note_station(now, station, frame.src, outlet)?;
-        self.note_name(station, said, outlet);
+        self.judge(frame.dst, station, &call)?;
+        self.note_station(now, station, frame.src)?;
+        self.note_name(station, said);
         self.learn(now, station, pdu);
-        self.forward(ingress, (station, frame.dst), bytes, outlet)
+        self.forward(ingress, (station, frame.dst), bytes)
     }
 
     /// The station that tells of itself: by its name, or by its configured address where it has lost
     /// that or has another one. What it calls itself then, too.
     fn speaker(
-        &self,
+        &mut self,
         came: &Received<'_>,
         pdu: &Pdu<'_>,
-        outlet: &mut dyn Outlet,
     ) -> Result<(usize, Option<Arc<str>>), DropReason> {
         let identity = Identity::read(pdu);
-        let identity = identity.map_err(|error| self.malformed(came, &error, outlet))?;
+        let identity = identity.map_err(|error| self.malformed(came, &error))?;
         let Text(name) = identity.name.unwrap_or(Text(&[]));
         if let Some(station) = self.parties.station_named(name) {
             return Ok((station, None));
@@ -194,7 +168,7 @@ impl Bridge {
     }
 
     /// Takes note of a station that has lost its name, or has it again.
-    fn note_name(&mut self, station: usize, said: Option<Arc<str>>, outlet: &mut dyn Outlet) {
+    fn note_name(&mut self, station: usize, said: Option<Arc<str>>) {
         let known = &mut self.parties.stations[station];
         if known.nameless == said {
             return;
@@ -202,17 +176,12 @@ impl Bridge {
         known.nameless.clone_from(&said);
         let (station, mac) = (known.name().clone(), known.mac);
         match (said, mac) {
-            (Some(said), Some(mac)) => outlet.event(Event::Nameless { station, mac, said }),
-            _ => outlet.event(Event::Named { station }),
+            (Some(said), Some(mac)) => self.output.event(Event::Nameless { station, mac, said }),
+            _ => self.output.event(Event::Named { station }),
         }
     }
 
-    fn get_or_set(
-        &mut self,
-        came: &Received<'_>,
-        pdu: &Pdu<'_>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), DropReason> {
+    fn get_or_set(&mut self, came: &Received<'_>, pdu: &Pdu<'_>) -> Result<(), DropReason> {
         let Received {
             now,
             ingress,
@@ -220,16 +189,16 @@ impl Bridge {
             bytes,
             ..
         } = *came;
-        let (station, pair) = self.pair(came, outlet)?;
+        let (station, pair) = self.pair(came)?;
         let mut changes = Vec::new();
         let services = pdu.services();
-        for service in services.map_err(|error| self.malformed(came, &error, outlet))? {
-            let rule = self.judge(pair.controller, station, &Call::Service(service), outlet)?;
+        for service in services.map_err(|error| self.malformed(came, &error))? {
+            let rule = self.judge(pair.controller, station, &Call::Service(service))?;
             if service.is_set() {
                 changes.push((service, rule));
             }
         }
-        if !changes.is_empty() && !outlet.may_change() {
+        if !changes.is_empty() && !self.writable {
             return Err(DropReason::NoAudit);
         }
         let noted = self
@@ -237,7 +206,7 @@ impl Bridge {
             .note(now, frame.src, pdu.xid, station, false, Duration::ZERO);
         noted.ok_or(DropReason::Overload)?;
         for (service, rule) in changes {
-            outlet.event(Event::Changes {
+            self.output.event(Event::Changes {
                 who: self.who(pair.controller),
                 station: self.parties.stations[station].name().clone(),
                 service,
@@ -248,22 +217,17 @@ impl Bridge {
         }
         // A station that takes an address is asked for it by ARP before it answers.
         self.learn(now, station, pdu);
-        self.forward(ingress, (station, pair.controller), bytes, outlet)
+        self.forward(ingress, (station, pair.controller), bytes)
     }
 
-    fn got_or_set(
-        &mut self,
-        came: &Received<'_>,
-        pdu: &Pdu<'_>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), DropReason> {
+    fn got_or_set(&mut self, came: &Received<'_>, pdu: &Pdu<'_>) -> Result<(), DropReason> {
         let Received {
             now,
             ingress,
             bytes,
             ..
         } = *came;
-        let (station, pair) = self.pair(came, outlet)?;
+        let (station, pair) = self.pair(came)?;
         if !self
             .asked
             .is_open(now, pair.controller, pdu.xid, station, false)
@@ -271,16 +235,11 @@ impl Bridge {
             return Err(DropReason::Unasked);
         }
         self.learn(now, station, pdu);
-        self.forward(ingress, (station, pair.controller), bytes, outlet)
+        self.forward(ingress, (station, pair.controller), bytes)
     }
 
     /// A device that has just started says so to all controllers.
-    fn hello(
-        &mut self,
-        came: &Received<'_>,
-        pdu: &Pdu<'_>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), DropReason> {
+    fn hello(&mut self, came: &Received<'_>, pdu: &Pdu<'_>) -> Result<(), DropReason> {
         let Received {
             now,
             ingress,
@@ -289,12 +248,12 @@ impl Bridge {
             ..
         } = *came;
         if frame.dst != Mac::DCP_HELLO {
-            return Err(self.malformed(came, &"DCP Hello to a single address", outlet));
+            return Err(self.malformed(came, &"DCP Hello to a single address"));
         }
-        let (station, said) = self.speaker(came, pdu, outlet)?;
+        let (station, said) = self.speaker(came, pdu)?;
         self.check_channel(ingress, station)?;
-        self.note_station(now, station, frame.src, outlet)?;
-        self.note_name(station, said, outlet);
+        self.note_station(now, station, frame.src)?;
+        self.note_name(station, said);
         self.learn(now, station, pdu);
         let mut hearers: Vec<Mac> = self.parties.controllers.iter().map(|c| c.mac).collect();
         hearers.retain(|mac| self.allows(*mac, station, &Call::Service(Service::Hello)));
@@ -303,14 +262,14 @@ impl Bridge {
         }
         match ingress {
             // On the controllers' wire it is one frame to all.
-            Ingress::Tunnel { .. } => outlet.wire(bytes),
+            Ingress::Tunnel { .. } => self.output.wire(bytes),
             Ingress::Wire => {
                 let ways = hearers.iter().filter_map(|mac| self.way(station, *mac));
                 let mut ways: Vec<_> = ways.collect();
                 ways.sort();
                 ways.dedup();
-                for (link, channel) in ways {
-                    outlet.station(link, channel, bytes);
+                for way in ways {
+                    self.output.station_copy(way, bytes);
                 }
             }
         }

@@ -8,7 +8,6 @@ use fieldlock_profinet::{Class, Frame, Never, classify};
 
 use super::bridge::{Bridge, Ingress};
 use super::drops::DropReason;
-use super::outlet::Outlet;
 
 /// A frame, and where it came in.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +30,6 @@ impl Bridge {
         ingress: Ingress,
         frame: &Frame<'_>,
         bytes: &[u8],
-        outlet: &mut dyn Outlet,
     ) -> Result<(), DropReason> {
         let class = classify(frame);
         // What belongs to an AR is asked for the VLAN that the AR names.
@@ -44,7 +42,7 @@ impl Bridge {
         }
         // On the own wire nobody else may speak with an address of the other side.
         if ingress == Ingress::Wire {
-            self.check_source(end, frame, outlet)?;
+            self.check_source(end, frame)?;
         }
         let came = Received {
             now,
@@ -53,32 +51,27 @@ impl Bridge {
             frame,
             bytes,
         };
-        match class.map_err(|error| self.malformed(&came, &error, outlet))? {
+        match class.map_err(|error| self.malformed(&came, &error))? {
             Class::Cyclic { id, pdu } => match ingress {
-                Ingress::Wire => self.cyclic_from_wire(&came, id, pdu, outlet),
+                Ingress::Wire => self.cyclic_from_wire(&came, id, pdu),
                 // Cyclic data crosses in datagrams only.
                 Ingress::Tunnel { .. } => Err(DropReason::Malformed),
             },
-            Class::AlarmHigh(alarm) => self.alarm(&came, true, &alarm, outlet),
-            Class::AlarmLow(alarm) => self.alarm(&came, false, &alarm, outlet),
-            Class::Dcp(pdu) => self.dcp(&came, &pdu, outlet),
-            Class::Arp(arp) => self.arp(&came, &arp, outlet),
-            Class::Udp(datagram) => self.udp(&came, &datagram, outlet),
+            Class::AlarmHigh(alarm) => self.alarm(&came, true, &alarm),
+            Class::AlarmLow(alarm) => self.alarm(&came, false, &alarm),
+            Class::Dcp(pdu) => self.dcp(&came, &pdu),
+            Class::Arp(arp) => self.arp(&came, &arp),
+            Class::Udp(datagram) => self.udp(&came, &datagram),
             Class::Never(never) => Err(drop_of(never)),
         }
     }
 
-    fn check_source(
-        &self,
-        end: End,
-        frame: &Frame<'_>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), DropReason> {
+    fn check_source(&mut self, end: End, frame: &Frame<'_>) -> Result<(), DropReason> {
         match end {
             End::Controller => match self.parties.station_of(frame.src) {
                 Some(station) => {
                     let reason = "its address speaks on the controllers' wire";
-                    Err(self.conflict(station, frame.src, reason, outlet))
+                    Err(self.conflict(station, frame.src, reason))
                 }
                 None => Ok(()),
             },
@@ -91,12 +84,7 @@ impl Bridge {
 
     /// ARP passes between paired stations of which both addresses are known, and asks for nobody
     /// else.
-    fn arp(
-        &mut self,
-        came: &Received<'_>,
-        arp: &Arp,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), DropReason> {
+    fn arp(&mut self, came: &Received<'_>, arp: &Arp) -> Result<(), DropReason> {
         let Received {
             now,
             end,
@@ -114,7 +102,7 @@ impl Bridge {
                         && (!frame.dst.is_station() || station.mac == Some(frame.dst))
                 });
                 let station = station.ok_or(DropReason::NotPaired)?;
-                self.note_controller(now, frame.src, ingress, outlet)?;
+                self.note_controller(now, frame.src, ingress)?;
                 (station, frame.src)
             }
             End::Device => {
@@ -127,7 +115,7 @@ impl Bridge {
                         && (!frame.dst.is_station() || controller.mac == frame.dst)
                 });
                 let controller = controller.ok_or(DropReason::NotPaired)?.mac;
-                self.note_station(now, station, frame.src, outlet)?;
+                self.note_station(now, station, frame.src)?;
                 (station, controller)
             }
         };
@@ -139,8 +127,8 @@ impl Bridge {
         if !self.may_talk(station, controller) {
             return Err(DropReason::Denied);
         }
-        self.note_ip(came, station, controller, arp.sender, outlet)?;
-        self.forward(ingress, (station, controller), bytes, outlet)
+        self.note_ip(came, station, controller, arp.sender)?;
+        self.forward(ingress, (station, controller), bytes)
     }
 }
 

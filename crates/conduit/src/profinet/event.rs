@@ -7,7 +7,7 @@ use fieldlock_profinet::ar::Ended;
 use fieldlock_profinet::rpc::Uuid;
 use fieldlock_profinet::{ArType, Mac, Service, StationName};
 
-use super::outlet::Requester;
+use super::output::Requester;
 use super::shortfall::Shortfall;
 
 /// A record that is read or written.

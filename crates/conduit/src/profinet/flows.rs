@@ -19,7 +19,7 @@ use super::cadence::{
 use super::dispatch::Received;
 use super::drops::DropReason;
 use super::event::{ArName, Event};
-use super::outlet::{LinkId, Outlet};
+use super::output::{LinkId, OutputQueue};
 use super::parties::StationSettings;
 use super::shortfall::Shortfall;
 
@@ -63,7 +63,6 @@ impl Bridge {
         came: &Received<'_>,
         id: FrameId,
         pdu: &[u8],
-        outlet: &mut dyn Outlet,
     ) -> Result<(), DropReason> {
         let Received { now, frame, .. } = *came;
         let (ar, place) = self.table.cyclic(now, frame.src, frame.dst, id)?;
@@ -71,7 +70,7 @@ impl Bridge {
         check_vlan(frame.tag, cr.tag)?;
         let length = cr.data_length;
         let cyclic = Cyclic::parse(pdu, length);
-        let cyclic = cyclic.map_err(|error| self.malformed(came, &error, outlet))?;
+        let cyclic = cyclic.map_err(|error| self.malformed(came, &error))?;
         if cyclic.transfer_status != 0 {
             return Err(DropReason::TransferStatus);
         }
@@ -90,34 +89,23 @@ impl Bridge {
             data_status: cyclic.data_status,
             data: cyclic.data,
         };
-        sender.set_max_datagram(outlet.max_datagram(flow.way.0));
-        let datagram = sender.handle_frame(now, &heard).ok_or(DropReason::Old)?;
-        match outlet.datagram(flow.way.0, datagram) {
-            true => Ok(()),
-            false => Err(DropReason::TunnelFull),
-        }
+        sender.set_max_datagram(self.parties.max_datagram(flow.way.0));
+        self.output.datagram_with(flow.way.0, |out| {
+            match sender.handle_frame(now, &heard, out) {
+                true => Ok(()),
+                false => Err(DropReason::Old),
+            }
+        })
     }
 
     /// A datagram came through a tunnel.
-    pub fn handle_datagram(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        datagram: &[u8],
-        outlet: &mut dyn Outlet,
-    ) {
-        if let Err(drop) = self.datagram(now, link, datagram, outlet) {
+    pub fn handle_datagram(&mut self, now: Instant, link: LinkId, datagram: &[u8]) {
+        if let Err(drop) = self.datagram(now, link, datagram) {
             self.drops.add(drop);
         }
     }
 
-    fn datagram(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        datagram: &[u8],
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), DropReason> {
+    fn datagram(&mut self, now: Instant, link: LinkId, datagram: &[u8]) -> Result<(), DropReason> {
         let header = Header::peek(datagram).map_err(|_| DropReason::Malformed)?;
         let Stream {
             channel,
@@ -158,8 +146,7 @@ impl Bridge {
             now,
             (src, dst, frame_id, flow.tag),
             self.settings.tagging,
-            &mut self.scratch,
-            outlet,
+            &mut self.output,
         );
         // What passes keeps the AR alive here too.
         let _ = self.table.cyclic(now, src, dst, frame_id);
@@ -174,7 +161,6 @@ impl Bridge {
         came: &Received<'_>,
         high: bool,
         alarm: &Rta<'_>,
-        outlet: &mut dyn Outlet,
     ) -> Result<(), DropReason> {
         let Received {
             now,
@@ -183,7 +169,7 @@ impl Bridge {
             frame,
             bytes,
         } = *came;
-        let (station, pair) = self.pair(came, outlet)?;
+        let (station, pair) = self.pair(came)?;
         let found = self
             .table
             .alarm(now, pair, end, alarm.destination, alarm.source);
@@ -191,17 +177,17 @@ impl Bridge {
         if let Some(refs) = self.table.get(id).and_then(|ar| ar.alarms) {
             check_vlan(frame.tag, if high { refs.high } else { refs.low })?;
         }
-        let forwarded = self.forward(ingress, (station, pair.controller), bytes, outlet);
+        let forwarded = self.forward(ingress, (station, pair.controller), bytes);
         if let Body::Err { status, .. } = alarm.body {
             let status = PnioStatus::from_octets(status);
             let change = self.table.aborted(now, id, end, status);
-            self.apply(now, change, outlet);
+            self.apply(now, change);
         }
         forwarded
     }
 
     /// Does what is due: frames that leave at their instant, data that is held, what is forgotten.
-    pub fn handle_timeout(&mut self, now: Instant, outlet: &mut dyn Outlet) {
+    pub fn handle_timeout(&mut self, now: Instant) {
         let tagging = self.settings.tagging;
         for flow in self.flows.0.values_mut() {
             if let Half::Receive(receiver) = &mut flow.half {
@@ -211,12 +197,12 @@ impl Bridge {
                     flow.frame_id,
                     flow.tag,
                 );
-                emit(receiver, now, to, tagging, &mut self.scratch, outlet);
+                emit(receiver, now, to, tagging, &mut self.output);
             }
         }
         self.calls.handle_timeout(now);
         let changes = self.table.handle_timeout(now);
-        self.apply(now, changes, outlet);
+        self.apply(now, changes);
     }
 
     /// When [`Bridge::handle_timeout`] is due.
@@ -249,11 +235,10 @@ impl Bridge {
         station: usize,
         pair: Pair,
         connect: &ConnectRequest<'_>,
-        outlet: &dyn Outlet,
     ) -> Result<(), Uncarried> {
         let settings = &self.parties.stations[station].settings;
         let way = self.way(station, pair.controller);
-        let room = way.map(|(link, _)| outlet.max_datagram(link));
+        let room = way.map(|(link, _)| self.parties.max_datagram(link));
         for iocr in connect.iocrs() {
             let (reference, length) = (iocr.reference, iocr.data_length);
             // 0: there is no way for datagrams at the moment.
@@ -278,23 +263,18 @@ impl Bridge {
     }
 
     /// Acts on what became of ARs.
-    pub(super) fn apply(
-        &mut self,
-        now: Instant,
-        changes: impl IntoIterator<Item = Change>,
-        outlet: &mut dyn Outlet,
-    ) {
+    pub(super) fn apply(&mut self, now: Instant, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
             match change {
                 Change::Opened(id) => {
-                    self.rebuild_flows(now, outlet);
+                    self.rebuild_flows(now);
                     if let Some(ar) = self.table.get(id) {
                         let event = Event::ArUp {
                             fail_safe: self.fail_safe(ar),
                             shortfall: self.shortfall(ar),
                             ar: self.ar_name(ar),
                         };
-                        outlet.event(event);
+                        self.output.event(event);
                     }
                 }
                 Change::Running(_) => {}
@@ -305,7 +285,7 @@ impl Bridge {
                         ar: self.ar_name(&ar),
                         why,
                     };
-                    outlet.event(event);
+                    self.output.event(event);
                 }
             }
         }
@@ -353,7 +333,7 @@ impl Bridge {
 
     /// Brings the flows in line with ARs and tunnels: what has another agent than before at its end
     /// begins anew, what has no way ends.
-    pub(super) fn rebuild_flows(&mut self, now: Instant, outlet: &dyn Outlet) {
+    pub(super) fn rebuild_flows(&mut self, now: Instant) {
         let mut kept = std::mem::take(&mut self.flows.0);
         for ar in self.table.iter() {
             if !matches!(ar.phase, Phase::Connected | Phase::Running) {
@@ -391,7 +371,13 @@ impl Bridge {
                         peer: peer.clone(),
                         way,
                         heard: None,
-                        half: self.half(now, station, cr, stream, outlet.max_datagram(way.0))?,
+                        half: self.half(
+                            now,
+                            station,
+                            cr,
+                            stream,
+                            self.parties.max_datagram(way.0),
+                        )?,
                     })
                 });
                 self.flows.0.extend(flow.map(|flow| (key, flow)));
@@ -502,8 +488,7 @@ fn emit(
     now: Instant,
     (src, dst, frame_id, named): (Mac, Mac, FrameId, Tag),
     tagging: Tagging,
-    scratch: &mut Vec<u8>,
-    outlet: &mut dyn Outlet,
+    output: &mut OutputQueue,
 ) {
     while let Some(due) = receiver.poll_frame(now) {
         let cadence::Frame {
@@ -522,14 +507,15 @@ fn emit(
             ethertype: eth::PROFINET,
             payload: &[],
         };
-        scratch.clear();
-        header.put_header(scratch);
-        scratch.extend_from_slice(&frame_id.0.to_be_bytes());
-        scratch.extend_from_slice(data);
-        scratch.extend_from_slice(&cycle_counter.to_be_bytes());
-        // TransferStatus is 0: nothing else crosses.
-        scratch.extend_from_slice(&[data_status.0, 0]);
-        eth::pad(scratch, 0);
-        outlet.wire(scratch);
+        output.wire_with(|out| {
+            let start = out.len();
+            header.put_header(out);
+            out.extend_from_slice(&frame_id.0.to_be_bytes());
+            out.extend_from_slice(data);
+            out.extend_from_slice(&cycle_counter.to_be_bytes());
+            // TransferStatus is 0: nothing else crosses.
+            out.extend_from_slice(&[data_status.0, 0]);
+            eth::pad(out, start);
+        });
     }
 }

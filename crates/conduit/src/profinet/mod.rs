@@ -1,8 +1,8 @@
 //! PROFINET between two wires that frames cross only as what they mean.
 //!
 //! [`Bridge`] is the same code at both agents. It owns the parties (who is paired), the views of the
-//! policy, what was asked by DCP, the RPC calls and the table of ARs; it decides each frame and hands
-//! what passes to an [`Outlet`].
+//! policy, what was asked by DCP, the RPC calls and the table of ARs; it decides each frame, and
+//! what is to be done is polled from it.
 //!
 //! - `bridge`: what comes in, and where it goes on; tunnels and configuration that change.
 //! - `addresses`: which address belongs to which controller or station; rejects spoofed ones.
@@ -24,7 +24,7 @@ mod dispatch;
 mod drops;
 mod event;
 mod flows;
-mod outlet;
+mod output;
 mod parties;
 mod pending;
 mod shortfall;
@@ -36,6 +36,6 @@ pub use bridge::{Bridge, BridgeSettings, Role, Tagging};
 pub use drops::{DropReason, Drops};
 pub use event::{ArName, Event, RecordPlace};
 pub use flows::{Flow, Half};
-pub use outlet::{LinkId, Outlet, Requester};
+pub use output::{LinkId, Output, Requester};
 pub use parties::{Controller, Facts, MAX_PLAY_OUT, Parties, Station, StationSettings};
 pub use shortfall::Shortfall;

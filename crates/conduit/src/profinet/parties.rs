@@ -8,7 +8,7 @@ use fieldlock_profinet::cm::ReadResponse;
 use fieldlock_profinet::iandm::Im0;
 use fieldlock_profinet::{Mac, StationName};
 
-use super::outlet::LinkId;
+use super::output::LinkId;
 
 /// Controllers that an edge hears of, at most: of all headends together, and of one. Each is an
 /// address that the interface listens for, of which it takes 128.
@@ -116,6 +116,8 @@ pub struct Link {
     pub channels: Vec<(u16, usize)>,
     /// The longest that was measured.
     pub round_trip: Option<Duration>,
+    /// The longest datagram that it takes at present, in octets.
+    pub max_datagram: usize,
 }
 
 impl Link {
@@ -170,6 +172,18 @@ impl Parties {
         if let Some(link) = links.find(|link| link.id == id) {
             link.round_trip = link.round_trip.max(Some(round_trip));
         }
+    }
+
+    pub(super) fn set_max_datagram(&mut self, id: LinkId, max_datagram: usize) {
+        let mut links = self.links.iter_mut();
+        if let Some(link) = links.find(|link| link.id == id) {
+            link.max_datagram = max_datagram;
+        }
+    }
+
+    /// The longest datagram that a tunnel takes; 0 where there is no such tunnel.
+    pub(super) fn max_datagram(&self, id: LinkId) -> usize {
+        self.link(id).map_or(0, |link| link.max_datagram)
     }
 
     /// Whether two tunnels are of one agent.

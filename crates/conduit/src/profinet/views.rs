@@ -12,7 +12,6 @@ use fieldlock_profinet::{ArType, Mac, Service, StationName};
 use super::bridge::{Bridge, Role};
 use super::drops::DropReason;
 use super::event::{Event, RecordPlace};
-use super::outlet::Outlet;
 
 /// The views of all pairs that have talked: at most one for each station and known controller.
 #[derive(Debug)]
@@ -39,13 +38,7 @@ impl Views {
 
 impl Bridge {
     /// Other rules are in force, or another time window: what is open is judged by them.
-    pub fn set_policy(
-        &mut self,
-        now: std::time::Instant,
-        policy: Arc<Policy>,
-        wall: Now,
-        outlet: &mut dyn Outlet,
-    ) {
+    pub fn set_policy(&mut self, now: std::time::Instant, policy: Arc<Policy>, wall: Now) {
         self.views = Views::new(policy, wall);
         let opened = |ar: &Ar| {
             (
@@ -59,10 +52,10 @@ impl Bridge {
             let Some(station) = self.parties.station_of(pair.device) else {
                 continue;
             };
-            if calls.any(|call| self.judge(pair.controller, station, &call, outlet).is_err()) {
+            if calls.any(|call| self.judge(pair.controller, station, &call).is_err()) {
                 let why = fieldlock_profinet::ar::Ended::Withdrawn("the policy");
                 let change = self.table.end(now, id, why);
-                self.apply(now, change, outlet);
+                self.apply(now, change);
             }
         }
     }
@@ -90,7 +83,6 @@ impl Bridge {
         controller: Mac,
         station: usize,
         call: &Call,
-        outlet: &mut dyn Outlet,
     ) -> Result<Option<Arc<str>>, DropReason> {
         let now = self.views.now;
         let view = self.view(controller, station);
@@ -102,7 +94,7 @@ impl Bridge {
         let said = refusal
             .rule
             .and_then(|rule| view.rule_reason(rule).cloned());
-        outlet.event(Event::Refused {
+        self.output.event(Event::Refused {
             who: self.who(controller),
             station: self.parties.stations[station].name().clone(),
             service: call.service(),

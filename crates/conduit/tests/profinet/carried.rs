@@ -208,8 +208,8 @@ fn other_rules_end_what_is_open() {
     plant.run(5 * SECOND);
     let now = plant.now;
     let closed = policy("syntax = 1\n");
-    plant.edge.act(|bridge, outlet| {
-        bridge.set_policy(now, closed, fieldlock_policy::Now::At(0), outlet);
+    plant.edge.act(|bridge| {
+        bridge.set_policy(now, closed, fieldlock_policy::Now::At(0));
     });
     plant.run(5 * SECOND);
     assert!(plant.edge.bridge.table().is_empty());
@@ -224,8 +224,8 @@ fn another_configuration_of_one_station_leaves_the_rest_alone() {
     let now = plant.now;
     let mut second = station();
     second.name = "drive-2".parse().unwrap();
-    plant.edge.act(|bridge, outlet| {
-        bridge.set_parties(now, vec![second, station()], &[], outlet);
+    plant.edge.act(|bridge| {
+        bridge.set_parties(now, vec![second, station()], &[]);
     });
     plant.run(5 * SECOND);
     let stats = plant.controller.stats();

@@ -7,7 +7,7 @@ use fieldlock_profinet::Mac;
 use fieldlock_profinet::ar::Ended;
 use fieldlock_sim::profinet::{Clock, Device, DeviceConfig, IpSuite};
 
-use crate::plant::{End, IO, LINK, Plant, policy, station};
+use crate::plant::{End, IO, LINK, MAX_DATAGRAM, Plant, policy, station};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NEWER: LinkId = LinkId(8);
@@ -157,10 +157,10 @@ fn a_second_headend_can_t_take_over_a_controller() {
     let channels = [(0, "drive-1".parse().unwrap())];
     // Everything that the first one says, said by the second as well.
     let said: Vec<_> = plant.on_devices_wire.iter().take(50).cloned().collect();
-    plant.edge.act(|bridge, outlet| {
-        bridge.link_up(now, other, "hd-2".into(), &channels, outlet);
+    plant.edge.act(|bridge| {
+        bridge.link_up(now, other, "hd-2".into(), &channels, MAX_DATAGRAM);
         for frame in &said {
-            bridge.handle_station(now, other, 0, frame, outlet);
+            bridge.handle_station(now, other, 0, frame);
         }
     });
     assert!(plant.edge.bridge.drops().get(DropReason::ForeignSource) > 0);
@@ -177,12 +177,12 @@ fn an_edge_that_offers_another_s_station_later_speaks_for_it_alone() {
     let said: Vec<_> = plant.on_controllers_wire.iter().take(50).cloned().collect();
     let other = LinkId(9);
     let before = plant.headend.bridge.drops().get(DropReason::ForeignSource);
-    plant.headend.act(|bridge, outlet| {
-        bridge.link_up(now, other, "cell-5".into(), &channels, outlet);
+    plant.headend.act(|bridge| {
+        bridge.link_up(now, other, "cell-5".into(), &channels, MAX_DATAGRAM);
         for frame in &said {
-            bridge.handle_station(now, LINK, 0, frame, outlet);
+            bridge.handle_station(now, LINK, 0, frame);
         }
-        bridge.link_down(now, other, outlet);
+        bridge.link_down(now, other);
     });
     let after = plant.headend.bridge.drops().get(DropReason::ForeignSource);
     assert_eq!(after - before, said.len() as u64);
@@ -257,9 +257,9 @@ fn rules_that_no_longer_allow_the_data_end_an_ar_that_may_still_be_opened() {
     running(&mut plant);
     let less = IO.replace("\"io\", ", "\"identify\", \"connect\", \"alarm\", ");
     let now = plant.now;
-    plant.edge.act(|bridge, outlet| {
+    plant.edge.act(|bridge| {
         let rules = policy(&less);
-        bridge.set_policy(now, rules, fieldlock_policy::Now::At(0), outlet);
+        bridge.set_policy(now, rules, fieldlock_policy::Now::At(0));
     });
     assert!(plant.edge.bridge.table().is_empty());
     assert_eq!(ends(&plant.edge), [Ended::Withdrawn("the policy")]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldlock_conduit::profinet::{
-    Bridge, BridgeSettings, Event, LinkId, Outlet, Role, StationSettings, Tagging,
+    Bridge, BridgeSettings, Event, LinkId, Output, Role, StationSettings, Tagging,
 };
 use fieldlock_policy::{Now, Policy};
 use fieldlock_profinet::Mac;
@@ -16,6 +16,8 @@ pub(crate) const PLC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
 pub(crate) const DRIVE: Mac = Mac([0x02, 0, 0, 0, 0, 2]);
 pub(crate) const STRANGER: Mac = Mac([0x02, 0, 0, 0, 0, 9]);
 pub(crate) const LINK: LinkId = LinkId(7);
+/// Octets that a tunnel takes in a datagram.
+pub(crate) const MAX_DATAGRAM: usize = 1_150;
 
 /// The controller may do all that an AR needs.
 pub(crate) const IO: &str = r#"
@@ -81,52 +83,6 @@ pub(crate) struct Made {
     pub(crate) max_ars: usize,
 }
 
-struct Effects<'a> {
-    events: &'a mut Vec<Event>,
-    joined: &'a mut Vec<Mac>,
-    may_change: bool,
-    wire: &'a mut VecDeque<Vec<u8>>,
-    tunnel: &'a mut VecDeque<(LinkId, Crossing)>,
-}
-
-impl Outlet for Effects<'_> {
-    fn wire(&mut self, frame: &[u8]) {
-        self.wire.push_back(frame.to_vec());
-    }
-
-    fn station(&mut self, link: LinkId, channel: u16, frame: &[u8]) -> bool {
-        let crossing = Crossing::Station(channel, frame.to_vec());
-        self.tunnel.push_back((link, crossing));
-        true
-    }
-
-    fn datagram(&mut self, link: LinkId, datagram: &[u8]) -> bool {
-        let crossing = Crossing::Datagram(datagram.to_vec());
-        self.tunnel.push_back((link, crossing));
-        true
-    }
-
-    fn max_datagram(&self, _: LinkId) -> usize {
-        1_150
-    }
-
-    fn join(&mut self, mac: Mac) {
-        self.joined.push(mac);
-    }
-
-    fn leave(&mut self, mac: Mac) {
-        self.joined.retain(|joined| *joined != mac);
-    }
-
-    fn event(&mut self, event: Event) {
-        self.events.push(event);
-    }
-
-    fn may_change(&self) -> bool {
-        self.may_change
-    }
-}
-
 impl End {
     fn new(role: Role, text: &str, station: StationSettings, now: Instant) -> Self {
         let made = Made {
@@ -160,19 +116,34 @@ impl End {
             tunnel: VecDeque::new(),
             made,
         };
-        end.act(|bridge, outlet| bridge.start(outlet));
+        end.act(|bridge| bridge.start());
         end
     }
 
-    pub(crate) fn act(&mut self, act: impl FnOnce(&mut Bridge, &mut dyn Outlet)) {
-        let mut effects = Effects {
-            events: &mut self.events,
-            joined: &mut self.joined,
-            may_change: self.may_change,
-            wire: &mut self.wire,
-            tunnel: &mut self.tunnel,
-        };
-        act(&mut self.bridge, &mut effects);
+    /// Something comes in; then what the bridge wants done is done.
+    pub(crate) fn act(&mut self, act: impl FnOnce(&mut Bridge)) {
+        self.bridge.set_writable(self.may_change);
+        act(&mut self.bridge);
+        while let Some(output) = self.bridge.poll_output() {
+            match output {
+                Output::Wire(frame) => self.wire.push_back(frame.to_vec()),
+                Output::Station {
+                    link,
+                    channel,
+                    frame,
+                } => {
+                    let crossing = Crossing::Station(channel, frame.to_vec());
+                    self.tunnel.push_back((link, crossing));
+                }
+                Output::Datagram { link, datagram } => {
+                    let crossing = Crossing::Datagram(datagram.to_vec());
+                    self.tunnel.push_back((link, crossing));
+                }
+                Output::Join(mac) => self.joined.push(mac),
+                Output::Leave(mac) => self.joined.retain(|joined| *joined != mac),
+                Output::Event(event) => self.events.push(event),
+            }
+        }
     }
 
     pub(crate) fn link_up(&mut self, now: Instant, link: LinkId) {
@@ -186,11 +157,11 @@ impl End {
             .iter()
             .map(|station| station.name.clone());
         let channels: Vec<_> = (0..).zip(names).collect();
-        self.act(|bridge, outlet| bridge.link_up(now, link, peer.into(), &channels, outlet));
+        self.act(|bridge| bridge.link_up(now, link, peer.into(), &channels, MAX_DATAGRAM));
     }
 
     pub(crate) fn link_down(&mut self, now: Instant, link: LinkId) {
-        self.act(|bridge, outlet| bridge.link_down(now, link, outlet));
+        self.act(|bridge| bridge.link_down(now, link));
     }
 
     /// The agent is started anew, and has no tunnel yet.
@@ -259,16 +230,14 @@ impl Plant {
     /// Somebody on the controllers' wire sends a frame.
     pub(crate) fn say_to_headend(&mut self, frame: &[u8]) {
         let now = self.now;
-        self.headend
-            .act(|bridge, outlet| bridge.handle_wire(now, frame, outlet));
+        self.headend.act(|bridge| bridge.handle_wire(now, frame));
         self.settle();
     }
 
     /// Somebody on the devices' wire does.
     pub(crate) fn say_to_edge(&mut self, frame: &[u8]) {
         let now = self.now;
-        self.edge
-            .act(|bridge, outlet| bridge.handle_wire(now, frame, outlet));
+        self.edge.act(|bridge| bridge.handle_wire(now, frame));
         self.settle();
     }
 
@@ -276,7 +245,7 @@ impl Plant {
     pub(crate) fn headend_claims(&mut self, frame: &[u8]) {
         let now = self.now;
         self.edge
-            .act(|bridge, outlet| bridge.handle_station(now, LINK, 0, frame, outlet));
+            .act(|bridge| bridge.handle_station(now, LINK, 0, frame));
         self.settle();
     }
 
@@ -326,12 +295,12 @@ impl Plant {
                 Role::Headend => &mut self.headend,
                 Role::Edge => &mut self.edge,
             };
-            end.act(|bridge, outlet| match &crossing {
+            end.act(|bridge| match &crossing {
                 Crossing::Station(channel, frame) => {
-                    bridge.handle_station(now, link, *channel, frame, outlet);
+                    bridge.handle_station(now, link, *channel, frame);
                 }
                 Crossing::Datagram(datagram) => {
-                    bridge.handle_datagram(now, link, datagram, outlet);
+                    bridge.handle_datagram(now, link, datagram);
                 }
             });
         }
@@ -339,7 +308,7 @@ impl Plant {
         self.device.handle_timeout(now);
         for end in [&mut self.headend, &mut self.edge] {
             if end.bridge.poll_timeout().is_some_and(|at| at <= now) {
-                end.act(|bridge, outlet| bridge.handle_timeout(now, outlet));
+                end.act(|bridge| bridge.handle_timeout(now));
             }
         }
     }
@@ -350,13 +319,11 @@ impl Plant {
         loop {
             let mut moved = false;
             while let Some(frame) = self.controller.poll_transmit().map(<[u8]>::to_vec) {
-                self.headend
-                    .act(|bridge, outlet| bridge.handle_wire(now, &frame, outlet));
+                self.headend.act(|bridge| bridge.handle_wire(now, &frame));
                 moved = true;
             }
             while let Some(frame) = self.device.poll_transmit().map(<[u8]>::to_vec) {
-                self.edge
-                    .act(|bridge, outlet| bridge.handle_wire(now, &frame, outlet));
+                self.edge.act(|bridge| bridge.handle_wire(now, &frame));
                 moved = true;
             }
             while let Some(frame) = self.headend.wire.pop_front() {

@@ -143,7 +143,7 @@ fn what_the_endpoint_mapper_would_change_and_other_interfaces_stay_on_record() {
     let now = wires.now;
     let request = udp(TOOL, DEVICE, &rpc(&call(own, 3), &[0; 80]));
     let edge = &mut wires.edge;
-    edge.act(|bridge, outlet| bridge.handle_station(now, LINK, 0, &request, outlet));
+    edge.act(|bridge| bridge.handle_station(now, LINK, 0, &request));
     assert!(edge.wire.is_empty());
 }
 

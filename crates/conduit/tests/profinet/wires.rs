@@ -68,8 +68,7 @@ impl Wires {
     /// A controller sends; what reaches the devices' wire, and what comes back to its own.
     pub(crate) fn controllers_say(&mut self, frame: &[u8]) -> [Vec<Vec<u8>>; 2] {
         let now = self.now;
-        self.headend
-            .act(|bridge, outlet| bridge.handle_wire(now, frame, outlet));
+        self.headend.act(|bridge| bridge.handle_wire(now, frame));
         let [back, over] = self.settle();
         [over, back]
     }
@@ -77,8 +76,7 @@ impl Wires {
     /// A device sends; what reaches the controllers' wire, and what comes back to its own.
     pub(crate) fn devices_say(&mut self, frame: &[u8]) -> [Vec<Vec<u8>>; 2] {
         let now = self.now;
-        self.edge
-            .act(|bridge, outlet| bridge.handle_wire(now, frame, outlet));
+        self.edge.act(|bridge| bridge.handle_wire(now, frame));
         self.settle()
     }
 
@@ -86,7 +84,7 @@ impl Wires {
         self.now += time;
         let now = self.now;
         for end in [&mut self.headend, &mut self.edge] {
-            end.act(|bridge, outlet| bridge.handle_timeout(now, outlet));
+            end.act(|bridge| bridge.handle_timeout(now));
         }
         self.settle();
     }
@@ -102,12 +100,12 @@ impl Wires {
                 let crossing: VecDeque<_> = std::mem::take(&mut ends[from].tunnel);
                 for (link, crossing) in crossing {
                     moved = true;
-                    ends[to].act(|bridge, outlet| match &crossing {
+                    ends[to].act(|bridge| match &crossing {
                         Crossing::Station(channel, frame) => {
-                            bridge.handle_station(now, link, *channel, frame, outlet);
+                            bridge.handle_station(now, link, *channel, frame);
                         }
                         Crossing::Datagram(datagram) => {
-                            bridge.handle_datagram(now, link, datagram, outlet);
+                            bridge.handle_datagram(now, link, datagram);
                         }
                     });
                 }

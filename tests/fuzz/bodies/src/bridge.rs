@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use fieldlock_conduit::profinet::{
-    Bridge, BridgeSettings, Event, LinkId, Outlet, Role, StationSettings, Tagging,
+    Bridge, BridgeSettings, LinkId, Output, Role, StationSettings, Tagging,
 };
 use fieldlock_policy::{Now, Policy};
 use fieldlock_profinet::ar::{End, Phase};
@@ -88,45 +88,34 @@ struct Out {
     tunnel: Vec<(LinkId, Crossing)>,
     joins: Vec<(Mac, bool)>,
     events: usize,
-    may_change: bool,
 }
 
-impl Outlet for Out {
-    fn wire(&mut self, frame: &[u8]) {
-        self.wire.push(frame.to_vec());
+impl Out {
+    fn take(&mut self, output: Output<'_>) {
+        match output {
+            Output::Wire(frame) => self.wire.push(frame.to_vec()),
+            Output::Station {
+                link,
+                channel,
+                frame,
+            } => {
+                let crossing = Crossing::Station(channel, frame.to_vec());
+                self.tunnel.push((link, crossing));
+            }
+            Output::Datagram { link, datagram } => {
+                let crossing = Crossing::Datagram(datagram.to_vec());
+                self.tunnel.push((link, crossing));
+            }
+            Output::Join(mac) => self.joins.push((mac, true)),
+            Output::Leave(mac) => self.joins.push((mac, false)),
+            Output::Event(_) => self.events += 1,
+        }
     }
+}
 
-    fn station(&mut self, link: LinkId, channel: u16, frame: &[u8]) -> bool {
-        let crossing = Crossing::Station(channel, frame.to_vec());
-        self.tunnel.push((link, crossing));
-        true
-    }
-
-    fn datagram(&mut self, link: LinkId, datagram: &[u8]) -> bool {
-        self.tunnel
-            .push((link, Crossing::Datagram(datagram.to_vec())));
-        true
-    }
-
-    fn max_datagram(&self, link: LinkId) -> usize {
-        if link == LinkId(3) { 0 } else { 1_150 }
-    }
-
-    fn join(&mut self, mac: Mac) {
-        self.joins.push((mac, true));
-    }
-
-    fn leave(&mut self, mac: Mac) {
-        self.joins.push((mac, false));
-    }
-
-    fn event(&mut self, _: Event) {
-        self.events += 1;
-    }
-
-    fn may_change(&self) -> bool {
-        self.may_change
-    }
+/// One tunnel takes no datagrams.
+fn max_datagram(link: LinkId) -> usize {
+    if link == LinkId(3) { 0 } else { 1_150 }
 }
 
 fn station(name: &str, mac: Option<Mac>, hold: bool) -> StationSettings {
@@ -176,17 +165,18 @@ impl Agent {
             tunnel: VecDeque::new(),
             may_change: true,
         };
-        agent.act(|bridge, outlet| bridge.start(outlet));
+        agent.act(|bridge| bridge.start());
         agent
     }
 
-    fn act(&mut self, act: impl FnOnce(&mut Bridge, &mut dyn Outlet)) {
-        let mut out = Out {
-            may_change: self.may_change,
-            ..Out::default()
-        };
+    fn act(&mut self, act: impl FnOnce(&mut Bridge)) {
+        let mut out = Out::default();
         let open = self.open();
-        act(&mut self.bridge, &mut out);
+        self.bridge.set_writable(self.may_change);
+        act(&mut self.bridge);
+        while let Some(output) = self.bridge.poll_output() {
+            out.take(output);
+        }
         for (mac, wanted) in out.joins {
             match wanted {
                 true => self.joined.insert(mac),
@@ -242,7 +232,7 @@ impl Agent {
     }
 
     fn timeout(&mut self, now: Instant) {
-        self.act(|bridge, outlet| bridge.handle_timeout(now, outlet));
+        self.act(|bridge| bridge.handle_timeout(now));
         let next = self.bridge.poll_timeout();
         assert!(next.is_none_or(|at| at > now), "time stands still");
     }
@@ -298,8 +288,9 @@ impl World {
         let now = self.now;
         let channels = ["drive-1", "pump-2"].map(|name| name.parse().unwrap());
         let channels: Vec<_> = (0..).zip(channels).collect();
+        let max = max_datagram(link);
         self.agent(headend)
-            .act(|bridge, outlet| bridge.link_up(now, link, peer.into(), &channels, outlet));
+            .act(|bridge| bridge.link_up(now, link, peer.into(), &channels, max));
     }
 
     fn perform(&mut self, input: &mut Input<'_>) {
@@ -312,17 +303,17 @@ impl World {
             2..=4 => {
                 let frame = mutated(&self.frames, input, true);
                 let agent = self.agent(headend);
-                agent.act(|bridge, outlet| bridge.handle_wire(now, &frame, outlet));
+                agent.act(|bridge| bridge.handle_wire(now, &frame));
             }
             5..=7 => {
                 let frame = mutated(&self.frames, input, true);
                 let agent = self.agent(headend);
-                agent.act(|bridge, outlet| bridge.handle_station(now, link, 0, &frame, outlet));
+                agent.act(|bridge| bridge.handle_station(now, link, 0, &frame));
             }
             8 => {
                 let datagram = mutated(&self.datagrams, input, false);
                 let agent = self.agent(headend);
-                agent.act(|bridge, outlet| bridge.handle_datagram(now, link, &datagram, outlet));
+                agent.act(|bridge| bridge.handle_datagram(now, link, &datagram));
             }
             9 => {
                 let known = self.agent(headend).bridge.parties().link(link).is_some();
@@ -333,14 +324,14 @@ impl World {
             }
             10 => {
                 let agent = self.agent(headend);
-                agent.act(|bridge, outlet| bridge.link_down(now, link, outlet));
+                agent.act(|bridge| bridge.link_down(now, link));
             }
             11 => {
                 let rules = input.below(3);
                 let agent = self.agent(headend);
                 agent.rules = rules;
                 let policy = POLICIES[rules].clone();
-                agent.act(|bridge, outlet| bridge.set_policy(now, policy, NOW, outlet));
+                agent.act(|bridge| bridge.set_policy(now, policy, NOW));
             }
             12 => {
                 let stations = stations(input.u8());
@@ -350,7 +341,7 @@ impl World {
                     (true, _) => &[("plc-9".into(), STRANGER), ("plc-1".into(), PLC)],
                 };
                 let agent = self.agent(headend);
-                agent.act(|bridge, outlet| bridge.set_parties(now, stations, controllers, outlet));
+                agent.act(|bridge| bridge.set_parties(now, stations, controllers));
             }
             13 => {
                 let time = Duration::from_millis(input.u8().into());
@@ -406,14 +397,12 @@ impl World {
             let mut moved = false;
             while let Some(frame) = self.controller.poll_transmit() {
                 keep(&mut self.frames, frame);
-                self.headend
-                    .act(|bridge, outlet| bridge.handle_wire(now, frame, outlet));
+                self.headend.act(|bridge| bridge.handle_wire(now, frame));
                 moved = true;
             }
             while let Some(frame) = self.device.poll_transmit() {
                 keep(&mut self.frames, frame);
-                self.edge
-                    .act(|bridge, outlet| bridge.handle_wire(now, frame, outlet));
+                self.edge.act(|bridge| bridge.handle_wire(now, frame));
                 moved = true;
             }
             while let Some(frame) = self.headend.wire.pop_front() {
@@ -432,12 +421,12 @@ impl World {
                         keep(&mut self.datagrams, datagram);
                     }
                     let to = self.agent(to_headend);
-                    to.act(|bridge, outlet| match &crossing {
+                    to.act(|bridge| match &crossing {
                         Crossing::Station(channel, frame) => {
-                            bridge.handle_station(now, link, *channel, frame, outlet);
+                            bridge.handle_station(now, link, *channel, frame);
                         }
                         Crossing::Datagram(datagram) => {
-                            bridge.handle_datagram(now, link, datagram, outlet);
+                            bridge.handle_datagram(now, link, datagram);
                         }
                     });
                 }

@@ -35,7 +35,7 @@ pub struct Config {
     pub first_sequence: u32,
 }
 
-/// Makes a datagram of each frame of a provider. The datagrams are valid until the next call.
+/// Makes a datagram of each frame of a provider.
 #[derive(Debug)]
 pub struct Sender {
     config: Config,
@@ -44,7 +44,6 @@ pub struct Sender {
     newest: Option<Sent>,
     /// The frames before the newest, the latest of them first.
     history: VecDeque<(Sent, Vec<u8>)>,
-    out: Vec<u8>,
     stats: Stats,
 }
 
@@ -87,7 +86,6 @@ impl Sender {
             epoch: now,
             newest: None,
             history: VecDeque::new(),
-            out: Vec::new(),
             stats: Stats::default(),
             config,
         };
@@ -102,15 +100,16 @@ impl Sender {
             .map_or(0, |earlier| earlier.min(self.config.redundancy));
     }
 
-    /// A frame of the provider; the datagram to send, if the frame is one to be sent.
-    pub fn handle_frame(&mut self, now: Instant, frame: &Frame<'_>) -> Option<&[u8]> {
+    /// A frame of the provider; appends the datagram to send. `false` if the frame is none to be
+    /// sent.
+    pub fn handle_frame(&mut self, now: Instant, frame: &Frame<'_>, out: &mut Vec<u8>) -> bool {
         if frame.data.len() != usize::from(self.config.data_length) {
             self.stats.wrong_length += 1;
-            return None;
+            return false;
         }
         if earlier_that_fit(self.config.data_length, self.config.max_datagram).is_none() {
             self.stats.too_long += 1;
-            return None;
+            return false;
         }
         let sequence = match &self.newest {
             None => self.config.first_sequence,
@@ -126,7 +125,7 @@ impl Sender {
             }
             Some(_) => {
                 self.stats.not_newer += 1;
-                return None;
+                return false;
             }
         };
         let sent = Sent {
@@ -136,19 +135,20 @@ impl Sender {
             cycle_counter: frame.cycle_counter,
             data_status: frame.data_status,
         };
-        self.write(now, sent, frame);
+        let start = out.len();
+        self.write(now, sent, frame, out);
         self.newest = Some(sent);
         self.keep(sent, frame.data);
         self.stats.datagrams += 1;
-        self.stats.octets += self.out.len() as u64;
-        Some(&self.out)
+        self.stats.octets += (out.len() - start) as u64;
+        true
     }
 
     pub fn stats(&self) -> Stats {
         self.stats
     }
 
-    fn write(&mut self, now: Instant, newest: Sent, frame: &Frame<'_>) {
+    fn write(&self, now: Instant, newest: Sent, frame: &Frame<'_>, out: &mut Vec<u8>) {
         let spread = usize::from(self.config.spread);
         let earlier = self
             .history
@@ -165,9 +165,8 @@ impl Sender {
             sent: now.saturating_duration_since(self.epoch).as_micros() as u32,
             count: 1 + earlier.clone().count() as u8,
         };
-        self.out.clear();
-        header.write(&mut self.out);
-        frame.write(0, &mut self.out);
+        header.write(out);
+        frame.write(0, out);
         for (age, sent, data) in earlier {
             let frame = Frame {
                 tag: sent.tag,
@@ -176,7 +175,7 @@ impl Sender {
                 data,
             };
             // At most MAX_AGE.
-            frame.write(age as u8, &mut self.out);
+            frame.write(age as u8, out);
         }
     }
 

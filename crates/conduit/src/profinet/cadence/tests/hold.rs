@@ -144,9 +144,10 @@ fn after_stop_nothing_leaves_and_nothing_is_taken() {
             data: &data,
         };
         let now = world.start + world.now;
-        let datagram = world.sender.handle_frame(now, &frame).unwrap();
+        let mut datagram = Vec::new();
+        assert!(world.sender.handle_frame(now, &frame, &mut datagram));
         assert_eq!(
-            world.receiver.handle_datagram(now, datagram),
+            world.receiver.handle_datagram(now, &datagram),
             Err(Refused::Stopped(reason))
         );
         assert_eq!(world.receiver.poll_frame(now), None);

@@ -118,12 +118,13 @@ impl World {
             data: &data,
         };
         let shown = self.start + drifted(self.now, self.drift);
-        let Some(datagram) = self.sender.handle_frame(shown, &frame) else {
+        let mut datagram = Vec::new();
+        if !self.sender.handle_frame(shown, &frame, &mut datagram) {
             return;
-        };
+        }
         for delay in fate {
             self.on_the_way
-                .insert((self.now + *delay, self.sent), datagram.to_vec());
+                .insert((self.now + *delay, self.sent), datagram.clone());
             self.sent += 1;
         }
     }

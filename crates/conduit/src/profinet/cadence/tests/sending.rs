@@ -9,6 +9,13 @@ fn frame(number: u32, data: &[u8]) -> Frame<'_> {
     }
 }
 
+/// The datagram of a frame, if it is one to be sent.
+fn send(sender: &mut Sender, now: Instant, frame: &Frame<'_>) -> Option<Vec<u8>> {
+    let mut datagram = Vec::new();
+    let sent = sender.handle_frame(now, frame, &mut datagram);
+    sent.then_some(datagram)
+}
+
 /// The ages of the frames in the datagram of the last of these numbers.
 fn ages(config: SenderConfig, numbers: &[u32]) -> Vec<u8> {
     let now = Instant::now();
@@ -16,8 +23,8 @@ fn ages(config: SenderConfig, numbers: &[u32]) -> Vec<u8> {
     let mut ages = Vec::new();
     for number in numbers {
         let data = data(*number);
-        let bytes = sender.handle_frame(now, &frame(*number, &data)).unwrap();
-        let datagram = Datagram::parse(bytes, LENGTH).unwrap();
+        let bytes = send(&mut sender, now, &frame(*number, &data)).unwrap();
+        let datagram = Datagram::parse(&bytes, LENGTH).unwrap();
         ages = datagram.frames().map(|(age, _)| age).collect();
         for (age, carried) in datagram.frames() {
             let number = u32::from_be_bytes(*carried.data.first_chunk().unwrap());
@@ -80,8 +87,11 @@ fn redundancy_gives_way_where_a_datagram_is_too_short() {
     ] {
         sender.set_max_datagram(max_datagram);
         let data = data(number);
-        let datagram = sender.handle_frame(now, &frame(number, &data));
-        lengths.push((datagram.map(<[u8]>::len), sender.stats().redundancy));
+        let datagram = send(&mut sender, now, &frame(number, &data));
+        lengths.push((
+            datagram.map(|datagram| datagram.len()),
+            sender.stats().redundancy,
+        ));
     }
     assert_eq!(
         lengths,
@@ -102,10 +112,10 @@ fn frames_that_a_consumer_would_not_take_are_not_sent() {
     let now = Instant::now();
     let mut sender = Sender::new(sender_config(), now);
     let data = data(5);
-    assert!(sender.handle_frame(now, &frame(5, &data)).is_some());
-    assert!(sender.handle_frame(now, &frame(5, &data)).is_none());
-    assert!(sender.handle_frame(now, &frame(4, &data)).is_none());
-    assert!(sender.handle_frame(now, &frame(6, &data[1..])).is_none());
+    assert!(send(&mut sender, now, &frame(5, &data)).is_some());
+    assert!(send(&mut sender, now, &frame(5, &data)).is_none());
+    assert!(send(&mut sender, now, &frame(4, &data)).is_none());
+    assert!(send(&mut sender, now, &frame(6, &data[1..])).is_none());
     let stats = sender.stats();
     assert_eq!((stats.not_newer, stats.wrong_length), (2, 1));
     assert_eq!((stats.datagrams, stats.octets), (1, 34));
