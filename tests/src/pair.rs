@@ -166,6 +166,8 @@ impl Setup {
     pub fn up(self) -> Pair {
         let mut pair = self.prepare();
         pair.headend.start();
+        // An edge that dials before anybody listens there loses its first packet, and goes by TLS.
+        pair.headend.wait_ready();
         pair.edge.start();
         pair.wait_up();
         pair
