@@ -12,6 +12,7 @@
 //! - `flows`: cyclic data and alarms.
 //! - `shortfall`: watchdogs that the way can't keep.
 //! - `views`: the policy.
+//! - `output`: what is to be done, in order, until it is polled.
 //! - [`cadence`]: what happens to cyclic frames on the way.
 
 mod addresses;
