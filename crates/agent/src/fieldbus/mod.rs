@@ -158,7 +158,7 @@ impl Fieldbus {
     pub fn station(&self, link: &Link, station: u16, frame: &[u8]) {
         let id = LinkId(link.number);
         self.turn(|bridge, now| {
-            self.tell_room(bridge);
+            self.tell(bridge);
             bridge.handle_station(now, id, station, frame);
         });
     }
@@ -201,15 +201,16 @@ impl Fieldbus {
     /// Something comes in, and what the bridge wants done is done.
     fn handle(&self, act: impl FnOnce(&mut Bridge, Instant)) {
         let mut bridge = self.bridge.borrow_mut();
-        bridge.set_writable(self.ledger.is_writable());
         act(&mut bridge, Instant::now());
         self.drain(&mut bridge);
     }
 
-    /// Tells the bridge what the tunnels take in a datagram. That changes while a task of theirs
-    /// runs, so it is told before frames that may lead to a datagram or to the opening of an AR: once
-    /// for all that are heard together.
-    fn tell_room(&self, bridge: &mut Bridge) {
+    /// Tells the bridge how log and tunnels are, before frames that may change a station, open an AR
+    /// or lead to a datagram: once for all that are heard together. What tunnels take changes only
+    /// while a task of theirs runs. The log is behind a lock, too much for each cyclic frame; should
+    /// it fail in between, what changes a station waits for its record and is dropped.
+    fn tell(&self, bridge: &mut Bridge) {
+        bridge.set_writable(self.ledger.is_writable());
         for (id, link) in self.links.borrow().iter() {
             bridge.set_max_datagram(*id, link.max_datagram());
         }
@@ -223,6 +224,10 @@ impl Fieldbus {
             if !self.carry_out(output, &mut behind) {
                 bridge.handle_not_taken();
             }
+        }
+        // Such a record may be the one that the log could not take.
+        if behind.is_some() {
+            bridge.set_writable(self.ledger.is_writable());
         }
     }
 
@@ -296,7 +301,7 @@ impl Fieldbus {
             let heard = tokio::select! {
                 heard = socket.recv(|frame| self.handle(|bridge, now| {
                     if std::mem::take(&mut first) {
-                        self.tell_room(bridge);
+                        self.tell(bridge);
                     }
                     bridge.handle_wire(now, frame);
                 })) => heard.map(|_| ()),
