@@ -24,10 +24,12 @@ pub(super) enum Verdict {
 pub(super) struct Admission(Rc<RefCell<Core>>);
 
 impl Admission {
-    /// Judges a handshake that wants to begin. `proven`: its sender has answered from this address.
+    /// Judges a handshake that wants to begin, while there are so many `tunnels`. `proven`: its sender has
+    /// answered from this address.
     pub(super) fn knock(
         &self,
         settings: &Tunnel,
+        tunnels: usize,
         from: IpAddr,
         proven: bool,
         now: Instant,
@@ -36,7 +38,7 @@ impl Admission {
         let judged = self
             .0
             .borrow_mut()
-            .handle_handshake(&limits, from, proven, now);
+            .handle_handshake(&limits, tunnels, from, proven, now);
         match judged {
             Judged::Begin(turn) => Verdict::Begin(Pass::new(self.clone(), turn)),
             Judged::Prove => Verdict::Prove,
@@ -95,6 +97,7 @@ impl Drop for Pass {
 
 fn limits(settings: &Tunnel) -> Limits {
     Limits {
+        max_tunnels: settings.max_tunnels,
         max_handshakes: settings.max_handshakes,
         max_handshakes_per_address: settings.max_handshakes_per_address,
         handshake_rate: settings.handshake_rate,
@@ -116,10 +119,10 @@ mod tests {
         let from = IpAddr::from([192, 0, 2, 1]);
         for _ in 0..3 {
             let now = Instant::now();
-            let first = admission.knock(&settings, from, true, now);
+            let first = admission.knock(&settings, 0, from, true, now);
             assert!(matches!(first, Verdict::Begin(_)));
             assert_eq!(admission.under_way(), 1);
-            let second = admission.knock(&settings, from, true, now);
+            let second = admission.knock(&settings, 0, from, true, now);
             assert!(matches!(second, Verdict::Later));
             drop(first);
             assert_eq!(admission.under_way(), 0);

@@ -340,12 +340,9 @@ impl Headend {
     /// Judges a handshake that wants to begin.
     fn knock(&self, from: IpAddr, proven: bool) -> Verdict {
         let limits = &self.runtime.settings().tunnel;
-        // Who is in a handshake may get a tunnel.
-        let tunnels = self.registry.len() + self.admission.under_way();
-        let verdict = match tunnels < limits.max_tunnels {
-            true => self.admission.knock(limits, from, proven, Instant::now()),
-            false => Verdict::Later,
-        };
+        let tunnels = self.registry.len();
+        let now = Instant::now();
+        let verdict = self.admission.knock(limits, tunnels, from, proven, now);
         if matches!(verdict, Verdict::Later) {
             self.counters.handshakes_put_off.add();
         }

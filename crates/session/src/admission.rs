@@ -16,6 +16,7 @@
 //!
 //! # What holds
 //!
+//! - No handshake begins that would bring tunnels above [`Limits::max_tunnels`].
 //! - Under way are exactly the turns that were not given back: at most [`Limits::max_handshakes`], and of
 //!   these at most [`Limits::max_handshakes_per_address`] of one proven address.
 //! - Turns are spread evenly at [`Limits::handshake_rate`], and none is later than a tenth of a second, or
@@ -48,6 +49,8 @@ const EDGE_RATE: f64 = 1.0;
 /// How much a headend takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// Tunnels, and handshakes under way, which may become one.
+    pub max_tunnels: usize,
     /// Handshakes under way at once.
     pub max_handshakes: usize,
     /// Of these, from one address (IPv6: from one /64).
@@ -133,10 +136,12 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Judges a handshake that wants to begin. `proven`: its sender has answered from this address.
+    /// Judges a handshake that wants to begin, while there are so many `tunnels`. `proven`: its sender has
+    /// answered from this address.
     pub fn handle_handshake(
         &mut self,
         limits: &Limits,
+        tunnels: usize,
         from: IpAddr,
         proven: bool,
         now: Instant,
@@ -144,7 +149,11 @@ impl Admission {
         let rate = f64::from(limits.handshake_rate);
         self.all.settle(now, rate);
         let size_of_all = size(limits.handshake_rate, QUEUE);
-        if self.under_way >= limits.max_handshakes || !self.all.has_room(size_of_all) {
+        let room = limits.max_tunnels.saturating_sub(tunnels);
+        if self.under_way >= room
+            || self.under_way >= limits.max_handshakes
+            || !self.all.has_room(size_of_all)
+        {
             return Verdict::Later;
         }
         let pressed =
@@ -241,6 +250,7 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
+            max_tunnels: 1000,
             max_handshakes: 64,
             max_handshakes_per_address: 32,
             handshake_rate: 400,
@@ -262,7 +272,7 @@ mod tests {
         let mut turns = Vec::new();
         loop {
             let from = from(turns.len() as u32);
-            match admission.handle_handshake(&limits(), from, proven, now) {
+            match admission.handle_handshake(&limits(), 0, from, proven, now) {
                 Verdict::Begin(turn) => turns.push(turn),
                 other => return (turns, other),
             }
@@ -271,7 +281,7 @@ mod tests {
 
     /// Whether a handshake may begin; it is over at once.
     fn passes(admission: &mut Admission, from: IpAddr, proven: bool, now: Instant) -> bool {
-        match admission.handle_handshake(&limits(), from, proven, now) {
+        match admission.handle_handshake(&limits(), 0, from, proven, now) {
             Verdict::Begin(turn) => {
                 admission.handle_ended(turn);
                 true
@@ -297,6 +307,24 @@ mod tests {
     }
 
     #[test]
+    fn handshakes_are_put_off_where_their_tunnels_would_be_too_many() {
+        let mut admission = Admission::default();
+        let now = Instant::now();
+        let mut begins = |tunnels| {
+            let from = address(1);
+            admission.handle_handshake(&limits(), tunnels, from, true, now)
+        };
+        let Verdict::Begin(first) = begins(998) else {
+            panic!("there is room for two");
+        };
+        assert!(matches!(begins(999), Verdict::Later), "one is under way");
+        assert!(matches!(begins(1000), Verdict::Later));
+        assert!(matches!(begins(usize::MAX), Verdict::Later));
+        assert!(matches!(begins(998), Verdict::Begin(_)));
+        admission.handle_ended(first);
+    }
+
+    #[test]
     fn those_that_come_together_begin_one_after_another() {
         let mut admission = Admission::default();
         let now = Instant::now();
@@ -310,7 +338,8 @@ mod tests {
             .into_iter()
             .for_each(|turn| admission.handle_ended(turn));
         let alone = now + QUEUE;
-        let Verdict::Begin(turn) = admission.handle_handshake(&limits(), address(1), true, alone)
+        let Verdict::Begin(turn) =
+            admission.handle_handshake(&limits(), 0, address(1), true, alone)
         else {
             panic!("there is nobody else");
         };
@@ -343,7 +372,7 @@ mod tests {
         let later = now + Duration::from_secs(1);
         let (more, _) = knock_on(&mut admission, |_| address(1), true, later);
         assert_eq!(more.len(), 12, "no more than may be under way");
-        let other = admission.handle_handshake(&limits(), address(2), true, later);
+        let other = admission.handle_handshake(&limits(), 0, address(2), true, later);
         assert!(matches!(other, Verdict::Begin(_)));
     }
 
@@ -356,7 +385,7 @@ mod tests {
         let (turns, _) = knock_on(&mut admission, from, true, now);
         assert_eq!(turns.len(), 20);
         let other = v6((0x2001_0db8_0000_0001 << 64) | 1);
-        let other = admission.handle_handshake(&limits(), other, true, now);
+        let other = admission.handle_handshake(&limits(), 0, other, true, now);
         assert!(matches!(other, Verdict::Begin(_)));
     }
 
@@ -367,7 +396,7 @@ mod tests {
         let (forged, last) = knock_on(&mut admission, address, false, now);
         assert_eq!(forged.len(), 17, "a fourth of those under way");
         assert!(matches!(last, Verdict::Prove));
-        let honest = admission.handle_handshake(&limits(), address(7), true, now);
+        let honest = admission.handle_handshake(&limits(), 0, address(7), true, now);
         assert!(matches!(honest, Verdict::Begin(_)));
         assert!(
             admission.sources.len() == 1,

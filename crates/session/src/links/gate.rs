@@ -13,6 +13,8 @@ use crate::{Backoff, Failure, Transport};
 
 /// So little that a crowd fills it, and an edge by itself does not.
 const LIMITS: Limits = Limits {
+    // These are about handshakes alone.
+    max_tunnels: usize::MAX,
     max_handshakes: 16,
     max_handshakes_per_address: 12,
     handshake_rate: 40,
@@ -77,7 +79,9 @@ impl Gate {
         {
             self.begun.pop_front();
         }
-        let verdict = self.admission.handle_handshake(&LIMITS, from, proven, now);
+        let verdict = self
+            .admission
+            .handle_handshake(&LIMITS, 0, from, proven, now);
         match verdict {
             Verdict::Begin(turn) => {
                 let at = turn.at();
