@@ -41,7 +41,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use agent::{Agent, Role, audit_of};
 pub use host::Hosted;
-pub use pair::{DEVICE, EDGE, HEADEND, OPEN_POLICY, Pair, Setup, Transport};
+pub use pair::{DEVICE, EDGE, HEADEND, OPEN_POLICY, Pair, READ_ONLY_POLICY, Setup, Transport};
 pub use site::{CaServer, Site};
 
 /// For what should be there at once, on a machine that is busy with other tests.

@@ -38,6 +38,15 @@ function = ["any"]
 address = ["any"]
 "#;
 
+pub const READ_ONLY_POLICY: &str = r#"
+syntax = 1
+[[allow]]
+name = "reads"
+device = ["any"]
+function = ["read"]
+address = ["any"]
+"#;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     Auto,

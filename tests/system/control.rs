@@ -15,7 +15,7 @@ use fieldlock_testkit::peers::{Peer, workspace_root};
 use fieldlock_testkit::process::Directory;
 use fieldlock_tests::answers::{expect_exception, read_registers, write_one};
 use fieldlock_tests::trial::{test, with_peers};
-use fieldlock_tests::{Agent, Pair, Setup, Transport, binary, eventually};
+use fieldlock_tests::{Agent, Pair, READ_ONLY_POLICY, Setup, Transport, binary, eventually};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -198,17 +198,10 @@ fn of_an_edge() {
     }
 }
 
-const READS: &str = r#"
-syntax = 1
-[[allow]]
-name = "reads"
-device = ["any"]
-function = ["read"]
-address = ["any"]
-"#;
-
 fn recent() {
-    let pair = Setup::new(Transport::Quic).headend_policy(READS).up();
+    let pair = Setup::new(Transport::Quic)
+        .headend_policy(READ_ONLY_POLICY)
+        .up();
     expect_exception(&mut pair.client(), &write_register(40, 7), 1);
     let denied = json!({ "request": "recent", "kind": "denied", "limit": 5 });
     let mut events = Vec::new();
@@ -503,7 +496,9 @@ fn fits(schema: &Path, lines: &str) {
 }
 
 fn status_fits() {
-    let pair = Setup::new(Transport::Quic).headend_policy(READS).up();
+    let pair = Setup::new(Transport::Quic)
+        .headend_policy(READ_ONLY_POLICY)
+        .up();
     let mut client = pair.client();
     read_registers(&mut client, 0, 4);
     expect_exception(&mut client, &write_register(40, 7), 1);
@@ -542,7 +537,9 @@ fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 }
 
 fn examples() {
-    let pair = Setup::new(Transport::Quic).headend_policy(READS).up();
+    let pair = Setup::new(Transport::Quic)
+        .headend_policy(READ_ONLY_POLICY)
+        .up();
     expect_exception(&mut pair.client(), &write_register(40, 7), 1);
     let root = workspace_root();
     let page = fs::read_to_string(root.join("docs/control.md")).unwrap();

@@ -13,7 +13,8 @@ use fieldlock_testkit::ports::free_address;
 use fieldlock_tests::answers::{ILLEGAL_FUNCTION, expect_exception, read_registers};
 use fieldlock_tests::rig::Rig;
 use fieldlock_tests::{
-    DEVICE, EDGE, HEADEND, Pair, Setup, Transport, eventually, plant, trial, within,
+    DEVICE, EDGE, HEADEND, Pair, READ_ONLY_POLICY, Setup, Transport, eventually, plant, trial,
+    within,
 };
 use libtest_mimic::Trial;
 
@@ -36,15 +37,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial::with_peers("monitor::the_example_alerts_hold", &["promtool"], alerts),
     ]
 }
-
-const READ_ONLY: &str = r#"
-syntax = 1
-[[allow]]
-name = "reads"
-device = ["any"]
-function = ["read"]
-address = ["any"]
-"#;
 
 /// A pair with a listener at each end, of the edge first.
 fn monitored(setup: Setup) -> (Pair, [SocketAddr; 2]) {
@@ -99,7 +91,7 @@ fn value(page: &str, sample: &str) -> f64 {
 }
 
 fn counts() {
-    let (pair, [edge, headend]) = monitored(Setup::new(Transport::Quic).policy(READ_ONLY));
+    let (pair, [edge, headend]) = monitored(Setup::new(Transport::Quic).policy(READ_ONLY_POLICY));
     let mut client = pair.client();
     for _ in 0..5 {
         read_registers(&mut client, 0, 2);
@@ -134,7 +126,7 @@ fn counts() {
     let alarm = "fieldlock_alarm{name=\"policy-refused\"}";
     pair.edge.write_policy("syntax = 1\nallow = 3\n");
     eventually("the alarm", || value(&metrics(edge), alarm) == 1.0);
-    pair.edge.write_policy(READ_ONLY);
+    pair.edge.write_policy(READ_ONLY_POLICY);
     eventually("its end", || value(&metrics(edge), alarm) == 0.0);
 }
 

@@ -1,5 +1,6 @@
 //! Agents that are killed, stopped, started twice.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use fieldlock_audit::{Kind, Outcome, Record};
@@ -46,6 +47,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.push(test(
         "faults::an_edge_that_was_killed_has_its_place_back_at_once",
         edge_back,
+    ));
+    trials.push(test(
+        "faults::a_state_that_was_changed_waits_for_the_next_start",
+        state_stays,
     ));
     trials
 }
@@ -173,12 +178,13 @@ fn asked_while_stopping(transport: Transport) {
 }
 
 fn end_of_drain(transport: Transport) {
-    let mut pair = Setup::new(transport).answer_within("30s").prepare();
+    let mut pair = Setup::new(transport).answer_within("30s").up();
+    // It counts at once.
     pair.headend
         .write_config(&format!("drain = \"100ms\"\n{}", pair.headend_config));
-    pair.headend.start();
-    pair.edge.start();
-    pair.wait_up();
+    pair.headend.wait_that("the configuration", |headend| {
+        headend.log().contains("reloaded: configuration")
+    });
     let (mut client, _) = in_the_middle_of_a_write(&pair, Duration::from_secs(20));
     let status = pair.headend.terminate();
     assert_eq!(status.code(), Some(0), "{status}");
@@ -186,6 +192,33 @@ fn end_of_drain(transport: Transport) {
     assert_eq!(exception(&answer[7..]), Some(NO_ANSWER), "{answer:02x?}");
     client.read_to_close(SOON).unwrap();
     wrote(&pair.headend, Outcome::Unknown);
+    let log = pair.headend.log();
+    assert!(log.contains("may finish within 100ms"), "{log}");
+}
+
+/// What an agent has and learns stays in its directory until the next start.
+fn state_stays() {
+    let mut pair = Pair::up(Transport::Quic);
+    let file = pair.headend.config_file();
+    let (state, other) = (pair.headend.state(), pair.headend.state().join("other"));
+    let text = fs::read_to_string(&file).unwrap();
+    let changed = text.replace(&format!("{state:?}"), &format!("{other:?}"));
+    assert_ne!(text, changed);
+    fs::write(&file, changed).unwrap();
+    pair.headend.wait_that("the warning", |headend| {
+        headend
+            .log()
+            .contains("`state` takes effect at the next start")
+    });
+    Site::shared().identity(Role::Edge, "state-stays");
+    let crl = Site::shared().revoke(Role::Edge, "state-stays");
+    pair.headend.install_crl(&crl);
+    eventually("the edge to have the list", || {
+        let list = |agent: &Agent| fs::read(agent.state().join("trust/list.pem")).unwrap();
+        list(&pair.edge) == list(&pair.headend)
+    });
+    assert!(!other.exists());
+    read_registers(&mut pair.client(), 0, 1);
 }
 
 /// Its QUIC comes from the same port again: who has it has nothing to prove to who had it.
