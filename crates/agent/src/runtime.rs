@@ -152,7 +152,7 @@ pub trait Life: Member + Monitored + Reports + Sized {
 }
 
 impl<S: Settings> Runtime<S> {
-    async fn open(file: PathBuf, settings: S, given: Given) -> Result<Self, StartError> {
+    fn open(file: PathBuf, settings: S, given: Given) -> Result<Self, StartError> {
         let shared = settings.shared();
         let state = shared.state.to_owned();
         let posture = Rc::new(posture_of(&settings)?);
@@ -273,7 +273,7 @@ async fn run<E: Life>(
     settings: E::Settings,
     given: Given,
 ) -> Result<(), StartError> {
-    let runtime = Runtime::open(file, settings, given).await?;
+    let runtime = Runtime::open(file, settings, given)?;
     let monitor = match runtime.settings().shared().monitor {
         Some(monitor) => Some(Monitor::bind(monitor).await?),
         None => None,

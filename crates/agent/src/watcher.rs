@@ -14,7 +14,7 @@ use rtrb::Consumer;
 use tracing::{info, warn};
 
 /// Room for what comes in while the reader is not running: a quarter of a second of the fastest traffic.
-/// Some 150 octets each.
+/// Up to 128 octets each.
 const ROOM: usize = 16_384;
 /// How long the reader rests when there is nothing to read.
 const REST: Duration = Duration::from_millis(10);

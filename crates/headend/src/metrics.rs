@@ -116,7 +116,7 @@ impl Monitored for Headend {
             .filter(|device| device.live.borrow().is_some());
         format!(
             "tunnels {}, devices {} of {}, clients {}",
-            self.registry.tunnels().len(),
+            self.registry.up(),
             up.count(),
             settings.device.len(),
             self.clients.len(),

@@ -95,6 +95,11 @@ impl Registry {
         self.tunnels.borrow().values().cloned().collect()
     }
 
+    /// How many are up.
+    pub(crate) fn up(&self) -> usize {
+        self.tunnels.borrow().len()
+    }
+
     pub(crate) fn put_tunnel(&self, tunnel: &Rc<EdgeTunnel>) {
         let edge = tunnel.link.peer.identity.name.to_string();
         self.tunnels.borrow_mut().insert(edge, tunnel.clone());

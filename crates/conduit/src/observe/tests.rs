@@ -22,6 +22,15 @@ fn pushed(observer: &Observer, ring: &mut Consumer<Observation>) -> Vec<Observat
 }
 
 #[test]
+fn an_observation_is_small() {
+    assert!(
+        size_of::<Observation>() <= 128,
+        "{}",
+        size_of::<Observation>()
+    );
+}
+
+#[test]
 fn where_nobody_looks_on_nothing_is_told() {
     let observer = Observer::default();
     assert!(!observer.is_on());
