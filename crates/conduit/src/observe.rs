@@ -10,7 +10,7 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::time::Instant;
 
-use fieldlock_modbus::{Range, Request, Values};
+use fieldlock_modbus::{Exception, Range, Request, Values};
 use foldhash::fast::FixedState;
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -235,6 +235,23 @@ impl Observer {
         if exchange.tells_identity(pdu) {
             self.identity(ring, exchange, pdu);
         }
+    }
+
+    /// Tells of a request that goes no further, and of which `asked` is all that could be parsed, or its
+    /// function alone. `end`: what became of it, and what its client was told.
+    pub fn refused(
+        &self,
+        now: Instant,
+        who: Parties,
+        asked: Result<&Request<'_>, u8>,
+        (fate, exception): (Fate, Exception),
+    ) {
+        let (exchange, function) = match asked {
+            Ok(request) => (Exchange::asked(now, who, request), request.function().0),
+            Err(function) => (Exchange::new(now, who, function), function),
+        };
+        let pdu = exception.pdu(function);
+        self.exchange(&exchange.ended(now, fate, &pdu), &pdu);
     }
 
     fn identity(&self, ring: &mut Producer<Observation>, exchange: &Exchange, pdu: &[u8]) {

@@ -425,11 +425,14 @@ impl<'p> Shed<'p> {
         }
     }
 
-    /// What was asked, where it could be parsed.
-    pub fn request(&self) -> Option<&Request<'p>> {
+    /// What was asked; its function alone, where the rest could not be parsed.
+    pub fn asked(&self) -> Result<&Request<'p>, u8> {
         match self {
-            Self::Refused(refused) => refused.request.as_ref(),
-            _ => self.permit().map(|permit| permit.request()),
+            Self::Refused(refused) => refused.request.as_ref().ok_or(refused.function),
+            Self::Repeat { permit, .. }
+            | Self::BroadcastRead { permit }
+            | Self::QueueFull { permit, .. }
+            | Self::Unknowns { permit } => Ok(permit.request()),
         }
     }
 

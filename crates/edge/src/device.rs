@@ -278,12 +278,9 @@ impl Device {
 
     /// Answers a request that was not let in, and puts that on record.
     fn shed(&self, asker: &Asker, unit: u8, shed: &Shed<'_>, policy: &Policy) {
-        let pdu = shed.pdu();
-        asker.answer(shed.fate(), &pdu);
-        if self.observer.is_on() {
-            let request = shed.request();
-            self.observe_refused(asker, unit, (request, pdu[0] & 0x7F, shed.fate(), &pdu));
-        }
+        asker.answer(shed.fate(), &shed.pdu());
+        let end = (shed.fate(), shed.exception());
+        self.observe_refused(asker, unit, shed.asked(), end);
         let counters = &self.counters;
         let (reason, repeats) = match shed {
             Shed::Refused(refused) => {
@@ -329,13 +326,9 @@ impl Device {
         self.counters.busy.add();
         let request = permit.request();
         let exception = Exception::ServerDeviceBusy;
-        let (function, fate) = (request.function().0, Fate::Refused);
-        let pdu = exception.pdu(function);
-        asker.answer(fate, &pdu);
-        if self.observer.is_on() {
-            let shed = (Some(request), function, fate, &pdu[..]);
-            self.observe_refused(asker, permit.unit(), shed);
-        }
+        asker.answer(Fate::Refused, &exception.pdu(request.function().0));
+        let end = (Fate::Refused, exception);
+        self.observe_refused(asker, permit.unit(), Ok(request), end);
         let mut record = Record {
             decision: Some(Decision::Deny),
             reason: Some(reason.to_owned().into()),
@@ -512,20 +505,18 @@ impl Device {
         self.observer.exchange(&exchange, &ended.pdu);
     }
 
-    /// Likewise of one that was not let in.
-    fn observe_refused(
+    /// Likewise of one that goes no further.
+    pub(crate) fn observe_refused(
         &self,
         asker: &Asker,
         unit: u8,
-        shed: (Option<&Request<'_>>, u8, Fate, &[u8]),
+        asked: Result<&Request<'_>, u8>,
+        end: (Fate, Exception),
     ) {
-        let (request, function, fate, pdu) = shed;
-        let (now, who) = (Instant::now(), self.parties(asker, unit));
-        let asked = match request {
-            Some(request) => Exchange::asked(now, who, request),
-            None => Exchange::new(now, who, function),
-        };
-        self.observer.exchange(&asked.ended(now, fate, pdu), pdu);
+        if self.observer.is_on() {
+            let who = self.parties(asker, unit);
+            self.observer.refused(Instant::now(), who, asked, end);
+        }
     }
 
     /// Answers a request that is over, and puts that on record.

@@ -351,6 +351,7 @@ impl TunnelHandler {
         let exception = Exception::GatewayPathUnavailable;
         let function = pdu.first().copied().unwrap_or_default();
         asker.answer(Fate::NotSent, &exception.pdu(function));
+        device.observe_refused(asker, unit, Err(function), (Fate::NotSent, exception));
         self.edge.runtime.ledger.repeated(Record {
             function: Some(function),
             reason: Some("late: its client goes on over a newer tunnel".into()),

@@ -7,7 +7,7 @@ use fieldlock_audit::{Kind, Outcome, Record};
 use fieldlock_conduit::admit::{Permit, Refused};
 use fieldlock_conduit::client::{By, Place, Target};
 use fieldlock_conduit::fate::Fate;
-use fieldlock_conduit::observe::{Exchange, Parties};
+use fieldlock_conduit::observe::Parties;
 use fieldlock_modbus::{Exception, Request};
 
 use super::channel::{Unsent, parties};
@@ -99,13 +99,7 @@ impl Headend {
                 unit,
             },
         };
-        let now = Instant::now();
-        let (exchange, function) = match request {
-            Ok(request) => (Exchange::asked(now, who, request), request.function().0),
-            Err(function) => (Exchange::new(now, who, function), function),
-        };
-        let pdu = exception.pdu(function);
-        observer.exchange(&exchange.ended(now, fate, &pdu), &pdu);
+        observer.refused(Instant::now(), who, request, (fate, exception));
     }
 
     /// Answers a write that was permitted, and was sent before: nobody told the client what became of that.

@@ -114,6 +114,25 @@ fn what_a_device_is_comes_whole_in_pieces() {
 }
 
 #[test]
+fn what_goes_no_further_is_told_as_far_as_it_could_be_read() {
+    let observer = Observer::default();
+    let mut ring = observer.turn_on(4);
+    let now = Instant::now();
+    let pdu = [6, 0, 1, 0x12, 0x34];
+    let request = Request::parse(&pdu).unwrap();
+    let end = (Fate::Refused, Exception::IllegalDataValue);
+    observer.refused(now, WHO, Ok(&request), end);
+    observer.refused(now, WHO, Err(0x41), end);
+    let seen = pushed(&observer, &mut ring).into_iter();
+    let seen = seen.map(|seen| match seen {
+        Observation::Exchange(it) => (it.function, it.exception, it.values.carried().to_vec()),
+        Observation::Identity(_) => panic!(),
+    });
+    let expected = [(6, 3, vec![0x12, 0x34]), (0x41, 3, Vec::new())];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn what_finds_no_room_is_lost_and_counted_and_nothing_before_it() {
     let observer = Observer::default();
     let mut ring = observer.turn_on(4);
